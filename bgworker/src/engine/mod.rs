@@ -1,0 +1,56 @@
+//! Runs fragments: Parquet files and feeds in, record batches with Postgres' semantics out.
+//!
+//! The engine reads local files and calls no network and no Postgres. Where it can't be exact it
+//! says so ([`ErrorCode::NotExact`](pg_lake_plan::message::ErrorCode)) instead of guessing.
+//!
+//! * [`runtime`](self): [`Engine`]: limits, one memory budget, starting a fragment
+//! * `running`: [`Running`]: one fragment under way, cancellation, statistics
+//! * `validate`: refuses malformed and unsupported fragments before anything is built
+//! * `lower`: plan nodes to DataFusion's physical operators
+//! * scan: `scan` (operator), `source` (files to row groups), `rowgroup` (decoding),
+//!   `selection` (deleted rows and ranges), `prune` (row-group statistics), `adapt` (file types),
+//!   `cache` (decoded columns and footers)
+//! * expressions: `expr` (compiled tree), `arith`, `compare`, `cast`, `select` (AND, OR, CASE),
+//!   `inlist`, `like`, `values` (native slices and constants), `describe` (for EXPLAIN)
+//! * aggregates: `aggregate` (the functions), `sums` and `extremes` (their states)
+//! * `memory`, `stats`, `error`: the budget, the counters, and how errors pass through DataFusion
+
+mod adapt;
+mod aggregate;
+mod arith;
+mod cache;
+mod cast;
+mod compare;
+mod describe;
+mod error;
+mod expr;
+mod extremes;
+mod inlist;
+mod like;
+mod lower;
+mod memory;
+mod prune;
+mod rowgroup;
+mod running;
+mod runtime;
+mod scan;
+mod select;
+mod selection;
+mod source;
+mod stats;
+mod sums;
+mod validate;
+mod values;
+
+pub use running::Running;
+pub use runtime::Engine;
+
+use arrow::record_batch::RecordBatch;
+use futures::stream::BoxStream;
+use pg_lake_plan::message::WireError;
+
+/// The hot rows of a scan: batches of [`crate::arrow_types::scan_schema`].
+pub type Feed = BoxStream<'static, Result<RecordBatch, WireError>>;
+
+/// Rows of a batch and of a chunk of the decoded-column cache.
+pub const BATCH_ROWS: usize = 16_384;

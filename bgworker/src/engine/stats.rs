@@ -1,0 +1,42 @@
+//! Counters that all partitions of a query add to.
+
+use pg_lake_plan::message::ScanStats;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) files: AtomicU64,
+    pub(super) files_pruned: AtomicU64,
+    pub(super) row_groups: AtomicU64,
+    pub(super) row_groups_pruned: AtomicU64,
+    pub(super) rows_cold: AtomicU64,
+    pub(super) rows_fed: AtomicU64,
+    pub(super) rows_out: AtomicU64,
+    pub(super) chunks_cached: AtomicU64,
+    pub(super) chunks_decoded: AtomicU64,
+    pub(super) bytes_read: AtomicU64,
+}
+
+pub(super) fn add(counter: &AtomicU64, n: usize) {
+    counter.fetch_add(n as u64, Ordering::Relaxed);
+}
+
+impl Counters {
+    /// Everything but time, memory and operators.
+    pub(super) fn snapshot(&self) -> ScanStats {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        ScanStats {
+            files: get(&self.files),
+            files_pruned: get(&self.files_pruned),
+            row_groups: get(&self.row_groups),
+            row_groups_pruned: get(&self.row_groups_pruned),
+            rows_cold: get(&self.rows_cold),
+            rows_fed: get(&self.rows_fed),
+            rows_out: get(&self.rows_out),
+            chunks_cached: get(&self.chunks_cached),
+            chunks_decoded: get(&self.chunks_decoded),
+            bytes_read: get(&self.bytes_read),
+            ..ScanStats::default()
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Removing and listing files.
+
+use super::error::file_error;
+use crate::runtime::blocking;
+use pg_lake_plan::message::{ErrorCode, WireError};
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Removes files, durably; those that are missing are no error. Returns how many were there.
+pub(crate) async fn remove(paths: Vec<String>) -> Result<u64, WireError> {
+    blocking("removing files", move || remove_now(&paths)).await
+}
+
+fn remove_now(paths: &[String]) -> Result<u64, WireError> {
+    let mut removed = 0;
+    let mut directories = BTreeSet::new();
+    let mut first_error = None;
+    for name in paths {
+        let path = local(name)?;
+        match fs::remove_file(&path) {
+            Ok(()) => {
+                removed += 1;
+                directories.extend(path.parent().map(Path::to_path_buf));
+            }
+            Err(e) if is_missing(&e) => {}
+            // The others are removed all the same: the backend asks again for all of them.
+            Err(e) => {
+                let message = format!("could not remove file \"{}\"", path.display());
+                first_error.get_or_insert_with(|| file_error(message, &e, &path));
+            }
+        }
+    }
+    for directory in directories {
+        match File::open(&directory).and_then(|handle| handle.sync_all()) {
+            Err(e) if !is_missing(&e) => {
+                let message = format!("could not fsync directory \"{}\"", directory.display());
+                first_error.get_or_insert_with(|| file_error(message, &e, &directory));
+            }
+            _ => {}
+        }
+    }
+    match first_error {
+        None => Ok(removed),
+        Some(error) => Err(error),
+    }
+}
+
+/// The absolute paths of all files below a directory, sorted; none if it is missing. Symbolic links
+/// are listed and not followed.
+pub(crate) async fn list(directory: String) -> Result<Vec<String>, WireError> {
+    blocking("listing files", move || list_now(&local(&directory)?)).await
+}
+
+fn list_now(root: &Path) -> Result<Vec<String>, WireError> {
+    let mut files = vec![];
+    let mut pending = vec![root.to_path_buf()];
+    while let Some(directory) = pending.pop() {
+        let failed = |e: io::Error| {
+            let message = format!("could not read directory \"{}\"", directory.display());
+            file_error(message, &e, &directory)
+        };
+        let entries = match fs::read_dir(&directory) {
+            Ok(entries) => entries,
+            // Also one that was removed while we were on our way.
+            Err(e) if is_missing(&e) => continue,
+            Err(e) => return Err(failed(e)),
+        };
+        for entry in entries {
+            let entry = entry.map_err(failed)?;
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => pending.push(entry.path()),
+                Ok(_) => files.push(text(entry.path())?),
+                Err(e) if is_missing(&e) => {}
+                Err(e) => return Err(failed(e)),
+            }
+        }
+    }
+    files.sort_unstable();
+    Ok(files)
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+}
+
+/// A local path from a path or a `file:` location.
+fn local(name: &str) -> Result<PathBuf, WireError> {
+    pg_lake_iceberg::store::local_path(name)
+        .map_err(|e| WireError::new(ErrorCode::Internal, e.to_string()))
+}
+
+fn text(path: PathBuf) -> Result<String, WireError> {
+    path.into_os_string().into_string().map_err(|name| {
+        let message = format!("file name {name:?} is not valid UTF-8");
+        WireError::new(ErrorCode::DataCorrupted, message)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_below_a_directory_are_listed_and_removed() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let root = directory.path();
+        fs::create_dir_all(root.join("a/b")).expect("directories");
+        let paths: Vec<String> = ["a/1", "a/b/2", "3"]
+            .iter()
+            .map(|name| root.join(name).to_string_lossy().into_owned())
+            .collect();
+        for path in &paths {
+            fs::write(path, b"x").expect("a file");
+        }
+        let mut expected = paths.clone();
+        expected.sort_unstable();
+        assert_eq!(list_now(root), Ok(expected));
+        assert_eq!(remove_now(&paths), Ok(3));
+        assert_eq!(remove_now(&paths), Ok(0));
+        assert_eq!(list_now(root), Ok(vec![]));
+        assert_eq!(list_now(&root.join("missing")), Ok(vec![]));
+    }
+
+    #[test]
+    fn what_cannot_be_removed_is_an_error_after_the_others() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("file");
+        fs::write(&file, b"x").expect("a file");
+        let name = |path: &Path| path.to_string_lossy().into_owned();
+        let error = remove_now(&[name(directory.path()), name(&file)]).expect_err("a directory");
+        assert_eq!(error.code, ErrorCode::Io);
+        assert!(!file.exists());
+    }
+}

@@ -1,0 +1,120 @@
+//! Publishing a table as an Iceberg snapshot, and reading its snapshots back.
+
+use super::error::iceberg_error;
+use crate::arrow_types::table_schema;
+use pg_lake_iceberg::{ColumnStats, PublishFile, PublishRequest};
+use pg_lake_plan::message::{
+    ErrorCode, Publish, PublishFile as WireFile, Published, SnapshotInfo, WireError,
+};
+use uuid::Uuid;
+
+/// Makes the request's files the table's current snapshot. Not stopped by a cancel: it is short,
+/// and cleans up only if it runs to its end.
+pub(crate) async fn publish(request: Publish) -> Result<Published, WireError> {
+    let place = request.location.clone();
+    let request = to_iceberg(request)?;
+    let published = pg_lake_iceberg::publish(request)
+        .await
+        .map_err(|e| iceberg_error(&e, &place))?;
+    Ok(Published {
+        metadata_location: published.metadata_location,
+        snapshot_id: published.snapshot_id,
+        sequence_number: published.sequence_number,
+        unchanged: published.unchanged,
+        removed: published.removed_metadata,
+    })
+}
+
+/// The snapshots in a metadata file, oldest first.
+pub(crate) async fn inspect(metadata_location: &str) -> Result<Vec<SnapshotInfo>, WireError> {
+    let table = pg_lake_iceberg::read_table(metadata_location)
+        .await
+        .map_err(|e| iceberg_error(&e, metadata_location))?;
+    let snapshots = table.snapshots.into_iter().map(|s| SnapshotInfo {
+        id: s.id,
+        parent: s.parent,
+        sequence_number: s.sequence,
+        timestamp_ms: s.timestamp_ms,
+        operation: s.operation,
+        summary: s.summary.into_iter().collect(),
+    });
+    Ok(snapshots.collect())
+}
+
+fn to_iceberg(request: Publish) -> Result<PublishRequest, WireError> {
+    let files = request.files.into_iter().map(publish_file).collect::<Result<_, _>>()?;
+    Ok(PublishRequest {
+        location: file_uri(&request.location),
+        table_uuid: Uuid::from_bytes(request.table_uuid),
+        format_version: request.format_version,
+        schema: table_schema(&request.columns),
+        properties: request.properties.into_iter().collect(),
+        previous_metadata: request.previous_metadata,
+        files,
+        timestamp_ms: request.timestamp_ms,
+        commit_id: Uuid::new_v4(),
+        keep_snapshots: request.keep_snapshots,
+    })
+}
+
+fn publish_file(file: WireFile) -> Result<PublishFile, WireError> {
+    if !file.deleted.is_empty() {
+        // A snapshot without them would show rows that are deleted.
+        return Err(WireError::new(
+            ErrorCode::Unsupported,
+            "publishing tables with deleted rows in data files is not supported yet",
+        )
+        .detail(format!(
+            "File \"{}\" has {} deleted rows.",
+            file.file.path,
+            file.deleted.len()
+        ))
+        .hint("Rewrite the table with VACUUM FULL."));
+    }
+    let columns: Vec<ColumnStats> = pg_lake_plan::decode(&file.file.stats).map_err(|e| {
+        let message = format!("malformed statistics of file \"{}\"", file.file.path);
+        WireError::new(ErrorCode::DataCorrupted, message).detail(e.to_string())
+    })?;
+    Ok(PublishFile {
+        path: file_uri(&file.file.path),
+        size_bytes: file.file.size,
+        row_count: file.file.rows,
+        split_offsets: file.file.split_offsets,
+        columns,
+        hot_image: file.hot_image,
+    })
+}
+
+/// `/a/b` as other readers of the metadata want it; a location with a scheme stays.
+fn file_uri(path: &str) -> String {
+    if path.starts_with('/') {
+        format!("file://{path}")
+    } else {
+        path.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pg_lake_plan::message::WrittenFile;
+
+    #[test]
+    fn deleted_rows_are_never_dropped_silently() {
+        let file = WireFile {
+            file: WrittenFile {
+                path: "/lake/data/1.parquet".into(),
+                size: 100,
+                rows: 10,
+                split_offsets: vec![4],
+                stats: pg_lake_plan::encode(&Vec::<ColumnStats>::new()).expect("encoded"),
+            },
+            hot_image: false,
+            deleted: vec![],
+        };
+        let published = publish_file(file.clone()).expect("a file without deleted rows");
+        assert_eq!(published.path, "file:///lake/data/1.parquet");
+        let error = publish_file(WireFile { deleted: vec![3], ..file }).expect_err("deleted rows");
+        assert_eq!(error.code, ErrorCode::Unsupported);
+    }
+}

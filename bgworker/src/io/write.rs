@@ -1,0 +1,129 @@
+//! `Write`: a feed's rows become data files.
+//!
+//! ```text
+//! feed ring ──► async task: copy, check, Arrow ──► bounded channel ──► encoder thread: Parquet
+//! ```
+//!
+//! Encoding takes a core and blocks on the disk, so it has a thread of its own. The channel is
+//! crossbeam's; as its sender must not block a runtime thread, a semaphore of the channel's size
+//! counts the free places.
+
+use super::encoder::{Encoder, Job, NewFiles};
+use super::{Answer, Budget};
+use crate::arrow_types::table_schema;
+use crate::io::error::iceberg_error;
+use crate::runtime::blocking;
+use crate::transport::MessageReader;
+use crossbeam_channel::{Receiver, Sender, bounded};
+use pg_lake_plan::message::{ErrorCode, Reply, WireError, Write, WrittenFile};
+use pg_lake_plan::types::LakeType;
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+/// Batches between the feed and the encoder.
+const QUEUED_BATCHES: usize = 4;
+
+/// Writes all rows of the feed. Without the feed's end mark nothing is kept.
+pub(crate) async fn write(
+    budget: &Arc<Budget>,
+    request: Write,
+    feed: MessageReader,
+    cancel: &CancellationToken,
+) -> Result<Answer, WireError> {
+    let schema = table_schema(&request.columns)
+        .to_arrow()
+        .map_err(|e| iceberg_error(&e, &request.directory))?;
+    let types: Vec<LakeType> = request.columns.iter().map(|c| c.ty.clone()).collect();
+    let encoder = Encoder::new(&request, schema.clone(), budget.encoder());
+    let (sender, receiver) = bounded(QUEUED_BATCHES);
+    let room = Arc::new(Semaphore::new(QUEUED_BATCHES));
+    let closer = CloseOnDrop(room.clone());
+    let encoding = tokio::spawn(blocking("writing data files", move || {
+        let _closer = closer;
+        encode(encoder, &receiver)
+    }));
+
+    let fed = cancel
+        .run_until_cancelled(pump(feed, &types, &schema, sender, &room))
+        .await
+        .unwrap_or_else(|| Err(WireError::new(ErrorCode::Cancelled, "the request was cancelled")));
+    // The encoder ends by itself: the sender is gone. Waiting for it means that after an error its
+    // files are gone before the backend hears of it.
+    let encoded = match encoding.await {
+        Ok(encoded) => encoded,
+        Err(e) => Err(WireError::new(ErrorCode::Internal, "the encoder was abandoned")
+            .detail(e.to_string())),
+    };
+    let (written, files) = match (fed, encoded) {
+        // Why the feed broke off says more than that the encoder saw it do so.
+        (Err(Stop::Feed(error)), _) => return Err(error),
+        (_, Err(error)) => return Err(error),
+        (Err(Stop::Encoder), Ok(_)) => return Err(unfinished()),
+        (Ok(()), Ok(done)) => done,
+    };
+    Ok(Answer {
+        reply: Reply::Written(written),
+        files: Some(files),
+    })
+}
+
+/// Why not all rows were passed on.
+enum Stop {
+    Feed(WireError),
+    /// The encoder is gone and knows why.
+    Encoder,
+}
+
+async fn pump(
+    mut feed: MessageReader,
+    types: &[LakeType],
+    schema: &arrow::datatypes::SchemaRef,
+    sender: Sender<Job>,
+    room: &Arc<Semaphore>,
+) -> Result<(), Stop> {
+    loop {
+        let batch = feed.next_batch(types, schema).await.map_err(Stop::Feed)?;
+        let place = room.clone().acquire_owned().await.map_err(|_| Stop::Encoder)?;
+        let job = match batch {
+            None => Job::Finish,
+            Some(batch) => Job::Rows(batch, place),
+        };
+        let last = matches!(job, Job::Finish);
+        // Does not block: the place is ours, until the encoder has taken the job. `Finish` has its
+        // own, as its permit is given back after it was sent at the earliest.
+        sender.send(job).map_err(|_| Stop::Encoder)?;
+        if last {
+            return Ok(());
+        }
+    }
+}
+
+fn encode(
+    mut encoder: Encoder,
+    jobs: &Receiver<Job>,
+) -> Result<(Vec<WrittenFile>, NewFiles), WireError> {
+    while let Ok(job) = jobs.recv() {
+        match job {
+            Job::Rows(batch, place) => {
+                drop(place);
+                encoder.write(&batch)?;
+            }
+            Job::Finish => return encoder.finish(),
+        }
+    }
+    Err(unfinished())
+}
+
+fn unfinished() -> WireError {
+    WireError::new(ErrorCode::Cancelled, "the rows to write broke off")
+}
+
+/// Tells whoever waits for a place that none will come.
+struct CloseOnDrop(Arc<Semaphore>);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}

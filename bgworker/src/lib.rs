@@ -1,0 +1,27 @@
+//! The engine and the I/O workers: everything that a lake process does besides being a Postgres
+//! background worker.
+//!
+//! `ext` starts a [`Service`] on its main thread and calls [`Service::serve`] whenever its latch is
+//! set. The rest happens on the threads of a tokio runtime:
+//!
+//! * [`service`]: the process: start, doorbell, limits, stop
+//! * `runtime`: the threads, and what becomes of a panic
+//! * [`transport`]: streams of the rings for async tasks: holds, messages, batches
+//! * `request`: one request from its announcement to its last frame
+//! * [`engine`]: `Execute`: fragments as DataFusion's physical operators
+//! * [`io`]: `Write`, `Publish` and the other requests to an I/O worker
+//! * [`arrow_types`], [`convert`]: wire types and batches as Arrow's
+//!
+//! What is deliberately absent: Postgres. Waking a backend is a function that `ext` passes in.
+
+pub mod arrow_types;
+pub mod convert;
+pub mod engine;
+pub mod io;
+mod request;
+mod runtime;
+pub mod service;
+pub mod transport;
+
+pub use service::{Config, Kind, Service};
+pub use transport::{WakeProc, ring_code};

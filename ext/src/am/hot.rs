@@ -1,0 +1,126 @@
+//! The heap half of a table, without its cold rows.
+
+use crate::am::heap;
+use pgrx::pg_sys;
+use pgrx::pg_sys::submodules::ffi::pg_guard_ffi_boundary;
+
+const SCAN_FLAGS: u32 = pg_sys::ScanOptions::SO_TYPE_SEQSCAN
+    | pg_sys::ScanOptions::SO_ALLOW_STRAT
+    | pg_sys::ScanOptions::SO_ALLOW_PAGEMODE;
+
+/// A scan of the hot rows that a snapshot sees.
+pub struct HotScan {
+    scan: pg_sys::TableScanDesc,
+    slot: *mut pg_sys::TupleTableSlot,
+    relation: pg_sys::Relation,
+}
+
+impl HotScan {
+    pub fn begin(relation: pg_sys::Relation, snapshot: pg_sys::Snapshot) -> HotScan {
+        // SAFETY: heap's own callbacks on an open relation whose main fork is a heap.
+        unsafe {
+            pg_guard_ffi_boundary(|| HotScan {
+                scan: (heap().scan_begin.unwrap_unchecked())(
+                    relation,
+                    snapshot,
+                    0,
+                    std::ptr::null_mut(),
+                    std::ptr::null_mut(),
+                    SCAN_FLAGS,
+                ),
+                slot: pg_sys::MakeSingleTupleTableSlot(
+                    (*relation).rd_att,
+                    &raw const pg_sys::TTSOpsBufferHeapTuple,
+                ),
+                relation,
+            })
+        }
+    }
+
+    /// The next row, valid until the next call.
+    pub fn next(&mut self) -> Option<*mut pg_sys::TupleTableSlot> {
+        // SAFETY: between `begin` and `end`.
+        let found = unsafe {
+            pg_guard_ffi_boundary(|| {
+                (heap().scan_getnextslot.unwrap_unchecked())(
+                    self.scan,
+                    pg_sys::ScanDirection::ForwardScanDirection,
+                    self.slot,
+                )
+            })
+        };
+        if found {
+            // SAFETY: the slot is ours.
+            unsafe { (*self.slot).tts_tableOid = (*self.relation).rd_id };
+            Some(self.slot)
+        } else {
+            None
+        }
+    }
+
+    pub fn rescan(&mut self) {
+        // SAFETY: between `begin` and `end`.
+        unsafe {
+            pg_guard_ffi_boundary(|| {
+                (heap().scan_rescan.unwrap_unchecked())(
+                    self.scan,
+                    std::ptr::null_mut(),
+                    false,
+                    false,
+                    false,
+                    false,
+                )
+            })
+        }
+    }
+
+    pub fn end(self) {
+        // SAFETY: ends what `begin` began.
+        unsafe {
+            pg_sys::ExecDropSingleTupleTableSlot(self.slot);
+            pg_guard_ffi_boundary(|| (heap().scan_end.unwrap_unchecked())(self.scan));
+        }
+    }
+}
+
+/// Calls `f` for each hot row that `snapshot` sees until it returns false.
+pub fn scan(
+    relation: pg_sys::Relation,
+    snapshot: pg_sys::Snapshot,
+    mut f: impl FnMut(*mut pg_sys::TupleTableSlot) -> bool,
+) {
+    let mut scan = HotScan::begin(relation, snapshot);
+    while let Some(slot) = scan.next() {
+        if !f(slot) {
+            break;
+        }
+    }
+    scan.end();
+}
+
+/// Deletes a hot row if it is unlocked and unchanged; false otherwise.
+pub fn delete_nowait(
+    relation: pg_sys::Relation,
+    (block, offset): (u32, u16),
+    snapshot: pg_sys::Snapshot,
+) -> bool {
+    // SAFETY: heap's own callback with a TID of this relation's heap.
+    unsafe {
+        let mut tid = pg_sys::ItemPointerData::default();
+        pg_sys::ItemPointerSet(&mut tid, block, offset);
+        let mut failure = pg_sys::TM_FailureData::default();
+        let cid = pg_sys::GetCurrentCommandId(true);
+        pg_guard_ffi_boundary(|| {
+            (heap().tuple_delete.unwrap_unchecked())(
+                relation,
+                &mut tid,
+                cid,
+                snapshot,
+                std::ptr::null_mut(),
+                false,
+                &mut failure,
+                false,
+            )
+        }) == pg_sys::TM_Result::TM_Ok
+    }
+}

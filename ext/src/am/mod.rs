@@ -1,0 +1,80 @@
+//! The table access method `iceberg`: heap's own code for hot rows, the engine for cold ones.
+//!
+//! Callbacks are grouped as Postgres groups them in `access/tableam.h`:
+//!
+//! * [`scan`]: sequential, TID-range, sample and bitmap scans
+//! * [`dml`]: single rows: fetch, insert, update, delete, lock
+//! * [`ddl`]: files of relations, sizes, vacuum, indexes
+//! * [`analyze`]: samples for ANALYZE
+//! * [`hot`]: direct access to the heap half
+
+mod analyze;
+mod ddl;
+mod dml;
+pub mod hot;
+mod scan;
+
+use pgrx::pg_sys;
+use std::sync::OnceLock;
+
+struct Routine(pg_sys::TableAmRoutine);
+// SAFETY: a table of function pointers that is never written after it was made.
+unsafe impl Send for Routine {}
+// SAFETY: as above.
+unsafe impl Sync for Routine {}
+
+static ROUTINE: OnceLock<Routine> = OnceLock::new();
+
+/// Heap's callbacks.
+pub fn heap() -> &'static pg_sys::TableAmRoutine {
+    // SAFETY: returns a pointer to a constant of the server.
+    unsafe { &*pg_sys::GetHeapamTableAmRoutine() }
+}
+
+fn routine() -> &'static pg_sys::TableAmRoutine {
+    &ROUTINE
+        .get_or_init(|| {
+            let mut routine = *heap();
+            scan::install(&mut routine);
+            dml::install(&mut routine);
+            ddl::install(&mut routine);
+            analyze::install(&mut routine);
+            Routine(routine)
+        })
+        .0
+}
+
+/// Whether an open relation is a table of this access method.
+pub fn is_iceberg_relation(relation: pg_sys::Relation) -> bool {
+    // SAFETY: the relation is open.
+    unsafe { std::ptr::eq((*relation).rd_tableam, routine()) }
+}
+
+/// Whether a relation, by its OID, is a permanent table of this access method.
+pub fn is_iceberg(relid: pg_sys::Oid) -> bool {
+    // SAFETY: catalog lookups.
+    unsafe {
+        let am = pg_sys::get_rel_relam(relid);
+        am != pg_sys::InvalidOid
+            && am == crate::pg::iceberg_am()
+            && pg_sys::get_rel_persistence(relid) as u8 == pg_sys::RELPERSISTENCE_PERMANENT
+            && matches!(
+                pg_sys::get_rel_relkind(relid) as u8,
+                pg_sys::RELKIND_RELATION | pg_sys::RELKIND_MATVIEW
+            )
+    }
+}
+
+/// V1 calling convention record of [`iceberg_am_handler`].
+#[unsafe(no_mangle)]
+pub extern "C" fn pg_finfo_iceberg_am_handler() -> &'static pg_sys::Pg_finfo_record {
+    const V1: pg_sys::Pg_finfo_record = pg_sys::Pg_finfo_record { api_version: 1 };
+    &V1
+}
+
+/// The handler that `CREATE ACCESS METHOD` names.
+#[unsafe(no_mangle)]
+#[pgrx::pg_guard]
+pub extern "C-unwind" fn iceberg_am_handler(_fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    pg_sys::Datum::from(std::ptr::from_ref(routine()))
+}

@@ -1,0 +1,223 @@
+//! The bulk path: past `lake.bulk_rows` rows of one statement, further rows go straight to Parquet.
+//!
+//! It is taken only where nothing can look at the rows before the statement ends: no index, no
+//! trigger, no RETURNING, no volatile function (STORAGE section 3). Files are registered at the end
+//! of the statement with its command id, so that the next command sees them and an abort doesn't.
+
+use crate::catalog::{data_file, storage};
+use crate::guc;
+use crate::relation;
+use crate::sink::{Kind, Sink};
+use pgrx::pg_sys;
+use std::cell::{Cell, RefCell};
+
+/// A statement that may write in bulk.
+struct Statement {
+    key: usize,
+    subxact: pg_sys::SubTransactionId,
+    tables: Vec<Table>,
+}
+
+struct Table {
+    relid: pg_sys::Oid,
+    rows: u64,
+    state: State,
+}
+
+enum State {
+    /// Fewer rows than `lake.bulk_rows` so far.
+    Counting,
+    /// This table's rows stay hot.
+    Hot,
+    Writing(Box<Sink>),
+}
+
+thread_local! {
+    static ALLOWED: Cell<bool> = const { Cell::new(false) };
+    static STATEMENTS: RefCell<Vec<Statement>> = const { RefCell::new(vec![]) };
+}
+
+/// A statement begins. While it is the innermost one, its rows may go the bulk path if `allowed`.
+pub fn begin_statement(key: usize, allowed: bool) {
+    drain_outer();
+    // SAFETY: in a transaction.
+    let subxact = unsafe { pg_sys::GetCurrentSubTransactionId() };
+    STATEMENTS.with_borrow_mut(|s| {
+        s.push(Statement {
+            key: if allowed { key } else { 0 },
+            subxact,
+            tables: vec![],
+        })
+    });
+    ALLOWED.set(allowed && guc::bulk_rows().is_some());
+}
+
+/// A nested statement must see what the outer ones have written, as with heap.
+fn drain_outer() {
+    let writing = STATEMENTS.with_borrow(|s| {
+        s.iter()
+            .any(|s| s.tables.iter().any(|t| matches!(t.state, State::Writing(_))))
+    });
+    if writing {
+        let sinks: Vec<_> = STATEMENTS.with_borrow_mut(|s| {
+            s.iter_mut()
+                .flat_map(|s| s.tables.iter_mut().filter_map(take_sink))
+                .collect()
+        });
+        sinks.into_iter().for_each(register);
+    }
+}
+
+fn take_sink(table: &mut Table) -> Option<Box<Sink>> {
+    match std::mem::replace(&mut table.state, State::Hot) {
+        State::Writing(sink) => {
+            table.state = State::Counting;
+            Some(sink)
+        }
+        other => {
+            table.state = other;
+            None
+        }
+    }
+}
+
+/// Makes the rows of the innermost statement visible to the next command; the statement goes on.
+pub fn finish_rows() {
+    if STATEMENTS.with_borrow(Vec::is_empty) {
+        return;
+    }
+    let sinks: Vec<_> = STATEMENTS.with_borrow_mut(|s| {
+        s.last_mut().map_or(vec![], |s| {
+            s.tables.iter_mut().filter_map(take_sink).collect()
+        })
+    });
+    sinks.into_iter().for_each(register);
+}
+
+/// The same for one table, when the caller says that its bulk insert is over.
+pub fn finish_table(relid: pg_sys::Oid) {
+    let sink = STATEMENTS.with_borrow_mut(|s| {
+        s.last_mut()
+            .and_then(|s| s.tables.iter_mut().find(|t| t.relid == relid))
+            .and_then(take_sink)
+    });
+    if let Some(sink) = sink {
+        register(sink);
+    }
+}
+
+/// The innermost statement has ended.
+pub fn end_statement() {
+    finish_rows();
+    STATEMENTS.with_borrow_mut(|s| s.pop());
+    let allowed = STATEMENTS.with_borrow(|s| s.last().is_some_and(|s| s.key != 0));
+    ALLOWED.set(allowed && guc::bulk_rows().is_some());
+}
+
+/// A (sub)transaction was aborted: forgets its statements. Their streams belong to resource owners.
+pub fn abort(subxact: Option<pg_sys::SubTransactionId>) {
+    STATEMENTS.with_borrow_mut(|s| match subxact {
+        Some(id) => s.retain(|s| s.subxact < id),
+        None => s.clear(),
+    });
+    let allowed = STATEMENTS.with_borrow(|s| s.last().is_some_and(|s| s.key != 0));
+    ALLOWED.set(allowed);
+}
+
+#[allow(clippy::boxed_local)] // as the state holds it
+fn register(sink: Box<Sink>) {
+    let storage = sink.storage;
+    let files = sink.finish();
+    data_file::register(storage, &files, &[], None);
+}
+
+/// Whether a table's rows can be cold at all while it is written.
+fn eligible(relation: pg_sys::Relation) -> bool {
+    // SAFETY: the relation is open.
+    unsafe {
+        let has_triggers = !(*relation).trigdesc.is_null() && {
+            let t = &*(*relation).trigdesc;
+            t.trig_insert_before_row
+                || t.trig_insert_after_row
+                || t.trig_insert_instead_row
+                || t.trig_insert_before_statement
+                || t.trig_insert_after_statement
+        };
+        !(*(*relation).rd_rel).relhasindex && !has_triggers
+    }
+}
+
+/// Offers a row to the bulk path; false: it goes to the heap.
+#[inline]
+pub fn take(relation: pg_sys::Relation, slot: *mut pg_sys::TupleTableSlot, options: i32) -> bool {
+    if !ALLOWED.get() {
+        return false;
+    }
+    take_slowly(relation, slot, options)
+}
+
+fn take_slowly(
+    relation: pg_sys::Relation,
+    slot: *mut pg_sys::TupleTableSlot,
+    options: i32,
+) -> bool {
+    let Some(threshold) = guc::bulk_rows() else {
+        return false;
+    };
+    // SAFETY: the relation is open.
+    let relid = unsafe { (*relation).rd_id };
+    // Nothing below calls back into this module while the statements are borrowed: rows are
+    // counted first, the sink is taken out while it works.
+    let sink = STATEMENTS.with_borrow_mut(|s| {
+        let statement = s.last_mut()?;
+        let table = match statement.tables.iter().position(|t| t.relid == relid) {
+            Some(i) => &mut statement.tables[i],
+            None => {
+                statement.tables.push(Table {
+                    relid,
+                    rows: 0,
+                    state: State::Counting,
+                });
+                statement.tables.last_mut()?
+            }
+        };
+        table.rows += 1;
+        if table.rows <= threshold {
+            return None;
+        }
+        match std::mem::replace(&mut table.state, State::Hot) {
+            State::Counting => Some(None),
+            State::Hot => None,
+            State::Writing(sink) => Some(Some(sink)),
+        }
+    });
+    let mut sink = match sink {
+        None => return false,
+        Some(Some(sink)) => sink,
+        Some(None) => {
+            let frozen = options & pg_sys::TABLE_INSERT_FROZEN as i32 != 0;
+            if frozen || !eligible(relation) {
+                return false;
+            }
+            let Some(storage) = storage::of_relation(relation) else {
+                return false;
+            };
+            Box::new(Sink::open(&storage, relation::info(relation), Kind::Bulk))
+        }
+    };
+    sink.push(slot);
+    // SAFETY: the slot is the caller's; the row has no TID before its file is registered.
+    unsafe {
+        pg_sys::ItemPointerSetInvalid(&mut (*slot).tts_tid);
+        (*slot).tts_tableOid = relid;
+    }
+    STATEMENTS.with_borrow_mut(|s| {
+        if let Some(table) = s
+            .last_mut()
+            .and_then(|s| s.tables.iter_mut().find(|t| t.relid == relid))
+        {
+            table.state = State::Writing(sink);
+        }
+    });
+    true
+}

@@ -1,0 +1,67 @@
+//! `lake.garbage`: files and storages that are no longer part of any table, with the transaction
+//! that said so. They are removed when no snapshot can need them (I2).
+
+use crate::catalog::storage::Storage;
+use crate::pg::table::{Table, text_datum};
+use pgrx::pg_sys;
+use std::ffi::CStr;
+
+const TABLE: &CStr = c"garbage";
+
+/// What to remove.
+#[derive(Clone, Debug)]
+pub struct Garbage {
+    pub tid: pg_sys::ItemPointerData,
+    pub storage: i64,
+    /// A file, or a directory that ends in `/`, relative to the data directory.
+    pub path: String,
+}
+
+/// The whole directory of a dropped storage.
+pub fn add_storage(storage: &Storage) {
+    add(storage.id, &format!("{}/", storage.directory), "dropped");
+}
+
+/// One file.
+pub fn add_file(storage: i64, path: &str, reason: &str) {
+    add(storage, path, reason);
+}
+
+fn add(storage: i64, path: &str, reason: &str) {
+    // SAFETY: in a transaction.
+    let xid = unsafe { pg_sys::GetTopFullTransactionId().value };
+    // SAFETY: reads the clock.
+    let now = unsafe { pg_sys::GetCurrentTimestamp() };
+    Table::write(TABLE).insert(&[
+        Some(storage.into()),
+        Some(text_datum(path)),
+        Some(text_datum(reason)),
+        Some((xid as i64).into()),
+        Some(now.into()),
+    ]);
+}
+
+/// Entries of transactions that every snapshot sees as committed.
+pub fn removable() -> Vec<Garbage> {
+    // SAFETY: in a transaction; a null relation asks for the horizon of shared catalogs, the oldest.
+    let horizon = unsafe { pg_sys::GetOldestNonRemovableTransactionId(std::ptr::null_mut()) };
+    let mut found = vec![];
+    Table::read(TABLE).scan(None, &[], std::ptr::null_mut(), |row| {
+        let xid = pg_sys::TransactionId::from(row.int8(4) as u32);
+        // SAFETY: pure arithmetic.
+        if unsafe { pg_sys::TransactionIdPrecedes(xid, horizon) } {
+            found.push(Garbage {
+                tid: row.tid,
+                storage: row.int8(1),
+                path: row.text(2).unwrap_or_default(),
+            });
+        }
+        true
+    });
+    found
+}
+
+/// Removes an entry that has been dealt with.
+pub fn remove(entry: &Garbage) {
+    Table::write(TABLE).delete(entry.tid);
+}

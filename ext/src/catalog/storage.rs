@@ -1,0 +1,166 @@
+//! `lake.storage`: maps (tablespace, relfilenumber) to a storage id and its directory.
+//!
+//! The id comes from a sequence, since Postgres uses relfilenumbers again (STORAGE section 1).
+//! TRUNCATE and rewrites get a new storage; the row of the old one goes with its relfilenumber.
+
+use crate::catalog::garbage;
+use crate::error;
+use crate::pg::table::{Key, Table, relation_oid, text_datum};
+use pgrx::{PgSqlErrorCode, pg_sys};
+use std::ffi::CStr;
+
+const TABLE: &CStr = c"storage";
+const BY_LOCATOR: &CStr = c"storage_locator_key";
+
+/// The storage of one table.
+#[derive(Clone, Debug)]
+pub struct Storage {
+    pub id: i64,
+    pub relid: pg_sys::Oid,
+    /// Relative to the data directory.
+    pub directory: String,
+    pub uuid: [u8; 16],
+    pub format_version: u8,
+}
+
+impl Storage {
+    /// Where its data files are, relative to the data directory.
+    pub fn data_directory(&self) -> String {
+        format!("{}/data", self.directory)
+    }
+}
+
+/// The part of every directory that tells apart databases that came from one another by copying.
+fn incarnation() -> String {
+    let mut found = None;
+    Table::read(c"control").scan(None, &[], std::ptr::null_mut(), |row| {
+        found = Some((row.int8(1), row.oid(2), row.text(3).unwrap_or_default()));
+        false
+    });
+    // SAFETY: plain globals of this backend.
+    let here = unsafe { (pg_sys::GetSystemIdentifier() as i64, pg_sys::MyDatabaseId) };
+    match found {
+        Some((system, database, incarnation)) if (system, database) == here => incarnation,
+        _ => error::raise(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            "the iceberg tables of this database belong to another database",
+            Some("The database was copied, for example by CREATE DATABASE … TEMPLATE; its iceberg tables share files with the original."),
+            Some("Drop and create extension pg_lake in the copy, or drop its iceberg tables."),
+        ),
+    }
+}
+
+fn locator_keys(tablespace: pg_sys::Oid, number: pg_sys::Oid) -> [Key; 2] {
+    [Key::oid(2, tablespace), Key::oid(3, number)]
+}
+
+/// The storage of a relation, or `None` for temporary and unlogged tables, which stay hot.
+pub fn of_relation(relation: pg_sys::Relation) -> Option<Storage> {
+    // SAFETY: the relation is open.
+    let (persistence, locator) = unsafe {
+        (
+            (*(*relation).rd_rel).relpersistence as u8,
+            (*relation).rd_locator,
+        )
+    };
+    if persistence != pg_sys::RELPERSISTENCE_PERMANENT {
+        return None;
+    }
+    find(locator.spcOid, locator.relNumber)
+}
+
+fn find(tablespace: pg_sys::Oid, number: pg_sys::Oid) -> Option<Storage> {
+    let mut found = None;
+    Table::read(TABLE).scan(
+        Some(BY_LOCATOR),
+        &locator_keys(tablespace, number),
+        std::ptr::null_mut(),
+        |row| {
+            let mut uuid = [0; 16];
+            if let Some(datum) = row.get(6) {
+                // SAFETY: a uuid datum points to 16 bytes.
+                uuid = unsafe { *datum.cast_mut_ptr::<[u8; 16]>() };
+            }
+            found = Some(Storage {
+                id: row.int8(1),
+                relid: row.oid(4),
+                directory: row.text(5).unwrap_or_default(),
+                uuid,
+                format_version: row.int8(7) as u8,
+            });
+            false
+        },
+    );
+    found
+}
+
+/// Gives a new relfilenumber a storage of its own.
+pub fn create(relation: pg_sys::Relation, locator: &pg_sys::RelFileLocator) {
+    // SAFETY: calls of a backend in a transaction.
+    let (id, database_directory, mut uuid) = unsafe {
+        let id = pg_sys::nextval_internal(relation_oid(c"storage_id_seq"), false);
+        let path = pg_sys::GetDatabasePath(locator.dbOid, locator.spcOid);
+        let directory = CStr::from_ptr(path).to_string_lossy().into_owned();
+        pg_sys::pfree(path.cast());
+        let mut uuid = [0u8; 16];
+        if !pg_sys::pg_strong_random(uuid.as_mut_ptr().cast(), uuid.len()) {
+            error::raise(
+                PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+                "could not generate random values",
+                None,
+                None,
+            );
+        }
+        (id, directory, uuid)
+    };
+    // RFC 9562, version 4
+    uuid[6] = (uuid[6] & 0x0f) | 0x40;
+    uuid[8] = (uuid[8] & 0x3f) | 0x80;
+    let directory = format!("{database_directory}/lake/{}/{id}", incarnation());
+    // SAFETY: the relation is open.
+    let relid = unsafe { (*relation).rd_id };
+    Table::write(TABLE).insert(&[
+        Some(id.into()),
+        Some(locator.spcOid.into()),
+        Some(locator.relNumber.into()),
+        Some(relid.into()),
+        Some(text_datum(&directory)),
+        Some(pg_sys::Datum::from(uuid.as_ptr())),
+        Some(pg_sys::Datum::from(2i16)),
+    ]);
+}
+
+/// Forgets the storage of a relfilenumber that this transaction drops; its files go once no
+/// snapshot needs them.
+pub fn drop_locator(tablespace: pg_sys::Oid, number: pg_sys::Oid) {
+    let Some(storage) = find(tablespace, number) else {
+        return;
+    };
+    let table = Table::write(TABLE);
+    table.scan(
+        Some(BY_LOCATOR),
+        &locator_keys(tablespace, number),
+        std::ptr::null_mut(),
+        |row| {
+            table.delete(row.tid);
+            false
+        },
+    );
+    garbage::add_storage(&storage);
+}
+
+/// Sets the Iceberg format version of a storage.
+pub fn set_format_version(storage: &Storage, version: u8) {
+    let table = Table::write(TABLE);
+    table.scan(
+        Some(c"storage_pkey"),
+        &[Key::int8(1, storage.id)],
+        std::ptr::null_mut(),
+        |row| {
+            let mut values: Vec<_> = (1..=7).map(|i| row.get(i)).collect();
+            values[6] = Some(pg_sys::Datum::from(i16::from(version)));
+            table.update(row.tid, &values);
+            false
+        },
+    );
+}

@@ -1,0 +1,81 @@
+//! Errors on their way to the user: the one table that maps error codes to SQLSTATEs.
+
+use pg_lake_plan::message::{ErrorCode, WireError};
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::{PgLogLevel, PgSqlErrorCode};
+
+/// Raises an ERROR; never returns.
+pub fn raise(
+    code: PgSqlErrorCode,
+    message: &str,
+    detail: Option<&str>,
+    hint: Option<&str>,
+) -> ! {
+    report(PgLogLevel::ERROR, code, message, detail, hint);
+    unreachable!("an ERROR does not return")
+}
+
+/// Raises a WARNING.
+pub fn warn(message: &str, detail: Option<&str>) {
+    report(
+        PgLogLevel::WARNING,
+        PgSqlErrorCode::ERRCODE_WARNING,
+        message,
+        detail,
+        None,
+    );
+}
+
+fn report(
+    level: PgLogLevel,
+    code: PgSqlErrorCode,
+    message: &str,
+    detail: Option<&str>,
+    hint: Option<&str>,
+) {
+    let mut report = ErrorReport::new(code, message.to_owned(), "pg_lake");
+    if let Some(detail) = detail {
+        report = report.set_detail(detail);
+    }
+    if let Some(hint) = hint {
+        report = report.set_hint(hint);
+    }
+    report.report(level);
+}
+
+/// Raises `feature_not_supported`.
+pub fn unsupported(message: &str, hint: &str) -> ! {
+    raise(
+        PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+        message,
+        None,
+        Some(hint),
+    )
+}
+
+/// SQLSTATE of an error that the engine or a worker raised.
+pub fn sqlstate(code: ErrorCode) -> PgSqlErrorCode {
+    match code {
+        ErrorCode::NotExact | ErrorCode::Internal => PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+        ErrorCode::Cancelled => PgSqlErrorCode::ERRCODE_QUERY_CANCELED,
+        ErrorCode::OutOfRange => PgSqlErrorCode::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
+        ErrorCode::DivisionByZero => PgSqlErrorCode::ERRCODE_DIVISION_BY_ZERO,
+        ErrorCode::DataCorrupted => PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
+        ErrorCode::MissingFile => PgSqlErrorCode::ERRCODE_UNDEFINED_FILE,
+        ErrorCode::Io => PgSqlErrorCode::ERRCODE_IO_ERROR,
+        ErrorCode::DiskFull => PgSqlErrorCode::ERRCODE_DISK_FULL,
+        ErrorCode::OutOfMemory => PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY,
+        ErrorCode::Protocol => PgSqlErrorCode::ERRCODE_PROTOCOL_VIOLATION,
+        ErrorCode::Unsupported => PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+    }
+}
+
+/// Raises an error that came over a ring.
+pub fn raise_wire(error: &WireError) -> ! {
+    raise(
+        sqlstate(error.code),
+        &error.message,
+        error.detail.as_deref(),
+        error.hint.as_deref(),
+    )
+}

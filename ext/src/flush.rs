@@ -1,0 +1,176 @@
+//! Flush: moves settled hot rows to a Parquet file.
+//!
+//! Rows are encoded first; then one transaction deletes them from the heap and registers the file,
+//! so that every snapshot sees each row once: an older one the heap tuple, a newer one the file
+//! (I1). A row that changed in between stays hot and the file is written again without it.
+
+use crate::catalog::data_file;
+use crate::catalog::storage::{self, Storage};
+use crate::error;
+use crate::pg;
+use crate::relation::{self, Info};
+use crate::sink::{Kind, Sink};
+use pgrx::{PgSqlErrorCode, pg_sys};
+use std::collections::HashSet;
+use std::rc::Rc;
+
+/// Rows of one pass, which bounds the memory for their TIDs.
+const ROWS_PER_PASS: usize = 4_000_000;
+
+type Tid = (u32, u16);
+
+/// An open relation, closed with its lock kept.
+pub struct Relation(pub pg_sys::Relation);
+
+impl Relation {
+    /// Opens an iceberg table on which the user may do maintenance.
+    pub fn for_maintenance(relid: pg_sys::Oid, lock: pg_sys::LOCKMODE) -> Relation {
+        // SAFETY: raises an error if the relation is gone.
+        let rel = Relation(unsafe { pg_sys::table_open(relid, lock) });
+        if !crate::am::is_iceberg_relation(rel.0) {
+            error::raise(
+                PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
+                &format!("\"{}\" is not an iceberg table", pg::relation_name(rel.0)),
+                None,
+                Some("Create it with USING iceberg."),
+            );
+        }
+        // SAFETY: a permission check of the current user.
+        unsafe {
+            let user = pg_sys::GetUserId();
+            let allowed = pg_sys::object_ownercheck(pg_sys::RelationRelationId, relid, user)
+                || pg_sys::pg_class_aclcheck(relid, user, pg_sys::ACL_MAINTAIN as pg_sys::AclMode)
+                    == pg_sys::AclResult::ACLCHECK_OK;
+            if !allowed {
+                pg_sys::aclcheck_error(
+                    pg_sys::AclResult::ACLCHECK_NOT_OWNER,
+                    pg_sys::ObjectType::OBJECT_TABLE,
+                    (*(*rel.0).rd_rel).relname.data.as_ptr(),
+                );
+            }
+        }
+        rel
+    }
+}
+
+impl Drop for Relation {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // SAFETY: opened by this value.
+            unsafe { pg_sys::table_close(self.0, pg_sys::NoLock as i32) }
+        }
+    }
+}
+
+/// Moves the settled rows of a table; returns how many.
+pub fn flush(relid: pg_sys::Oid) -> u64 {
+    // Conflicts with itself, VACUUM and CREATE INDEX, not with reads or writes.
+    let rel = Relation::for_maintenance(relid, pg_sys::ShareUpdateExclusiveLock as i32);
+    let Some(storage) = storage::of_relation(rel.0) else {
+        return 0; // temporary and unlogged tables stay hot
+    };
+    // SAFETY: the relation is open.
+    if unsafe { (*(*rel.0).rd_rel).relhasindex } {
+        error::unsupported(
+            &format!(
+                "table \"{}\" has indexes, its rows can't become cold",
+                pg::relation_name(rel.0)
+            ),
+            "Drop the indexes and constraints that need one; indexes over cold rows are not supported yet.",
+        );
+    }
+    let info = relation::info(rel.0);
+    let mut moved = 0;
+    loop {
+        let n = pass(&rel, &storage, &info);
+        moved += n;
+        if n < ROWS_PER_PASS as u64 {
+            return moved;
+        }
+        // SAFETY: the next pass must see this one's deletes.
+        unsafe { pg_sys::CommandCounterIncrement() };
+    }
+}
+
+fn pass(rel: &Relation, storage: &Storage, info: &Rc<Info>) -> u64 {
+    let (files, tids) = encode(rel, storage, info, None);
+    if tids.is_empty() {
+        return 0;
+    }
+    let gone = delete(rel, &tids);
+    let files = if gone.is_empty() {
+        files
+    } else {
+        // The rows that are left are locked by the deletes above and can't change any more; the
+        // first files were never registered and the sweeper removes them.
+        let keep: HashSet<Tid> = tids.iter().copied().filter(|t| !gone.contains(t)).collect();
+        if keep.is_empty() {
+            return 0;
+        }
+        encode(rel, storage, info, Some(&keep)).0
+    };
+    // SAFETY: in a transaction.
+    let xid = unsafe { pg_sys::GetCurrentTransactionId() };
+    data_file::register(storage.id, &files, &[], Some(u32::from(xid)));
+    (tids.len() - gone.len()) as u64
+}
+
+/// Writes the settled rows, or those of `only`, and returns their TIDs in the files' order.
+fn encode(
+    rel: &Relation,
+    storage: &Storage,
+    info: &Rc<Info>,
+    only: Option<&HashSet<Tid>>,
+) -> (Vec<pg_lake_plan::message::WrittenFile>, Vec<Tid>) {
+    // Rows that some snapshot may not see yet must not move (STORAGE section 5).
+    // SAFETY: the relation is open.
+    let horizon = unsafe { pg_sys::GetOldestNonRemovableTransactionId(rel.0) };
+    let mut sink: Option<Sink> = None;
+    let mut tids = vec![];
+    crate::am::hot::scan(rel.0, active_snapshot(), |slot| {
+        // SAFETY: heap's slots hold a buffer heap tuple while a scan is on it.
+        let (tid, xmin) = unsafe {
+            let tuple = (*slot.cast::<pg_sys::HeapTupleTableSlot>()).tuple;
+            let tid = (*slot).tts_tid;
+            (
+                (
+                    pg_sys::ItemPointerGetBlockNumber(&tid),
+                    pg_sys::ItemPointerGetOffsetNumber(&tid),
+                ),
+                pg_sys::htup::HeapTupleHeaderGetXmin((*tuple).t_data),
+            )
+        };
+        let wanted = match only {
+            Some(only) => only.contains(&tid),
+            // SAFETY: pure arithmetic.
+            None => unsafe { pg_sys::TransactionIdPrecedes(xmin, horizon) },
+        };
+        if wanted {
+            sink.get_or_insert_with(|| Sink::open(storage, info.clone(), Kind::Flush))
+                .push(slot);
+            tids.push(tid);
+        }
+        tids.len() < ROWS_PER_PASS
+    });
+    (sink.map(Sink::finish).unwrap_or_default(), tids)
+}
+
+/// Deletes hot rows without waiting; returns those that were locked or changed.
+fn delete(rel: &Relation, tids: &[Tid]) -> HashSet<Tid> {
+    let mut gone = HashSet::new();
+    for (i, tid) in tids.iter().enumerate() {
+        if i % 1024 == 0 {
+            pg::check_for_interrupts();
+        }
+        if !crate::am::hot::delete_nowait(rel.0, *tid, active_snapshot()) {
+            gone.insert(*tid);
+        }
+    }
+    gone
+}
+
+/// The snapshot of the statement that runs.
+pub fn active_snapshot() -> pg_sys::Snapshot {
+    // SAFETY: callers run inside a statement.
+    unsafe { pg_sys::GetActiveSnapshot() }
+}

@@ -1,0 +1,245 @@
+//! The settings, all prefixed `lake.`. `docs/settings.md` is generated from here.
+
+use pg_lake_plan::message::Compression as WireCompression;
+use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
+
+/// `lake.engine`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PostgresGucEnum)]
+pub enum Engine {
+    #[name = c"off"]
+    Off,
+    #[name = c"on"]
+    On,
+    #[name = c"force"]
+    Force,
+}
+
+/// `lake.compression`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PostgresGucEnum)]
+pub enum Compression {
+    #[name = c"zstd"]
+    Zstd,
+    #[name = c"snappy"]
+    Snappy,
+    #[name = c"none"]
+    None,
+}
+
+static ENGINE: GucSetting<Engine> = GucSetting::<Engine>::new(Engine::On);
+static COMPRESSION: GucSetting<Compression> = GucSetting::<Compression>::new(Compression::Zstd);
+static WORKERS: GucSetting<i32> = GucSetting::<i32>::new(2);
+static STREAMS: GucSetting<i32> = GucSetting::<i32>::new(128);
+static RING_SIZE: GucSetting<i32> = GucSetting::<i32>::new(1024);
+static WORKER_MEMORY: GucSetting<i32> = GucSetting::<i32>::new(2048);
+static MEMORY_CACHE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(1024);
+static BULK_ROWS: GucSetting<i32> = GucSetting::<i32>::new(10_000);
+static TARGET_FILE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(256);
+static FLUSH_ROWS: GucSetting<i32> = GucSetting::<i32>::new(100_000);
+static FLUSH_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(300);
+static PUBLISH_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(60);
+static KEEP_SNAPSHOTS: GucSetting<i32> = GucSetting::<i32>::new(100);
+static STREAM_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(10_000);
+
+pub fn engine() -> Engine {
+    ENGINE.get()
+}
+
+pub fn compression() -> WireCompression {
+    match COMPRESSION.get() {
+        Compression::Zstd => WireCompression::Zstd(1),
+        Compression::Snappy => WireCompression::Snappy,
+        Compression::None => WireCompression::None,
+    }
+}
+
+pub fn workers() -> u32 {
+    WORKERS.get() as u32
+}
+
+pub fn streams() -> u32 {
+    STREAMS.get() as u32
+}
+
+/// In bytes, a power of two.
+pub fn ring_bytes() -> u32 {
+    let bytes = RING_SIZE.get() as u32 * 1024;
+    if bytes.is_power_of_two() {
+        bytes
+    } else {
+        bytes.next_power_of_two() / 2
+    }
+}
+
+/// In bytes.
+pub fn worker_memory() -> u64 {
+    (WORKER_MEMORY.get() as u64) << 20
+}
+
+/// In bytes.
+pub fn memory_cache_size() -> u64 {
+    (MEMORY_CACHE_SIZE.get() as u64) << 20
+}
+
+/// `None`: everything stays hot until it is flushed.
+pub fn bulk_rows() -> Option<u64> {
+    u64::try_from(BULK_ROWS.get()).ok()
+}
+
+/// In bytes.
+pub fn target_file_size() -> u64 {
+    (TARGET_FILE_SIZE.get() as u64) << 20
+}
+
+/// `None`: never by number.
+pub fn flush_rows() -> Option<u64> {
+    u64::try_from(FLUSH_ROWS.get()).ok()
+}
+
+/// Seconds; `None`: never by time.
+pub fn flush_interval() -> Option<u64> {
+    u64::try_from(FLUSH_INTERVAL.get()).ok()
+}
+
+/// Seconds; `None`: only on request.
+pub fn publish_interval() -> Option<u64> {
+    u64::try_from(PUBLISH_INTERVAL.get()).ok()
+}
+
+pub fn keep_snapshots() -> u32 {
+    KEEP_SNAPSHOTS.get() as u32
+}
+
+/// How long a backend waits for free streams, in milliseconds.
+pub fn stream_timeout_ms() -> u64 {
+    STREAM_TIMEOUT.get() as u64
+}
+
+pub fn init() {
+    let int = |name, short, long, setting, range: (i32, i32), context, flags| {
+        GucRegistry::define_int_guc(name, short, long, setting, range.0, range.1, context, flags)
+    };
+    GucRegistry::define_enum_guc(
+        c"lake.engine",
+        c"Runs analytical plans on iceberg tables in the lake engine.",
+        c"\"off\" leaves every plan to the Postgres executor; \"force\" raises an error where a plan that touches an iceberg table can't be run wholly by the engine.",
+        &ENGINE,
+        GucContext::Userset,
+        GucFlags::EXPLAIN,
+    );
+    GucRegistry::define_enum_guc(
+        c"lake.compression",
+        c"Compression of new Parquet files.",
+        c"",
+        &COMPRESSION,
+        GucContext::Userset,
+        GucFlags::empty(),
+    );
+    int(
+        c"lake.workers",
+        c"Number of background workers that write files and commit to Iceberg.",
+        c"",
+        &WORKERS,
+        (1, 64),
+        GucContext::Postmaster,
+        GucFlags::empty(),
+    );
+    int(
+        c"lake.streams",
+        c"Number of streams in shared memory.",
+        c"Every running request takes two, and one more for each table with hot rows.",
+        &STREAMS,
+        (4, 16384),
+        GucContext::Postmaster,
+        GucFlags::empty(),
+    );
+    int(
+        c"lake.ring_size",
+        c"Size of one stream's ring in shared memory.",
+        c"Rounded down to a power of two.",
+        &RING_SIZE,
+        (64, 65536),
+        GucContext::Postmaster,
+        GucFlags::UNIT_KB,
+    );
+    int(
+        c"lake.worker_memory",
+        c"Memory that the engine may use, the cache of decoded columns included.",
+        c"",
+        &WORKER_MEMORY,
+        (64, 1 << 30),
+        GucContext::Sighup,
+        GucFlags::UNIT_MB,
+    );
+    int(
+        c"lake.memory_cache_size",
+        c"Memory for the cache of decoded columns.",
+        c"At most half of lake.worker_memory is used.",
+        &MEMORY_CACHE_SIZE,
+        (0, 1 << 30),
+        GucContext::Sighup,
+        GucFlags::UNIT_MB,
+    );
+    int(
+        c"lake.bulk_rows",
+        c"Rows of one statement after which further rows go straight to Parquet.",
+        c"-1 leaves all rows to be flushed later.",
+        &BULK_ROWS,
+        (-1, i32::MAX),
+        GucContext::Userset,
+        GucFlags::empty(),
+    );
+    int(
+        c"lake.target_file_size",
+        c"Size at which a Parquet file is closed and the next one begun.",
+        c"",
+        &TARGET_FILE_SIZE,
+        (1, 8192),
+        GucContext::Userset,
+        GucFlags::UNIT_MB,
+    );
+    int(
+        c"lake.flush_rows",
+        c"Number of hot rows at which a table is flushed in the background.",
+        c"-1 disables it.",
+        &FLUSH_ROWS,
+        (-1, i32::MAX),
+        GucContext::Sighup,
+        GucFlags::empty(),
+    );
+    int(
+        c"lake.flush_interval",
+        c"Time after which hot rows are flushed in the background, however few.",
+        c"-1 disables it.",
+        &FLUSH_INTERVAL,
+        (-1, 86_400 * 7),
+        GucContext::Sighup,
+        GucFlags::UNIT_S,
+    );
+    int(
+        c"lake.publish_interval",
+        c"Time between two rounds of publication as Iceberg snapshots.",
+        c"-1 publishes on request only.",
+        &PUBLISH_INTERVAL,
+        (-1, 86_400 * 7),
+        GucContext::Sighup,
+        GucFlags::UNIT_S,
+    );
+    int(
+        c"lake.keep_snapshots",
+        c"Number of Iceberg snapshots that a published table keeps.",
+        c"",
+        &KEEP_SNAPSHOTS,
+        (1, 10_000),
+        GucContext::Sighup,
+        GucFlags::empty(),
+    );
+    int(
+        c"lake.stream_timeout",
+        c"Longest wait for free streams.",
+        c"",
+        &STREAM_TIMEOUT,
+        (1, 3_600_000),
+        GucContext::Userset,
+        GucFlags::UNIT_MS,
+    );
+}

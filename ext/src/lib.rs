@@ -1,0 +1,60 @@
+//! pg_lake: Iceberg tables for PostgreSQL.
+//!
+//! `_PG_init` runs in the postmaster (the library is preloaded) and only calls each module's
+//! `init`. See `docs/architecture.md` for the map of this crate.
+
+#[allow(unsafe_code)] // calls Postgres
+mod am;
+#[allow(unsafe_code)] // calls Postgres
+mod bulk;
+#[allow(unsafe_code)] // calls Postgres
+mod catalog;
+#[allow(unsafe_code)] // datums of rows that come from the engine
+mod cold;
+#[allow(unsafe_code)] // executor callbacks
+mod custom;
+mod error;
+#[allow(unsafe_code)] // calls Postgres
+mod flush;
+mod guc;
+#[allow(unsafe_code)] // hooks are chained through mutable statics of Postgres
+mod hooks;
+#[allow(unsafe_code)] // walks Postgres' plan trees
+mod lower;
+#[allow(unsafe_code)] // the one place for raw Postgres resources
+mod pg;
+#[allow(unsafe_code)] // calls Postgres
+mod publish;
+#[allow(unsafe_code)] // cached descriptions of relations
+mod relation;
+#[allow(unsafe_code)] // shared memory and latches
+mod ring;
+#[allow(unsafe_code)] // rows on their way to a worker
+mod sink;
+#[allow(unsafe_code)] // calls Postgres
+mod sql;
+#[allow(unsafe_code)] // converts datums
+mod types;
+#[allow(unsafe_code)] // entry points of background workers
+mod worker;
+
+pgrx::pg_module_magic!(name, version);
+
+/// Called by Postgres when it loads the library.
+#[allow(non_snake_case)]
+#[pgrx::pg_guard]
+pub extern "C-unwind" fn _PG_init() {
+    if !pg::preloading() {
+        error::raise(
+            pgrx::PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            "pg_lake must be loaded via \"shared_preload_libraries\"",
+            None,
+            Some("Add pg_lake to shared_preload_libraries in postgresql.conf and restart the server."),
+        );
+    }
+    guc::init();
+    ring::init();
+    worker::init();
+    custom::init();
+    hooks::init();
+}

@@ -1,0 +1,285 @@
+//! Postgres' node trees seen from Rust: typed access, lists, copies, walks and rewrites.
+//!
+//! Every pointer that comes in here belongs to the finished plan that `lower_statement` was given
+//! (or was made from it), which stays alive and unchanged by others for that call: that is what
+//! makes the blocks below sound. Nothing here knows about the engine.
+
+use pgrx::pg_sys;
+use pgrx::pg_sys::NodeTag;
+use std::ffi::{CStr, c_char, c_void};
+
+/// A node of a plan or expression tree, or a list of them, or null.
+pub type Node = *mut pg_sys::Node;
+
+/// A node struct and the tag that marks it.
+pub trait Tagged {
+    const TAG: NodeTag;
+}
+
+macro_rules! tagged {
+    ($($name:ident = $tag:ident),* $(,)?) => {
+        $(impl Tagged for pg_sys::$name { const TAG: NodeTag = NodeTag::$tag; })*
+    };
+}
+
+tagged!(
+    Agg = T_Agg,
+    Aggref = T_Aggref,
+    Append = T_Append,
+    BoolExpr = T_BoolExpr,
+    BooleanTest = T_BooleanTest,
+    CaseExpr = T_CaseExpr,
+    CaseTestExpr = T_CaseTestExpr,
+    CaseWhen = T_CaseWhen,
+    CoalesceExpr = T_CoalesceExpr,
+    Const = T_Const,
+    CustomScan = T_CustomScan,
+    FuncExpr = T_FuncExpr,
+    HashJoin = T_HashJoin,
+    Limit = T_Limit,
+    MergeAppend = T_MergeAppend,
+    MergeJoin = T_MergeJoin,
+    NestLoop = T_NestLoop,
+    NestLoopParam = T_NestLoopParam,
+    NullTest = T_NullTest,
+    OpExpr = T_OpExpr,
+    Param = T_Param,
+    PlanRowMark = T_PlanRowMark,
+    RangeTblEntry = T_RangeTblEntry,
+    RelabelType = T_RelabelType,
+    Result = T_Result,
+    ScalarArrayOpExpr = T_ScalarArrayOpExpr,
+    SeqScan = T_SeqScan,
+    Sort = T_Sort,
+    SubqueryScan = T_SubqueryScan,
+    TargetEntry = T_TargetEntry,
+    Var = T_Var,
+);
+
+/// The node's tag; `T_Invalid` for null.
+pub fn tag(node: Node) -> NodeTag {
+    if node.is_null() {
+        NodeTag::T_Invalid
+    } else {
+        // SAFETY: every node begins with its tag.
+        unsafe { (*node).type_ }
+    }
+}
+
+/// The node as a `T`, if it is one.
+pub fn get<'a, T: Tagged>(node: Node) -> Option<&'a T> {
+    // SAFETY: the tag says that the node is a `T`.
+    (tag(node) == T::TAG).then(|| unsafe { &*node.cast::<T>() })
+}
+
+/// The plan node's tag.
+pub fn plan_tag(plan: *mut pg_sys::Plan) -> NodeTag {
+    tag(plan.cast())
+}
+
+/// The nodes of a list, which may be `NIL`.
+pub fn nodes(list: *mut pg_sys::List) -> Vec<Node> {
+    cells(list)
+        // SAFETY: a list of this tag holds pointers.
+        .map(|cell| unsafe { (*cell).ptr_value.cast() })
+        .collect()
+}
+
+/// The numbers of an integer list.
+pub fn ints(list: *mut pg_sys::List) -> Vec<i32> {
+    // SAFETY: the caller has an integer list.
+    cells(list).map(|cell| unsafe { (*cell).int_value }).collect()
+}
+
+/// Replaces each plan of a list by what `f` makes of it.
+pub fn replace_plans(
+    list: *mut pg_sys::List,
+    mut f: impl FnMut(usize, *mut pg_sys::Plan) -> *mut pg_sys::Plan,
+) {
+    for (i, cell) in cells(list).enumerate() {
+        // SAFETY: a list of plans, not resized meanwhile.
+        unsafe {
+            let plan = (*cell).ptr_value.cast();
+            (*cell).ptr_value = f(i, plan).cast();
+        }
+    }
+}
+
+fn cells(list: *mut pg_sys::List) -> impl Iterator<Item = *mut pg_sys::ListCell> {
+    let (first, length) = if list.is_null() {
+        (std::ptr::null_mut(), 0)
+    } else {
+        // SAFETY: a list has `length` cells at `elements`.
+        unsafe { ((*list).elements, (*list).length as usize) }
+    };
+    (0..length).map(move |i| {
+        // SAFETY: below the length.
+        unsafe { first.add(i) }
+    })
+}
+
+/// A new list in the current memory context.
+pub fn list(items: impl IntoIterator<Item = Node>) -> *mut pg_sys::List {
+    items.into_iter().fold(std::ptr::null_mut(), |list, item| {
+        // SAFETY: `lappend` takes NIL or a list of pointers.
+        unsafe { pg_sys::lappend(list, item.cast()) }
+    })
+}
+
+/// The first `length` elements of a C array, which may be null if there are none.
+pub fn array<T: Copy>(first: *const T, length: i32) -> Vec<T> {
+    (0..usize::try_from(length).unwrap_or(0))
+        // SAFETY: the node that holds the array holds its length.
+        .map(|i| unsafe { *first.add(i) })
+        .collect()
+}
+
+/// A zeroed node in the current memory context.
+pub fn alloc<T: Tagged>() -> *mut T {
+    // SAFETY: all node structs are valid when zeroed but for the tag, which is set.
+    unsafe {
+        let node = pg_sys::palloc0(size_of::<T>()).cast::<T>();
+        (*node.cast::<pg_sys::Node>()).type_ = T::TAG;
+        node
+    }
+}
+
+/// A deep copy.
+pub fn copy(node: Node) -> Node {
+    // SAFETY: a node, or null.
+    unsafe { pg_sys::copyObjectImpl(node.cast_const().cast()).cast() }
+}
+
+/// Type, typmod and collation of an expression.
+pub fn type_of(node: Node) -> (pg_sys::Oid, i32, pg_sys::Oid) {
+    // SAFETY: an expression.
+    unsafe {
+        (
+            pg_sys::exprType(node),
+            pg_sys::exprTypmod(node),
+            pg_sys::exprCollation(node),
+        )
+    }
+}
+
+/// A Var that stands for `like`, output `attno` (from 1) of `varno`.
+pub fn output_var(varno: i32, attno: usize, like: Node) -> Node {
+    let (typid, typmod, collation) = type_of(like);
+    // SAFETY: makes a node.
+    unsafe {
+        let var = pg_sys::makeVar(varno, attno as i16, typid, typmod, collation, 0);
+        (*var).varnosyn = 0;
+        (*var).varattnosyn = 0;
+        var.cast()
+    }
+}
+
+/// The expressions of a target list, in order.
+pub fn target_exprs(list: *mut pg_sys::List) -> Vec<Node> {
+    nodes(list)
+        .into_iter()
+        .map(|entry| match get::<pg_sys::TargetEntry>(entry) {
+            Some(entry) => entry.expr.cast(),
+            None => entry,
+        })
+        .collect()
+}
+
+/// Attribute numbers of the Vars of `varno` in an expression or list, ascending.
+pub fn attnos(node: Node, varno: i32) -> Vec<i16> {
+    let mut set: *mut pg_sys::Bitmapset = std::ptr::null_mut();
+    let mut found = vec![];
+    // SAFETY: an expression or a list of them; the set is made here.
+    unsafe {
+        pg_sys::pull_varattnos(node, varno as pg_sys::Index, &mut set);
+        let mut member = pg_sys::bms_next_member(set, -1);
+        while member >= 0 {
+            found.push((member + pg_sys::FirstLowInvalidHeapAttributeNumber) as i16);
+            member = pg_sys::bms_next_member(set, member);
+        }
+    }
+    found
+}
+
+struct Rewrite<'a> {
+    f: &'a mut dyn FnMut(Node) -> Option<Node>,
+}
+
+/// A copy of an expression or list in which `f` may replace nodes; where it returns `None`, the
+/// node is copied and its children are rewritten.
+pub fn rewrite(node: Node, f: &mut dyn FnMut(Node) -> Option<Node>) -> Node {
+    if node.is_null() {
+        return node;
+    }
+    if let Some(new) = f(node) {
+        return new;
+    }
+    let mut context = Rewrite { f };
+    // SAFETY: the callback gets the context that outlives this call; the stack is checked there.
+    unsafe {
+        pg_sys::expression_tree_mutator_impl(
+            node,
+            Some(rewrite_callback),
+            (&raw mut context).cast::<c_void>(),
+        )
+    }
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn rewrite_callback(
+    node: *mut pg_sys::Node,
+    context: *mut c_void,
+) -> *mut pg_sys::Node {
+    // SAFETY: `rewrite` passed it.
+    let context = unsafe { &mut *context.cast::<Rewrite<'_>>() };
+    rewrite(node, &mut *context.f)
+}
+
+struct Visit<'a> {
+    f: &'a mut dyn FnMut(Node) -> bool,
+}
+
+/// Calls `f` for each node of an expression or list, from the top; it says whether to descend.
+pub fn visit(node: Node, f: &mut dyn FnMut(Node) -> bool) {
+    if node.is_null() || !f(node) {
+        return;
+    }
+    let mut context = Visit { f };
+    // SAFETY: as in `rewrite`.
+    unsafe {
+        pg_sys::expression_tree_walker_impl(
+            node,
+            Some(visit_callback),
+            (&raw mut context).cast::<c_void>(),
+        );
+    }
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn visit_callback(node: *mut pg_sys::Node, context: *mut c_void) -> bool {
+    // SAFETY: `visit` passed it.
+    let context = unsafe { &mut *context.cast::<Visit<'_>>() };
+    visit(node, &mut *context.f);
+    false
+}
+
+/// A copy of an expression over a child's output in which that output's expressions are put.
+pub fn resolve(node: Node, child: &[Node]) -> Node {
+    rewrite(node, &mut |node| {
+        let var = get::<pg_sys::Var>(node)?;
+        if var.varno != pg_sys::OUTER_VAR {
+            return None;
+        }
+        let index = usize::try_from(var.varattno).ok()?.checked_sub(1)?;
+        child.get(index).map(|expr| copy(*expr))
+    })
+}
+
+/// A C string that Postgres allocated, or `""` for null.
+pub fn string(text: *const c_char) -> String {
+    if text.is_null() {
+        return String::new();
+    }
+    // SAFETY: a terminated string.
+    unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+}

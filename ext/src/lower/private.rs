@@ -1,0 +1,114 @@
+//! What a lowered node carries in its plan: everything that its execution needs to know.
+//!
+//! One `bytea` constant in `custom_private`, so that it survives `copyObject` and `nodeToString`.
+//!
+//! | | `Leaf` | `Fragment` |
+//! | --- | --- | --- |
+//! | `scanrelid` | the table | 0 |
+//! | the engine's rows | the scan's columns, `feed_columns[0]` says which attributes | the columns of `custom_scan_tlist` |
+//! | `custom_exprs` | the quals in the scan's predicate, for hot rows | nothing: the engine filters what it is fed |
+//! | `custom_plans` | nothing | the subtree that was replaced; its rows are already filtered and projected as this node's are to be |
+//!
+//! In both, `plan.qual` and `plan.targetlist` are still to be evaluated over the engine's rows.
+
+use super::node::{self, Node};
+use pg_lake_plan::ir::Fragment;
+use pg_lake_plan::types::LakeType;
+use pgrx::{PgSqlErrorCode, pg_sys};
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Private {
+    pub mode: Mode,
+    pub fragment: Fragment,
+    /// By the fragment's table number.
+    pub relations: Vec<RelationUse>,
+    /// For each table: the attribute behind each of the scan's columns, −1 for the row number.
+    pub feed_columns: Vec<Vec<i16>>,
+    /// By the fragment's parameter number.
+    pub params: Vec<ParamUse>,
+    /// Why parts around this node, or quals of it, were left to Postgres. For EXPLAIN.
+    pub reasons: Vec<String>,
+    /// Whether `custom_plans` holds a subtree that can be run instead, as long as no row was returned.
+    pub restartable: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mode {
+    /// Stands for one sequential scan.
+    Leaf,
+    /// Stands for a subtree.
+    Fragment,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelationUse {
+    /// Index into the statement's range table, from 1.
+    pub rtindex: u32,
+    pub relid: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ParamUse {
+    pub kind: ParamKind,
+    /// `Param.paramid`
+    pub id: i32,
+    pub typid: u32,
+    pub lake: LakeType,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ParamKind {
+    /// Of the statement: `$1`.
+    Extern,
+    /// Set by the executor: an outer row's value, or the result of an initplan that may still have to be run.
+    Exec,
+}
+
+/// The list for `custom_private`.
+pub fn encode(private: &Private) -> *mut pg_sys::List {
+    let bytes = match pg_lake_plan::encode(private) {
+        Ok(bytes) => bytes,
+        Err(error) => internal("could not encode a lake plan", &error.to_string()),
+    };
+    let datum = crate::pg::table::bytea_datum(&bytes);
+    // SAFETY: a detoasted value of the type, in the current memory context.
+    let constant = unsafe {
+        pg_sys::makeConst(
+            pg_sys::BYTEAOID,
+            -1,
+            pg_sys::InvalidOid,
+            -1,
+            datum,
+            false,
+            false,
+        )
+    };
+    node::list([constant.cast()])
+}
+
+/// Reads what [`encode`] made.
+pub fn decode(list: *mut pg_sys::List) -> Private {
+    let constant: Option<Node> = node::nodes(list).first().copied();
+    let Some(constant) = constant.and_then(node::get::<pg_sys::Const>) else {
+        internal("a lake plan has no private data", "")
+    };
+    // SAFETY: the constant is a bytea; the bytes are read before anything can free them.
+    let bytes = unsafe {
+        let value = pg_sys::pg_detoast_datum_packed(constant.constvalue.cast_mut_ptr());
+        pgrx::varlena::varlena_to_byte_slice(value)
+    };
+    match pg_lake_plan::decode(bytes) {
+        Ok(private) => private,
+        Err(error) => internal("could not decode a lake plan", &error.to_string()),
+    }
+}
+
+fn internal(message: &str, detail: &str) -> ! {
+    crate::error::raise(
+        PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+        message,
+        (!detail.is_empty()).then_some(detail),
+        None,
+    )
+}

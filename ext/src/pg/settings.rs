@@ -1,0 +1,93 @@
+//! Small questions to the server, answered from its globals.
+
+use pgrx::pg_sys;
+use std::ffi::CStr;
+use std::path::PathBuf;
+
+/// Whether `shared_preload_libraries` is being processed.
+pub fn preloading() -> bool {
+    // SAFETY: a global of this process' main thread.
+    unsafe { pg_sys::process_shared_preload_libraries_in_progress }
+}
+
+/// This process' proc number.
+pub fn my_proc() -> u32 {
+    // SAFETY: as above.
+    unsafe { pg_sys::MyProcNumber as u32 }
+}
+
+/// The data directory, absolute.
+pub fn data_directory() -> PathBuf {
+    // SAFETY: set once by the postmaster, never freed.
+    let raw = unsafe { CStr::from_ptr(pg_sys::DataDir) };
+    let path = PathBuf::from(raw.to_string_lossy().into_owned());
+    std::fs::canonicalize(&path).unwrap_or(path)
+}
+
+/// OID of the schema `lake`, if the extension is installed in this database.
+pub fn lake_schema() -> Option<pg_sys::Oid> {
+    // SAFETY: plain catalog lookup in a transaction.
+    let oid = unsafe { pg_sys::get_namespace_oid(c"lake".as_ptr(), true) };
+    (oid != pg_sys::InvalidOid).then_some(oid)
+}
+
+/// Serves a cancel or a termination if one is pending.
+pub fn check_for_interrupts() {
+    pgrx::check_for_interrupts!();
+}
+
+/// OID of the access method, cached until the catalog changes.
+pub fn iceberg_am() -> pg_sys::Oid {
+    // SAFETY: plain catalog lookup in a transaction.
+    unsafe { pg_sys::get_am_oid(c"iceberg".as_ptr(), true) }
+}
+
+/// A relation's name with its schema, quoted.
+pub fn qualified_name(relid: pg_sys::Oid) -> String {
+    // SAFETY: catalog lookups; the strings are copied at once.
+    unsafe {
+        let name = pg_sys::get_rel_name(relid);
+        if name.is_null() {
+            return relid.to_u32().to_string();
+        }
+        let schema = pg_sys::get_namespace_name(pg_sys::get_rel_namespace(relid));
+        let quoted = pg_sys::quote_qualified_identifier(schema, name);
+        CStr::from_ptr(quoted).to_string_lossy().into_owned()
+    }
+}
+
+/// The name of a relation without its schema, as error messages show it.
+pub fn relation_name(relation: pg_sys::Relation) -> String {
+    // SAFETY: the relation is open.
+    unsafe {
+        let data = &(*(*relation).rd_rel).relname.data;
+        CStr::from_ptr(data.as_ptr()).to_string_lossy().into_owned()
+    }
+}
+
+/// `SnapshotSelf`: committed rows and this transaction's own, whatever the command.
+pub static mut SNAPSHOT_SELF: pg_sys::SnapshotData = {
+    // SAFETY: a plain C struct for which all zeroes is a valid value.
+    let mut data: pg_sys::SnapshotData = unsafe { std::mem::zeroed() };
+    data.snapshot_type = pg_sys::SnapshotType::SNAPSHOT_SELF;
+    data
+};
+
+/// Runs `f` with the rights of the extension's owner, in a context that can't change settings.
+pub fn as_extension_owner<R>(f: impl FnOnce() -> R) -> R {
+    // SAFETY: the user id and context are restored on the way out; an error restores them at abort.
+    unsafe {
+        let mut user = pg_sys::InvalidOid;
+        let mut context = 0;
+        pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
+        pg_sys::SetUserIdAndSecContext(
+            pg_sys::Oid::from(pg_sys::BOOTSTRAP_SUPERUSERID),
+            context
+                | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32
+                | pg_sys::SECURITY_RESTRICTED_OPERATION as i32,
+        );
+        let result = f();
+        pg_sys::SetUserIdAndSecContext(user, context);
+        result
+    }
+}

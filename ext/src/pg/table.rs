@@ -1,0 +1,281 @@
+//! The extension's own catalog tables, read and written as Postgres does with its catalogs:
+//! by index scans and `CatalogTuple…`, without planner and without permission checks.
+
+use crate::error;
+use pgrx::{PgSqlErrorCode, pg_sys};
+use std::ffi::CStr;
+
+/// An open catalog table of schema `lake`. Closed when dropped; its lock is kept to the end of the
+/// transaction if it is a write lock.
+pub struct Table {
+    rel: pg_sys::Relation,
+    lock: pg_sys::LOCKMODE,
+}
+
+/// One row during a scan.
+pub struct Row<'a> {
+    pub tid: pg_sys::ItemPointerData,
+    values: &'a [pg_sys::Datum],
+    nulls: &'a [bool],
+}
+
+impl Row<'_> {
+    /// Column `attnum` (from 1), `None` for null.
+    pub fn get(&self, attnum: usize) -> Option<pg_sys::Datum> {
+        (!self.nulls[attnum - 1]).then(|| self.values[attnum - 1])
+    }
+
+    pub fn int8(&self, attnum: usize) -> i64 {
+        self.get(attnum).map_or(0, |d| d.value() as i64)
+    }
+
+    pub fn oid(&self, attnum: usize) -> pg_sys::Oid {
+        pg_sys::Oid::from(self.get(attnum).map_or(0, |d| d.value() as u32))
+    }
+
+    /// `text`, copied.
+    pub fn text(&self, attnum: usize) -> Option<String> {
+        // SAFETY: the column is of a type with a varlena representation, detoasted by the helper.
+        self.get(attnum).map(|d| unsafe {
+            let p = pg_sys::text_to_cstring(d.cast_mut_ptr());
+            let s = CStr::from_ptr(p).to_string_lossy().into_owned();
+            pg_sys::pfree(p.cast());
+            s
+        })
+    }
+
+    /// `bytea`, copied.
+    pub fn bytes(&self, attnum: usize) -> Option<Vec<u8>> {
+        // SAFETY: as in `text`.
+        self.get(attnum).map(|d| unsafe {
+            let original = d.cast_mut_ptr::<pg_sys::varlena>();
+            let plain = pg_sys::pg_detoast_datum_packed(original);
+            let bytes = pgrx::varlena::varlena_to_byte_slice(plain).to_vec();
+            if plain != original {
+                pg_sys::pfree(plain.cast());
+            }
+            bytes
+        })
+    }
+}
+
+/// A key `attnum = value` of an index scan.
+pub struct Key {
+    pub attnum: i16,
+    pub equality: u32,
+    pub value: pg_sys::Datum,
+}
+
+impl Key {
+    pub fn int8(attnum: i16, value: i64) -> Key {
+        Key {
+            attnum,
+            equality: pg_sys::F_INT8EQ,
+            value: pg_sys::Datum::from(value),
+        }
+    }
+
+    pub fn oid(attnum: i16, value: pg_sys::Oid) -> Key {
+        Key {
+            attnum,
+            equality: pg_sys::F_OIDEQ,
+            value: pg_sys::Datum::from(value),
+        }
+    }
+}
+
+/// OID of a relation of schema `lake`.
+pub fn relation_oid(name: &CStr) -> pg_sys::Oid {
+    let missing = || -> ! {
+        error::raise(
+            PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+            "extension \"pg_lake\" is not installed in this database",
+            None,
+            Some("Run CREATE EXTENSION pg_lake."),
+        )
+    };
+    let Some(schema) = super::lake_schema() else {
+        missing()
+    };
+    // SAFETY: plain catalog lookup.
+    let oid = unsafe { pg_sys::get_relname_relid(name.as_ptr(), schema) };
+    if oid == pg_sys::InvalidOid {
+        missing()
+    }
+    oid
+}
+
+impl Table {
+    pub fn read(name: &CStr) -> Table {
+        Table::open(name, pg_sys::AccessShareLock as i32)
+    }
+
+    pub fn write(name: &CStr) -> Table {
+        Table::open(name, pg_sys::RowExclusiveLock as i32)
+    }
+
+    fn open(name: &CStr, lock: pg_sys::LOCKMODE) -> Table {
+        // SAFETY: raises an error if the relation is gone.
+        let rel = unsafe { pg_sys::table_open(relation_oid(name), lock) };
+        Table { rel, lock }
+    }
+
+    pub fn relation(&self) -> pg_sys::Relation {
+        self.rel
+    }
+
+    fn natts(&self) -> usize {
+        // SAFETY: the relation is open.
+        unsafe { (*(*self.rel).rd_att).natts as usize }
+    }
+
+    /// Forms a tuple; `values` has one entry a column.
+    fn form(&self, values: &[Option<pg_sys::Datum>]) -> pg_sys::HeapTuple {
+        assert_eq!(values.len(), self.natts(), "columns of a lake catalog");
+        let nulls: Vec<bool> = values.iter().map(Option::is_none).collect();
+        let datums: Vec<pg_sys::Datum> = values
+            .iter()
+            .map(|v| v.unwrap_or(pg_sys::Datum::null()))
+            .collect();
+        // SAFETY: both arrays have one entry for each attribute.
+        unsafe { pg_sys::heap_form_tuple((*self.rel).rd_att, datums.as_ptr(), nulls.as_ptr()) }
+    }
+
+    /// Inserts a row and its index entries with the current command id.
+    pub fn insert(&self, values: &[Option<pg_sys::Datum>]) {
+        let tuple = self.form(values);
+        // SAFETY: open for writing; the tuple fits its descriptor.
+        unsafe {
+            pg_sys::CatalogTupleInsert(self.rel, tuple);
+            pg_sys::heap_freetuple(tuple);
+        }
+    }
+
+    /// Inserts a row that is visible to everyone at once and survives an abort, and makes it
+    /// durable. For tables without indexes. STORAGE section 2.
+    pub fn insert_frozen_and_flush(&self, values: &[Option<pg_sys::Datum>]) {
+        let tuple = self.form(values);
+        // SAFETY: as above; HEAP_INSERT_FROZEN only changes the tuple's header.
+        unsafe {
+            pg_sys::heap_insert(
+                self.rel,
+                tuple,
+                pg_sys::GetCurrentCommandId(true),
+                pg_sys::HEAP_INSERT_FROZEN as i32,
+                std::ptr::null_mut(),
+            );
+            pg_sys::XLogFlush(pg_sys::XactLastRecEnd);
+            pg_sys::heap_freetuple(tuple);
+        }
+    }
+
+    pub fn delete(&self, mut tid: pg_sys::ItemPointerData) {
+        // SAFETY: a TID that a scan of this table returned.
+        unsafe { pg_sys::CatalogTupleDelete(self.rel, &mut tid) }
+    }
+
+    /// Replaces the row at `tid`.
+    pub fn update(&self, mut tid: pg_sys::ItemPointerData, values: &[Option<pg_sys::Datum>]) {
+        let tuple = self.form(values);
+        // SAFETY: as above.
+        unsafe {
+            pg_sys::CatalogTupleUpdate(self.rel, &mut tid, tuple);
+            pg_sys::heap_freetuple(tuple);
+        }
+    }
+
+    /// Calls `f` for each row that `snapshot` sees and `keys` select, until it returns false.
+    /// A null snapshot is the catalog snapshot.
+    pub fn scan(
+        &self,
+        index: Option<&CStr>,
+        keys: &[Key],
+        snapshot: pg_sys::Snapshot,
+        mut f: impl FnMut(&Row<'_>) -> bool,
+    ) {
+        let natts = self.natts();
+        let mut values = vec![pg_sys::Datum::null(); natts];
+        let mut nulls = vec![true; natts];
+        // SAFETY: the relation is open, the index belongs to it, the keys name its columns; the
+        // tuple stays valid until the next call.
+        unsafe {
+            let mut scan_keys: Vec<pg_sys::ScanKeyData> = keys
+                .iter()
+                .map(|key| {
+                    let mut data = pg_sys::ScanKeyData::default();
+                    pg_sys::ScanKeyInit(
+                        &mut data,
+                        key.attnum,
+                        pg_sys::BTEqualStrategyNumber as u16,
+                        pg_sys::Oid::from(key.equality).into(),
+                        key.value,
+                    );
+                    data
+                })
+                .collect();
+            let index_oid = index.map_or(pg_sys::InvalidOid, relation_oid);
+            let scan = pg_sys::systable_beginscan(
+                self.rel,
+                index_oid,
+                index.is_some(),
+                snapshot,
+                scan_keys.len() as i32,
+                scan_keys.as_mut_ptr(),
+            );
+            loop {
+                let tuple = pg_sys::systable_getnext(scan);
+                if tuple.is_null() {
+                    break;
+                }
+                pg_sys::heap_deform_tuple(
+                    tuple,
+                    (*self.rel).rd_att,
+                    values.as_mut_ptr(),
+                    nulls.as_mut_ptr(),
+                );
+                let row = Row {
+                    tid: (*tuple).t_self,
+                    values: &values,
+                    nulls: &nulls,
+                };
+                if !f(&row) {
+                    break;
+                }
+            }
+            pg_sys::systable_endscan(scan);
+        }
+    }
+}
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return; // an error is on its way: the resource owner closes it
+        }
+        let keep = self.lock != pg_sys::AccessShareLock as i32;
+        // SAFETY: opened by this value.
+        unsafe {
+            pg_sys::table_close(
+                self.rel,
+                if keep {
+                    pg_sys::NoLock as i32
+                } else {
+                    self.lock
+                },
+            )
+        }
+    }
+}
+
+/// A `text` datum in the current memory context.
+pub fn text_datum(s: &str) -> pg_sys::Datum {
+    // SAFETY: the length is that of the string.
+    unsafe { pg_sys::cstring_to_text_with_len(s.as_ptr().cast(), s.len() as i32).into() }
+}
+
+/// A `bytea` datum in the current memory context.
+pub fn bytea_datum(bytes: &[u8]) -> pg_sys::Datum {
+    // `bytea` and `text` have the same layout.
+    // SAFETY: as above.
+    unsafe { pg_sys::cstring_to_text_with_len(bytes.as_ptr().cast(), bytes.len() as i32).into() }
+}

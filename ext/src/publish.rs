@@ -1,0 +1,133 @@
+//! Publication: writes the state of tables under one snapshot as Iceberg metadata.
+//!
+//! All tables are locked before the snapshot is taken (TRUNCATE isn't MVCC), and the pointers move
+//! in the caller's transaction, so that all tables of a round share a snapshot (I7).
+
+use crate::catalog::storage::{self, Storage};
+use crate::catalog::{data_file, garbage, publication};
+use crate::error;
+use crate::flush::{Relation, active_snapshot};
+use crate::guc;
+use crate::pg;
+use crate::relation;
+use crate::ring::call::ask;
+use crate::sink::{Kind, Sink, table_columns};
+use pg_lake_plan::message::{Publish, PublishFile, Published, Reply, Request, WrittenFile};
+use pgrx::{PgSqlErrorCode, pg_sys};
+
+/// Publishes tables; returns the metadata location of each, `None` for tables without a storage.
+pub fn publish(relids: &[pg_sys::Oid]) -> Vec<Option<String>> {
+    let relations: Vec<Relation> = relids
+        .iter()
+        .map(|relid| Relation::for_maintenance(*relid, pg_sys::AccessShareLock as i32))
+        .collect();
+    // SAFETY: pushed and popped here; an error pops it at abort.
+    unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot()) };
+    let locations = relations.iter().map(publish_one).collect();
+    // SAFETY: as above.
+    unsafe { pg_sys::PopActiveSnapshot() };
+    locations
+}
+
+fn publish_one(rel: &Relation) -> Option<String> {
+    let storage = storage::of_relation(rel.0)?;
+    // Only one round at a time may move a table's pointer.
+    // SAFETY: released at the end of the transaction.
+    unsafe {
+        pg_sys::LockDatabaseObject(
+            pg_sys::RelationRelationId,
+            rel_oid(rel),
+            0,
+            pg_sys::ExclusiveLock as i32,
+        )
+    };
+    let info = relation::info(rel.0);
+    let mut files: Vec<PublishFile> = data_file::list_written(storage.id, active_snapshot())
+        .into_iter()
+        .map(|(file, deleted)| PublishFile {
+            file: absolute(file),
+            hot_image: false,
+            deleted,
+        })
+        .collect();
+    let previous = publication::find(storage.id);
+    let hot = hot_image(rel, &storage);
+    let hot_path = hot.as_ref().map(|f| f.path.clone());
+    if let Some(file) = hot {
+        files.push(PublishFile {
+            file: absolute(file),
+            hot_image: true,
+            deleted: vec![],
+        });
+    }
+    let properties = vec![
+        ("write.format.default".to_owned(), "parquet".to_owned()),
+        (
+            "pg_lake.table".to_owned(),
+            pg::qualified_name(rel_oid(rel)),
+        ),
+    ];
+    let timestamp_ms = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |d| d.as_millis() as i64);
+    let reply = ask(Request::Publish(Publish {
+        location: in_data_directory(&storage.directory),
+        table_uuid: storage.uuid,
+        format_version: storage.format_version,
+        columns: table_columns(&info),
+        properties,
+        previous_metadata: previous.as_ref().map(|p| p.metadata_location.clone()),
+        files,
+        timestamp_ms,
+        keep_snapshots: guc::keep_snapshots(),
+    }));
+    let Reply::Published(published) = reply else {
+        error::raise(
+            PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+            &format!("unexpected reply to a publication: {reply:?}"),
+            None,
+            None,
+        )
+    };
+    if !published.unchanged {
+        publication::set(storage.id, &published, hot_path.as_deref());
+        retire(&storage, &published);
+    }
+    Some(published.metadata_location)
+}
+
+fn rel_oid(rel: &Relation) -> pg_sys::Oid {
+    // SAFETY: the relation is open.
+    unsafe { (*rel.0).rd_id }
+}
+
+/// Files that no retained snapshot refers to any more.
+fn retire(storage: &Storage, published: &Published) {
+    let root = in_data_directory("");
+    for path in &published.removed {
+        let path = path.strip_prefix("file://").unwrap_or(path);
+        let path = path.strip_prefix(&root).unwrap_or(path);
+        garbage::add_file(storage.id, path, "expired");
+    }
+}
+
+/// Writes the hot rows that the snapshot sees to one file, if there are any.
+fn hot_image(rel: &Relation, storage: &Storage) -> Option<WrittenFile> {
+    let mut sink: Option<Sink> = None;
+    crate::am::hot::scan(rel.0, active_snapshot(), |slot| {
+        sink.get_or_insert_with(|| Sink::open(storage, relation::info(rel.0), Kind::HotImage))
+            .push(slot);
+        true
+    });
+    sink.and_then(|sink| sink.finish().into_iter().next())
+}
+
+/// An absolute path of one that is relative to the data directory.
+fn in_data_directory(path: &str) -> String {
+    format!("{}/{path}", pg::data_directory().display())
+}
+
+fn absolute(mut file: WrittenFile) -> WrittenFile {
+    file.path = in_data_directory(&file.path);
+    file
+}

@@ -1,0 +1,125 @@
+//! What this backend knows about iceberg relations, kept until the relation cache drops it.
+
+use crate::error;
+use crate::types::{Codec, codecs};
+use pgrx::pg_sys;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+/// The columns of one relation.
+pub struct Info {
+    pub codecs: Vec<Codec>,
+    /// Indexes into `codecs` of columns some of whose values Iceberg can't hold.
+    pub to_check: Vec<usize>,
+    /// Whether text representations depend on settings that must be pinned.
+    pub pinned_settings: bool,
+    /// Permanent tables only have cold rows.
+    pub permanent: bool,
+}
+
+thread_local! {
+    static CACHE: RefCell<Cache> = RefCell::new(Cache::default());
+}
+
+#[derive(Default)]
+struct Cache {
+    registered: bool,
+    last: Option<(pg_sys::Oid, Rc<Info>)>,
+    all: HashMap<pg_sys::Oid, Rc<Info>>,
+}
+
+unsafe extern "C-unwind" fn invalidate(_arg: pg_sys::Datum, relid: pg_sys::Oid) {
+    CACHE.with(|cache| {
+        if let Ok(mut cache) = cache.try_borrow_mut() {
+            cache.last = None;
+            if relid == pg_sys::InvalidOid {
+                cache.all.clear();
+            } else {
+                cache.all.remove(&relid);
+            }
+        }
+    });
+}
+
+/// Describes an open relation; raises an error if a column's type can't be stored.
+pub fn info(relation: pg_sys::Relation) -> Rc<Info> {
+    // SAFETY: the relation is open.
+    let relid = unsafe { (*relation).rd_id };
+    let known = CACHE.with(|cache| {
+        let mut cache = cache.borrow_mut();
+        if let Some((last, info)) = &cache.last
+            && *last == relid
+        {
+            return Some(info.clone());
+        }
+        let info = cache.all.get(&relid).cloned();
+        if let Some(info) = &info {
+            cache.last = Some((relid, info.clone()));
+        }
+        info
+    });
+    if let Some(info) = known {
+        return info;
+    }
+    let info = Rc::new(describe(relation));
+    CACHE.with(|cache| {
+        let mut cache = cache.borrow_mut();
+        if !cache.registered {
+            // SAFETY: registered once in this process.
+            unsafe {
+                pg_sys::CacheRegisterRelcacheCallback(Some(invalidate), pg_sys::Datum::null())
+            };
+            cache.registered = true;
+        }
+        cache.all.insert(relid, info.clone());
+    });
+    info
+}
+
+fn describe(relation: pg_sys::Relation) -> Info {
+    // SAFETY: the relation is open.
+    let (codecs, persistence) = unsafe {
+        (
+            codecs((*relation).rd_att),
+            (*(*relation).rd_rel).relpersistence as u8,
+        )
+    };
+    let codecs = codecs.unwrap_or_else(|e| {
+        error::raise(e.code, &e.message, e.detail.as_deref(), e.hint.as_deref())
+    });
+    let permanent = persistence == pg_sys::RELPERSISTENCE_PERMANENT;
+    Info {
+        to_check: if permanent {
+            (0..codecs.len())
+                .filter(|i| codecs[*i].has_unstorable_values())
+                .collect()
+        } else {
+            vec![]
+        },
+        pinned_settings: codecs.iter().any(Codec::needs_pinned_settings),
+        codecs,
+        permanent,
+    }
+}
+
+/// Raises an error if Iceberg can't hold a value of the row.
+#[inline]
+pub fn check_row(relation: pg_sys::Relation, slot: *mut pg_sys::TupleTableSlot) {
+    let info = info(relation);
+    if info.to_check.is_empty() {
+        return;
+    }
+    for &i in &info.to_check {
+        let codec = &info.codecs[i];
+        let mut isnull = false;
+        // SAFETY: the slot holds a row of the relation.
+        let result = unsafe {
+            let datum = pg_sys::slot_getattr(slot, i32::from(codec.attnum), &mut isnull);
+            if isnull { Ok(()) } else { codec.check(datum) }
+        };
+        if let Err(e) = result {
+            error::raise(e.code, &e.message, e.detail.as_deref(), e.hint.as_deref())
+        }
+    }
+}

@@ -1,0 +1,435 @@
+//! One request from a backend: streams, the request message, feeds, the reply.
+//!
+//! A [`Call`] belongs to a resource owner, so that any error, LIMIT or aborted portal gives its
+//! streams back. Every wait is on the process latch and serves interrupts.
+
+use crate::error;
+use crate::guc;
+use crate::ring::region;
+use pg_lake_plan::message::{Envelope, ErrorCode, Reply, Request, StreamId, WireError, kind};
+use pg_lake_ring::{Consumer, Peek, Producer, Region, Stream, StreamRef, Wake};
+use pgrx::{PgSqlErrorCode, pg_sys};
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+static RESOURCE: pg_sys::ResourceOwnerDesc = pg_sys::ResourceOwnerDesc {
+    name: c"pg_lake call".as_ptr(),
+    release_phase: pg_sys::ResourceReleasePhase::RESOURCE_RELEASE_BEFORE_LOCKS,
+    release_priority: 650,
+    ReleaseResource: Some(release_resource),
+    DebugPrint: None,
+};
+
+/// A fallback: every wait looks at the worker's incarnation that often.
+const RECHECK: Duration = Duration::from_millis(500);
+
+unsafe extern "C-unwind" fn release_resource(resource: pg_sys::Datum) {
+    // SAFETY: remembered by `Call::start` with a pointer from `Box::into_raw`.
+    drop(unsafe { Box::from_raw(resource.cast_mut_ptr::<Inner>()) });
+}
+
+/// A message from the worker.
+pub enum Message {
+    Batch(Vec<u8>),
+    Done(Reply),
+    Error(WireError),
+}
+
+struct Inner {
+    worker: u32,
+    incarnation: u64,
+    request: Stream,
+    requests: Producer,
+    result: Stream,
+    results: Consumer,
+    feeds: Vec<(Stream, Producer)>,
+    queued: VecDeque<Message>,
+    partial: Vec<u8>,
+    ended: bool,
+    owner: pg_sys::ResourceOwner,
+}
+
+/// A running request.
+pub struct Call(*mut Inner);
+
+/// A streaming writer's view of its own call would alias it: all access goes through `Call`.
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let region = region();
+        self.result.cancel();
+        for stream in std::iter::once(&self.request)
+            .chain(std::iter::once(&self.result))
+            .chain(self.feeds.iter().map(|f| &f.0))
+        {
+            // The worker must hear of it while the stream is still ours.
+            let reference = stream.reference();
+            region.ring_stream(reference);
+            stream.release_backend();
+        }
+        wake_worker(&region, self.worker);
+    }
+}
+
+fn wake_worker(region: &Region, worker: u32) {
+    if let Some(proc) = region.worker(worker).and_then(|slot| slot.proc()) {
+        crate::pg::latch::wake(proc);
+    }
+}
+
+/// Waits for the latch at most that long and serves interrupts.
+fn wait(timeout: Duration) {
+    // SAFETY: the process latch on the main thread.
+    unsafe {
+        pg_sys::WaitLatch(
+            pg_sys::MyLatch,
+            (pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH) as i32,
+            timeout.as_millis() as _,
+            pg_sys::PG_WAIT_EXTENSION,
+        );
+        pg_sys::ResetLatch(pg_sys::MyLatch);
+    }
+    crate::pg::check_for_interrupts();
+}
+
+fn ring_error(e: pg_lake_ring::RingError) -> ! {
+    error::raise(
+        PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+        &format!("pg_lake ring: {e}"),
+        None,
+        None,
+    )
+}
+
+fn worker_name(worker: u32) -> String {
+    if worker == super::ENGINE {
+        "lake engine".to_owned()
+    } else {
+        format!("lake worker {worker}")
+    }
+}
+
+/// Takes `n` streams, waiting for them up to `lake.stream_timeout`.
+fn acquire(region: &Region, worker: u32, n: usize) -> Vec<StreamRef> {
+    let proc = crate::pg::my_proc();
+    let deadline = Instant::now() + Duration::from_millis(guc::stream_timeout_ms());
+    if n > region.layout().streams as usize {
+        no_streams(n);
+    }
+    loop {
+        let up = region.worker(worker).is_some_and(|slot| slot.is_up());
+        if up && let Some(streams) = region.acquire(proc, n, worker) {
+            return streams;
+        }
+        region.wait_for_stream(proc);
+        if up && let Some(streams) = region.acquire(proc, n, worker) {
+            region.stop_waiting(proc);
+            return streams;
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            region.stop_waiting(proc);
+            if up {
+                no_streams(n);
+            }
+            error::raise(
+                PgSqlErrorCode::ERRCODE_CANNOT_CONNECT_NOW,
+                &format!("{} is not running", worker_name(worker)),
+                Some("It is started again automatically after an error."),
+                Some("See the server log for the reason, and check max_worker_processes."),
+            );
+        }
+        // A worker that starts up sets no latch of ours.
+        wait(left.min(if up { RECHECK } else { Duration::from_millis(20) }));
+    }
+}
+
+fn no_streams(n: usize) -> ! {
+    error::raise(
+        PgSqlErrorCode::ERRCODE_INSUFFICIENT_RESOURCES,
+        "no stream to the lake workers is free",
+        Some(&format!(
+            "The request needs {n} of lake.streams = {} streams; waited {} ms.",
+            guc::streams(),
+            guc::stream_timeout_ms()
+        )),
+        Some("Raise lake.streams, close cursors that are still open, or raise lake.stream_timeout."),
+    )
+}
+
+impl Call {
+    /// Takes streams for the request, its result and `feeds` feeds and sends the request that
+    /// `make` builds from the feeds' ids.
+    pub fn start(
+        worker: u32,
+        feeds: usize,
+        make: impl FnOnce(&[StreamId]) -> Request,
+    ) -> Call {
+        let region = region();
+        let refs = acquire(&region, worker, 2 + feeds);
+        let mut streams = refs
+            .iter()
+            .map(|r| region.stream(*r))
+            .collect::<Result<Vec<_>, _>>()
+            .unwrap_or_else(|e| ring_error(e));
+        let feed_streams = streams.split_off(2);
+        let (Some(result), Some(request)) = (streams.pop(), streams.pop()) else {
+            ring_error_missing()
+        };
+        let opened = (|| {
+            Ok(Inner {
+                worker,
+                incarnation: request.incarnation(),
+                requests: request.producer()?,
+                results: result.consumer()?,
+                feeds: feed_streams
+                    .into_iter()
+                    .map(|s| s.producer().map(|p| (s, p)))
+                    .collect::<Result<_, _>>()?,
+                request,
+                result,
+                queued: VecDeque::new(),
+                partial: vec![],
+                ended: false,
+                // SAFETY: the current owner of this backend.
+                owner: unsafe { pg_sys::CurrentResourceOwner },
+            })
+        })();
+        let inner: Inner = opened.unwrap_or_else(|e| ring_error(e));
+        let reference = inner.request.reference();
+        let envelope = Envelope {
+            version: pg_lake_plan::PROTOCOL_VERSION,
+            result: inner.result.reference().to_u64(),
+            request: make(
+                &inner
+                    .feeds
+                    .iter()
+                    .map(|f| f.0.reference().to_u64())
+                    .collect::<Vec<_>>(),
+            ),
+        };
+        let owner = inner.owner;
+        let raw = Box::into_raw(Box::new(inner));
+        // SAFETY: enlarged first, so that remembering can't fail.
+        unsafe {
+            pg_sys::ResourceOwnerEnlarge(owner);
+            pg_sys::ResourceOwnerRemember(owner, pg_sys::Datum::from(raw), &RESOURCE);
+        }
+        let mut call = Call(raw);
+        let bytes = pg_lake_plan::encode(&envelope).unwrap_or_else(|e| {
+            error::raise(
+                PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+                &format!("could not encode a request: {e}"),
+                None,
+                None,
+            )
+        });
+        region.announce(crate::pg::my_proc(), worker, reference);
+        wake_worker(&region, worker);
+        call.write(None, kind::REQUEST, &bytes);
+        call
+    }
+
+    #[allow(clippy::mut_from_ref)]
+    fn inner(&self) -> &mut Inner {
+        // SAFETY: the pointer lives until `finish` or the resource owner releases it, and a `Call`
+        // is used by this thread only, one method at a time.
+        unsafe { &mut *self.0 }
+    }
+
+    /// Writes a message to the request stream or to a feed. Returns false if the worker has
+    /// already ended the request: its reply says why.
+    fn write(&mut self, feed: Option<usize>, kind: u16, bytes: &[u8]) -> bool {
+        let region = region();
+        let inner = self.inner();
+        let mut rest = bytes;
+        loop {
+            let producer = match feed {
+                None => &mut inner.requests,
+                Some(i) => &mut inner.feeds[i].1,
+            };
+            let (piece, more) = rest.split_at(rest.len().min(producer.max_payload()));
+            match producer.try_write(kind, piece, !more.is_empty()) {
+                Ok(Some(Wake { peer })) => {
+                    let reference = match feed {
+                        None => inner.request.reference(),
+                        Some(i) => inner.feeds[i].0.reference(),
+                    };
+                    if peer && region.ring_stream(reference).is_some() {
+                        wake_worker(&region, inner.worker);
+                    }
+                    rest = more;
+                    if rest.is_empty() {
+                        return true;
+                    }
+                }
+                Ok(None) => {
+                    // The worker may be waiting for us to take results.
+                    if self.pull() && self.inner().ended {
+                        return false;
+                    }
+                    self.check_peer();
+                    wait(RECHECK);
+                }
+                Err(e) => {
+                    self.pull();
+                    if self.inner().ended {
+                        return false;
+                    }
+                    ring_error(e)
+                }
+            }
+        }
+    }
+
+    /// Sends a batch to a feed; false: the request has ended.
+    pub fn feed(&mut self, feed: usize, batch: &[u8]) -> bool {
+        self.write(Some(feed), kind::BATCH, batch)
+    }
+
+    /// Says that a feed is complete.
+    pub fn finish_feed(&mut self, feed: usize) {
+        let inner = self.inner();
+        let Wake { peer } = inner.feeds[feed].1.finish();
+        let reference = inner.feeds[feed].0.reference();
+        if peer && region().ring_stream(reference).is_some() {
+            wake_worker(&region(), inner.worker);
+        }
+    }
+
+    /// Moves what has arrived to the queue; whether anything had.
+    fn pull(&mut self) -> bool {
+        let region = region();
+        let inner = self.inner();
+        let mut any = false;
+        while !inner.ended {
+            let (kind, more) = match inner.results.try_peek() {
+                Ok(Peek::Frame(frame)) => {
+                    inner.partial.extend_from_slice(frame.payload);
+                    (frame.kind, frame.more)
+                }
+                Ok(Peek::Empty) => break,
+                Ok(Peek::End) => {
+                    inner.ended = true;
+                    break;
+                }
+                Err(e) => ring_error(e),
+            };
+            any = true;
+            let Wake { peer } = inner.results.release();
+            if peer && region.ring_stream(inner.result.reference()).is_some() {
+                wake_worker(&region, inner.worker);
+            }
+            if more {
+                continue;
+            }
+            let bytes = std::mem::take(&mut inner.partial);
+            let message = match kind {
+                kind::BATCH => Message::Batch(bytes),
+                kind::DONE => match pg_lake_plan::decode(&bytes) {
+                    Ok(reply) => Message::Done(reply),
+                    Err(e) => Message::Error(protocol(&e.to_string())),
+                },
+                kind::ERROR => match pg_lake_plan::decode(&bytes) {
+                    Ok(error) => Message::Error(error),
+                    Err(e) => Message::Error(protocol(&e.to_string())),
+                },
+                other => Message::Error(protocol(&format!("frame of kind {other}"))),
+            };
+            inner.ended = !matches!(message, Message::Batch(_));
+            let batch = matches!(message, Message::Batch(_));
+            inner.queued.push_back(message);
+            if batch {
+                break; // one batch at a time: the ring being full is the flow control
+            }
+        }
+        any
+    }
+
+    /// Raises an error if the process that serves this request is gone.
+    fn check_peer(&self) {
+        let inner = self.inner();
+        let gone = inner.result.error() != 0
+            || !region()
+                .worker(inner.worker)
+                .is_some_and(|slot| slot.is_up() && slot.incarnation() == inner.incarnation);
+        if gone {
+            error::raise(
+                PgSqlErrorCode::ERRCODE_CONNECTION_FAILURE,
+                &format!("{} exited while it served this query", worker_name(inner.worker)),
+                Some("It is started again automatically."),
+                Some("Retry the query. See the server log for the reason."),
+            );
+        }
+    }
+
+    /// The next message; waits for it.
+    pub fn next(&mut self) -> Message {
+        loop {
+            if let Some(message) = self.inner().queued.pop_front() {
+                return message;
+            }
+            if self.inner().ended {
+                return Message::Error(protocol("the reply had ended"));
+            }
+            if !self.pull() {
+                if self.inner().ended {
+                    return Message::Error(protocol("the reply ended early"));
+                }
+                self.check_peer();
+                wait(RECHECK);
+            }
+        }
+    }
+
+    /// Waits for the end of a request that returns no batches; errors are raised.
+    pub fn reply(mut self) -> Reply {
+        let reply = loop {
+            match self.next() {
+                Message::Batch(_) => {}
+                Message::Done(reply) => break reply,
+                Message::Error(e) => error::raise_wire(&e),
+            }
+        };
+        self.finish();
+        reply
+    }
+
+    /// Gives the streams back.
+    pub fn finish(self) {
+        // SAFETY: remembered at the start, not released since: `finish` consumes the call.
+        unsafe {
+            pg_sys::ResourceOwnerForget(
+                (*self.0).owner,
+                pg_sys::Datum::from(self.0),
+                &RESOURCE,
+            );
+            drop(Box::from_raw(self.0));
+        }
+    }
+}
+
+fn ring_error_missing() -> ! {
+    error::raise(
+        PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+        "pg_lake ring: streams are missing",
+        None,
+        None,
+    )
+}
+
+fn protocol(what: &str) -> WireError {
+    WireError::new(
+        ErrorCode::Protocol,
+        format!("unexpected reply of a lake process: {what}"),
+    )
+}
+
+/// A request to one of the I/O workers that takes no feed.
+pub fn ask(request: Request) -> Reply {
+    Call::start(pick_worker(), 0, |_| request).reply()
+}
+
+/// An I/O worker: backends are spread over them by their proc number.
+pub fn pick_worker() -> u32 {
+    1 + crate::pg::my_proc() % guc::workers()
+}

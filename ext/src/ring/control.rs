@@ -1,0 +1,80 @@
+//! Shared state of launcher and maintainers.
+//!
+//! | field | written by | read by |
+//! | --- | --- | --- |
+//! | `launcher_proc` | launcher | whoever wakes it |
+//! | `database` | launcher | all |
+//! | `pid`, `state` | the maintainer of the slot, launcher | all |
+//! | `asked_to_leave_until` | backends that need the database alone | launcher |
+//!
+//! All zeroes is the initial state.
+
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+
+/// More databases than that get no maintainer.
+pub const MAX_DATABASES: usize = 64;
+
+/// States of a [`DatabaseSlot`].
+pub mod state {
+    pub const UNKNOWN: u32 = 0;
+    pub const STARTING: u32 = 1;
+    pub const RUNNING: u32 = 2;
+    pub const NO_EXTENSION: u32 = 3;
+}
+
+/// One database.
+#[repr(C)]
+pub struct DatabaseSlot {
+    pub database: AtomicU32,
+    pub state: AtomicU32,
+    pub pid: AtomicU32,
+    pub proc: AtomicU32,
+    /// Unix seconds of the last change of `state`.
+    pub since: AtomicI64,
+    /// Unix seconds until which no maintainer may connect.
+    pub away_until: AtomicI64,
+}
+
+#[repr(C)]
+pub struct Control {
+    /// Proc number + 1, 0 while there is none.
+    pub launcher_proc: AtomicU32,
+    pub padding: AtomicU32,
+    pub databases: [DatabaseSlot; MAX_DATABASES],
+}
+
+impl Control {
+    /// Wakes the launcher, if it runs.
+    pub fn wake_launcher(&self) {
+        let proc = self.launcher_proc.load(Ordering::Acquire);
+        if proc > 0 {
+            crate::pg::latch::wake(proc - 1);
+        }
+    }
+
+    /// The slot of a database, claimed if it has none yet. Only the launcher claims.
+    pub fn claim(&self, database: u32) -> Option<&DatabaseSlot> {
+        self.find(database).or_else(|| {
+            let free = self
+                .databases
+                .iter()
+                .find(|s| s.database.load(Ordering::Relaxed) == 0)?;
+            free.state.store(state::UNKNOWN, Ordering::Relaxed);
+            free.database.store(database, Ordering::Release);
+            Some(free)
+        })
+    }
+
+    pub fn find(&self, database: u32) -> Option<&DatabaseSlot> {
+        self.databases
+            .iter()
+            .find(|s| s.database.load(Ordering::Acquire) == database)
+    }
+}
+
+/// Unix time in seconds.
+pub fn now() -> i64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |d| d.as_secs() as i64)
+}

@@ -1,0 +1,159 @@
+//! Rows on their way into Parquet files: batched here, encoded by a worker.
+//!
+//! The files are durable when [`Sink::finish`] returns and announced by an intent before they are
+//! begun; they belong to nobody until they are registered.
+
+use crate::catalog::intent;
+use crate::catalog::storage::Storage;
+use crate::error;
+use crate::guc;
+use crate::relation::Info;
+use crate::ring::call::{Call, pick_worker};
+use crate::types::PinnedSettings;
+use pg_lake_plan::batch::BatchBuilder;
+use pg_lake_plan::message::{Reply, Request, TableColumn, Write, WrittenFile};
+use pgrx::{PgSqlErrorCode, pg_sys};
+use std::rc::Rc;
+
+const ROWS_PER_BATCH: usize = 8192;
+
+/// What a sink's files are for; the first part of their names.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Bulk,
+    Flush,
+    HotImage,
+}
+
+impl Kind {
+    fn prefix(self) -> &'static str {
+        match self {
+            Kind::Bulk => "bulk",
+            Kind::Flush => "flush",
+            Kind::HotImage => "hot",
+        }
+    }
+}
+
+/// An open writer of one table.
+pub struct Sink {
+    pub storage: i64,
+    info: Rc<Info>,
+    call: Call,
+    builder: BatchBuilder,
+    buffer: Vec<u8>,
+    batch_bytes: usize,
+    pub rows: u64,
+}
+
+/// The table's columns as Iceberg has them.
+pub fn table_columns(info: &Info) -> Vec<TableColumn> {
+    info.codecs
+        .iter()
+        .map(|codec| TableColumn {
+            id: i32::from(codec.attnum),
+            name: codec.name.clone(),
+            ty: codec.lake.clone(),
+            required: false,
+        })
+        .collect()
+}
+
+impl Sink {
+    /// Announces the files and opens a stream to a worker.
+    pub fn open(storage: &Storage, info: Rc<Info>, kind: Kind) -> Sink {
+        let directory = storage.data_directory();
+        let intent = intent::announce(storage.id, &directory, kind.prefix());
+        let columns = table_columns(&info);
+        let target_file_size = if kind == Kind::HotImage {
+            u64::MAX // one file, whatever its size
+        } else {
+            guc::target_file_size()
+        };
+        let call = Call::start(pick_worker(), 1, |feeds| {
+            Request::Write(Write {
+                feed: feeds[0],
+                columns,
+                directory: intent.directory.clone(),
+                prefix: intent.prefix.clone(),
+                target_file_size,
+                compression: guc::compression(),
+            })
+        });
+        Sink {
+            storage: storage.id,
+            builder: BatchBuilder::new(info.codecs.iter().map(|c| &c.lake)),
+            info,
+            call,
+            buffer: vec![],
+            batch_bytes: guc::ring_bytes() as usize / 4,
+            rows: 0,
+        }
+    }
+
+    /// Appends the row of a slot.
+    pub fn push(&mut self, slot: *mut pg_sys::TupleTableSlot) {
+        let info = self.info.clone();
+        // SAFETY: the slot holds a row of the table; its arrays have an entry for each attribute.
+        unsafe {
+            pg_sys::slot_getallattrs(slot);
+            let values = (*slot).tts_values;
+            let nulls = (*slot).tts_isnull;
+            let pinned = info.pinned_settings.then(PinnedSettings::new);
+            for (codec, column) in info.codecs.iter().zip(&mut self.builder.columns) {
+                let i = codec.attnum as usize - 1;
+                if let Err(e) = codec.push(*values.add(i), *nulls.add(i), column) {
+                    error::raise(e.code, &e.message, e.detail.as_deref(), e.hint.as_deref())
+                }
+            }
+            drop(pinned);
+        }
+        self.builder.end_row();
+        self.rows += 1;
+        if self.builder.rows() >= ROWS_PER_BATCH
+            || (self.builder.rows() & 63 == 0 && self.builder.bytes() >= self.batch_bytes)
+        {
+            self.send();
+        }
+    }
+
+    fn send(&mut self) {
+        if self.builder.rows() == 0 {
+            return;
+        }
+        if let Err(e) = self.builder.finish(&mut self.buffer) {
+            error::raise(
+                PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+                &e.to_string(),
+                None,
+                None,
+            );
+        }
+        if !self.call.feed(0, &self.buffer) {
+            // The worker gave up: its reply says why.
+            if let crate::ring::call::Message::Error(e) = self.call.next() {
+                error::raise_wire(&e);
+            }
+        }
+    }
+
+    /// Waits until the files are durable.
+    pub fn finish(mut self) -> Vec<WrittenFile> {
+        self.send();
+        self.call.finish_feed(0);
+        match self.call.reply() {
+            Reply::Written(files) => files,
+            other => error::raise(
+                PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+                &format!("unexpected reply to a write: {other:?}"),
+                None,
+                None,
+            ),
+        }
+    }
+
+    /// Gives up: the worker removes what it has written.
+    pub fn abandon(self) {
+        self.call.finish();
+    }
+}

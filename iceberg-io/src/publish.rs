@@ -1,0 +1,367 @@
+//! The snapshot producer: makes the set of a table's live data files the current snapshot of its Iceberg table.
+//!
+//! A publication compares the wanted files with those of the current snapshot, by path:
+//!
+//! - a manifest all of whose files stay is carried over as it is;
+//! - a manifest that loses files is rewritten: what stays is EXISTING with its sequence numbers, what goes is DELETED;
+//! - a manifest without live files is dropped;
+//! - new files go into new manifests, the hot image into one of its own, because the next round replaces it;
+//! - many small manifests are merged.
+//!
+//! All files are durable before [`publish()`] returns; moving the pointer to the new metadata is up to the caller. A
+//! failed or crashed publication leaves at most files that nobody references.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use iceberg::spec::{
+    FormatVersion, MAIN_BRANCH, ManifestFile, PartitionSpec, Schema, SchemaRef, Snapshot, Summary,
+    TableMetadata, TableMetadataBuilder,
+};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::changes::{self, Changes, MANIFEST_ENTRIES};
+use crate::data_file;
+use crate::error::{Error, ErrorKind, Result};
+use crate::expire;
+use crate::manifests::{self, LiveFile, ManifestOutput};
+use crate::schema::TableSchema;
+use crate::stats::ColumnStats;
+use crate::store::{LocalStore, MetadataStore, NewFile};
+use crate::summary::Counts;
+use crate::table::{self, BaseTable};
+
+/// What to publish.
+#[derive(Debug, Clone)]
+pub struct PublishRequest {
+    /// The table's root, `file:///…`.
+    pub location: String,
+    pub table_uuid: Uuid,
+    /// 2 or 3. A table can be upgraded, not downgraded.
+    pub format_version: u8,
+    pub schema: TableSchema,
+    /// The table's properties, all of them.
+    pub properties: BTreeMap<String, String>,
+    /// The current `metadata.json`; `None` for a table's first publication.
+    pub previous_metadata: Option<String>,
+    /// All live data files, the hot image included.
+    pub files: Vec<PublishFile>,
+    pub timestamp_ms: i64,
+    /// Unique to this attempt: it names the files.
+    pub commit_id: Uuid,
+    /// How many snapshots the metadata keep, the new one included; at least one.
+    pub keep_snapshots: u32,
+}
+
+/// A live data file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishFile {
+    /// As manifests are to hold it. It identifies the file, which never changes.
+    pub path: String,
+    pub size_bytes: u64,
+    pub row_count: u64,
+    pub split_offsets: Vec<i64>,
+    pub columns: Vec<ColumnStats>,
+    /// The image of the hot rows, replaced at the next round.
+    pub hot_image: bool,
+}
+
+/// What was published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    pub metadata_location: String,
+    pub snapshot_id: i64,
+    pub sequence_number: i64,
+    pub schema_id: i32,
+    /// The table was like that already; nothing was written.
+    pub unchanged: bool,
+    pub manifests_written: u32,
+    /// Metadata files that the new metadata no longer reference.
+    pub removed_metadata: Vec<String>,
+}
+
+/// Publishes to the local file system.
+pub async fn publish(request: PublishRequest) -> Result<Published> {
+    publish_to(&LocalStore, request).await
+}
+
+/// Publishes to a store.
+pub async fn publish_to(store: &dyn MetadataStore, request: PublishRequest) -> Result<Published> {
+    let location = request.location.trim_end_matches('/').to_string();
+    let format = format_version(request.format_version)?;
+    let schema = request.schema.to_iceberg()?;
+    let base = match &request.previous_metadata {
+        Some(previous) => BaseTable::load(store, previous).await?,
+        None => BaseTable::create(
+            format,
+            request.table_uuid,
+            &location,
+            &schema,
+            request.timestamp_ms,
+        )?,
+    };
+    check(&request, &base, format)?;
+    let schema_id = base.schema_id_for(&schema);
+    let schema: SchemaRef = Arc::new(schema.into_builder().with_schema_id(schema_id).build()?);
+
+    let loaded = match base.metadata.current_snapshot() {
+        Some(snapshot) => manifests::load_manifests(store, snapshot).await?,
+        None => Vec::new(),
+    };
+    let changes = changes::compare(&request.files, loaded)?;
+    let metadata = &base.metadata;
+    if let (Some(current), Some(previous)) = (metadata.current_snapshot(), &base.location)
+        && changes.is_empty()
+        && schema_id == metadata.current_schema_id()
+        && format == metadata.format_version()
+        && location == metadata.location()
+        && base.has_properties(&request.properties)
+    {
+        return Ok(Published {
+            metadata_location: previous.clone(),
+            snapshot_id: current.snapshot_id(),
+            sequence_number: current.sequence_number(),
+            schema_id,
+            unchanged: true,
+            manifests_written: 0,
+            removed_metadata: Vec::new(),
+        });
+    }
+
+    let snapshot_id = snapshot_id(&request.commit_id);
+    let sequence_number = metadata.last_sequence_number() + 1;
+    // Readers travel in time by timestamps, so no two snapshots share one, whatever the clock does.
+    let timestamp_ms = match base.location {
+        Some(_) => request
+            .timestamp_ms
+            .max(metadata.last_updated_ms().saturating_add(1)),
+        None => request.timestamp_ms,
+    };
+    let operation = changes.operation();
+    let mut counts = Counts::of(&request.files, &changes);
+    let mut output = ManifestOutput::new(
+        format!("{location}/metadata"),
+        request.commit_id,
+        snapshot_id,
+        format,
+    );
+    let spec = metadata.default_partition_spec().as_ref().clone();
+    let list = write_manifests(&mut output, changes, &schema, spec, &mut counts).await?;
+    let manifests_written = output.count();
+    let new_manifests: HashSet<String> = list
+        .iter()
+        .map(|manifest| manifest.manifest_path.clone())
+        .collect();
+
+    let first_row_id = (format >= FormatVersion::V3).then(|| metadata.next_row_id());
+    let finished = output
+        .finish(
+            list,
+            metadata.current_snapshot_id(),
+            sequence_number,
+            first_row_id,
+        )
+        .await?;
+    let snapshot = Snapshot::builder()
+        .with_snapshot_id(snapshot_id)
+        .with_parent_snapshot_id(metadata.current_snapshot_id())
+        .with_sequence_number(sequence_number)
+        .with_timestamp_ms(timestamp_ms)
+        .with_manifest_list(finished.list_location)
+        .with_summary(Summary {
+            operation,
+            additional_properties: counts.summary(manifests_written),
+        })
+        .with_schema_id(schema_id);
+    let snapshot = match (first_row_id, finished.next_row_id) {
+        (Some(first), Some(next)) => snapshot
+            .with_row_range(first, next.saturating_sub(first))
+            .build(),
+        _ => snapshot.build(),
+    };
+
+    let (expired, retained) = expire::split(&base, request.keep_snapshots.max(1));
+    let mut removed_metadata =
+        expire::unreferenced(store, &expired, &retained, &new_manifests).await;
+    let expired: Vec<i64> = expired
+        .iter()
+        .map(|snapshot| snapshot.snapshot_id())
+        .collect();
+    let (metadata, forgotten) = next_metadata(
+        &request, &base, &location, format, &schema, snapshot, &expired,
+    )?;
+    removed_metadata.extend(forgotten);
+
+    let metadata_location = base.next_location(&location, &request.commit_id);
+    let mut files = finished.files;
+    files.push(NewFile {
+        location: metadata_location.clone(),
+        content: to_json(&metadata)?,
+    });
+    store.create_all(files).await?;
+    let hint = Bytes::copy_from_slice(table::version_hint(&metadata_location).as_bytes());
+    store
+        .replace(NewFile {
+            location: format!("{location}/metadata/version-hint.text"),
+            content: hint,
+        })
+        .await?;
+
+    Ok(Published {
+        metadata_location,
+        snapshot_id,
+        sequence_number,
+        schema_id,
+        unchanged: false,
+        manifests_written: u32::try_from(manifests_written).unwrap_or(u32::MAX),
+        removed_metadata,
+    })
+}
+
+fn format_version(version: u8) -> Result<FormatVersion> {
+    match version {
+        2 => Ok(FormatVersion::V2),
+        3 => Ok(FormatVersion::V3),
+        _ => Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("Iceberg format version {version} is not supported"),
+        )),
+    }
+}
+
+fn check(request: &PublishRequest, base: &BaseTable, format: FormatVersion) -> Result<()> {
+    let metadata = &base.metadata;
+    if metadata.uuid() != request.table_uuid {
+        let message = format!(
+            "the metadata are of table {}, not of table {}",
+            metadata.uuid(),
+            request.table_uuid
+        );
+        return Err(Error::new(ErrorKind::InvalidInput, message));
+    }
+    if metadata.format_version() > format || metadata.format_version() < FormatVersion::V2 {
+        let message = format!(
+            "cannot publish a table of format {} as {format}",
+            metadata.format_version()
+        );
+        return Err(Error::new(ErrorKind::Unsupported, message));
+    }
+    if !metadata.default_partition_spec().is_unpartitioned() {
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            "partitioned tables are not supported",
+        ));
+    }
+    Ok(())
+}
+
+/// Writes the new manifests and returns all manifests of the snapshot.
+async fn write_manifests(
+    output: &mut ManifestOutput,
+    changes: Changes<'_>,
+    schema: &SchemaRef,
+    spec: PartitionSpec,
+    counts: &mut Counts,
+) -> Result<Vec<ManifestFile>> {
+    let mut list = Vec::new();
+    let (small, kept) = changes::to_merge(changes.kept);
+    counts.manifests_kept = kept.len();
+    counts.manifests_replaced = changes.reduced.len() + small.values().map(Vec::len).sum::<usize>();
+    list.extend(kept.into_iter().map(|manifest| manifest.entry));
+    for group in small.into_values() {
+        let Some((schema, spec)) = group.first().map(|m| (m.schema.clone(), m.spec.clone())) else {
+            continue;
+        };
+        let live: Vec<LiveFile> = group
+            .into_iter()
+            .flat_map(|manifest| manifest.live)
+            .collect();
+        for chunk in live.chunks(MANIFEST_ENTRIES) {
+            list.push(
+                output
+                    .rewritten(schema.clone(), spec.clone(), chunk.to_vec(), Vec::new())
+                    .await?,
+            );
+        }
+    }
+    for (manifest, gone) in changes.reduced {
+        list.push(
+            output
+                .rewritten(manifest.schema, manifest.spec, manifest.live, gone)
+                .await?,
+        );
+    }
+    let (hot, cold): (Vec<&PublishFile>, Vec<&PublishFile>) =
+        changes.added.into_iter().partition(|f| f.hot_image);
+    for files in cold
+        .chunks(MANIFEST_ENTRIES)
+        .chain(hot.chunks(MANIFEST_ENTRIES))
+    {
+        let entries = files
+            .iter()
+            .map(|file| data_file::new_data_file(file, schema))
+            .collect::<Result<Vec<_>>>()?;
+        list.push(output.added(schema.clone(), spec.clone(), entries).await?);
+    }
+    Ok(list)
+}
+
+/// The next metadata, and the metadata files that dropped out of their log.
+fn next_metadata(
+    request: &PublishRequest,
+    base: &BaseTable,
+    location: &str,
+    format: FormatVersion,
+    schema: &Schema,
+    snapshot: Snapshot,
+    expired: &[i64],
+) -> Result<(TableMetadata, Vec<String>)> {
+    let current = base.metadata.properties();
+    let changed: HashMap<String, String> = request
+        .properties
+        .iter()
+        .filter(|(key, value)| current.get(*key) != Some(*value))
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
+    let gone: Vec<String> = current
+        .keys()
+        .filter(|key| !request.properties.contains_key(*key))
+        .cloned()
+        .collect();
+    let result =
+        TableMetadataBuilder::new_from_metadata(base.metadata.clone(), base.location.clone())
+            .upgrade_format_version(format)?
+            .set_location(location.to_string())
+            .add_current_schema(schema.clone())?
+            .remove_properties(&gone)?
+            .set_properties(changed)?
+            .set_branch_snapshot(snapshot, MAIN_BRANCH)?
+            .remove_snapshots(expired)
+            .build()?;
+    if result.metadata.current_schema_id() != schema.schema_id() {
+        return Err(Error::new(
+            ErrorKind::Internal,
+            "a new schema got another id than expected",
+        ));
+    }
+    let forgotten = result
+        .expired_metadata_logs
+        .into_iter()
+        .map(|entry| entry.metadata_file)
+        .collect();
+    Ok((result.metadata, forgotten))
+}
+
+/// The commit id folded to the positive 63 bits of a snapshot id.
+fn snapshot_id(commit_id: &Uuid) -> i64 {
+    let (upper, lower) = commit_id.as_u64_pair();
+    ((upper ^ lower) & (u64::MAX >> 1)) as i64
+}
+
+fn to_json(metadata: &TableMetadata) -> Result<Bytes> {
+    serde_json::to_vec(metadata).map(Bytes::from).map_err(|e| {
+        Error::new(ErrorKind::Internal, "could not serialise table metadata").with_source(e)
+    })
+}

@@ -1,0 +1,169 @@
+//! Where Iceberg metadata files live.
+//!
+//! The snapshot producer builds every file in memory and hands all of them over at once, so a store needs three
+//! operations only: read, create durably, replace. [`LocalStore`] serves `file://` locations and plain paths.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::durable;
+use crate::error::{Error, ErrorKind, Result};
+
+/// A file to be created.
+#[derive(Debug, Clone)]
+pub struct NewFile {
+    pub location: String,
+    pub content: Bytes,
+}
+
+/// Storage of metadata files, addressed by the locations that Iceberg metadata holds.
+#[async_trait]
+pub trait MetadataStore: Send + Sync {
+    async fn read(&self, location: &str) -> Result<Bytes>;
+
+    /// Creates the files, in order. All of them are durable when this returns; none may exist before. After an error
+    /// those already created have been removed, as far as that was possible.
+    async fn create_all(&self, files: Vec<NewFile>) -> Result<()>;
+
+    /// Creates or replaces one file, atomically and durably.
+    async fn replace(&self, file: NewFile) -> Result<()>;
+}
+
+/// The local file system.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LocalStore;
+
+#[async_trait]
+impl MetadataStore for LocalStore {
+    async fn read(&self, location: &str) -> Result<Bytes> {
+        let path = local_path(location)?;
+        blocking(move || {
+            fs::read(&path)
+                .map(Bytes::from)
+                .map_err(|e| Error::io(format!("could not read file \"{}\"", path.display()), e))
+        })
+        .await
+    }
+
+    async fn create_all(&self, files: Vec<NewFile>) -> Result<()> {
+        blocking(move || create_all(&files)).await
+    }
+
+    async fn replace(&self, file: NewFile) -> Result<()> {
+        let path = local_path(&file.location)?;
+        blocking(move || durable::replace(&path, &file.content)).await
+    }
+}
+
+fn create_all(files: &[NewFile]) -> Result<()> {
+    let mut created = Vec::with_capacity(files.len());
+    let result = files.iter().try_for_each(|file| -> Result<()> {
+        let path = local_path(&file.location)?;
+        durable::write_new(&path, &file.content)?;
+        created.push(path);
+        Ok(())
+    });
+    let result = result.and_then(|()| sync_directories(&created));
+    if result.is_err() {
+        for path in &created {
+            let _ = fs::remove_file(path);
+        }
+    }
+    result
+}
+
+/// Syncs each directory once, whatever number of the files it holds.
+fn sync_directories(paths: &[PathBuf]) -> Result<()> {
+    let mut synced: Vec<&Path> = Vec::new();
+    for path in paths {
+        let Some(directory) = path.parent() else {
+            continue;
+        };
+        if !synced.contains(&directory) {
+            durable::sync_parent(path)?;
+            synced.push(directory);
+        }
+    }
+    Ok(())
+}
+
+/// The path of a location: `file:///a/b`, `file:/a/b` or `/a/b`.
+pub fn local_path(location: &str) -> Result<PathBuf> {
+    let path = location
+        .strip_prefix("file://")
+        .or_else(|| location.strip_prefix("file:"))
+        .unwrap_or(location);
+    if !path.starts_with('/') {
+        return Err(Error::new(
+            ErrorKind::InvalidInput,
+            format!("\"{location}\" is not a local file location"),
+        ));
+    }
+    Ok(PathBuf::from(path))
+}
+
+async fn blocking<T, F>(work: F) -> Result<T>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Result<T> + Send + 'static,
+{
+    tokio::task::spawn_blocking(work).await.map_err(|e| {
+        Error::new(ErrorKind::Internal, "a file operation was abandoned").with_source(e)
+    })?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(directory: &Path, name: &str, content: &'static [u8]) -> NewFile {
+        NewFile {
+            location: format!("file://{}/{name}", directory.display()),
+            content: Bytes::from_static(content),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failed_batch_leaves_nothing_and_touches_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let kept = file(directory.path(), "a/kept", b"old");
+        LocalStore.create_all(vec![kept.clone()]).await.unwrap();
+        let batch = vec![
+            file(directory.path(), "a/new", b"1"),
+            file(directory.path(), "a/kept", b"2"),
+        ];
+        let error = LocalStore.create_all(batch).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+        assert!(!directory.path().join("a/new").exists());
+        assert_eq!(
+            LocalStore.read(&kept.location).await.unwrap().as_ref(),
+            b"old"
+        );
+    }
+
+    #[tokio::test]
+    async fn replace_leaves_no_temporary_file() {
+        let directory = tempfile::tempdir().unwrap();
+        LocalStore
+            .replace(file(directory.path(), "hint", b"1"))
+            .await
+            .unwrap();
+        LocalStore
+            .replace(file(directory.path(), "hint", b"2"))
+            .await
+            .unwrap();
+        assert_eq!(fs::read(directory.path().join("hint")).unwrap(), b"2");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn other_schemes_are_refused() {
+        assert_eq!(local_path("file:///a/b").unwrap(), PathBuf::from("/a/b"));
+        assert_eq!(local_path("/a/b").unwrap(), PathBuf::from("/a/b"));
+        assert!(local_path("s3://bucket/a").is_err());
+        assert!(local_path("relative").is_err());
+    }
+}

@@ -1,0 +1,436 @@
+//! The snapshot producer's contract: after each publication the table has exactly the files asked for, and the metadata
+//! are what the specification and the `iceberg` crate expect.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use iceberg::io::FileIO;
+use iceberg::spec::TableMetadata;
+use pg_lake_iceberg::{
+    ColumnStats, ErrorKind, Field, FieldType, PublishFile, PublishRequest, Published, TableSchema,
+    TableSummary, publish, read_table,
+};
+use uuid::Uuid;
+
+/// A table under publication.
+struct Rig {
+    directory: tempfile::TempDir,
+    uuid: Uuid,
+    format_version: u8,
+    schema: TableSchema,
+    properties: BTreeMap<String, String>,
+    keep_snapshots: u32,
+    previous: Option<String>,
+    clock_ms: i64,
+}
+
+impl Rig {
+    fn new(format_version: u8) -> Self {
+        // Ids that the library's builder would renumber.
+        let fields = vec![
+            field(7, "id", FieldType::Long),
+            field(3, "name", FieldType::String),
+        ];
+        Self {
+            directory: tempfile::tempdir().unwrap(),
+            uuid: Uuid::new_v4(),
+            format_version,
+            schema: TableSchema {
+                schema_id: 0,
+                fields,
+            },
+            properties: BTreeMap::from([("owner".to_string(), "alice".to_string())]),
+            keep_snapshots: 100,
+            previous: None,
+            clock_ms: 1_700_000_000_000,
+        }
+    }
+
+    fn request(&self, files: &[PublishFile]) -> PublishRequest {
+        PublishRequest {
+            location: format!("file://{}", self.directory.path().display()),
+            table_uuid: self.uuid,
+            format_version: self.format_version,
+            schema: self.schema.clone(),
+            properties: self.properties.clone(),
+            previous_metadata: self.previous.clone(),
+            files: files.to_vec(),
+            timestamp_ms: self.clock_ms,
+            commit_id: Uuid::new_v4(),
+            keep_snapshots: self.keep_snapshots,
+        }
+    }
+
+    async fn publish(&mut self, files: &[PublishFile]) -> Published {
+        self.clock_ms += 1000;
+        let published = publish(self.request(files)).await.unwrap();
+        self.previous = Some(published.metadata_location.clone());
+        let mut paths: Vec<String> = self
+            .read()
+            .await
+            .data_files
+            .into_iter()
+            .map(|file| file.path)
+            .collect();
+        let mut wanted: Vec<String> = files.iter().map(|file| file.path.clone()).collect();
+        paths.sort();
+        wanted.sort();
+        assert_eq!(paths, wanted);
+        published
+    }
+
+    async fn read(&self) -> TableSummary {
+        read_table(self.previous.as_ref().unwrap()).await.unwrap()
+    }
+
+    /// As the library reads it, without any code of ours.
+    async fn library(&self) -> TableMetadata {
+        TableMetadata::read_from(&FileIO::new_with_fs(), self.previous.as_ref().unwrap())
+            .await
+            .unwrap()
+    }
+
+    fn metadata_files(&self) -> usize {
+        std::fs::read_dir(self.directory.path().join("metadata"))
+            .unwrap()
+            .count()
+    }
+}
+
+fn field(id: i32, name: &str, ty: FieldType) -> Field {
+    Field {
+        id,
+        name: name.to_string(),
+        ty,
+        required: false,
+        doc: None,
+    }
+}
+
+fn file(name: &str, rows: u64) -> PublishFile {
+    let stats = |field_id, lower: &[u8], upper: &[u8]| ColumnStats {
+        field_id,
+        column_size: 10,
+        value_count: rows,
+        null_count: 0,
+        nan_count: None,
+        lower: Some(lower.to_vec()),
+        upper: Some(upper.to_vec()),
+    };
+    PublishFile {
+        path: format!("file:///data/{name}.parquet"),
+        size_bytes: rows * 100,
+        row_count: rows,
+        split_offsets: vec![4],
+        columns: vec![
+            stats(7, &1i64.to_le_bytes(), &9i64.to_le_bytes()),
+            stats(3, b"a", "é".as_bytes()),
+        ],
+        hot_image: false,
+    }
+}
+
+fn hot(name: &str, rows: u64) -> PublishFile {
+    PublishFile {
+        hot_image: true,
+        ..file(name, rows)
+    }
+}
+
+fn summary<'a>(table: &'a TableSummary, key: &str) -> Option<&'a str> {
+    table.snapshots.last()?.summary.get(key).map(String::as_str)
+}
+
+async fn life_of_a_table(format_version: u8) {
+    let mut rig = Rig::new(format_version);
+    let first = rig.publish(&[file("a", 10), hot("hot1", 3)]).await;
+    assert_eq!((first.sequence_number, first.manifests_written), (1, 2));
+    let table = rig.read().await;
+    assert_eq!(
+        (table.uuid, table.format_version),
+        (rig.uuid, format_version)
+    );
+    assert_eq!(table.snapshots[0].operation, "append");
+    assert_eq!(summary(&table, "added-records"), Some("13"));
+    assert_eq!(summary(&table, "total-files-size"), Some("1300"));
+    assert_eq!(summary(&table, "deleted-records"), None);
+
+    let second = rig
+        .publish(&[file("a", 10), hot("hot1", 3), file("b", 20)])
+        .await;
+    assert_eq!((second.sequence_number, second.manifests_written), (2, 1));
+    assert_eq!(rig.read().await.snapshots[1].operation, "append");
+
+    // The hot image is replaced: its manifest becomes one of deleted entries, the others are carried over.
+    let third = rig
+        .publish(&[file("a", 10), hot("hot2", 5), file("b", 20)])
+        .await;
+    assert_eq!(third.manifests_written, 2);
+    let table = rig.read().await;
+    assert_eq!(table.snapshots[2].operation, "overwrite");
+    assert_eq!(table.snapshots[2].parent, Some(second.snapshot_id));
+    assert_eq!(summary(&table, "added-records"), Some("5"));
+    assert_eq!(summary(&table, "deleted-data-files"), Some("1"));
+    assert_eq!(summary(&table, "deleted-records"), Some("3"));
+    assert_eq!(summary(&table, "removed-files-size"), Some("300"));
+    assert_eq!(summary(&table, "total-data-files"), Some("3"));
+    assert_eq!(summary(&table, "total-records"), Some("35"));
+    assert_eq!(summary(&table, "manifests-kept"), Some("2"));
+
+    let fourth = rig.publish(&[file("b", 20), hot("hot2", 5)]).await;
+    assert_eq!(rig.read().await.snapshots[3].operation, "delete");
+    rig.publish(&[]).await;
+
+    let metadata = rig.library().await;
+    assert_eq!(metadata.last_sequence_number(), 5);
+    assert_eq!(metadata.history().len(), 5);
+    assert_eq!(metadata.metadata_log().len(), 4);
+    assert_eq!(metadata.current_schema().name_by_field_id(7), Some("id"));
+    assert_eq!(
+        metadata
+            .snapshot_by_id(fourth.snapshot_id)
+            .unwrap()
+            .parent_snapshot_id(),
+        Some(third.snapshot_id)
+    );
+    let name = Path::new(rig.previous.as_ref().unwrap())
+        .file_name()
+        .unwrap()
+        .to_str()
+        .unwrap()
+        .to_string();
+    assert!(name.starts_with("00004-"));
+    let hint =
+        std::fs::read_to_string(rig.directory.path().join("metadata/version-hint.text")).unwrap();
+    assert_eq!(format!("{hint}.metadata.json"), name);
+}
+
+#[tokio::test]
+async fn life_of_a_version_2_table() {
+    life_of_a_table(2).await;
+}
+
+#[tokio::test]
+async fn life_of_a_version_3_table() {
+    life_of_a_table(3).await;
+}
+
+#[tokio::test]
+async fn an_unchanged_table_is_not_written() {
+    let mut rig = Rig::new(2);
+    let files = [file("a", 10), hot("hot1", 3)];
+    let first = rig.publish(&files).await;
+    let count = rig.metadata_files();
+    let again = rig.publish(&[files[1].clone(), files[0].clone()]).await;
+    assert!(again.unchanged && !first.unchanged);
+    assert_eq!(again.metadata_location, first.metadata_location);
+    assert_eq!(
+        (again.snapshot_id, again.sequence_number),
+        (first.snapshot_id, 1)
+    );
+    assert_eq!(rig.metadata_files(), count);
+}
+
+#[tokio::test]
+async fn a_rewritten_manifest_keeps_sequence_numbers_and_bounds() {
+    let mut rig = Rig::new(2);
+    rig.publish(&[file("a", 10), file("b", 20), file("c", 30)])
+        .await;
+    rig.publish(&[file("a", 10), file("c", 30)]).await;
+    let metadata = rig.library().await;
+    let snapshot = metadata.current_snapshot().unwrap();
+    let io = FileIO::new_with_fs();
+    let bytes = io
+        .new_input(snapshot.manifest_list())
+        .unwrap()
+        .read()
+        .await
+        .unwrap();
+    let list =
+        iceberg::spec::ManifestList::parse_with_version(&bytes, metadata.format_version()).unwrap();
+    assert_eq!(list.entries().len(), 1);
+    let entry = &list.entries()[0];
+    let counts = (
+        entry.added_files_count,
+        entry.existing_files_count,
+        entry.deleted_files_count,
+    );
+    assert_eq!(counts, (Some(0), Some(2), Some(1)));
+    assert_eq!((entry.sequence_number, entry.min_sequence_number), (2, 1));
+    let manifest = entry.load_manifest(&io).await.unwrap();
+    for entry in manifest.entries() {
+        assert_eq!(
+            (entry.sequence_number(), entry.file_sequence_number),
+            (Some(1), Some(1))
+        );
+        let bound = &entry.data_file().upper_bounds()[&3];
+        assert_eq!(bound.to_bytes().unwrap().as_slice(), "é".as_bytes());
+        let deleted_by = entry.snapshot_id() == Some(snapshot.snapshot_id());
+        assert_eq!(deleted_by, !entry.is_alive());
+    }
+}
+
+#[tokio::test]
+async fn row_ids_follow_the_rows() {
+    let mut rig = Rig::new(3);
+    rig.publish(&[file("a", 10), file("b", 20)]).await;
+    assert_eq!(rig.library().await.next_row_id(), 30);
+    rig.publish(&[file("a", 10), file("b", 20), file("c", 5)])
+        .await;
+    let metadata = rig.library().await;
+    assert_eq!(metadata.next_row_id(), 35);
+    assert_eq!(
+        metadata.current_snapshot().unwrap().row_range(),
+        Some((30, 5))
+    );
+    rig.publish(&[file("b", 20), file("c", 5), file("d", 1)])
+        .await;
+    let table = rig.read().await;
+    let id = |name: &str| {
+        table
+            .data_files
+            .iter()
+            .find(|file| file.path.contains(name))
+            .unwrap()
+            .first_row_id
+    };
+    // What stays keeps its ids through the rewrite; what is new gets ids that no row had.
+    assert_eq!((id("/b"), id("/c")), (Some(10), Some(30)));
+    assert!(id("/d").unwrap() >= 35);
+    assert!(rig.library().await.next_row_id() > id("/d").unwrap() as u64);
+}
+
+#[tokio::test]
+async fn an_upgraded_table_gets_row_ids() {
+    let mut rig = Rig::new(2);
+    rig.publish(&[file("a", 10)]).await;
+    rig.format_version = 3;
+    let upgraded = rig.publish(&[file("a", 10)]).await;
+    assert!(!upgraded.unchanged);
+    let table = rig.read().await;
+    assert_eq!(
+        (table.format_version, table.data_files[0].first_row_id),
+        (3, Some(0))
+    );
+    assert_eq!(rig.library().await.next_row_id(), 10);
+    rig.format_version = 2;
+    assert_eq!(
+        publish(rig.request(&[])).await.unwrap_err().kind(),
+        ErrorKind::Unsupported
+    );
+}
+
+#[tokio::test]
+async fn a_changed_schema_gets_a_new_id_and_may_come_back() {
+    let mut rig = Rig::new(2);
+    assert_eq!(rig.publish(&[file("a", 10)]).await.schema_id, 0);
+    let old = rig.schema.clone();
+    rig.schema.fields.push(field(8, "added", FieldType::Date));
+    rig.properties = BTreeMap::from([("comment".to_string(), "x".to_string())]);
+    let changed = rig.publish(&[file("a", 10)]).await;
+    assert_eq!((changed.schema_id, changed.unchanged), (1, false));
+    let metadata = rig.library().await;
+    assert_eq!(metadata.last_column_id(), 8);
+    assert_eq!(metadata.properties().len(), 1);
+    assert_eq!(metadata.current_snapshot().unwrap().schema_id(), Some(1));
+    rig.schema = old;
+    assert_eq!(rig.publish(&[file("a", 10)]).await.schema_id, 0);
+}
+
+#[tokio::test]
+async fn expired_snapshots_name_what_they_leave() {
+    let mut rig = Rig::new(2);
+    rig.keep_snapshots = 2;
+    let mut removed = Vec::new();
+    for round in 0..6 {
+        let files = [file("a", 10), hot(&format!("hot{round}"), 1)];
+        removed.extend(rig.publish(&files).await.removed_metadata);
+    }
+    let metadata = rig.library().await;
+    assert_eq!(metadata.snapshots().len(), 2);
+    assert_eq!(metadata.history().len(), 2);
+    for location in &removed {
+        std::fs::remove_file(location.strip_prefix("file://").unwrap()).unwrap();
+    }
+    // Four lists, and the manifests of hot images and of their deletion that no kept snapshot has.
+    assert_eq!(
+        removed
+            .iter()
+            .filter(|location| location.contains("/snap-"))
+            .count(),
+        4
+    );
+    assert!(removed.len() > 8);
+    let io = FileIO::new_with_fs();
+    for snapshot in metadata.snapshots() {
+        let bytes = io
+            .new_input(snapshot.manifest_list())
+            .unwrap()
+            .read()
+            .await
+            .unwrap();
+        let list =
+            iceberg::spec::ManifestList::parse_with_version(&bytes, metadata.format_version())
+                .unwrap();
+        for manifest in list.entries() {
+            manifest.load_manifest(&io).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn many_manifests_are_merged() {
+    let mut rig = Rig::new(3);
+    let mut files = Vec::new();
+    for round in 0..110 {
+        files.push(file(&format!("f{round:03}"), 2));
+        rig.publish(&files).await;
+    }
+    let table = rig.read().await;
+    assert_eq!(summary(&table, "total-data-files"), Some("110"));
+    let kept: usize = summary(&table, "manifests-kept").unwrap().parse().unwrap();
+    assert!(kept < 20, "{kept}");
+    let mut ids: Vec<i64> = table
+        .data_files
+        .iter()
+        .map(|file| file.first_row_id.unwrap())
+        .collect();
+    ids.sort();
+    assert!(ids.windows(2).all(|pair| pair[1] - pair[0] >= 2));
+}
+
+#[tokio::test]
+async fn contradictions_are_refused_and_leave_nothing() {
+    let mut rig = Rig::new(2);
+    rig.publish(&[file("a", 10)]).await;
+    let count = rig.metadata_files();
+    for files in [vec![file("a", 11)], vec![file("b", 1), file("b", 1)]] {
+        assert_eq!(
+            publish(rig.request(&files)).await.unwrap_err().kind(),
+            ErrorKind::InvalidInput
+        );
+    }
+    let mut stranger = rig.request(&[]);
+    stranger.table_uuid = Uuid::new_v4();
+    assert_eq!(
+        publish(stranger).await.unwrap_err().kind(),
+        ErrorKind::InvalidInput
+    );
+    let mut partial = rig.request(&[file("a", 10), file("c", 1)]);
+    partial.files[1].columns[0].lower = Some(vec![1, 2, 3]);
+    assert_eq!(
+        publish(partial).await.unwrap_err().kind(),
+        ErrorKind::InvalidInput
+    );
+    assert_eq!(rig.metadata_files(), count);
+}
+
+#[tokio::test]
+async fn a_clock_that_steps_back_does_not_stop_publication() {
+    let mut rig = Rig::new(2);
+    rig.publish(&[file("a", 10)]).await;
+    rig.clock_ms -= 3_600_000;
+    rig.publish(&[file("a", 10), file("b", 1)]).await;
+    let snapshots = rig.read().await.snapshots;
+    assert!(snapshots[1].timestamp_ms > snapshots[0].timestamp_ms);
+}

@@ -1,0 +1,32 @@
+//! What crosses a ring: the typed plan of a fragment, requests and replies, and the layout of a batch of rows.
+//!
+//! This crate knows neither Postgres nor DataFusion nor Arrow. `ext` builds these values from
+//! Postgres' structures and `bgworker` turns them into physical operators.
+//!
+//! * [`types`]: the logical types and how each is laid out on the wire
+//! * [`ir`]: fragments: plan nodes and expressions
+//! * [`batch`]: columns of rows in one frame
+//! * [`message`]: requests, replies, errors and their frame kinds
+
+pub mod batch;
+pub mod ir;
+pub mod message;
+pub mod types;
+
+/// Raised whenever a message or the IR changes shape: both sides of a ring must agree.
+pub const PROTOCOL_VERSION: u16 = 1;
+
+/// Serialises a message (postcard).
+pub fn encode<T: serde::Serialize>(value: &T) -> Result<Vec<u8>, postcard::Error> {
+    postcard::to_allocvec(value)
+}
+
+/// Reads a message; trailing bytes and truncated input are errors.
+pub fn decode<'a, T: serde::Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, postcard::Error> {
+    let (value, rest) = postcard::take_from_bytes(bytes)?;
+    if rest.is_empty() {
+        Ok(value)
+    } else {
+        Err(postcard::Error::DeserializeUnexpectedEnd)
+    }
+}

@@ -1,0 +1,256 @@
+//! Requests, replies and errors.
+//!
+//! A request is one message of kind [`kind::REQUEST`] on its request stream; what the request
+//! wants fed follows on the feeds' own streams as [`kind::BATCH`]. The reply is a sequence of
+//! `BATCH` messages (for [`Request::Execute`]) and ends with exactly one of `DONE` and `ERROR`.
+//! A message longer than a frame continues over frames flagged `more`.
+
+use crate::ir::Fragment;
+use crate::types::{LakeType, Value};
+use serde::{Deserialize, Serialize};
+
+/// Frame kinds.
+pub mod kind {
+    /// postcard of [`super::Request`]
+    pub const REQUEST: u16 = 1;
+    /// [`crate::batch`]
+    pub const BATCH: u16 = 2;
+    /// postcard of [`super::Reply`]
+    pub const DONE: u16 = 3;
+    /// postcard of [`super::WireError`]
+    pub const ERROR: u16 = 4;
+}
+
+/// A stream: index in the low half, generation in the high half.
+pub type StreamId = u64;
+
+/// What a [`kind::REQUEST`] message holds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Envelope {
+    /// [`crate::PROTOCOL_VERSION`]
+    pub version: u16,
+    /// Where the reply goes.
+    pub result: StreamId,
+    pub request: Request,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Request {
+    /// To the engine.
+    Execute(Execute),
+    /// To a worker: rows arrive on the feed.
+    Write(Write),
+    /// To a worker.
+    Publish(Publish),
+    /// To a worker: the snapshots in a metadata file.
+    Inspect { metadata_location: String },
+    /// To a worker.
+    RemoveFiles { paths: Vec<String> },
+    /// To a worker: the files below a directory, which may be missing.
+    ListFiles { directory: String },
+    /// Answers with [`Reply::Pong`].
+    Ping,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Execute {
+    pub fragment: Fragment,
+    pub tables: Vec<TableInput>,
+    pub params: Vec<Option<Value>>,
+    /// Bytes that this query may take of the engine's memory.
+    pub memory_limit: u64,
+}
+
+/// The rows of one scanned table under the query's snapshot.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TableInput {
+    pub files: Vec<FileRef>,
+    /// A stream of batches of the scan's columns (before its predicate), ended by the ring's end mark.
+    pub feed: Option<StreamId>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FileRef {
+    /// Absolute path.
+    pub path: String,
+    pub size: u64,
+    /// Row number of its first row.
+    pub row_start: u64,
+    pub row_count: u64,
+    /// Positions of deleted rows, ascending.
+    pub deleted: Vec<u32>,
+    /// Only these positions are wanted: half-open, ascending, disjoint. `None`: all.
+    pub ranges: Option<Vec<(u64, u64)>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Compression {
+    None,
+    Snappy,
+    Zstd(i32),
+}
+
+/// One top-level column of a table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TableColumn {
+    /// Iceberg field id.
+    pub id: i32,
+    pub name: String,
+    pub ty: LakeType,
+    pub required: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Write {
+    pub feed: StreamId,
+    pub columns: Vec<TableColumn>,
+    /// Absolute; created where it is missing. Files are `{prefix}-{n}.parquet` in it.
+    pub directory: String,
+    pub prefix: String,
+    pub target_file_size: u64,
+    pub compression: Compression,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WrittenFile {
+    pub path: String,
+    pub size: u64,
+    pub rows: u64,
+    pub split_offsets: Vec<i64>,
+    /// Per-column counts and bounds: postcard of iceberg-io's `Vec<ColumnStats>`, opaque to `ext`.
+    pub stats: Vec<u8>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Publish {
+    /// Absolute directory of the table.
+    pub location: String,
+    pub table_uuid: [u8; 16],
+    pub format_version: u8,
+    pub columns: Vec<TableColumn>,
+    pub properties: Vec<(String, String)>,
+    pub previous_metadata: Option<String>,
+    pub files: Vec<PublishFile>,
+    pub timestamp_ms: i64,
+    pub keep_snapshots: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PublishFile {
+    pub file: WrittenFile,
+    /// Holds the hot rows of this snapshot only.
+    pub hot_image: bool,
+    /// Positions of deleted rows.
+    pub deleted: Vec<u32>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Reply {
+    Executed(ScanStats),
+    Written(Vec<WrittenFile>),
+    Published(Published),
+    Snapshots(Vec<SnapshotInfo>),
+    Removed(u64),
+    Files(Vec<String>),
+    Pong,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Published {
+    pub metadata_location: String,
+    pub snapshot_id: i64,
+    pub sequence_number: i64,
+    /// Nothing had changed, nothing was written.
+    pub unchanged: bool,
+    /// Metadata files that nothing refers to any more.
+    pub removed: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SnapshotInfo {
+    pub id: i64,
+    pub parent: Option<i64>,
+    pub sequence_number: i64,
+    pub timestamp_ms: i64,
+    pub operation: String,
+    pub summary: Vec<(String, String)>,
+}
+
+/// What a fragment did, for EXPLAIN ANALYZE.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ScanStats {
+    pub files: u64,
+    pub files_pruned: u64,
+    pub row_groups: u64,
+    pub row_groups_pruned: u64,
+    /// Rows that came out of the scan before its predicate: cold and fed.
+    pub rows_cold: u64,
+    pub rows_fed: u64,
+    pub rows_out: u64,
+    /// Decoded column chunks that came from the memory cache / were decoded from Parquet.
+    pub chunks_cached: u64,
+    pub chunks_decoded: u64,
+    /// Parquet bytes read.
+    pub bytes_read: u64,
+    pub elapsed_us: u64,
+    pub memory_peak: u64,
+    /// The physical plan with its metrics, a line an operator.
+    pub operators: Vec<String>,
+}
+
+/// An error that crosses a ring.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WireError {
+    pub code: ErrorCode,
+    pub message: String,
+    pub detail: Option<String>,
+    pub hint: Option<String>,
+}
+
+/// One for each SQLSTATE that an engine or worker can raise; `ext/src/error.rs` maps them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ErrorCode {
+    /// Not an error for the user: the engine can't give Postgres' exact answer for these values
+    /// and nothing was returned yet, so that the backend runs the plan itself.
+    NotExact,
+    Cancelled,
+    OutOfRange,
+    DivisionByZero,
+    DataCorrupted,
+    MissingFile,
+    Io,
+    DiskFull,
+    OutOfMemory,
+    Protocol,
+    Internal,
+    Unsupported,
+}
+
+impl WireError {
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        WireError {
+            code,
+            message: message.into(),
+            detail: None,
+            hint: None,
+        }
+    }
+
+    pub fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl std::fmt::Display for WireError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for WireError {}

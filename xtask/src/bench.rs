@@ -1,0 +1,281 @@
+//! Benchmarks: medians of interleaved runs on one throwaway cluster, as JSON lines on stdout.
+
+use crate::cluster::{Cluster, DATABASE};
+use crate::postgres;
+use crate::process;
+use crate::python::Python;
+use crate::timing::{median, report, statement, statements};
+use crate::tpch::{self, TABLES, Table};
+use crate::{Result, cargo, install, os, paths, say, up};
+use std::path::Path;
+use std::time::Duration;
+
+const NAMES: &[&str] = &["ring", "copy", "insert", "q1q6", "count"];
+
+/// A server for one call of `bench`.
+struct Bench {
+    cluster: Cluster,
+    python: Python,
+}
+
+impl Bench {
+    fn start() -> Result<Bench> {
+        let pg = postgres::find_or_build(None)?;
+        let lib = install::build(&pg, None)?;
+        install::install(&pg, &lib)?;
+        let python = Python::set_up()?;
+        let user = os::server_user()?;
+        let id = std::process::id();
+        let dir = paths::state()
+            .join("test")
+            .join(format!("run-{id}"))
+            .join("bench");
+        os::make_dir(&dir, user.as_ref())?;
+        let log = paths::target().join("bench-server.log");
+        let mut cluster = Cluster::at(&pg, user.as_ref(), &dir).into_throwaway(log);
+        cluster.limit = Duration::from_secs(1800);
+        cluster.init(up::SETTINGS)?;
+        cluster.start()?;
+        cluster.create_database(DATABASE)?;
+        Ok(Bench { cluster, python })
+    }
+
+    fn csv(&self) -> Result<std::path::PathBuf> {
+        tpch::csv(&self.python, "1")
+    }
+}
+
+pub fn command(names: &[String]) -> Result<()> {
+    if let Some(unknown) = names.iter().find(|name| !NAMES.contains(&name.as_str())) {
+        return Err(format!(
+            "no benchmark {unknown}; there are {}",
+            NAMES.join(", ")
+        ));
+    }
+    if names.is_empty() {
+        return Err(format!("which benchmark? {}", NAMES.join(", ")));
+    }
+    let mut bench = None;
+    for name in names {
+        say(&format!("bench {name}"));
+        if name == "ring" {
+            ring()?;
+            continue;
+        }
+        let bench = match &mut bench {
+            Some(bench) => bench,
+            none => none.insert(Bench::start()?),
+        };
+        match name.as_str() {
+            "copy" => copy(bench)?,
+            "insert" => insert(bench)?,
+            "q1q6" => q1q6(bench)?,
+            _ => count(bench)?,
+        }
+    }
+    Ok(())
+}
+
+/// The crate's own benchmark prints its JSON lines.
+fn ring() -> Result<()> {
+    let pg = postgres::find_or_build(None)?;
+    let text = cargo::command(&pg)
+        .args(["bench", "-q", "-p", "pg_lake_ring", "--bench", "ring"])
+        .limit(Duration::from_secs(1800))
+        .progress("cargo bench")
+        .ok()?;
+    for line in text.lines() {
+        if line.starts_with('{') {
+            println!("{line}");
+        } else {
+            say(&format!("    {line}"));
+        }
+    }
+    Ok(())
+}
+
+fn lineitem() -> Result<&'static Table> {
+    TABLES
+        .iter()
+        .find(|table| table.name == "lineitem")
+        .ok_or_else(|| "TPC-H has no lineitem".to_owned())
+}
+
+fn copy(bench: &Bench) -> Result<()> {
+    let csv = bench.csv()?;
+    let table = lineitem()?;
+    let cluster = &bench.cluster;
+    cluster.sql("CREATE SCHEMA copy")?;
+    let mut times = (Vec::new(), Vec::new());
+    for round in 1..=3 {
+        for method in ["heap", "iceberg"] {
+            say(&format!("    COPY lineitem into {method}, {round} of 3"));
+            cluster.sql(&format!(
+                "DROP TABLE IF EXISTS copy.lineitem; {} CHECKPOINT;",
+                table.create("copy", method)
+            ))?;
+            let seconds = statement(cluster, &table.copy("copy", &csv))? / 1000.0;
+            if method == "heap" {
+                times.0.push(seconds);
+            } else {
+                times.1.push(seconds);
+            }
+        }
+    }
+    cluster.sql("DROP SCHEMA copy CASCADE")?;
+    let (heap, lake) = (median(times.0), median(times.1));
+    report(
+        "copy.lineitem",
+        &[
+            ("heap_s", heap),
+            ("iceberg_s", lake),
+            ("ratio", lake / heap),
+        ],
+    );
+    Ok(())
+}
+
+fn insert(bench: &Bench) -> Result<()> {
+    let cluster = &bench.cluster;
+    cluster.sql("CREATE SCHEMA ins")?;
+    let mut rates = (Vec::new(), Vec::new());
+    for method in ["heap", "iceberg"] {
+        cluster.sql(&format!(
+            "CREATE TABLE ins.{method} (id bigint, at timestamptz, note text) USING {method}"
+        ))?;
+        let script = format!(
+            "\\set id random(1, 1000000000)\n\
+             INSERT INTO ins.{method} VALUES (:id, now(), 'a note of some forty characters, say');\n"
+        );
+        os::write_file(
+            &script_file(cluster, method),
+            &script,
+            cluster.user.as_ref(),
+        )?;
+    }
+    for round in 1..=3 {
+        for method in ["heap", "iceberg"] {
+            say(&format!(
+                "    pgbench, single-row INSERT into {method}, {round} of 3"
+            ));
+            let rate = pgbench(cluster, &script_file(cluster, method))?;
+            if method == "heap" {
+                rates.0.push(rate);
+            } else {
+                rates.1.push(rate);
+            }
+        }
+    }
+    cluster.sql("DROP SCHEMA ins CASCADE")?;
+    let (heap, lake) = (median(rates.0), median(rates.1));
+    report(
+        "insert.single_row",
+        &[
+            ("heap_tps", heap),
+            ("iceberg_tps", lake),
+            ("ratio", lake / heap),
+        ],
+    );
+    Ok(())
+}
+
+fn script_file(cluster: &Cluster, method: &str) -> std::path::PathBuf {
+    cluster.dir.join(format!("insert-{method}.sql"))
+}
+
+fn pgbench(cluster: &Cluster, script: &Path) -> Result<f64> {
+    let mut command = cluster
+        .tool("pgbench")
+        .args(["-n", "-c", "1", "-t", "10000", "-M", "prepared", "-f"])
+        .arg(script);
+    for (name, value) in cluster.client_env() {
+        command = command.env(name, value);
+    }
+    let text = command.ok()?;
+    text.lines()
+        .find_map(|line| line.strip_prefix("tps = "))
+        .and_then(|rest| rest.split_whitespace().next())
+        .and_then(|number| number.parse().ok())
+        .ok_or_else(|| format!("pgbench printed no rate:\n{}", process::tail(&text, 10)))
+}
+
+/// lineitem of SF1 in `bench_heap` and `bench`, loaded once.
+fn load(bench: &Bench) -> Result<()> {
+    let cluster = &bench.cluster;
+    if cluster.sql("SELECT to_regnamespace('bench') IS NOT NULL")? == "t" {
+        return Ok(());
+    }
+    let csv = bench.csv()?;
+    let table = lineitem()?;
+    cluster.sql("CREATE SCHEMA bench_heap; CREATE SCHEMA bench;")?;
+    for (schema, method) in [("bench_heap", "heap"), ("bench", "iceberg")] {
+        say(&format!("    loading lineitem into {method}"));
+        cluster.sql(&format!(
+            "{} {} VACUUM ANALYZE {schema}.lineitem;",
+            table.create(schema, method),
+            table.copy(schema, &csv)
+        ))?;
+    }
+    Ok(())
+}
+
+fn q1q6(bench: &Bench) -> Result<()> {
+    load(bench)?;
+    let cluster = &bench.cluster;
+    let location = cluster.sql("SELECT lake.publish('bench.lineitem')")?;
+    for (name, sql) in tpch::queries()? {
+        let mut all = (Vec::new(), Vec::new(), Vec::new());
+        // Interleaved; what comes first in each turn warms up and is dropped.
+        for _ in 0..5 {
+            all.0.push(second_run(cluster, "bench_heap", &sql)?);
+            all.1.push(second_run(cluster, "bench", &sql)?);
+            let text = bench
+                .python
+                .script("duckdb_query.py", cluster)
+                .arg(&location)
+                .stdin(sql.as_str())
+                .ok()?;
+            let time: f64 = text
+                .trim()
+                .parse()
+                .map_err(|_| format!("duckdb_query.py printed {text:?}"))?;
+            all.2.push(time);
+        }
+        let (heap, lake, duck) = (median(all.0), median(all.1), median(all.2));
+        report(
+            &format!("tpch.{name}"),
+            &[
+                ("heap_ms", heap),
+                ("iceberg_ms", lake),
+                ("duckdb_ms", duck),
+                ("ratio_heap", lake / heap),
+                ("ratio_duckdb", lake / duck),
+            ],
+        );
+    }
+    Ok(())
+}
+
+fn second_run(cluster: &Cluster, schema: &str, sql: &str) -> Result<f64> {
+    statement(
+        cluster,
+        &format!("SET search_path = {schema};\n{sql};\n{sql};"),
+    )
+}
+
+fn count(bench: &Bench) -> Result<()> {
+    load(bench)?;
+    let cluster = &bench.cluster;
+    let mut medians = Vec::new();
+    for schema in ["bench_heap", "bench"] {
+        let script = format!("SELECT count(*) FROM {schema}.lineitem;\n").repeat(12);
+        let times = statements(cluster, &script)?;
+        // The first one pays for the session's start.
+        medians.push(median(times.into_iter().skip(1).collect()));
+    }
+    report(
+        "count.lineitem",
+        &[("heap_ms", medians[0]), ("iceberg_ms", medians[1])],
+    );
+    Ok(())
+}

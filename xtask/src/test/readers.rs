@@ -1,0 +1,75 @@
+//! What outside readers make of published tables, value by value.
+//!
+//! The sums of TPC-H are `crate::pg`'s; here it is kinds of tables and kinds of values.
+
+use super::{Run, Tally};
+use crate::Result;
+use crate::tpch::READERS;
+
+/// Tables to be read whole: name, what creates it. All are in the schema `t`.
+const TABLES: &[(&str, &str)] = &[
+    (
+        "basic",
+        "CREATE TABLE t.basic (id int, b bool, i2 smallint, i8 bigint, f4 real, f8 float8,
+           n numeric(20,4), s text, v varchar(20), c char(5), by bytea, d date, ti time,
+           ts timestamp, tz timestamptz, u uuid) USING iceberg;
+         INSERT INTO t.basic VALUES
+           (1, true, 7, 1 << 40, 1.5, -0.25, 12345.6789, 'äöü', 'v', 'c', '\\x00ff', '2024-02-29',
+            '12:34:56.789', '2024-02-29 12:34:56.789012', '2024-02-29 12:34:56+02',
+            '6c2fa1e2-6f0c-4d3e-9d8f-0123456789ab'),
+           (2, false, -32768, -9223372036854775808, 0, 1e300, -0.0001, '', '', '', '', '1969-12-31',
+            '00:00', '1960-01-01', '1960-01-01 00:00+00', '00000000-0000-0000-0000-000000000000'),
+           (3, null, null, null, null, null, null, null, null, null, null, null, null, null, null,
+            null);",
+    ),
+    (
+        "mixed",
+        "CREATE TABLE t.mixed (id int, s text, n numeric(15,2)) USING iceberg;
+         INSERT INTO t.mixed SELECT g, 'row ' || g, g / 100.0 FROM generate_series(1, 50000) g;
+         SELECT lake.flush('t.mixed');
+         INSERT INTO t.mixed VALUES (50001, 'hot', 1.25), (50002, null, null);",
+    ),
+    (
+        "nothing",
+        "CREATE TABLE t.nothing (id int, s text) USING iceberg;",
+    ),
+    (
+        "arrays",
+        "CREATE TABLE t.arrays (id int, a int[], s text[]) USING iceberg;
+         INSERT INTO t.arrays VALUES (1, '{1,2,null}', '{}'), (2, null, '{a,\"b c\"}');
+         SELECT lake.flush('t.arrays');",
+    ),
+    (
+        "third",
+        "CREATE TABLE t.third (id int, s text) USING iceberg WITH (format_version = 3);
+         INSERT INTO t.third SELECT g, 'row ' || g FROM generate_series(1, 1000) g;
+         SELECT lake.flush('t.third');
+         INSERT INTO t.third VALUES (1001, 'hot');",
+    ),
+];
+
+pub fn suite(run: &mut Run) -> Result<Tally> {
+    let mut tally = Tally::default();
+    let cluster = run.cluster("readers-server", &[])?;
+    cluster.sql("CREATE SCHEMA t")?;
+    run.python()?;
+    for (name, script) in TABLES {
+        let made = cluster
+            .sql(script)
+            .and_then(|_| cluster.sql(&format!("SELECT lake.publish('t.{name}')")));
+        let location = match made {
+            Ok(location) => location,
+            Err(error) => {
+                tally.check(&format!("{name}: create and publish"), Err(error));
+                continue;
+            }
+        };
+        let limit = run.limit(3);
+        for reader in READERS {
+            let result = run.python()?.script("rows.py", &cluster).limit(limit);
+            let result = result.args([*reader, "t", *name, location.as_str()]).ok();
+            tally.check(&format!("{name}, read by {reader}"), result.map(drop));
+        }
+    }
+    Ok(tally)
+}

@@ -1,0 +1,135 @@
+//! Suites that Postgres' own drivers run: SQL regression tests and isolation specs.
+//!
+//! Both read copies below the state directory: the server's user may not reach the checkout.
+
+use super::{Run, Tally};
+use crate::cluster::SUPERUSER;
+use crate::process::{tail, tail_of};
+use crate::{Context, Result, os, paths, say};
+use std::fs;
+use std::path::Path;
+
+pub fn regress(run: &mut Run) -> Result<Tally> {
+    let source = paths::repo().join("ext").join("tests").join("pg_regress");
+    driver(run, "regress", "pg_regress", &source, "sql")
+}
+
+pub fn isolation(run: &mut Run) -> Result<Tally> {
+    let source = paths::repo().join("isolation");
+    driver(run, "isolation", "pg_isolation_regress", &source, "specs")
+}
+
+/// The files are `schedule`, `<inputs>/` and `expected/` below `source`.
+fn driver(run: &mut Run, suite: &str, program: &str, source: &Path, inputs: &str) -> Result<Tally> {
+    let mut tally = Tally::default();
+    if !source.join("schedule").is_file() {
+        tally.skip(suite, "it has no schedule yet");
+        return Ok(tally);
+    }
+    let pg = run.extension()?;
+    let Some(tool) = pg.test_tool(program) else {
+        let reason = format!(
+            "{program} does not come with the Postgres of {}",
+            pg.bindir.display()
+        );
+        tally.skip(suite, &reason);
+        return Ok(tally);
+    };
+    let cluster = run.cluster(&format!("{suite}-server"), &[])?;
+    let dir = run.work_dir(suite)?;
+    os::copy_tree(source, &dir, run.user.as_ref())?;
+    for sub in [inputs, "expected", "results"] {
+        os::make_dir(&dir.join(sub), run.user.as_ref())?;
+    }
+    add_missing_expectations(&dir, run)?;
+    let log = run.log(suite);
+    let output = cluster
+        .tool(&tool)
+        .arg(format!("--bindir={}", pg.bindir.display()))
+        .arg(format!("--dlpath={}", pg.pkglibdir.display()))
+        .arg(format!("--inputdir={}", dir.display()))
+        .arg(format!("--expecteddir={}", dir.display()))
+        .arg(format!("--outputdir={}", dir.display()))
+        .arg(format!("--schedule={}", dir.join("schedule").display()))
+        .args(["--load-extension=pg_lake", "--host=127.0.0.1"])
+        .arg(format!("--port={}", cluster.port))
+        .arg(format!("--user={SUPERUSER}"))
+        .arg(format!("--dbname={suite}"))
+        .cwd(&dir)
+        .log(&log)
+        .limit(run.limit(12))
+        .progress(program)
+        .run()?;
+    let bytes = fs::read(&log).context(log.display())?;
+    let text = String::from_utf8_lossy(&bytes);
+    for line in text.lines() {
+        if line.starts_with("ok ") {
+            tally.passed += 1;
+        } else if line.starts_with("not ok ") {
+            tally.failed += 1;
+            say(&format!(
+                "    FAILED  {}",
+                line.trim_start_matches("not ok ")
+            ));
+        }
+    }
+    let diffs = dir.join("regression.diffs");
+    if diffs.is_file() {
+        let kept = run.logs.join(format!("{suite}.diffs"));
+        fs::copy(&diffs, &kept).context(diffs.display())?;
+        if !run.accept {
+            for line in tail_of(&kept, 80).lines() {
+                say(&format!("    | {line}"));
+            }
+            say(&format!("    all differences: {}", kept.display()));
+        }
+    }
+    if !output.success() && tally.failed == 0 {
+        let why = if output.timed_out {
+            format!("stopped after {} s", output.elapsed.as_secs())
+        } else {
+            tail(&text, 20)
+        };
+        tally.check(program, Err(why));
+    } else if tally == Tally::default() {
+        tally.skip(suite, "its schedule is empty");
+    }
+    if run.accept {
+        accept(&dir.join("results"), &source.join("expected"))?;
+    }
+    Ok(tally)
+}
+
+/// The drivers give up at the first test that has no expected output: let it differ from an empty
+/// one instead, so that `--accept` can fill it.
+fn add_missing_expectations(dir: &Path, run: &Run) -> Result<()> {
+    let file = dir.join("schedule");
+    let schedule = fs::read_to_string(&file).context(file.display())?;
+    for line in schedule.lines() {
+        let Some(names) = line.trim().strip_prefix("test:") else {
+            continue;
+        };
+        for name in names.split_whitespace() {
+            let expected = dir.join("expected").join(format!("{name}.out"));
+            if !expected.exists() {
+                os::write_file(&expected, "", run.user.as_ref())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Take the results over as what is expected from now on.
+fn accept(results: &Path, expected: &Path) -> Result<()> {
+    fs::create_dir_all(expected).context(expected.display())?;
+    for entry in fs::read_dir(results).context(results.display())? {
+        let path = entry.context(results.display())?.path();
+        if let Some(name) = path.file_name()
+            && path.extension().is_some_and(|extension| extension == "out")
+        {
+            fs::copy(&path, expected.join(name)).context(path.display())?;
+        }
+    }
+    say(&format!("    results accepted into {}", expected.display()));
+    Ok(())
+}
