@@ -138,9 +138,9 @@ mod tests {
             Field::new(f.name(), without_metadata(f.data_type()), f.is_nullable())
         };
         match data_type {
-            DataType::List(element) => DataType::List(Arc::new(strip(element))),
+            DataType::List(element) => DataType::List(Arc::new(strip(element.as_ref()))),
             DataType::Struct(fields) => {
-                DataType::Struct(fields.iter().map(|f| strip(f)).collect::<Fields>())
+                DataType::Struct(fields.iter().map(|f| strip(f.as_ref())).collect::<Fields>())
             }
             other => other.clone(),
         }

@@ -6,7 +6,6 @@ use arrow::array::{
     Date32Array, Decimal128Array, Float32Array, Float64Array, Int16Array, Int32Array, Int64Array,
     StringViewArray, Time64MicrosecondArray, TimestampMicrosecondArray,
 };
-use arrow::datatypes::Fields;
 use pg_lake_plan::batch::{BatchBuilder, BatchError};
 use pg_lake_plan::types::StructField;
 
@@ -24,6 +23,10 @@ fn pair() -> LakeType {
     ])
 }
 
+fn array(array: impl Array + 'static) -> ArrayRef {
+    Arc::new(array)
+}
+
 /// Every type with two values, nulls between and at the end.
 fn sample() -> Vec<(LakeType, ArrayRef)> {
     let money = LakeType::Decimal { precision: 20, scale: 3 };
@@ -39,20 +42,20 @@ fn sample() -> Vec<(LakeType, ArrayRef)> {
     let texts = vec![Some("żółw"), None, Some(""), None];
     let times = vec![Some(1_i64), None, Some(-5), None];
     vec![
-        (LakeType::Bool, Arc::new(BooleanArray::from(vec![Some(true), None, Some(false), None])) as ArrayRef),
-        (LakeType::Int2, Arc::new(Int32Array::from(vec![Some(-7), None, Some(9), None]))),
-        (LakeType::Int4, Arc::new(Int32Array::from(vec![Some(i32::MIN), None, Some(i32::MAX), None]))),
-        (LakeType::Int8, Arc::new(Int64Array::from(vec![Some(i64::MIN), None, Some(i64::MAX), None]))),
-        (LakeType::Float4, Arc::new(Float32Array::from(vec![Some(-0.5), None, Some(f32::INFINITY), None]))),
-        (LakeType::Float8, Arc::new(Float64Array::from(vec![Some(0.1), None, Some(1e300), None]))),
-        (money, Arc::new(decimals)),
-        (LakeType::Date, Arc::new(Date32Array::from(vec![Some(-1), None, Some(20_000), None]))),
-        (LakeType::Time, Arc::new(Time64MicrosecondArray::from(vec![Some(0), None, Some(86_399_999_999), None]))),
-        (LakeType::Timestamp, Arc::new(TimestampMicrosecondArray::from(times.clone()))),
-        (LakeType::Timestamptz, Arc::new(TimestampMicrosecondArray::from(times).with_timezone(UTC))),
-        (LakeType::Text, Arc::new(StringArray::from(texts))),
-        (LakeType::Bytes, Arc::new(BinaryArray::from(vec![Some(&[0_u8, 255][..]), None, Some(&[][..]), None]))),
-        (LakeType::Uuid, Arc::new(uuids)),
+        (LakeType::Bool, array(BooleanArray::from(vec![Some(true), None, Some(false), None]))),
+        (LakeType::Int2, array(Int32Array::from(vec![Some(-7), None, Some(9), None]))),
+        (LakeType::Int4, array(Int32Array::from(vec![Some(i32::MIN), None, Some(i32::MAX), None]))),
+        (LakeType::Int8, array(Int64Array::from(vec![Some(i64::MIN), None, Some(i64::MAX), None]))),
+        (LakeType::Float4, array(Float32Array::from(vec![Some(-0.5), None, Some(f32::INFINITY), None]))),
+        (LakeType::Float8, array(Float64Array::from(vec![Some(0.1), None, Some(1e300), None]))),
+        (money, array(decimals)),
+        (LakeType::Date, array(Date32Array::from(vec![Some(-1), None, Some(20_000), None]))),
+        (LakeType::Time, array(Time64MicrosecondArray::from(vec![Some(0), None, Some(86_399_999_999), None]))),
+        (LakeType::Timestamp, array(TimestampMicrosecondArray::from(times.clone()))),
+        (LakeType::Timestamptz, array(TimestampMicrosecondArray::from(times).with_timezone(UTC))),
+        (LakeType::Text, array(StringArray::from(texts))),
+        (LakeType::Bytes, array(BinaryArray::from(vec![Some(&[0_u8, 255][..]), None, Some(&[][..]), None]))),
+        (LakeType::Uuid, array(uuids)),
         (list_of(LakeType::Int4), lists()),
         (pair(), pairs()),
     ]
@@ -75,8 +78,7 @@ fn pairs() -> ArrayRef {
     let DataType::Struct(fields) = arrow_type(&pair()) else {
         unreachable!("a struct is a struct");
     };
-    let fields: Fields = fields;
-    let numbers = Arc::new(Int64Array::from(vec![Some(1), None, None, Some(4)]));
+    let numbers = array(Int64Array::from(vec![Some(1), None, None, Some(4)]));
     let words = Arc::new(StringArray::from(vec!["a", "b", "c"]));
     let texts = list_array(&LakeType::Text, vec![0, 1, 1, 1, 3], words, vec![true, false, true, true]);
     let nulls = Some(NullBuffer::from(vec![true, false, true, true]));
@@ -136,9 +138,9 @@ fn other_arrow_types_are_cast_on_their_way_out() {
         .with_precision_and_scale(38, 2)
         .expect("a valid decimal type");
     let batch = RecordBatch::try_from_iter([
-        ("t", Arc::new(StringViewArray::from(vec![Some("a view longer than twelve"), None])) as ArrayRef),
-        ("i", Arc::new(Int16Array::from(vec![Some(5), Some(-5)]))),
-        ("d", Arc::new(decimals)),
+        ("t", array(StringViewArray::from(vec![Some("a view longer than twelve"), None]))),
+        ("i", array(Int16Array::from(vec![Some(5), Some(-5)]))),
+        ("d", array(decimals)),
     ])
     .expect("a valid batch");
     let mut message = vec![];

@@ -81,16 +81,20 @@ fn payload_text(payload: &(dyn Any + Send)) -> &str {
     }
 }
 
-/// Runs blocking work on a thread that may block. `doing` names it in the error for a panic.
-pub(crate) async fn blocking<T: Send + 'static>(
+/// Starts blocking work on a thread that may block. `doing` names it in the error for a panic.
+/// Dropping the future doesn't stop the work.
+pub(crate) fn blocking<T: Send + 'static>(
     doing: &'static str,
     work: impl FnOnce() -> Result<T, WireError> + Send + 'static,
-) -> Result<T, WireError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(e) => Err(match e.try_into_panic() {
-            Ok(payload) => panic_error(doing, payload.as_ref()),
-            Err(_) => WireError::new(ErrorCode::Cancelled, "the lake worker is shutting down"),
-        }),
+) -> impl Future<Output = Result<T, WireError>> + Send {
+    let handle = tokio::task::spawn_blocking(work);
+    async move {
+        match handle.await {
+            Ok(result) => result,
+            Err(e) => Err(match e.try_into_panic() {
+                Ok(payload) => panic_error(doing, &*payload),
+                Err(_) => WireError::new(ErrorCode::Cancelled, "the lake worker is shutting down"),
+            }),
+        }
     }
 }

@@ -105,7 +105,9 @@ impl Streams {
         let found = self.lock().get(&index).map(|held| (held.notify.clone(), held.asked()));
         if let Some((notify, cancel)) = found {
             notify.notify_one();
-            cancel.inspect(CancellationToken::cancel);
+            if let Some(cancel) = cancel {
+                cancel.cancel();
+            }
         }
     }
 

@@ -11,9 +11,12 @@ use crate::sink::{Kind, Sink};
 use pgrx::pg_sys;
 use std::cell::{Cell, RefCell};
 
-/// A statement that may write in bulk.
+/// A statement that writes.
 struct Statement {
+    /// Tells it from others; an address that is unique while it runs.
     key: usize,
+    /// Whether its rows may go to Parquet.
+    allowed: bool,
     subxact: pg_sys::SubTransactionId,
     tables: Vec<Table>,
 }
@@ -39,12 +42,13 @@ thread_local! {
 
 /// A statement begins. While it is the innermost one, its rows may go the bulk path if `allowed`.
 pub fn begin_statement(key: usize, allowed: bool) {
-    drain_outer();
+    drain();
     // SAFETY: in a transaction.
     let subxact = unsafe { pg_sys::GetCurrentSubTransactionId() };
     STATEMENTS.with_borrow_mut(|s| {
         s.push(Statement {
-            key: if allowed { key } else { 0 },
+            key,
+            allowed,
             subxact,
             tables: vec![],
         })
@@ -52,8 +56,8 @@ pub fn begin_statement(key: usize, allowed: bool) {
     ALLOWED.set(allowed && guc::bulk_rows().is_some());
 }
 
-/// A nested statement must see what the outer ones have written, as with heap.
-fn drain_outer() {
+/// Registers what statements have written so far: a nested one must see it, as with heap.
+pub fn drain() {
     let writing = STATEMENTS.with_borrow(|s| {
         s.iter()
             .any(|s| s.tables.iter().any(|t| matches!(t.state, State::Writing(_))))
@@ -81,9 +85,9 @@ fn take_sink(table: &mut Table) -> Option<Box<Sink>> {
     }
 }
 
-/// Makes the rows of the innermost statement visible to the next command; the statement goes on.
-pub fn finish_rows() {
-    if STATEMENTS.with_borrow(Vec::is_empty) {
+/// Makes the rows of a statement visible to the next command, if it is the innermost one.
+pub fn finish_statement(key: usize) {
+    if STATEMENTS.with_borrow(|s| s.last().is_none_or(|s| s.key != key)) {
         return;
     }
     let sinks: Vec<_> = STATEMENTS.with_borrow_mut(|s| {
@@ -106,11 +110,14 @@ pub fn finish_table(relid: pg_sys::Oid) {
     }
 }
 
-/// The innermost statement has ended.
-pub fn end_statement() {
-    finish_rows();
+/// A statement has ended.
+pub fn end_statement(key: usize) {
+    if STATEMENTS.with_borrow(|s| s.last().is_none_or(|s| s.key != key)) {
+        return;
+    }
+    finish_statement(key);
     STATEMENTS.with_borrow_mut(|s| s.pop());
-    let allowed = STATEMENTS.with_borrow(|s| s.last().is_some_and(|s| s.key != 0));
+    let allowed = STATEMENTS.with_borrow(|s| s.last().is_some_and(|s| s.allowed));
     ALLOWED.set(allowed && guc::bulk_rows().is_some());
 }
 
@@ -120,15 +127,23 @@ pub fn abort(subxact: Option<pg_sys::SubTransactionId>) {
         Some(id) => s.retain(|s| s.subxact < id),
         None => s.clear(),
     });
-    let allowed = STATEMENTS.with_borrow(|s| s.last().is_some_and(|s| s.key != 0));
+    let allowed = STATEMENTS.with_borrow(|s| s.last().is_some_and(|s| s.allowed));
     ALLOWED.set(allowed);
 }
 
 #[allow(clippy::boxed_local)] // as the state holds it
 fn register(sink: Box<Sink>) {
-    let storage = sink.storage;
+    let (storage, relid) = (sink.storage, sink.relid);
     let files = sink.finish();
     data_file::register(storage, &files, &[], None);
+    // SAFETY: the statement holds a lock on the relation that it writes.
+    unsafe {
+        let rel = pg_sys::try_relation_open(relid, pg_sys::NoLock as i32);
+        if !rel.is_null() {
+            crate::am::hot::ensure_page(rel);
+            pg_sys::relation_close(rel, pg_sys::NoLock as i32);
+        }
+    }
 }
 
 /// Whether a table's rows can be cold at all while it is written.

@@ -304,18 +304,3 @@ pub fn files_of_row(files: &[DataFile], row: u64) -> Vec<FileRef> {
         })
         .collect()
 }
-
-/// The rows of files whose TIDs lie in `first..=last`.
-pub fn files_of_range(files: &[DataFile], first: u64, last: u64) -> Vec<FileRef> {
-    files
-        .iter()
-        .filter(|f| first < f.row_start + f.row_count && last >= f.row_start)
-        .map(|f| {
-            let mut file = f.file_ref();
-            let start = first.saturating_sub(f.row_start);
-            let end = (last - f.row_start + 1).min(f.row_count);
-            file.ranges = Some(vec![(start, end)]);
-            file
-        })
-        .collect()
-}

@@ -38,6 +38,7 @@ impl Kind {
 /// An open writer of one table.
 pub struct Sink {
     pub storage: i64,
+    pub relid: pg_sys::Oid,
     info: Rc<Info>,
     call: Call,
     builder: BatchBuilder,
@@ -82,6 +83,7 @@ impl Sink {
         });
         Sink {
             storage: storage.id,
+            relid: storage.relid,
             builder: BatchBuilder::new(info.codecs.iter().map(|c| &c.lake)),
             info,
             call,

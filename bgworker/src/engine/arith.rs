@@ -67,10 +67,10 @@ fn checked<T: Copy>(
 
 /// Integers of one width; `$fits` is the type's own range.
 macro_rules! integers {
-    ($op:expr, $l:expr, $r:expr, $nulls:expr, $fits:expr, $message:expr) => {{
+    ($t:ty, $op:expr, $l:expr, $r:expr, $nulls:expr, $fits:expr, $message:expr) => {{
         let (l, r, nulls, fits) = ($l, $r, $nulls, $fits);
-        let range = |_, _| out_of_range($message);
-        let divide = |_, b| {
+        let range = |_: $t, _: $t| out_of_range($message);
+        let divide = |_: $t, b: $t| {
             if b == 0 {
                 division_by_zero()
             } else {
@@ -231,15 +231,15 @@ pub(super) fn arithmetic(
             let (a, b) = sides!(a, b);
             let values = if *ty == LakeType::Int2 {
                 let fits = |v: i32| i32::from(v as i16) == v;
-                integers!(op, a, b, present, fits, "smallint out of range")?
+                integers!(i32, op, a, b, present, fits, "smallint out of range")?
             } else {
-                integers!(op, a, b, present, |_: i32| true, "integer out of range")?
+                integers!(i32, op, a, b, present, |_: i32| true, "integer out of range")?
             };
             from_i32(values, nulls, &data_type)
         }
         (Some(Native::I64(a)), Some(Native::I64(b))) => {
             let (a, b) = sides!(a, b);
-            let values = integers!(op, a, b, present, |_: i64| true, "bigint out of range")?;
+            let values = integers!(i64, op, a, b, present, |_: i64| true, "bigint out of range")?;
             from_i64(values, nulls, &data_type)
         }
         (Some(Native::F32(a)), Some(Native::F32(b))) => {
@@ -282,7 +282,7 @@ fn decimals(
     scales: (i32, i32, i32),
 ) -> Result<Vec<i128>, WireError> {
     let (left, right, result) = scales;
-    let error = |_, _| not_exact(TOO_LARGE);
+    let error = |_: i128, _: i128| not_exact(TOO_LARGE);
     match op {
         ArithmeticOp::Add | ArithmeticOp::Subtract => {
             let a = rescaled(l, result - left, nulls)?;
@@ -335,7 +335,7 @@ pub(super) fn scale_up(
 ) -> Result<Vec<i128>, WireError> {
     let factor = [power_of_ten(digits)?];
     let l = Side { values, scalar: false };
-    let r = Side { values: factor.as_slice(), scalar: true };
+    let r = Side { values: &factor, scalar: true };
     checked(l, r, nulls, multiply, |_, _| not_exact(TOO_LARGE))
 }
 
@@ -345,29 +345,29 @@ pub(super) fn negate(ty: &LakeType, array: &ArrayRef) -> Result<ArrayRef, WireEr
     let present = nulls.as_ref();
     Ok(match native(array) {
         Some(Native::I32(v)) => {
-            let zero = Side { values: [0].as_slice(), scalar: true };
+            let zero = Side { values: &[0], scalar: true };
             let v = Side { values: v, scalar: false };
             let values = if *ty == LakeType::Int2 {
                 let fits = |v: i32| i32::from(v as i16) == v;
-                integers!(ArithmeticOp::Subtract, zero, v, present, fits, "smallint out of range")?
+                integers!(i32, ArithmeticOp::Subtract, zero, v, present, fits, "smallint out of range")?
             } else {
                 let fits = |_: i32| true;
-                integers!(ArithmeticOp::Subtract, zero, v, present, fits, "integer out of range")?
+                integers!(i32, ArithmeticOp::Subtract, zero, v, present, fits, "integer out of range")?
             };
             from_i32(values, nulls, &data_type)
         }
         Some(Native::I64(v)) => {
-            let zero = Side { values: [0].as_slice(), scalar: true };
+            let zero = Side { values: &[0], scalar: true };
             let v = Side { values: v, scalar: false };
             let fits = |_: i64| true;
             let values =
-                integers!(ArithmeticOp::Subtract, zero, v, present, fits, "bigint out of range")?;
+                integers!(i64, ArithmeticOp::Subtract, zero, v, present, fits, "bigint out of range")?;
             from_i64(values, nulls, &data_type)
         }
         Some(Native::I128(v)) => {
-            let zero = Side { values: [0].as_slice(), scalar: true };
+            let zero = Side { values: &[0], scalar: true };
             let v = Side { values: v, scalar: false };
-            let error = |_, _| not_exact(TOO_LARGE);
+            let error = |_: i128, _: i128| not_exact(TOO_LARGE);
             let values = checked(zero, v, present, i128::overflowing_sub, error)?;
             from_i128(values, nulls, &data_type)?
         }

@@ -7,11 +7,13 @@ use super::values::from_i128;
 use arrow::array::{Array, ArrayRef, BooleanArray, Datum, Decimal128Array, Scalar};
 use arrow::array::{Float32Array, Float64Array};
 use arrow::compute::kernels::cmp;
-use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType};
+use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
 use pg_lake_plan::ir::CompareOp;
 use pg_lake_plan::message::WireError;
 use std::sync::Arc;
+
+const MAX_PRECISION: u8 = 38;
 
 type Kernel = fn(&dyn Datum, &dyn Datum) -> Result<BooleanArray, ArrowError>;
 
@@ -62,7 +64,7 @@ fn aligned(left: &ArrayRef, right: &ArrayRef) -> Result<(ArrayRef, ArrayRef), Wi
 }
 
 fn decimal(array: &ArrayRef, digits: i8, scale: i8) -> Result<ArrayRef, WireError> {
-    let data_type = DataType::Decimal128(DECIMAL128_MAX_PRECISION, scale);
+    let data_type = DataType::Decimal128(MAX_PRECISION, scale);
     let decimals = array
         .as_any()
         .downcast_ref::<Decimal128Array>()
@@ -70,7 +72,7 @@ fn decimal(array: &ArrayRef, digits: i8, scale: i8) -> Result<ArrayRef, WireErro
     if digits == 0 {
         let retyped = decimals
             .clone()
-            .with_precision_and_scale(DECIMAL128_MAX_PRECISION, scale)
+            .with_precision_and_scale(MAX_PRECISION, scale)
             .map_err(|e| from_arrow(&e))?;
         return Ok(Arc::new(retyped));
     }

@@ -95,7 +95,7 @@ impl<'a> Frame<'a> {
         let mut columns = self.columns.to_vec();
         for &i in needed {
             if let Some(column) = columns.get_mut(i) {
-                *column = predicate.filter(column).map_err(|e| from_arrow(&e))?;
+                *column = predicate.filter(&*column).map_err(|e| from_arrow(&e))?;
             }
         }
         Ok(Frame {
@@ -311,7 +311,9 @@ impl Kind {
     fn children(&self) -> Vec<&Node> {
         match self {
             Kind::Column(_) | Kind::Const(_) => vec![],
-            Kind::Compare(_, left, right) | Kind::Arithmetic(_, left, right) => vec![left, right],
+            Kind::Compare(_, left, right) | Kind::Arithmetic(_, left, right) => {
+                vec![left.as_ref(), right.as_ref()]
+            }
             Kind::Negate(e)
             | Kind::Not(e)
             | Kind::IsNull(e, _)
@@ -319,7 +321,7 @@ impl Kind {
             | Kind::InList(e, _, _)
             | Kind::Like(e, _, _)
             | Kind::Cast(e)
-            | Kind::Canonical(e) => vec![e],
+            | Kind::Canonical(e) => vec![e.as_ref()],
             Kind::And(list) | Kind::Or(list) => list.iter().collect(),
             Kind::Case(branches, otherwise) => branches
                 .iter()

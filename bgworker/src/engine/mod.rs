@@ -3,7 +3,7 @@
 //! The engine reads local files and calls no network and no Postgres. Where it can't be exact it
 //! says so ([`ErrorCode::NotExact`](pg_lake_plan::message::ErrorCode)) instead of guessing.
 //!
-//! * [`runtime`](self): [`Engine`]: limits, one memory budget, starting a fragment
+//! * `runtime`: [`Engine`]: limits, one memory budget, starting a fragment
 //! * `running`: [`Running`]: one fragment under way, cancellation, statistics
 //! * `validate`: refuses malformed and unsupported fragments before anything is built
 //! * `lower`: plan nodes to DataFusion's physical operators

@@ -42,7 +42,7 @@ pub(crate) async fn inspect(metadata_location: &str) -> Result<Vec<SnapshotInfo>
 }
 
 fn to_iceberg(request: Publish) -> Result<PublishRequest, WireError> {
-    let files = request.files.into_iter().map(publish_file).collect::<Result<_, _>>()?;
+    let files = request.files.into_iter().map(publish_file).collect::<Result<Vec<_>, WireError>>()?;
     Ok(PublishRequest {
         location: file_uri(&request.location),
         table_uuid: Uuid::from_bytes(request.table_uuid),

@@ -9,11 +9,12 @@
 //! counts the free places.
 
 use super::encoder::{Encoder, Job, NewFiles};
+use super::error::iceberg_error;
 use super::{Answer, Budget};
 use crate::arrow_types::table_schema;
-use crate::io::error::iceberg_error;
 use crate::runtime::blocking;
 use crate::transport::MessageReader;
+use arrow::datatypes::SchemaRef;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use pg_lake_plan::message::{ErrorCode, Reply, WireError, Write, WrittenFile};
 use pg_lake_plan::types::LakeType;
@@ -39,22 +40,18 @@ pub(crate) async fn write(
     let (sender, receiver) = bounded(QUEUED_BATCHES);
     let room = Arc::new(Semaphore::new(QUEUED_BATCHES));
     let closer = CloseOnDrop(room.clone());
-    let encoding = tokio::spawn(blocking("writing data files", move || {
+    let encoding = blocking("writing data files", move || {
         let _closer = closer;
         encode(encoder, &receiver)
-    }));
+    });
 
     let fed = cancel
         .run_until_cancelled(pump(feed, &types, &schema, sender, &room))
         .await
-        .unwrap_or_else(|| Err(WireError::new(ErrorCode::Cancelled, "the request was cancelled")));
+        .unwrap_or_else(|| Err(Stop::Feed(unfinished())));
     // The encoder ends by itself: the sender is gone. Waiting for it means that after an error its
     // files are gone before the backend hears of it.
-    let encoded = match encoding.await {
-        Ok(encoded) => encoded,
-        Err(e) => Err(WireError::new(ErrorCode::Internal, "the encoder was abandoned")
-            .detail(e.to_string())),
-    };
+    let encoded = encoding.await;
     let (written, files) = match (fed, encoded) {
         // Why the feed broke off says more than that the encoder saw it do so.
         (Err(Stop::Feed(error)), _) => return Err(error),
@@ -78,7 +75,7 @@ enum Stop {
 async fn pump(
     mut feed: MessageReader,
     types: &[LakeType],
-    schema: &arrow::datatypes::SchemaRef,
+    schema: &SchemaRef,
     sender: Sender<Job>,
     room: &Arc<Semaphore>,
 ) -> Result<(), Stop> {
@@ -90,8 +87,7 @@ async fn pump(
             Some(batch) => Job::Rows(batch, place),
         };
         let last = matches!(job, Job::Finish);
-        // Does not block: the place is ours, until the encoder has taken the job. `Finish` has its
-        // own, as its permit is given back after it was sent at the earliest.
+        // Does not block: a permit is a place in the channel.
         sender.send(job).map_err(|_| Stop::Encoder)?;
         if last {
             return Ok(());

@@ -124,3 +124,31 @@ pub fn delete_nowait(
         }) == pg_sys::TM_Result::TM_Ok
     }
 }
+
+/// Makes sure that the main fork has a block: ANALYZE scales its sample by blocks.
+pub fn ensure_page(relation: pg_sys::Relation) {
+    // SAFETY: the relation is open and locked for writing; the new page is empty, which heap
+    // accepts everywhere, and it is logged before the buffer is released.
+    unsafe {
+        if pg_sys::RelationGetNumberOfBlocksInFork(relation, pg_sys::ForkNumber::MAIN_FORKNUM) > 0 {
+            return;
+        }
+        let bmr = pg_sys::BufferManagerRelation {
+            rel: relation,
+            ..Default::default()
+        };
+        let buffer = pg_sys::ExtendBufferedRel(
+            bmr,
+            pg_sys::ForkNumber::MAIN_FORKNUM,
+            std::ptr::null_mut(),
+            pg_sys::ExtendBufferedFlags::EB_LOCK_FIRST,
+        );
+        let page = pg_sys::BufferGetPage(buffer);
+        pg_sys::CritSectionCount += 1;
+        pg_sys::PageInit(page, pg_sys::BLCKSZ as usize, 0);
+        pg_sys::MarkBufferDirty(buffer);
+        pg_sys::log_newpage_buffer(buffer, true);
+        pg_sys::CritSectionCount -= 1;
+        pg_sys::UnlockReleaseBuffer(buffer);
+    }
+}

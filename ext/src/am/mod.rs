@@ -10,7 +10,7 @@
 
 mod analyze;
 mod ddl;
-mod dml;
+pub mod dml;
 pub mod hot;
 mod scan;
 

@@ -22,7 +22,7 @@ pub fn announce(storage: i64, directory: &str, kind: &str) -> Intent {
     // SAFETY: calls of a backend in a transaction.
     let (id, owner) = unsafe {
         (
-            pg_sys::nextval_internal(relation_oid(c"intent_id_seq"), false),
+            crate::pg::missing::nextval(relation_oid(c"intent_id_seq")),
             pg_sys::GetTopFullTransactionId().value,
         )
     };

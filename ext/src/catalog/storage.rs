@@ -50,6 +50,15 @@ fn incarnation() -> String {
     }
 }
 
+/// Whether the catalog is still there: not while DROP EXTENSION removes it.
+pub fn catalog_exists() -> bool {
+    crate::pg::lake_schema().is_some_and(|schema| {
+        // SAFETY: plain catalog lookup.
+        let oid = unsafe { pg_sys::get_relname_relid(TABLE.as_ptr(), schema) };
+        oid != pg_sys::InvalidOid
+    })
+}
+
 fn locator_keys(tablespace: pg_sys::Oid, number: pg_sys::Oid) -> [Key; 2] {
     [Key::oid(2, tablespace), Key::oid(3, number)]
 }
@@ -98,7 +107,7 @@ fn find(tablespace: pg_sys::Oid, number: pg_sys::Oid) -> Option<Storage> {
 pub fn create(relation: pg_sys::Relation, locator: &pg_sys::RelFileLocator) {
     // SAFETY: calls of a backend in a transaction.
     let (id, database_directory, mut uuid) = unsafe {
-        let id = pg_sys::nextval_internal(relation_oid(c"storage_id_seq"), false);
+        let id = crate::pg::missing::nextval(relation_oid(c"storage_id_seq"));
         let path = pg_sys::GetDatabasePath(locator.dbOid, locator.spcOid);
         let directory = CStr::from_ptr(path).to_string_lossy().into_owned();
         pg_sys::pfree(path.cast());

@@ -42,7 +42,8 @@ pub fn literal(
     let (lake, value) = if typid == pg_sys::NUMERICOID {
         match datum {
             Some(datum) => {
-                let (lake, value) = numeric(datum).ok_or("a numeric constant is out of the engine's range")?;
+                let (lake, value) =
+                    numeric(datum).ok_or("a numeric constant is out of the engine's range")?;
                 (lake, Some(value))
             }
             None => (decimal(0).lake, None),
@@ -54,7 +55,10 @@ pub fn literal(
         let value = match datum {
             // SAFETY: the constant's datum is of its type.
             Some(datum) => Some(unsafe { value_of(&lake, typid, datum) }.ok_or_else(|| {
-                format!("a constant of type {} is out of the engine's range", type_name(typid))
+                format!(
+                    "a constant of type {} is out of the engine's range",
+                    type_name(typid)
+                )
             })?),
             None => None,
         };
@@ -96,7 +100,10 @@ fn numeric(datum: pg_sys::Datum) -> Option<(LakeType, Value)> {
         precision: precision as u8,
         scale: fraction.len() as i8,
     };
-    Some((lake, Value::I128(if negative { -magnitude } else { magnitude })))
+    Some((
+        lake,
+        Value::I128(if negative { -magnitude } else { magnitude }),
+    ))
 }
 
 /// The expression as a `to`, if it is a constant that has exactly that value there.

@@ -20,7 +20,9 @@ pub enum Call {
     Arithmetic(ArithmeticOp, Number),
     Negate(Number),
     Cast(Number),
-    Like { negated: bool },
+    Like {
+        negated: bool,
+    },
 }
 
 /// A result type of arithmetic.

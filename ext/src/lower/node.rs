@@ -88,7 +88,9 @@ pub fn nodes(list: *mut pg_sys::List) -> Vec<Node> {
 /// The numbers of an integer list.
 pub fn ints(list: *mut pg_sys::List) -> Vec<i32> {
     // SAFETY: the caller has an integer list.
-    cells(list).map(|cell| unsafe { (*cell).int_value }).collect()
+    cells(list)
+        .map(|cell| unsafe { (*cell).int_value })
+        .collect()
 }
 
 /// Replaces each plan of a list by what `f` makes of it.
@@ -281,5 +283,7 @@ pub fn string(text: *const c_char) -> String {
         return String::new();
     }
     // SAFETY: a terminated string.
-    unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+    unsafe { CStr::from_ptr(text) }
+        .to_string_lossy()
+        .into_owned()
 }

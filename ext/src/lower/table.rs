@@ -144,8 +144,7 @@ unsafe fn attribute(
         let mut null = true;
         // SAFETY: the attribute has a missing value, of its own type.
         let missing = unsafe {
-            let datum =
-                pg_sys::getmissingattr(descriptor, attribute.attnum.into(), &mut null);
+            let datum = pg_sys::getmissingattr(descriptor, attribute.attnum.into(), &mut null);
             (!null).then(|| value_of(&codec.lake, base_type(codec.typid), datum))
         };
         this.missing = match missing {

@@ -6,6 +6,7 @@
 //! * [`settings`]: small questions to the server
 
 pub mod latch;
+pub mod missing;
 pub mod settings;
 pub mod table;
 

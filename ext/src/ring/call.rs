@@ -12,13 +12,17 @@ use pgrx::{PgSqlErrorCode, pg_sys};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-static RESOURCE: pg_sys::ResourceOwnerDesc = pg_sys::ResourceOwnerDesc {
+struct Description(pg_sys::ResourceOwnerDesc);
+// SAFETY: constant; its name is a constant too.
+unsafe impl Sync for Description {}
+
+static RESOURCE: Description = Description(pg_sys::ResourceOwnerDesc {
     name: c"pg_lake call".as_ptr(),
     release_phase: pg_sys::ResourceReleasePhase::RESOURCE_RELEASE_BEFORE_LOCKS,
     release_priority: 650,
     ReleaseResource: Some(release_resource),
     DebugPrint: None,
-};
+});
 
 /// A fallback: every wait looks at the worker's incarnation that often.
 const RECHECK: Duration = Duration::from_millis(500);
@@ -36,13 +40,14 @@ pub enum Message {
 }
 
 struct Inner {
+    // The ends come before their streams: fields are dropped in this order, and an end has to go
+    // before its stream is released.
+    requests: Producer,
+    results: Consumer,
+    feed_ends: Vec<Producer>,
+    held: Held,
     worker: u32,
     incarnation: u64,
-    request: Stream,
-    requests: Producer,
-    result: Stream,
-    results: Consumer,
-    feeds: Vec<(Stream, Producer)>,
     queued: VecDeque<Message>,
     partial: Vec<u8>,
     ended: bool,
@@ -52,19 +57,29 @@ struct Inner {
 /// A running request.
 pub struct Call(*mut Inner);
 
-/// A streaming writer's view of its own call would alias it: all access goes through `Call`.
-impl Drop for Inner {
+/// The streams of a call; gives them back when dropped.
+struct Held {
+    worker: u32,
+    request: Stream,
+    result: Stream,
+    feeds: Vec<Stream>,
+}
+
+impl Drop for Held {
     fn drop(&mut self) {
         let region = region();
         self.result.cancel();
-        for stream in std::iter::once(&self.request)
-            .chain(std::iter::once(&self.result))
-            .chain(self.feeds.iter().map(|f| &f.0))
+        let mut freed = false;
+        for stream in [&self.request, &self.result]
+            .into_iter()
+            .chain(self.feeds.iter())
         {
             // The worker must hear of it while the stream is still ours.
-            let reference = stream.reference();
-            region.ring_stream(reference);
-            stream.release_backend();
+            region.ring_stream(stream.reference());
+            freed |= stream.release_backend();
+        }
+        if freed {
+            region.drain_stream_waiters(crate::pg::latch::wake);
         }
         wake_worker(&region, self.worker);
     }
@@ -177,16 +192,20 @@ impl Call {
         };
         let opened = (|| {
             Ok(Inner {
-                worker,
-                incarnation: request.incarnation(),
                 requests: request.producer()?,
                 results: result.consumer()?,
-                feeds: feed_streams
-                    .into_iter()
-                    .map(|s| s.producer().map(|p| (s, p)))
+                feed_ends: feed_streams
+                    .iter()
+                    .map(Stream::producer)
                     .collect::<Result<_, _>>()?,
-                request,
-                result,
+                worker,
+                incarnation: request.incarnation(),
+                held: Held {
+                    worker,
+                    request,
+                    result,
+                    feeds: feed_streams,
+                },
                 queued: VecDeque::new(),
                 partial: vec![],
                 ended: false,
@@ -195,15 +214,16 @@ impl Call {
             })
         })();
         let inner: Inner = opened.unwrap_or_else(|e| ring_error(e));
-        let reference = inner.request.reference();
+        let reference = inner.held.request.reference();
         let envelope = Envelope {
             version: pg_lake_plan::PROTOCOL_VERSION,
-            result: inner.result.reference().to_u64(),
+            result: inner.held.result.reference().to_u64(),
             request: make(
                 &inner
+                    .held
                     .feeds
                     .iter()
-                    .map(|f| f.0.reference().to_u64())
+                    .map(|f| f.reference().to_u64())
                     .collect::<Vec<_>>(),
             ),
         };
@@ -212,7 +232,7 @@ impl Call {
         // SAFETY: enlarged first, so that remembering can't fail.
         unsafe {
             pg_sys::ResourceOwnerEnlarge(owner);
-            pg_sys::ResourceOwnerRemember(owner, pg_sys::Datum::from(raw), &RESOURCE);
+            pg_sys::ResourceOwnerRemember(owner, pg_sys::Datum::from(raw), &RESOURCE.0);
         }
         let mut call = Call(raw);
         let bytes = pg_lake_plan::encode(&envelope).unwrap_or_else(|e| {
@@ -230,7 +250,7 @@ impl Call {
     }
 
     #[allow(clippy::mut_from_ref)]
-    fn inner(&self) -> &mut Inner {
+    fn inner<'a>(&self) -> &'a mut Inner {
         // SAFETY: the pointer lives until `finish` or the resource owner releases it, and a `Call`
         // is used by this thread only, one method at a time.
         unsafe { &mut *self.0 }
@@ -245,14 +265,14 @@ impl Call {
         loop {
             let producer = match feed {
                 None => &mut inner.requests,
-                Some(i) => &mut inner.feeds[i].1,
+                Some(i) => &mut inner.feed_ends[i],
             };
             let (piece, more) = rest.split_at(rest.len().min(producer.max_payload()));
             match producer.try_write(kind, piece, !more.is_empty()) {
                 Ok(Some(Wake { peer })) => {
                     let reference = match feed {
-                        None => inner.request.reference(),
-                        Some(i) => inner.feeds[i].0.reference(),
+                        None => inner.held.request.reference(),
+                        Some(i) => inner.held.feeds[i].reference(),
                     };
                     if peer && region.ring_stream(reference).is_some() {
                         wake_worker(&region, inner.worker);
@@ -289,8 +309,8 @@ impl Call {
     /// Says that a feed is complete.
     pub fn finish_feed(&mut self, feed: usize) {
         let inner = self.inner();
-        let Wake { peer } = inner.feeds[feed].1.finish();
-        let reference = inner.feeds[feed].0.reference();
+        let Wake { peer } = inner.feed_ends[feed].finish();
+        let reference = inner.held.feeds[feed].reference();
         if peer && region().ring_stream(reference).is_some() {
             wake_worker(&region(), inner.worker);
         }
@@ -316,7 +336,7 @@ impl Call {
             };
             any = true;
             let Wake { peer } = inner.results.release();
-            if peer && region.ring_stream(inner.result.reference()).is_some() {
+            if peer && region.ring_stream(inner.held.result.reference()).is_some() {
                 wake_worker(&region, inner.worker);
             }
             if more {
@@ -348,7 +368,7 @@ impl Call {
     /// Raises an error if the process that serves this request is gone.
     fn check_peer(&self) {
         let inner = self.inner();
-        let gone = inner.result.error() != 0
+        let gone = inner.held.result.error() != 0
             || !region()
                 .worker(inner.worker)
                 .is_some_and(|slot| slot.is_up() && slot.incarnation() == inner.incarnation);
@@ -401,7 +421,7 @@ impl Call {
             pg_sys::ResourceOwnerForget(
                 (*self.0).owner,
                 pg_sys::Datum::from(self.0),
-                &RESOURCE,
+                &RESOURCE.0,
             );
             drop(Box::from_raw(self.0));
         }

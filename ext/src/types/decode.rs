@@ -15,7 +15,7 @@ use pgrx::{PgSqlErrorCode, pg_sys};
 
 /// `DATETIME_MIN_JULIAN - POSTGRES_EPOCH_JDATE`, `DATE_END_JULIAN - POSTGRES_EPOCH_JDATE`
 const MIN_DATE: i32 = -2_451_545;
-const END_DATE: i32 = 2_147_483_494i64 as i32 - 2_451_545;
+const END_DATE: i32 = 2_147_483_494 - 2_451_545;
 /// `MIN_TIMESTAMP`, `END_TIMESTAMP`
 const MIN_TIMESTAMP: i64 = -211_813_488_000_000_000;
 const END_TIMESTAMP: i64 = 9_223_371_331_200_000_000;
@@ -202,8 +202,7 @@ impl Node {
         // SAFETY: one value for each attribute. The datum is a chunk of its own, unlike the
         // tuple's body, so that whoever gets it may free it (as record_in does it).
         unsafe {
-            let tuple =
-                pg_sys::heap_form_tuple(composite.tupdesc, values.as_ptr(), nulls.as_ptr());
+            let tuple = pg_sys::heap_form_tuple(composite.tupdesc, values.as_ptr(), nulls.as_ptr());
             let datum = pg_sys::heap_copy_tuple_as_datum(tuple, composite.tupdesc);
             pg_sys::heap_freetuple(tuple);
             Ok(datum)

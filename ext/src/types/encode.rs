@@ -5,16 +5,13 @@
 //!
 //! Unsafe code: reads datums and varlenas.
 
-use super::mapping::format_type;
-use super::numeric::{self, Refused};
-use super::text::shown;
 use super::{
     Codec, Composite, DATEVAL_NOBEGIN, DATEVAL_NOEND, DT_NOBEGIN, DT_NOEND, EPOCH_SHIFT_DAYS,
-    EPOCH_SHIFT_USECS, List, Node, Repr, USECS_PER_DAY, ValueError,
+    EPOCH_SHIFT_USECS, List, Node, Repr, USECS_PER_DAY, ValueError, numeric,
 };
 use pg_lake_plan::batch::ColumnBuilder;
+use pgrx::pg_sys;
 use pgrx::varlena::{varatt_is_1b, varatt_is_1b_e, varatt_is_4b_u, varsize_1b, varsize_4b};
-use pgrx::{PgSqlErrorCode, pg_sys};
 use std::slice;
 
 impl Codec {
@@ -82,7 +79,10 @@ unsafe fn plain_payload<'a>(ptr: *const pg_sys::varlena) -> Option<&'a [u8]> {
         } else {
             return None;
         };
-        Some(slice::from_raw_parts(ptr.cast::<u8>().add(header), size - header))
+        Some(slice::from_raw_parts(
+            ptr.cast::<u8>().add(header),
+            size - header,
+        ))
     }
 }
 
@@ -90,10 +90,7 @@ unsafe fn plain_payload<'a>(ptr: *const pg_sys::varlena) -> Option<&'a [u8]> {
 ///
 /// # Safety
 /// As of [`with_payload`].
-unsafe fn with_detoasted<R>(
-    datum: pg_sys::Datum,
-    f: impl FnOnce(*mut pg_sys::varlena) -> R,
-) -> R {
+unsafe fn with_detoasted<R>(datum: pg_sys::Datum, f: impl FnOnce(*mut pg_sys::varlena) -> R) -> R {
     let ptr = datum.cast_mut_ptr::<pg_sys::varlena>();
     // SAFETY: as above.
     unsafe {
@@ -288,50 +285,6 @@ impl Node {
         })
     }
 
-    #[cold]
-    fn refuse_datetime(&self, datum: pg_sys::Datum, detail: &str) -> ValueError {
-        // SAFETY: the types that call this are passed by value, and every value can be printed.
-        let (name, value) = unsafe { (format_type(self.typid), shown(self.typid, datum)) };
-        ValueError::new(
-            PgSqlErrorCode::ERRCODE_DATETIME_FIELD_OVERFLOW,
-            format!("cannot store {name} \"{value}\" in column \"{}\"", self.path),
-        )
-        .detail(detail)
-        .hint("Store null instead, or give the column type text.")
-    }
-
-    /// # Safety
-    /// `datum` is a numeric.
-    #[cold]
-    unsafe fn refuse_numeric(
-        &self,
-        datum: pg_sys::Datum,
-        precision: u8,
-        scale: u8,
-        refused: Refused,
-    ) -> ValueError {
-        if refused == Refused::Malformed {
-            return ValueError::new(
-                PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
-                format!("column \"{}\" holds an invalid numeric", self.path),
-            );
-        }
-        // SAFETY: by contract.
-        let value = unsafe { shown(self.typid, datum) };
-        let why = match refused {
-            Refused::NaN => "has no NaN",
-            Refused::Infinity | Refused::NegativeInfinity => "has no infinity",
-            Refused::Inexact => "has fewer digits after the point",
-            Refused::OutOfRange | Refused::Malformed => "has fewer digits before the point",
-        };
-        ValueError::new(
-            PgSqlErrorCode::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
-            format!("cannot store numeric \"{value}\" in column \"{}\"", self.path),
-        )
-        .detail(format!("The column is an Iceberg decimal({precision},{scale}), which {why}."))
-        .hint("A column of type numeric without precision is stored as text and takes every value.")
-    }
-
     /// Calls `f` with the elements of an array of at most one dimension, and which are null.
     ///
     /// # Safety
@@ -354,7 +307,8 @@ impl Node {
                 if ndim != 1 || *bounds.add(1) != 1 {
                     return Err(self.refuse_array(list, datum, ndim, *bounds.add(ndim as usize)));
                 }
-                let (mut values, mut nulls, mut n) = (std::ptr::null_mut(), std::ptr::null_mut(), 0);
+                let (mut values, mut nulls, mut n) =
+                    (std::ptr::null_mut(), std::ptr::null_mut(), 0);
                 pg_sys::deconstruct_array(
                     array,
                     list.typid,
@@ -377,31 +331,6 @@ impl Node {
         };
         // SAFETY: by contract.
         unsafe { with_detoasted(datum, read) }
-    }
-
-    /// # Safety
-    /// `datum` is an array.
-    #[cold]
-    unsafe fn refuse_array(
-        &self,
-        list: &List,
-        datum: pg_sys::Datum,
-        ndim: i32,
-        lower_bound: i32,
-    ) -> ValueError {
-        // SAFETY: by contract.
-        let (value, element) = unsafe { (shown(self.typid, datum), format_type(list.typid)) };
-        let what = if ndim > 1 {
-            format!("{ndim} dimensions")
-        } else {
-            format!("lower bound {lower_bound}")
-        };
-        ValueError::new(
-            PgSqlErrorCode::ERRCODE_ARRAY_ELEMENT_ERROR,
-            format!("cannot store array \"{value}\" of {what} in column \"{}\"", self.path),
-        )
-        .detail("The column is an Iceberg list, which has one dimension that starts at 1.")
-        .hint(format!("A column declared as {element}[][] is stored as text and takes every array."))
     }
 }
 

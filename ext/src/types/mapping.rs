@@ -115,9 +115,7 @@ fn name_of(name: &pg_sys::NameData) -> String {
 pub unsafe fn result_codec(lake: &LakeType, typid: pg_sys::Oid) -> Codec {
     let path = "?column?".to_owned();
     let typmod = match lake {
-        LakeType::Decimal { precision, scale } => {
-            numeric_typmod(*precision as i32, *scale as i32)
-        }
+        LakeType::Decimal { precision, scale } => numeric_typmod(*precision as i32, *scale as i32),
         _ => -1,
     };
     // SAFETY: by contract.

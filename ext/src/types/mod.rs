@@ -8,6 +8,7 @@
 //! * [`scalar`]: the same for built-in types that aren't nested; constants and expression types
 //! * [`encode`]: datum → batch
 //! * [`decode`]: batch → datum
+//! * [`refuse`]: the errors for values that can't be stored
 //! * [`text`]: types stored as the text that their output function prints; pinned settings
 //! * [`numeric`]: the digits of a `numeric`, without Postgres
 //!
@@ -21,6 +22,7 @@ mod decode;
 mod encode;
 mod mapping;
 mod numeric;
+mod refuse;
 mod scalar;
 mod text;
 
@@ -135,11 +137,9 @@ impl Codec {
 impl Node {
     fn has_unstorable_values(&self) -> bool {
         match &self.repr {
-            Repr::Date
-            | Repr::Time
-            | Repr::Timestamp
-            | Repr::Decimal { .. }
-            | Repr::List(_) => true,
+            Repr::Date | Repr::Time | Repr::Timestamp | Repr::Decimal { .. } | Repr::List(_) => {
+                true
+            }
             Repr::Struct(row) => row.fields.iter().flatten().any(Node::has_unstorable_values),
             _ => false,
         }
@@ -147,7 +147,7 @@ impl Node {
 
     fn needs_pinned_settings(&self) -> bool {
         match &self.repr {
-            Repr::Printed(_) => true,
+            Repr::Printed(printed) => printed.needs_pinned_settings(),
             Repr::List(list) => list.element.needs_pinned_settings(),
             Repr::Struct(row) => row.fields.iter().flatten().any(Node::needs_pinned_settings),
             _ => false,

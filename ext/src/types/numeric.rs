@@ -173,11 +173,7 @@ fn wide_magnitude(upper: &[i16], step: u64, last: u64, exponent: i32) -> Option<
 /// Splits `|unscaled| / 10^scale` into base-10000 digits, as `make_result` leaves them: without
 /// leading and trailing zeroes. Returns where they are in `digits` and the first one's weight.
 #[inline]
-pub fn to_digits(
-    unscaled: i128,
-    scale: u8,
-    digits: &mut [i16; DIGITS_MAX],
-) -> (Range<usize>, i32) {
+pub fn to_digits(unscaled: i128, scale: u8, digits: &mut [i16; DIGITS_MAX]) -> (Range<usize>, i32) {
     let mut start = DIGITS_MAX;
     let mut wide = unscaled.unsigned_abs();
     let partial = (scale % DEC_DIGITS as u8) as usize;
@@ -328,7 +324,10 @@ mod tests {
         assert_eq!(from_digits(&[1250], -1, false, 2), Err(Refused::Inexact));
         assert_eq!(from_digits(&[1000], -2, false, 0), Err(Refused::Inexact));
         // 1000 in numeric(3,0)
-        assert_eq!(unscaled(&bytes(&[0x8000, 1000]), 3, 0), Err(Refused::OutOfRange));
+        assert_eq!(
+            unscaled(&bytes(&[0x8000, 1000]), 3, 0),
+            Err(Refused::OutOfRange)
+        );
         assert_eq!(from_digits(&[1], 300, true, 0), Err(Refused::OutOfRange));
     }
 
@@ -337,7 +336,9 @@ mod tests {
         for scale in 0..=PRECISION_MAX {
             for &power in &POW10 {
                 for value in [power - 1, power, power + 1, power / 2 * 3, power / 7] {
-                    let Ok(value) = i128::try_from(value) else { continue };
+                    let Ok(value) = i128::try_from(value) else {
+                        continue;
+                    };
                     for value in [value, -value] {
                         round_trip(value, scale);
                     }
@@ -374,10 +375,16 @@ mod tests {
             "{value} at {scale}"
         );
         if value != i128::MIN {
-            assert_eq!(from_digits(&digits[range], weight, value < 0, scale), Ok(value));
+            assert_eq!(
+                from_digits(&digits[range], weight, value < 0, scale),
+                Ok(value)
+            );
         }
         if value.unsigned_abs() < POW10[38] {
-            assert_eq!(unscaled(pack(value, scale).as_bytes(), 38, scale), Ok(value));
+            assert_eq!(
+                unscaled(pack(value, scale).as_bytes(), 38, scale),
+                Ok(value)
+            );
         }
     }
 }

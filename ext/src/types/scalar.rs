@@ -4,12 +4,14 @@
 //! Unsafe code: reads the datums of constants.
 
 use super::encode::with_payload;
+use super::text::{PinnedSettings, Printed};
 use super::{
     DATEVAL_NOBEGIN, DATEVAL_NOEND, DT_NOBEGIN, DT_NOEND, EPOCH_SHIFT_DAYS, EPOCH_SHIFT_USECS,
     Repr, USECS_PER_DAY, numeric,
 };
 use pg_lake_plan::types::{LakeType, Value};
 use pgrx::pg_sys;
+use std::ffi::CStr;
 
 /// Built-in types that aren't nested and have a representation of their own.
 pub(super) fn scalar(typid: pg_sys::Oid, typmod: i32) -> Option<(LakeType, Repr)> {
@@ -115,62 +117,102 @@ pub unsafe fn expression_type(typid: pg_sys::Oid, typmod: i32) -> Option<LakeTyp
     }
 }
 
-/// A constant, not null, of type `typid` as a value of `lake`; `None` if it isn't one.
+/// A constant, not null, of type `typid` as a value of `lake`; `None` if it isn't one, and for
+/// nested types.
 ///
 /// # Safety
-/// On the main thread; `datum` is a value of type `typid`.
-pub unsafe fn value_of(
+/// On the main thread, in a transaction; `datum` is a value of type `typid`.
+pub unsafe fn value_of(lake: &LakeType, typid: pg_sys::Oid, datum: pg_sys::Datum) -> Option<Value> {
+    if let (LakeType::Decimal { precision, scale }, pg_sys::NUMERICOID) = (lake, typid) {
+        let scale = u8::try_from(*scale).ok()?;
+        // SAFETY: a numeric is a varlena.
+        let value = unsafe { with_payload(datum, |raw| numeric::unscaled(raw, *precision, scale)) };
+        return Some(Value::I128(value.ok()?));
+    }
+    let Some((own, repr)) = scalar(typid, -1) else {
+        // SAFETY: by contract.
+        return unsafe { value_of_other(lake, typid, datum) };
+    };
+    if own != *lake && !(own.is_integer() && lake.is_integer()) {
+        return None;
+    }
+    let word = datum.value();
+    Some(match repr {
+        Repr::Bool => Value::Bool(word as u8 != 0),
+        Repr::Int2 => integer(lake, word as i16 as i64)?,
+        Repr::Int4 => integer(lake, word as i32 as i64)?,
+        Repr::Int8 => integer(lake, word as i64)?,
+        Repr::Oid => integer(lake, word as u32 as i64)?,
+        Repr::Float4 => Value::F32(f32::from_bits(word as u32)),
+        Repr::Float8 => Value::F64(f64::from_bits(word as u64)),
+        Repr::Date => match word as i32 {
+            DATEVAL_NOBEGIN | DATEVAL_NOEND => return None,
+            days => Value::I32(days.checked_add(EPOCH_SHIFT_DAYS)?),
+        },
+        Repr::Time => match word as i64 {
+            usecs @ 0..USECS_PER_DAY => Value::I64(usecs),
+            _ => return None,
+        },
+        Repr::Timestamp => match word as i64 {
+            DT_NOBEGIN | DT_NOEND => return None,
+            usecs => Value::I64(usecs.checked_add(EPOCH_SHIFT_USECS)?),
+        },
+        Repr::Varlena => {
+            // SAFETY: a varlena; the bytes are copied.
+            let bytes = unsafe { with_payload(datum, <[u8]>::to_vec) };
+            match lake {
+                LakeType::Text => Value::Text(String::from_utf8(bytes).ok()?),
+                _ => Value::Bytes(bytes),
+            }
+        }
+        // SAFETY: a uuid is 16 bytes, passed by reference.
+        Repr::Uuid => Value::Uuid(unsafe { datum.cast_mut_ptr::<[u8; 16]>().read() }),
+        // SAFETY: as long as the type, passed by reference.
+        Repr::Image(len) => Value::Bytes(unsafe {
+            std::slice::from_raw_parts(datum.cast_mut_ptr::<u8>(), len).to_vec()
+        }),
+        // SAFETY: terminated by a zero byte; the text is copied.
+        Repr::Name => Value::Text(unsafe {
+            CStr::from_ptr(datum.cast_mut_ptr())
+                .to_str()
+                .ok()?
+                .to_owned()
+        }),
+        Repr::Decimal { .. } | Repr::Printed(_) | Repr::List(_) | Repr::Struct(_) => return None,
+    })
+}
+
+fn integer(lake: &LakeType, value: i64) -> Option<Value> {
+    Some(match lake {
+        LakeType::Int2 => Value::I32(i16::try_from(value).ok()? as i32),
+        LakeType::Int4 => Value::I32(i32::try_from(value).ok()?),
+        _ => Value::I64(value),
+    })
+}
+
+/// [`value_of`] for domains and for what is stored as text.
+///
+/// # Safety
+/// As of [`value_of`].
+#[cold]
+unsafe fn value_of_other(
     lake: &LakeType,
     typid: pg_sys::Oid,
     datum: pg_sys::Datum,
 ) -> Option<Value> {
-    let word = datum.value();
-    let integer = match typid {
-        pg_sys::INT2OID => Some(word as i16 as i64),
-        pg_sys::INT4OID => Some(word as i32 as i64),
-        pg_sys::INT8OID => Some(word as i64),
-        _ => None,
-    };
-    Some(match (lake, typid) {
-        (LakeType::Bool, pg_sys::BOOLOID) => Value::Bool(word as u8 != 0),
-        (LakeType::Int2, _) => Value::I32(i16::try_from(integer?).ok()? as i32),
-        (LakeType::Int4, _) => Value::I32(i32::try_from(integer?).ok()?),
-        (LakeType::Int8, _) => Value::I64(integer?),
-        (LakeType::Float4, pg_sys::FLOAT4OID) => Value::F32(f32::from_bits(word as u32)),
-        (LakeType::Float8, pg_sys::FLOAT8OID) => Value::F64(f64::from_bits(word as u64)),
-        (LakeType::Decimal { precision, scale }, pg_sys::NUMERICOID) => {
-            let scale = u8::try_from(*scale).ok()?;
-            // SAFETY: a numeric is a varlena.
-            let value =
-                unsafe { with_payload(datum, |raw| numeric::unscaled(raw, *precision, scale)) };
-            Value::I128(value.ok()?)
+    // SAFETY: by contract; a domain's values are its base type's.
+    unsafe {
+        let base = pg_sys::getBaseType(typid);
+        if base != typid {
+            return value_of(lake, base, datum);
         }
-        (LakeType::Date, pg_sys::DATEOID) => match word as i32 {
-            DATEVAL_NOBEGIN | DATEVAL_NOEND => return None,
-            days => Value::I32(days.checked_add(EPOCH_SHIFT_DAYS)?),
-        },
-        (LakeType::Time, pg_sys::TIMEOID) => match word as i64 {
-            usecs @ 0..USECS_PER_DAY => Value::I64(usecs),
-            _ => return None,
-        },
-        (LakeType::Timestamp, pg_sys::TIMESTAMPOID)
-        | (LakeType::Timestamptz, pg_sys::TIMESTAMPTZOID) => match word as i64 {
-            DT_NOBEGIN | DT_NOEND => return None,
-            usecs => Value::I64(usecs.checked_add(EPOCH_SHIFT_USECS)?),
-        },
-        (LakeType::Text, pg_sys::TEXTOID | pg_sys::VARCHAROID | pg_sys::BPCHAROID) => {
-            // SAFETY: a varlena; the bytes are copied.
-            let bytes = unsafe { with_payload(datum, <[u8]>::to_vec) };
-            Value::Text(String::from_utf8(bytes).ok()?)
+        if *lake != LakeType::Text {
+            return None;
         }
-        (LakeType::Bytes, pg_sys::BYTEAOID) => {
-            // SAFETY: as above.
-            Value::Bytes(unsafe { with_payload(datum, <[u8]>::to_vec) })
-        }
-        (LakeType::Uuid, pg_sys::UUIDOID) => {
-            // SAFETY: a uuid is 16 bytes, passed by reference.
-            Value::Uuid(unsafe { datum.cast_mut_ptr::<[u8; 16]>().read() })
-        }
-        _ => return None,
-    })
+        let printed = Printed::new(base, -1);
+        let _pinned = PinnedSettings::new();
+        printed.with_text(datum, |text| {
+            Some(Value::Text(str::from_utf8(text).ok()?.to_owned()))
+        })
+    }
 }

@@ -66,6 +66,7 @@ pub(super) struct Printed {
     input: *mut pg_sys::FmgrInfo,
     typioparam: pg_sys::Oid,
     typmod: i32,
+    needs_pinned_settings: bool,
 }
 
 impl Printed {
@@ -94,8 +95,14 @@ impl Printed {
                 input,
                 typioparam,
                 typmod,
+                needs_pinned_settings: depends_on_settings(typid),
             }
         }
+    }
+
+    /// Whether [`PinnedSettings`] must be held around its functions.
+    pub fn needs_pinned_settings(&self) -> bool {
+        self.needs_pinned_settings
     }
 
     /// Calls `f` with the value's text.
@@ -132,6 +139,29 @@ impl Printed {
     }
 }
 
+/// Whether a type's text may depend on settings; `false` only where it is known not to.
+///
+/// # Safety
+/// On the main thread, in a transaction.
+unsafe fn depends_on_settings(typid: pg_sys::Oid) -> bool {
+    let known = matches!(
+        typid,
+        pg_sys::NUMERICOID
+            | pg_sys::JSONBOID
+            | pg_sys::INETOID
+            | pg_sys::CIDROID
+            | pg_sys::MACADDROID
+            | pg_sys::MACADDR8OID
+            | pg_sys::BITOID
+            | pg_sys::VARBITOID
+            | pg_sys::INT4RANGEOID
+            | pg_sys::INT8RANGEOID
+            | pg_sys::NUMRANGEOID
+    );
+    // SAFETY: catalog lookup.
+    !known && unsafe { pg_sys::get_typtype(typid) } as u8 != pg_sys::TYPTYPE_ENUM
+}
+
 /// A value as an error message shows it: at most 64 characters of its text.
 ///
 /// # Safety
@@ -157,7 +187,7 @@ pub(super) unsafe fn shown(typid: pg_sys::Oid, datum: pg_sys::Datum) -> String {
 /// What `pg_dump` and postgres_fdw's `set_transmission_modes` pin, and what else a type's text
 /// depends on.
 const PINNED: [(&CStr, &CStr); 10] = [
-    (c"DateStyle", c"ISO, YMD"),
+    (c"DateStyle", c"ISO, MDY"),
     (c"IntervalStyle", c"postgres"),
     (c"TimeZone", c"UTC"),
     (c"extra_float_digits", c"1"),
@@ -180,9 +210,9 @@ pub struct PinnedSettings {
 }
 
 impl PinnedSettings {
-    /// # Safety
-    /// On the main thread, in a transaction; nested properly with other GUC nest levels.
-    pub unsafe fn pin() -> PinnedSettings {
+    /// On the main thread, in a transaction. Guards must be dropped in the reverse order of their
+    /// creation, as GUC nest levels are.
+    pub fn new() -> PinnedSettings {
         // SAFETY: as postgres_fdw's set_transmission_modes(); if one of these raises an error, the
         // end of the (sub)transaction restores what was set.
         unsafe {
@@ -190,6 +220,11 @@ impl PinnedSettings {
                 nest_level: pg_sys::NewGUCNestLevel(),
             };
             for (name, value) in PINNED {
+                // Most have this value already, and asking is much cheaper than setting.
+                let current = pg_sys::GetConfigOption(name.as_ptr(), true, false);
+                if !current.is_null() && CStr::from_ptr(current) == value {
+                    continue;
+                }
                 pg_sys::set_config_option(
                     name.as_ptr(),
                     value.as_ptr(),
@@ -211,7 +246,7 @@ impl Drop for PinnedSettings {
         // After an error the end of the (sub)transaction does it, and a second error on the way
         // would end the process.
         if !std::thread::panicking() {
-            // SAFETY: undoes exactly the level that `pin` opened.
+            // SAFETY: undoes exactly the level that `new` opened.
             unsafe { pg_sys::AtEOXact_GUC(true, self.nest_level) }
         }
     }

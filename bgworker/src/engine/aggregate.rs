@@ -1,0 +1,246 @@
+//! `count`, `sum`, `min` and `max` with Postgres' types and errors.
+//!
+//! DataFusion runs them in two phases: each partition accumulates, and the states meet in a second
+//! aggregation. Sums of integers and decimals have an exact 128-bit state.
+
+use super::error::{internal, raise};
+use super::extremes::{Extreme, ExtremeBytes};
+use super::sums::{Count, SumExact, SumFloat};
+use crate::arrow_types::arrow_type;
+use arrow::array::{Array, ArrayRef, BooleanArray};
+use arrow::buffer::{BooleanBuffer, NullBuffer};
+use arrow::datatypes::{DataType, Field, FieldRef};
+use datafusion_common::{Result, ScalarValue};
+use datafusion_expr::function::{AccumulatorArgs, StateFieldsArgs};
+use datafusion_expr::{
+    Accumulator, AggregateUDFImpl, EmitTo, GroupsAccumulator, Signature, Volatility,
+};
+use pg_lake_plan::ir::{Aggregate, AggregateFunction};
+use pg_lake_plan::message::WireError;
+use pg_lake_plan::types::LakeType;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+/// One aggregate of a fragment, after validation.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct LakeAggregate {
+    function: AggregateFunction,
+    /// `None`: `count(*)`
+    arg: Option<LakeType>,
+    result: LakeType,
+    signature: Signature,
+}
+
+/// The states of all groups, of any aggregate.
+pub(super) trait States: GroupsAccumulator + Debug + Sync {
+    /// Makes sure that there are that many groups.
+    fn ensure(&mut self, groups: usize);
+}
+
+impl LakeAggregate {
+    pub(super) fn new(aggregate: &Aggregate) -> Self {
+        LakeAggregate {
+            function: aggregate.function,
+            arg: aggregate.arg.as_ref().map(|e| e.ty.lake.clone()),
+            result: aggregate.ty.lake.clone(),
+            signature: Signature::any(1, Volatility::Immutable),
+        }
+    }
+
+    fn state_type(&self) -> DataType {
+        match (self.function, &self.arg) {
+            (AggregateFunction::Count, _) | (_, None) => DataType::Int64,
+            (AggregateFunction::Sum, Some(LakeType::Decimal { scale, .. })) => {
+                DataType::Decimal128(38, *scale)
+            }
+            (AggregateFunction::Sum, Some(arg)) if arg.is_float() => DataType::Float64,
+            (AggregateFunction::Sum, Some(_)) => DataType::Decimal128(38, 0),
+            (AggregateFunction::Min | AggregateFunction::Max, Some(arg)) => arrow_type(arg),
+        }
+    }
+
+    fn states(&self) -> Result<Box<dyn States>> {
+        let max = self.function == AggregateFunction::Max;
+        let state = self.state_type();
+        Ok(match (self.function, &self.arg) {
+            (AggregateFunction::Count, arg) => Box::new(Count::new(arg.is_none())),
+            (_, None) => return Err(raise(internal("an aggregate without argument"))),
+            (AggregateFunction::Sum, Some(arg)) if arg.is_float() => Box::new(SumFloat::default()),
+            (AggregateFunction::Sum, Some(_)) => {
+                Box::new(SumExact::new(state, arrow_type(&self.result)))
+            }
+            (AggregateFunction::Min | AggregateFunction::Max, Some(arg)) => match arg {
+                LakeType::Int2 | LakeType::Int4 | LakeType::Date => {
+                    Box::new(Extreme::<i32>::new(max, state))
+                }
+                LakeType::Int8 | LakeType::Time | LakeType::Timestamp | LakeType::Timestamptz => {
+                    Box::new(Extreme::<i64>::new(max, state))
+                }
+                LakeType::Decimal { .. } => Box::new(Extreme::<i128>::new(max, state)),
+                LakeType::Float4 => Box::new(Extreme::<f32>::new(max, state)),
+                LakeType::Float8 => Box::new(Extreme::<f64>::new(max, state)),
+                LakeType::Text | LakeType::Bytes => Box::new(ExtremeBytes::new(max, state)),
+                _ => return Err(raise(internal("min or max of another type"))),
+            },
+        })
+    }
+}
+
+impl AggregateUDFImpl for LakeAggregate {
+    // Not DataFusion's own names: it attaches rules to some of them.
+    fn name(&self) -> &str {
+        match self.function {
+            AggregateFunction::Count => "lake_count",
+            AggregateFunction::Sum => "lake_sum",
+            AggregateFunction::Min => "lake_min",
+            AggregateFunction::Max => "lake_max",
+        }
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _arg_types: &[DataType]) -> Result<DataType> {
+        Ok(arrow_type(&self.result))
+    }
+
+    fn order_sensitivity(&self) -> datafusion_expr::utils::AggregateOrderSensitivity {
+        datafusion_expr::utils::AggregateOrderSensitivity::Insensitive
+    }
+
+    fn state_fields(&self, args: StateFieldsArgs<'_>) -> Result<Vec<FieldRef>> {
+        let name = format!("{}[state]", args.name);
+        Ok(vec![Arc::new(Field::new(name, self.state_type(), true))])
+    }
+
+    fn accumulator(&self, _args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
+        let mut states = self.states()?;
+        states.ensure(1);
+        Ok(Box::new(OneGroup {
+            states,
+            zeros: vec![],
+        }))
+    }
+
+    fn groups_accumulator_supported(&self, _args: AccumulatorArgs<'_>) -> bool {
+        true
+    }
+
+    fn create_groups_accumulator(
+        &self,
+        _args: AccumulatorArgs<'_>,
+    ) -> Result<Box<dyn GroupsAccumulator>> {
+        let states: Box<dyn GroupsAccumulator> = self.states()?;
+        Ok(states)
+    }
+}
+
+/// Aggregation without groups: all rows belong to group 0.
+#[derive(Debug)]
+struct OneGroup {
+    states: Box<dyn States>,
+    zeros: Vec<usize>,
+}
+
+impl OneGroup {
+    fn zeros(&mut self, values: &[ArrayRef]) -> usize {
+        let rows = values.first().map_or(0, |v| v.len());
+        if self.zeros.len() < rows {
+            self.zeros.resize(rows, 0);
+        }
+        rows
+    }
+
+    fn one(arrays: ArrayRef) -> Result<ScalarValue> {
+        ScalarValue::try_from_array(&arrays, 0)
+    }
+}
+
+impl Accumulator for OneGroup {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        let rows = self.zeros(values);
+        let groups = self.zeros.get(..rows).unwrap_or(&[]);
+        self.states.update_batch(values, groups, None, 1)
+    }
+
+    fn merge_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        let rows = self.zeros(values);
+        let groups = self.zeros.get(..rows).unwrap_or(&[]);
+        self.states.merge_batch(values, groups, None, 1)
+    }
+
+    fn evaluate(&mut self) -> Result<ScalarValue> {
+        let value = Self::one(self.states.evaluate(EmitTo::All)?);
+        self.states.ensure(1);
+        value
+    }
+
+    fn state(&mut self) -> Result<Vec<ScalarValue>> {
+        let state = self.states.state(EmitTo::All)?;
+        self.states.ensure(1);
+        state.into_iter().map(Self::one).collect()
+    }
+
+    fn size(&self) -> usize {
+        self.states.size() + self.zeros.capacity() * size_of::<usize>()
+    }
+}
+
+/// The rows that an aggregate takes: not null and passing its FILTER. `None`: all.
+pub(super) fn taken(
+    nulls: Option<&NullBuffer>,
+    filter: Option<&BooleanArray>,
+) -> Option<BooleanBuffer> {
+    let nulls = nulls.filter(|n| n.null_count() > 0).map(NullBuffer::inner);
+    match (nulls, filter.map(super::expr::definite)) {
+        (None, None) => None,
+        (Some(valid), None) => Some(valid.clone()),
+        (None, Some(pass)) => Some(pass),
+        (Some(valid), Some(pass)) => Some(valid & &pass),
+    }
+}
+
+/// Which of the groups have a value, as validity.
+pub(super) fn validity(seen: Vec<bool>) -> Option<NullBuffer> {
+    if seen.iter().all(|s| *s) {
+        None
+    } else {
+        Some(NullBuffer::from(seen))
+    }
+}
+
+/// The single argument or state column.
+pub(super) fn only(values: &[ArrayRef]) -> Result<&ArrayRef> {
+    values
+        .first()
+        .ok_or_else(|| raise(internal("an aggregate without input")))
+}
+
+/// Keeps DataFusion's own error type at its interface.
+pub(super) fn raised<T>(result: std::result::Result<T, WireError>) -> Result<T> {
+    result.map_err(raise)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::error::wire;
+    use super::*;
+    use arrow::array::Int64Array;
+    use pg_lake_plan::message::ErrorCode;
+
+    #[test]
+    fn a_sum_beyond_bigint_is_an_error() {
+        let aggregate = LakeAggregate {
+            function: AggregateFunction::Sum,
+            arg: Some(LakeType::Int8),
+            result: LakeType::Int8,
+            signature: Signature::any(1, Volatility::Immutable),
+        };
+        let mut states = aggregate.states().expect("states");
+        let values: ArrayRef = Arc::new(Int64Array::from(vec![i64::MAX, 1]));
+        states.update_batch(&[values], &[0, 0], None, 1).expect("update");
+        let error = wire(&states.evaluate(EmitTo::All).expect_err("too large"));
+        assert_eq!(error.code, ErrorCode::OutOfRange);
+    }
+}

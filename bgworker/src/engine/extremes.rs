@@ -1,0 +1,305 @@
+//! States of `min` and `max`.
+
+use super::aggregate::{States, only, raised, taken, validity};
+use super::error::{internal, raise};
+use super::values::{Native, from_i32, from_i64, from_i128, native};
+use arrow::array::{
+    Array, ArrayRef, BinaryArray, BooleanArray, Float32Array, Float64Array, StringArray,
+};
+use arrow::buffer::{BooleanBuffer, NullBuffer};
+use arrow::compute;
+use arrow::datatypes::DataType;
+use datafusion_common::{DataFusionError, Result};
+use datafusion_expr::{EmitTo, GroupsAccumulator};
+use pg_lake_plan::message::WireError;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+/// A native value with Postgres' order: NaN is equal to itself and larger than all others.
+pub(super) trait Ordered: Copy + Default + Debug + Send + Sync + 'static {
+    fn less(a: Self, b: Self) -> bool;
+    fn slice(array: &dyn Array) -> Option<&[Self]>;
+    fn array(
+        values: Vec<Self>,
+        nulls: Option<NullBuffer>,
+        ty: &DataType,
+    ) -> std::result::Result<ArrayRef, WireError>;
+}
+
+macro_rules! ordered {
+    ($t:ty, $variant:ident, |$a:ident, $b:ident| $less:expr, |$v:ident, $n:ident, $ty:ident| $array:expr) => {
+        impl Ordered for $t {
+            #[inline]
+            fn less($a: Self, $b: Self) -> bool {
+                $less
+            }
+
+            fn slice(array: &dyn Array) -> Option<&[Self]> {
+                match native(array) {
+                    Some(Native::$variant(values)) => Some(values),
+                    _ => None,
+                }
+            }
+
+            fn array(
+                $v: Vec<Self>,
+                $n: Option<NullBuffer>,
+                $ty: &DataType,
+            ) -> std::result::Result<ArrayRef, WireError> {
+                $array
+            }
+        }
+    };
+}
+
+ordered!(i32, I32, |a, b| a < b, |v, n, ty| Ok(from_i32(v, n, ty)));
+ordered!(i64, I64, |a, b| a < b, |v, n, ty| Ok(from_i64(v, n, ty)));
+ordered!(i128, I128, |a, b| a < b, |v, n, ty| from_i128(v, n, ty));
+ordered!(f32, F32, |a, b| a < b || (b.is_nan() && !a.is_nan()), |v, n, _ty| Ok(Arc::new(
+    Float32Array::new(v.into(), n)
+)));
+ordered!(f64, F64, |a, b| a < b || (b.is_nan() && !a.is_nan()), |v, n, _ty| Ok(Arc::new(
+    Float64Array::new(v.into(), n)
+)));
+
+/// `min` or `max` of fixed-width values.
+#[derive(Debug)]
+pub(super) struct Extreme<T> {
+    max: bool,
+    ty: DataType,
+    values: Vec<T>,
+    seen: Vec<bool>,
+}
+
+impl<T: Ordered> Extreme<T> {
+    pub(super) fn new(max: bool, ty: DataType) -> Self {
+        Extreme {
+            max,
+            ty,
+            values: vec![],
+            seen: vec![],
+        }
+    }
+
+    fn offer(&mut self, group: usize, value: T) {
+        if let (Some(best), Some(seen)) = (self.values.get_mut(group), self.seen.get_mut(group)) {
+            let better = if self.max { T::less(*best, value) } else { T::less(value, *best) };
+            if better || !*seen {
+                *best = value;
+                *seen = true;
+            }
+        }
+    }
+}
+
+impl<T: Ordered> States for Extreme<T> {
+    fn ensure(&mut self, groups: usize) {
+        if self.values.len() < groups {
+            self.values.resize(groups, T::default());
+            self.seen.resize(groups, false);
+        }
+    }
+}
+
+impl<T: Ordered> GroupsAccumulator for Extreme<T> {
+    fn update_batch(
+        &mut self,
+        values: &[ArrayRef],
+        groups: &[usize],
+        filter: Option<&BooleanArray>,
+        total: usize,
+    ) -> Result<()> {
+        self.ensure(total);
+        let array = only(values)?;
+        let Some(values) = T::slice(array) else {
+            return Err(raise(internal("min or max of another type")));
+        };
+        match taken(array.nulls(), filter) {
+            None => {
+                for (&group, &value) in groups.iter().zip(values) {
+                    self.offer(group, value);
+                }
+            }
+            Some(rows) => {
+                for row in rows.set_indices() {
+                    if let (Some(&group), Some(&value)) = (groups.get(row), values.get(row)) {
+                        self.offer(group, value);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn merge_batch(
+        &mut self,
+        values: &[ArrayRef],
+        groups: &[usize],
+        filter: Option<&BooleanArray>,
+        total: usize,
+    ) -> Result<()> {
+        self.update_batch(values, groups, filter, total)
+    }
+
+    fn evaluate(&mut self, emit: EmitTo) -> Result<ArrayRef> {
+        let nulls = validity(emit.take_needed(&mut self.seen));
+        raised(T::array(emit.take_needed(&mut self.values), nulls, &self.ty))
+    }
+
+    fn state(&mut self, emit: EmitTo) -> Result<Vec<ArrayRef>> {
+        Ok(vec![self.evaluate(emit)?])
+    }
+
+    fn convert_to_state(
+        &self,
+        values: &[ArrayRef],
+        filter: Option<&BooleanArray>,
+    ) -> Result<Vec<ArrayRef>> {
+        Ok(vec![filtered(only(values)?, filter)?])
+    }
+
+    fn supports_convert_to_state(&self) -> bool {
+        true
+    }
+
+    fn size(&self) -> usize {
+        self.values.capacity() * size_of::<T>() + self.seen.capacity()
+    }
+}
+
+/// Each value is the state of its row; those that a FILTER drops become null.
+fn filtered(array: &ArrayRef, filter: Option<&BooleanArray>) -> Result<ArrayRef> {
+    match filter {
+        None => Ok(array.clone()),
+        Some(filter) => {
+            let dropped = BooleanArray::new(!&super::expr::definite(filter), None);
+            compute::nullif(array, &dropped)
+                .map_err(|e| DataFusionError::ArrowError(Box::new(e), None))
+        }
+    }
+}
+
+/// `min` or `max` of text and bytes, byte by byte.
+#[derive(Debug)]
+pub(super) struct ExtremeBytes {
+    max: bool,
+    ty: DataType,
+    values: Vec<Option<Box<[u8]>>>,
+    heap: usize,
+}
+
+impl ExtremeBytes {
+    pub(super) fn new(max: bool, ty: DataType) -> Self {
+        ExtremeBytes {
+            max,
+            ty,
+            values: vec![],
+            heap: 0,
+        }
+    }
+
+    fn offer(&mut self, group: usize, value: &[u8]) {
+        let Some(best) = self.values.get_mut(group) else {
+            return;
+        };
+        let before = match best {
+            Some(best) if self.max && value <= &best[..] => return,
+            Some(best) if !self.max && value >= &best[..] => return,
+            Some(best) => best.len(),
+            None => 0,
+        };
+        self.heap = (self.heap + value.len()).saturating_sub(before);
+        *best = Some(value.into());
+    }
+
+    fn offer_all<'a>(
+        &mut self,
+        groups: &[usize],
+        rows: Option<BooleanBuffer>,
+        value: impl Fn(usize) -> &'a [u8],
+    ) {
+        for (row, &group) in groups.iter().enumerate() {
+            if rows.as_ref().is_none_or(|rows| rows.value(row)) {
+                self.offer(group, value(row));
+            }
+        }
+    }
+}
+
+impl States for ExtremeBytes {
+    fn ensure(&mut self, groups: usize) {
+        if self.values.len() < groups {
+            self.values.resize(groups, None);
+        }
+    }
+}
+
+impl GroupsAccumulator for ExtremeBytes {
+    fn update_batch(
+        &mut self,
+        values: &[ArrayRef],
+        groups: &[usize],
+        filter: Option<&BooleanArray>,
+        total: usize,
+    ) -> Result<()> {
+        self.ensure(total);
+        let array = only(values)?;
+        let rows = taken(array.nulls(), filter);
+        if array.len() < groups.len() {
+            return Err(raise(internal("min or max of too few rows")));
+        }
+        if let Some(text) = array.as_any().downcast_ref::<StringArray>() {
+            self.offer_all(groups, rows, |row| text.value(row).as_bytes());
+        } else if let Some(bytes) = array.as_any().downcast_ref::<BinaryArray>() {
+            self.offer_all(groups, rows, |row| bytes.value(row));
+        } else {
+            return Err(raise(internal("min or max of another type")));
+        }
+        Ok(())
+    }
+
+    fn merge_batch(
+        &mut self,
+        values: &[ArrayRef],
+        groups: &[usize],
+        filter: Option<&BooleanArray>,
+        total: usize,
+    ) -> Result<()> {
+        self.update_batch(values, groups, filter, total)
+    }
+
+    fn evaluate(&mut self, emit: EmitTo) -> Result<ArrayRef> {
+        let values = emit.take_needed(&mut self.values);
+        let emitted: usize = values.iter().flatten().map(|v| v.len()).sum();
+        self.heap = self.heap.saturating_sub(emitted);
+        if self.ty != DataType::Utf8 {
+            return Ok(Arc::new(values.iter().map(Option::as_deref).collect::<BinaryArray>()));
+        }
+        let text = values
+            .iter()
+            .map(|v| v.as_deref().map(std::str::from_utf8).transpose())
+            .collect::<std::result::Result<StringArray, _>>()
+            .map_err(|_| raise(internal("text isn't UTF-8")))?;
+        Ok(Arc::new(text))
+    }
+
+    fn state(&mut self, emit: EmitTo) -> Result<Vec<ArrayRef>> {
+        Ok(vec![self.evaluate(emit)?])
+    }
+
+    fn convert_to_state(
+        &self,
+        values: &[ArrayRef],
+        filter: Option<&BooleanArray>,
+    ) -> Result<Vec<ArrayRef>> {
+        Ok(vec![filtered(only(values)?, filter)?])
+    }
+
+    fn supports_convert_to_state(&self) -> bool {
+        true
+    }
+
+    fn size(&self) -> usize {
+        self.values.capacity() * size_of::<Option<Box<[u8]>>>() + self.heap
+    }
+}

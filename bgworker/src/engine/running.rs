@@ -1,0 +1,181 @@
+//! A fragment under way.
+//!
+//! A task of its own drives the plan, so that [`Running::next`] can answer a cancellation while
+//! an operator computes. Dropping [`Running`] aborts that task and with it all others.
+
+use super::error::{cancelled, internal, wire};
+use super::memory::QueryPool;
+use super::stats::Counters;
+use arrow::record_batch::RecordBatch;
+use datafusion_execution::TaskContext;
+use datafusion_physical_plan::ExecutionPlan;
+use datafusion_physical_plan::display::DisplayableExecutionPlan;
+use futures::{FutureExt, StreamExt};
+use pg_lake_plan::message::{ErrorCode, ScanStats, WireError};
+use pg_lake_plan::types::LakeType;
+use std::any::Any;
+use std::fmt;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use tokio_util::sync::CancellationToken;
+
+/// Batches that wait for the receiver.
+const QUEUE: usize = 2;
+
+/// `Ok(None)` is the end; a channel that closes without it broke off.
+type Item = Result<Option<RecordBatch>, WireError>;
+
+/// One execution of a fragment.
+pub struct Running {
+    /// Types of the result's columns.
+    pub types: Vec<LakeType>,
+    batches: mpsc::Receiver<Item>,
+    driver: AbortHandle,
+    plan: Arc<dyn ExecutionPlan>,
+    pool: Arc<QueryPool>,
+    counters: Arc<Counters>,
+    cancel: CancellationToken,
+    started: Instant,
+    elapsed_us: Option<u64>,
+    /// Rows have been handed out.
+    returned: bool,
+}
+
+impl fmt::Debug for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Running").field("types", &self.types).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+impl Running {
+    pub(super) fn start(
+        types: Vec<LakeType>,
+        plan: Arc<dyn ExecutionPlan>,
+        context: Arc<TaskContext>,
+        pool: Arc<QueryPool>,
+        counters: Arc<Counters>,
+        cancel: CancellationToken,
+    ) -> Self {
+        let (sender, batches) = mpsc::channel(QUEUE);
+        let driver = tokio::spawn(drive(plan.clone(), context, sender)).abort_handle();
+        Running {
+            types,
+            batches,
+            driver,
+            plan,
+            pool,
+            counters,
+            cancel,
+            started: Instant::now(),
+            elapsed_us: None,
+            returned: false,
+        }
+    }
+
+    /// The next rows; `None` at the end. After the end or an error it isn't called again.
+    pub async fn next(&mut self) -> Result<Option<RecordBatch>, WireError> {
+        let item = tokio::select! {
+            biased;
+            () = self.cancel.cancelled() => Err(cancelled()),
+            item = self.batches.recv() => {
+                item.unwrap_or_else(|| Err(internal("the query's task ended early")))
+            }
+        };
+        match item {
+            Ok(Some(batch)) => {
+                self.returned |= batch.num_rows() > 0;
+                Ok(Some(batch))
+            }
+            Ok(None) => {
+                self.stop();
+                Ok(None)
+            }
+            Err(error) => {
+                self.stop();
+                Err(self.final_error(error))
+            }
+        }
+    }
+
+    fn stop(&mut self) {
+        self.driver.abort();
+        self.elapsed_us = Some(self.elapsed());
+    }
+
+    fn elapsed(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// Once rows are out, the backend can't run the plan itself any more.
+    fn final_error(&self, error: WireError) -> WireError {
+        if error.code != ErrorCode::NotExact || !self.returned {
+            return error;
+        }
+        WireError::new(
+            ErrorCode::Unsupported,
+            "the lake engine could not compute an exact result",
+        )
+        .detail(error.message)
+        .hint("Set lake.engine to off for this query.")
+    }
+
+    /// What has been done so far.
+    pub fn stats(&self) -> ScanStats {
+        let text = DisplayableExecutionPlan::with_metrics(self.plan.as_ref())
+            .indent(false)
+            .to_string();
+        ScanStats {
+            elapsed_us: self.elapsed_us.unwrap_or_else(|| self.elapsed()),
+            memory_peak: self.pool.peak(),
+            operators: text.lines().map(str::to_owned).collect(),
+            ..self.counters.snapshot()
+        }
+    }
+}
+
+async fn drive(
+    plan: Arc<dyn ExecutionPlan>,
+    context: Arc<TaskContext>,
+    sender: mpsc::Sender<Item>,
+) {
+    let run = AssertUnwindSafe(run(plan, context, &sender)).catch_unwind();
+    let end = match run.await {
+        Ok(Ok(())) => Ok(None),
+        Ok(Err(error)) => Err(error),
+        Err(panic) => Err(panicked(panic.as_ref())),
+    };
+    // Nobody listens any more: nothing is left to tell.
+    let _ = sender.send(end).await;
+}
+
+async fn run(
+    plan: Arc<dyn ExecutionPlan>,
+    context: Arc<TaskContext>,
+    sender: &mpsc::Sender<Item>,
+) -> Result<(), WireError> {
+    let mut stream = plan.execute(0, context).map_err(|e| wire(&e))?;
+    while let Some(batch) = stream.next().await {
+        let batch = batch.map_err(|e| wire(&e))?;
+        if sender.send(Ok(Some(batch))).await.is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> WireError {
+    let text = panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned());
+    internal(&format!("panic: {}", text.unwrap_or_else(|| "without a message".to_owned())))
+}

@@ -1,0 +1,132 @@
+//! The engine: what all queries share, and how one starts.
+
+use super::cache::Cache;
+use super::error::{from_io, wire};
+use super::lower::Lowering;
+use super::memory::{Budget, QueryPool};
+use super::running::Running;
+use super::stats::Counters;
+use super::validate::validate;
+use super::{BATCH_ROWS, Feed};
+use datafusion_execution::TaskContext;
+use datafusion_execution::config::SessionConfig;
+use datafusion_execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion_execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use pg_lake_plan::message::{Execute, WireError};
+use std::collections::HashMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// Queries keep this much even if the cache's share is the whole memory.
+const LEAST_MEMORY: u64 = 16 << 20;
+
+/// What a sort keeps free to be able to merge its spill files.
+const SORT_RESERVATION: usize = 1 << 20;
+
+/// Runs fragments on the current tokio runtime.
+pub struct Engine {
+    budget: Arc<Budget>,
+    cache: Arc<Cache>,
+    config: SessionConfig,
+    runtime: RuntimeEnv,
+    threads: usize,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine")
+            .field("budget", &self.budget)
+            .field("threads", &self.threads)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// `memory`: bytes for queries and cache together; `memory_cache`: the cache's share of it.
+    /// `spill_directory` is created where it is missing.
+    pub fn new(
+        memory: u64,
+        memory_cache: u64,
+        spill_directory: PathBuf,
+        threads: usize,
+    ) -> Result<Engine, WireError> {
+        std::fs::create_dir_all(&spill_directory)
+            .map_err(|e| from_io(&e, "could not create the spill directory"))?;
+        let disk = DiskManagerBuilder::default()
+            .with_mode(DiskManagerMode::Directories(vec![spill_directory]));
+        let runtime = RuntimeEnvBuilder::new()
+            .with_disk_manager_builder(disk)
+            .build()
+            .map_err(|e| wire(&e))?;
+        let threads = threads.max(1);
+        Ok(Engine {
+            budget: Arc::new(Budget::new(for_queries(memory, memory_cache))),
+            cache: Arc::new(Cache::new(bytes(memory_cache))),
+            config: SessionConfig::new()
+                .with_batch_size(BATCH_ROWS)
+                .with_target_partitions(threads)
+                .with_sort_spill_reservation_bytes(SORT_RESERVATION),
+            runtime,
+            threads,
+        })
+    }
+
+    /// Changes the limits; running queries feel it at their next allocation.
+    pub fn set_limits(&self, memory: u64, memory_cache: u64) {
+        self.cache.set_limit(bytes(memory_cache));
+        self.budget.set_limit(for_queries(memory, memory_cache));
+    }
+
+    /// Bytes that queries have reserved and the cache holds.
+    pub fn memory_used(&self) -> u64 {
+        (self.budget.used() + self.cache.used()) as u64
+    }
+
+    /// Starts a fragment. `feeds` has an entry for each of the request's tables.
+    pub async fn execute(
+        &self,
+        request: Execute,
+        feeds: Vec<Option<Feed>>,
+        cancel: CancellationToken,
+    ) -> Result<Running, WireError> {
+        validate(&request, feeds.len())?;
+        let counters = Arc::new(Counters::default());
+        let mut lowering = Lowering {
+            tables: request.tables.into_iter().map(Some).collect(),
+            feeds,
+            params: request.params,
+            cache: self.cache.clone(),
+            counters: counters.clone(),
+            cancel: cancel.clone(),
+            threads: self.threads,
+        };
+        let plan = lowering.root(&request.fragment.root)?;
+        let pool = Arc::new(QueryPool::new(self.budget.clone(), request.memory_limit));
+        let runtime = RuntimeEnv {
+            memory_pool: pool.clone(),
+            ..self.runtime.clone()
+        };
+        let context = TaskContext::new(
+            None,
+            String::from("lake"),
+            self.config.clone(),
+            HashMap::new(),
+            HashMap::new(),
+            HashMap::new(),
+            HashMap::new(),
+            Arc::new(runtime),
+        );
+        let types = request.fragment.root.output();
+        Ok(Running::start(types, plan, Arc::new(context), pool, counters, cancel))
+    }
+}
+
+fn bytes(n: u64) -> usize {
+    usize::try_from(n).unwrap_or(usize::MAX)
+}
+
+fn for_queries(memory: u64, memory_cache: u64) -> usize {
+    bytes(memory.saturating_sub(memory_cache).max(LEAST_MEMORY))
+}

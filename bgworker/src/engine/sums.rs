@@ -1,0 +1,377 @@
+//! States of `count` and `sum`.
+
+use super::aggregate::{States, only, raised, taken, validity};
+use super::arith::TOO_LARGE;
+use super::error::{internal, not_exact, out_of_range, raise};
+use super::values::{Native, from_i64, from_i128, native};
+use arrow::array::{Array, ArrayRef, BooleanArray, Float64Array, Int64Array};
+use arrow::buffer::{BooleanBuffer, NullBuffer};
+use arrow::datatypes::DataType;
+use datafusion_common::Result;
+use datafusion_expr::{EmitTo, GroupsAccumulator};
+use std::sync::Arc;
+
+/// Calls `f` with group and value of each row that is taken.
+fn each<T: Copy>(
+    groups: &[usize],
+    values: &[T],
+    rows: Option<&BooleanBuffer>,
+    mut f: impl FnMut(usize, T),
+) {
+    match rows {
+        None => groups.iter().zip(values).for_each(|(&g, &v)| f(g, v)),
+        Some(rows) => {
+            for row in rows.set_indices() {
+                if let (Some(&g), Some(&v)) = (groups.get(row), values.get(row)) {
+                    f(g, v);
+                }
+            }
+        }
+    }
+}
+
+/// `count(arg)`, `count(*)`
+#[derive(Debug)]
+pub(super) struct Count {
+    star: bool,
+    counts: Vec<i64>,
+}
+
+impl Count {
+    pub(super) fn new(star: bool) -> Self {
+        Count {
+            star,
+            counts: vec![],
+        }
+    }
+
+    fn rows(&self, array: &ArrayRef, filter: Option<&BooleanArray>) -> Option<BooleanBuffer> {
+        if self.star {
+            taken(None, filter)
+        } else {
+            taken(array.logical_nulls().as_ref(), filter)
+        }
+    }
+}
+
+impl States for Count {
+    fn ensure(&mut self, groups: usize) {
+        if self.counts.len() < groups {
+            self.counts.resize(groups, 0);
+        }
+    }
+}
+
+impl GroupsAccumulator for Count {
+    fn update_batch(
+        &mut self,
+        values: &[ArrayRef],
+        groups: &[usize],
+        filter: Option<&BooleanArray>,
+        total: usize,
+    ) -> Result<()> {
+        self.ensure(total);
+        let rows = self.rows(only(values)?, filter);
+        let counts = &mut self.counts;
+        match (rows, counts.as_mut_slice()) {
+            (None, [one]) => *one += groups.len() as i64,
+            (Some(rows), [one]) => *one += rows.count_set_bits() as i64,
+            (rows, counts) => each(groups, groups, rows.as_ref(), |g, _| {
+                if let Some(count) = counts.get_mut(g) {
+                    *count += 1;
+                }
+            }),
+        }
+        Ok(())
+    }
+
+    fn merge_batch(
+        &mut self,
+        values: &[ArrayRef],
+        groups: &[usize],
+        filter: Option<&BooleanArray>,
+        total: usize,
+    ) -> Result<()> {
+        self.ensure(total);
+        let array = only(values)?;
+        let Some(Native::I64(values)) = native(array) else {
+            return Err(raise(internal("a state of another type")));
+        };
+        let rows = taken(array.nulls(), filter);
+        each(groups, values, rows.as_ref(), |g, v| {
+            if let Some(count) = self.counts.get_mut(g) {
+                *count += v;
+            }
+        });
+        Ok(())
+    }
+
+    fn evaluate(&mut self, emit: EmitTo) -> Result<ArrayRef> {
+        Ok(Arc::new(Int64Array::from(emit.take_needed(&mut self.counts))))
+    }
+
+    fn state(&mut self, emit: EmitTo) -> Result<Vec<ArrayRef>> {
+        Ok(vec![self.evaluate(emit)?])
+    }
+
+    fn convert_to_state(
+        &self,
+        values: &[ArrayRef],
+        filter: Option<&BooleanArray>,
+    ) -> Result<Vec<ArrayRef>> {
+        let array = only(values)?;
+        let counts: Vec<i64> = match self.rows(array, filter) {
+            None => vec![1; array.len()],
+            Some(rows) => rows.iter().map(i64::from).collect(),
+        };
+        Ok(vec![Arc::new(Int64Array::from(counts))])
+    }
+
+    fn supports_convert_to_state(&self) -> bool {
+        true
+    }
+
+    fn size(&self) -> usize {
+        self.counts.capacity() * size_of::<i64>()
+    }
+}
+
+/// `sum` of integers and decimals, in 128 bits.
+#[derive(Debug)]
+pub(super) struct SumExact {
+    state: DataType,
+    result: DataType,
+    sums: Vec<i128>,
+    seen: Vec<bool>,
+}
+
+impl SumExact {
+    pub(super) fn new(state: DataType, result: DataType) -> Self {
+        SumExact {
+            state,
+            result,
+            sums: vec![],
+            seen: vec![],
+        }
+    }
+
+    fn add<T: Copy + Into<i128>>(
+        &mut self,
+        groups: &[usize],
+        values: &[T],
+        rows: Option<&BooleanBuffer>,
+    ) -> Result<()> {
+        let mut overflow = false;
+        match (rows, self.sums.as_mut_slice(), self.seen.as_mut_slice()) {
+            (None, [sum], [seen]) => {
+                for &v in values {
+                    let (next, over) = sum.overflowing_add(v.into());
+                    *sum = next;
+                    overflow |= over;
+                }
+                *seen |= !values.is_empty();
+            }
+            (rows, sums, seen) => each(groups, values, rows, |g, v| {
+                if let (Some(sum), Some(seen)) = (sums.get_mut(g), seen.get_mut(g)) {
+                    let (next, over) = sum.overflowing_add(v.into());
+                    *sum = next;
+                    *seen = true;
+                    overflow |= over;
+                }
+            }),
+        }
+        if overflow {
+            return Err(raise(not_exact(TOO_LARGE)));
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, emit: &EmitTo) -> (Vec<i128>, Option<NullBuffer>) {
+        let seen = emit.take_needed(&mut self.seen);
+        (emit.take_needed(&mut self.sums), validity(seen))
+    }
+}
+
+impl States for SumExact {
+    fn ensure(&mut self, groups: usize) {
+        if self.sums.len() < groups {
+            self.sums.resize(groups, 0);
+            self.seen.resize(groups, false);
+        }
+    }
+}
+
+impl GroupsAccumulator for SumExact {
+    fn update_batch(
+        &mut self,
+        values: &[ArrayRef],
+        groups: &[usize],
+        filter: Option<&BooleanArray>,
+        total: usize,
+    ) -> Result<()> {
+        self.ensure(total);
+        let array = only(values)?;
+        let rows = taken(array.nulls(), filter);
+        match native(array) {
+            Some(Native::I32(values)) => self.add(groups, values, rows.as_ref()),
+            Some(Native::I64(values)) => self.add(groups, values, rows.as_ref()),
+            Some(Native::I128(values)) => self.add(groups, values, rows.as_ref()),
+            _ => Err(raise(internal("a sum of another type"))),
+        }
+    }
+
+    fn merge_batch(
+        &mut self,
+        values: &[ArrayRef],
+        groups: &[usize],
+        filter: Option<&BooleanArray>,
+        total: usize,
+    ) -> Result<()> {
+        self.update_batch(values, groups, filter, total)
+    }
+
+    fn evaluate(&mut self, emit: EmitTo) -> Result<ArrayRef> {
+        let (sums, nulls) = self.take(&emit);
+        if self.result != DataType::Int64 {
+            return raised(from_i128(sums, nulls, &self.result));
+        }
+        let narrow: std::result::Result<Vec<i64>, _> =
+            sums.into_iter().map(i64::try_from).collect();
+        match narrow {
+            Ok(sums) => Ok(from_i64(sums, nulls, &self.result)),
+            Err(_) => Err(raise(out_of_range("bigint out of range"))),
+        }
+    }
+
+    fn state(&mut self, emit: EmitTo) -> Result<Vec<ArrayRef>> {
+        let (sums, nulls) = self.take(&emit);
+        Ok(vec![raised(from_i128(sums, nulls, &self.state))?])
+    }
+
+    fn convert_to_state(
+        &self,
+        values: &[ArrayRef],
+        filter: Option<&BooleanArray>,
+    ) -> Result<Vec<ArrayRef>> {
+        let array = only(values)?;
+        let sums: Vec<i128> = match native(array) {
+            Some(Native::I32(values)) => values.iter().map(|&v| v.into()).collect(),
+            Some(Native::I64(values)) => values.iter().map(|&v| v.into()).collect(),
+            Some(Native::I128(values)) => values.to_vec(),
+            _ => return Err(raise(internal("a sum of another type"))),
+        };
+        let nulls = taken(array.nulls(), filter).map(NullBuffer::new);
+        Ok(vec![raised(from_i128(sums, nulls, &self.state))?])
+    }
+
+    fn supports_convert_to_state(&self) -> bool {
+        true
+    }
+
+    fn size(&self) -> usize {
+        self.sums.capacity() * size_of::<i128>() + self.seen.capacity()
+    }
+}
+
+/// `sum` of floats, in double precision.
+#[derive(Debug, Default)]
+pub(super) struct SumFloat {
+    sums: Vec<f64>,
+    seen: Vec<bool>,
+}
+
+impl SumFloat {
+    fn add<T: Copy + Into<f64>>(
+        &mut self,
+        groups: &[usize],
+        values: &[T],
+        rows: Option<&BooleanBuffer>,
+    ) -> Result<()> {
+        let mut overflow = false;
+        let (sums, seen) = (&mut self.sums, &mut self.seen);
+        each(groups, values, rows, |g, v| {
+            if let (Some(sum), Some(seen)) = (sums.get_mut(g), seen.get_mut(g)) {
+                let value: f64 = v.into();
+                let next = *sum + value;
+                overflow |= next.is_infinite() & !sum.is_infinite() & !value.is_infinite();
+                *sum = next;
+                *seen = true;
+            }
+        });
+        if overflow {
+            return Err(raise(out_of_range("value out of range: overflow")));
+        }
+        Ok(())
+    }
+}
+
+impl States for SumFloat {
+    fn ensure(&mut self, groups: usize) {
+        if self.sums.len() < groups {
+            self.sums.resize(groups, 0.0);
+            self.seen.resize(groups, false);
+        }
+    }
+}
+
+impl GroupsAccumulator for SumFloat {
+    fn update_batch(
+        &mut self,
+        values: &[ArrayRef],
+        groups: &[usize],
+        filter: Option<&BooleanArray>,
+        total: usize,
+    ) -> Result<()> {
+        self.ensure(total);
+        let array = only(values)?;
+        let rows = taken(array.nulls(), filter);
+        match native(array) {
+            Some(Native::F32(values)) => self.add(groups, values, rows.as_ref()),
+            Some(Native::F64(values)) => self.add(groups, values, rows.as_ref()),
+            _ => Err(raise(internal("a sum of another type"))),
+        }
+    }
+
+    fn merge_batch(
+        &mut self,
+        values: &[ArrayRef],
+        groups: &[usize],
+        filter: Option<&BooleanArray>,
+        total: usize,
+    ) -> Result<()> {
+        self.update_batch(values, groups, filter, total)
+    }
+
+    fn evaluate(&mut self, emit: EmitTo) -> Result<ArrayRef> {
+        let nulls = validity(emit.take_needed(&mut self.seen));
+        let sums = emit.take_needed(&mut self.sums);
+        Ok(Arc::new(Float64Array::new(sums.into(), nulls)))
+    }
+
+    fn state(&mut self, emit: EmitTo) -> Result<Vec<ArrayRef>> {
+        Ok(vec![self.evaluate(emit)?])
+    }
+
+    fn convert_to_state(
+        &self,
+        values: &[ArrayRef],
+        filter: Option<&BooleanArray>,
+    ) -> Result<Vec<ArrayRef>> {
+        let array = only(values)?;
+        let sums: Vec<f64> = match native(array) {
+            Some(Native::F32(values)) => values.iter().map(|&v| v.into()).collect(),
+            Some(Native::F64(values)) => values.to_vec(),
+            _ => return Err(raise(internal("a sum of another type"))),
+        };
+        let nulls = taken(array.nulls(), filter).map(NullBuffer::new);
+        Ok(vec![Arc::new(Float64Array::new(sums.into(), nulls))])
+    }
+
+    fn supports_convert_to_state(&self) -> bool {
+        true
+    }
+
+    fn size(&self) -> usize {
+        self.sums.capacity() * size_of::<f64>() + self.seen.capacity()
+    }
+}

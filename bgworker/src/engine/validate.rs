@@ -1,0 +1,333 @@
+//! Refuses fragments that are malformed (`Protocol`) or that the engine can't run (`Unsupported`).
+//!
+//! Depth is checked first and without recursion; everything after it may recurse.
+
+use super::cast;
+use super::error::{protocol, unsupported};
+use pg_lake_plan::PROTOCOL_VERSION;
+use pg_lake_plan::ir::{
+    Aggregate, AggregateFunction, ArithmeticOp, ColumnSource, Expr, ExprKind, MAX_DEPTH, Plan, Scan,
+};
+use pg_lake_plan::message::{Execute, FileRef, WireError};
+use pg_lake_plan::types::LakeType;
+
+/// Checks all of a request but its constants, which compilation checks.
+pub(super) fn validate(request: &Execute, feeds: usize) -> Result<(), WireError> {
+    if request.fragment.version != PROTOCOL_VERSION {
+        return Err(protocol("the fragment's version is another one"));
+    }
+    if feeds != request.tables.len() {
+        return Err(protocol("the number of feeds isn't the number of tables"));
+    }
+    let nodes = chain(&request.fragment.root)?;
+    for file in request.tables.iter().flat_map(|t| &t.files) {
+        check_file(file)?;
+    }
+    let mut types: Vec<LakeType> = vec![];
+    for node in nodes.into_iter().rev() {
+        types = check_node(node, types, request)?;
+    }
+    Ok(())
+}
+
+/// The plan's nodes from the root to the scan, with the depth of all their expressions checked.
+fn chain(root: &Plan) -> Result<Vec<&Plan>, WireError> {
+    let mut nodes = vec![];
+    let mut next = Some(root);
+    while let Some(node) = next {
+        if nodes.len() >= MAX_DEPTH {
+            return Err(protocol("the plan is nested too deeply"));
+        }
+        match node {
+            Plan::Scan(scan) => {
+                scan.columns.iter().try_for_each(|c| check_type(&c.ty.lake))?;
+                scan.predicate.iter().try_for_each(check_depth)?;
+            }
+            Plan::Filter { predicate, .. } => check_depth(predicate)?,
+            Plan::Project { exprs, .. } => exprs.iter().try_for_each(check_depth)?,
+            Plan::Aggregate {
+                groups, aggregates, ..
+            } => {
+                groups.iter().try_for_each(check_depth)?;
+                for aggregate in aggregates {
+                    check_type(&aggregate.ty.lake)?;
+                    aggregate.arg.iter().try_for_each(check_depth)?;
+                    aggregate.filter.iter().try_for_each(check_depth)?;
+                }
+            }
+            Plan::Sort { keys, .. } => keys.iter().try_for_each(|k| check_depth(&k.expr))?,
+            Plan::Limit { .. } => {}
+        }
+        nodes.push(node);
+        next = node.inputs();
+    }
+    Ok(nodes)
+}
+
+/// Nesting of an expression and of its types.
+pub(super) fn check_depth(expr: &Expr) -> Result<(), WireError> {
+    let mut open = vec![(expr, 1)];
+    while let Some((expr, depth)) = open.pop() {
+        if depth > MAX_DEPTH {
+            return Err(protocol("an expression is nested too deeply"));
+        }
+        check_type(&expr.ty.lake)?;
+        open.extend(expr.children().into_iter().map(|child| (child, depth + 1)));
+    }
+    Ok(())
+}
+
+fn check_type(ty: &LakeType) -> Result<(), WireError> {
+    let mut open = vec![(ty, 1)];
+    while let Some((ty, depth)) = open.pop() {
+        if depth > MAX_DEPTH {
+            return Err(protocol("a type is nested too deeply"));
+        }
+        match ty {
+            LakeType::Decimal { precision, scale } => {
+                let scale = u8::try_from(*scale).unwrap_or(u8::MAX);
+                if !(1..=38).contains(precision) || scale > *precision {
+                    return Err(protocol("precision or scale out of range"));
+                }
+            }
+            LakeType::List { element, .. } => open.push((element, depth + 1)),
+            LakeType::Struct(fields) => {
+                open.extend(fields.iter().map(|field| (&field.ty, depth + 1)));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn check_file(file: &FileRef) -> Result<(), WireError> {
+    let mut next = 0;
+    for &position in &file.deleted {
+        if u64::from(position) < next || u64::from(position) >= file.row_count {
+            return Err(protocol("deleted positions out of order or outside the file"));
+        }
+        next = u64::from(position) + 1;
+    }
+    let mut end = 0;
+    for &(first, after) in file.ranges.iter().flatten() {
+        if first < end || after < first || after > file.row_count {
+            return Err(protocol("ranges out of order or outside the file"));
+        }
+        end = after;
+    }
+    let last = file.row_start.checked_add(file.row_count);
+    if last.is_none_or(|last| i64::try_from(last).is_err()) {
+        return Err(protocol("row numbers out of range"));
+    }
+    Ok(())
+}
+
+/// Checks a node over an input with columns of these types; returns those of its output.
+fn check_node(
+    node: &Plan,
+    input: Vec<LakeType>,
+    request: &Execute,
+) -> Result<Vec<LakeType>, WireError> {
+    let params = request.params.len();
+    match node {
+        Plan::Scan(scan) => check_scan(scan, request)?,
+        Plan::Filter { predicate, .. } => check_condition(predicate, &input, params)?,
+        Plan::Project { exprs, .. } => {
+            exprs.iter().try_for_each(|e| check(e, &input, params))?;
+        }
+        Plan::Aggregate {
+            groups, aggregates, ..
+        } => {
+            if groups.is_empty() && aggregates.is_empty() {
+                return Err(unsupported("an aggregation without groups and aggregates"));
+            }
+            for group in groups {
+                check(group, &input, params)?;
+                check_ordered(&group.ty.lake)?;
+            }
+            for aggregate in aggregates {
+                check_aggregate(aggregate, &input, params)?;
+            }
+        }
+        Plan::Sort { keys, .. } => {
+            for key in keys {
+                check(&key.expr, &input, params)?;
+                check_ordered(&key.expr.ty.lake)?;
+            }
+        }
+        Plan::Limit { .. } => {}
+    }
+    Ok(match node {
+        Plan::Filter { .. } | Plan::Sort { .. } | Plan::Limit { .. } => input,
+        _ => node.output(),
+    })
+}
+
+fn check_scan(scan: &Scan, request: &Execute) -> Result<(), WireError> {
+    if request.tables.len() <= scan.table as usize {
+        return Err(protocol("a scanned table is missing"));
+    }
+    let mut types = vec![];
+    for column in &scan.columns {
+        if column.source == ColumnSource::RowNumber && column.ty.lake != LakeType::Int8 {
+            return Err(protocol("a row number isn't Int8"));
+        }
+        types.push(column.ty.lake.clone());
+    }
+    match &scan.predicate {
+        Some(predicate) => check_condition(predicate, &types, request.params.len()),
+        None => Ok(()),
+    }
+}
+
+fn check_condition(expr: &Expr, input: &[LakeType], params: usize) -> Result<(), WireError> {
+    check(expr, input, params)?;
+    require(expr.ty.lake == LakeType::Bool, "a condition isn't boolean")
+}
+
+fn require(holds: bool, otherwise: &str) -> Result<(), WireError> {
+    if holds { Ok(()) } else { Err(protocol(otherwise)) }
+}
+
+fn check_ordered(ty: &LakeType) -> Result<(), WireError> {
+    match ty {
+        LakeType::List { .. } | LakeType::Struct(_) => {
+            Err(unsupported("comparison of nested values"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check(expr: &Expr, input: &[LakeType], params: usize) -> Result<(), WireError> {
+    for child in expr.children() {
+        check(child, input, params)?;
+    }
+    let ty = &expr.ty.lake;
+    let bool_result = || require(*ty == LakeType::Bool, "a condition isn't boolean");
+    match &expr.kind {
+        ExprKind::Column(i) => require(
+            input.get(*i as usize) == Some(ty),
+            "a column is missing or has another type",
+        ),
+        ExprKind::Const(_) => Ok(()),
+        ExprKind::Param(i) => require((*i as usize) < params, "a parameter is missing"),
+        ExprKind::Compare { left, right, .. } => {
+            let (l, r) = (&left.ty.lake, &right.ty.lake);
+            require(l == r || (l.is_decimal() && r.is_decimal()), "types compared")?;
+            check_ordered(l)?;
+            bool_result()
+        }
+        ExprKind::Arithmetic { op, left, right } => {
+            check_arithmetic(*op, &left.ty.lake, &right.ty.lake, ty)
+        }
+        ExprKind::Negate(arg) => {
+            require(arg.ty.lake == *ty, "type of a negation")?;
+            require(ty.is_integer() || ty.is_float() || ty.is_decimal(), "type of a negation")
+        }
+        ExprKind::And(args) | ExprKind::Or(args) => {
+            require(!args.is_empty(), "AND or OR of nothing")?;
+            let boolean = args.iter().all(|e| e.ty.lake == LakeType::Bool);
+            require(boolean, "a condition isn't boolean")?;
+            bool_result()
+        }
+        ExprKind::Not(arg) | ExprKind::BoolTest { arg, .. } => {
+            require(arg.ty.lake == LakeType::Bool, "a condition isn't boolean")?;
+            bool_result()
+        }
+        ExprKind::IsNull(_) | ExprKind::IsNotNull(_) => bool_result(),
+        ExprKind::InList { arg, .. } => {
+            check_ordered(&arg.ty.lake)?;
+            bool_result()
+        }
+        ExprKind::Like { arg, .. } => {
+            require(arg.ty.lake == LakeType::Text, "LIKE of another type")?;
+            bool_result()
+        }
+        ExprKind::Case {
+            branches,
+            otherwise,
+        } => {
+            let whens = branches.iter().all(|(when, _)| when.ty.lake == LakeType::Bool);
+            require(whens, "a condition isn't boolean")?;
+            let mut results = branches
+                .iter()
+                .map(|(_, then)| then)
+                .chain(otherwise.as_deref());
+            require(results.all(|e| e.ty.lake == *ty), "types of CASE")
+        }
+        ExprKind::Cast(arg) if cast::supported(&arg.ty.lake, ty) => Ok(()),
+        ExprKind::Cast(arg) => Err(unsupported(format!(
+            "conversion from {:?} to {ty:?}",
+            arg.ty.lake
+        ))),
+    }
+}
+
+fn check_arithmetic(
+    op: ArithmeticOp,
+    left: &LakeType,
+    right: &LakeType,
+    result: &LakeType,
+) -> Result<(), WireError> {
+    use LakeType::Decimal;
+    if let (Decimal { scale: l, .. }, Decimal { scale: r, .. }, Decimal { scale, .. }) =
+        (left, right, result)
+    {
+        let exact = match op {
+            ArithmeticOp::Add | ArithmeticOp::Subtract => *l.max(r),
+            ArithmeticOp::Multiply => l.saturating_add(*r),
+            ArithmeticOp::Divide | ArithmeticOp::Modulo => {
+                return Err(unsupported("division of decimals"));
+            }
+        };
+        return if *scale >= exact {
+            Ok(())
+        } else {
+            Err(unsupported("a decimal result with fewer digits than its operands"))
+        };
+    }
+    require(left == right && left == result, "types of an operator")?;
+    if op == ArithmeticOp::Modulo && left.is_float() {
+        return Err(unsupported("modulo of floats"));
+    }
+    require(left.is_integer() || left.is_float(), "types of an operator")
+}
+
+fn check_aggregate(
+    aggregate: &Aggregate,
+    input: &[LakeType],
+    params: usize,
+) -> Result<(), WireError> {
+    use LakeType::{Decimal, Float8, Int8};
+    if aggregate.distinct {
+        return Err(unsupported("DISTINCT in an aggregate"));
+    }
+    if let Some(filter) = &aggregate.filter {
+        check_condition(filter, input, params)?;
+    }
+    let result = &aggregate.ty.lake;
+    let Some(arg) = &aggregate.arg else {
+        require(aggregate.function == AggregateFunction::Count, "an aggregate's argument")?;
+        return require(*result == Int8, "an aggregate's type");
+    };
+    check(arg, input, params)?;
+    let arg = &arg.ty.lake;
+    let fits = match aggregate.function {
+        AggregateFunction::Count => *result == Int8,
+        AggregateFunction::Sum => match (arg, result) {
+            (Decimal { scale: from, .. }, Decimal { scale: to, .. }) => from == to,
+            (arg, Int8) => arg.is_integer(),
+            (arg, Decimal { scale: 0, .. }) => arg.is_integer(),
+            (arg, Float8) => arg.is_float(),
+            _ => false,
+        },
+        AggregateFunction::Min | AggregateFunction::Max => {
+            check_ordered(arg)?;
+            if matches!(arg, LakeType::Bool | LakeType::Uuid) {
+                return Err(unsupported("min or max of this type"));
+            }
+            arg == result
+        }
+    };
+    require(fits, "an aggregate's type")
+}

@@ -1,0 +1,293 @@
+//! Files of relations: creation, truncation, copying, vacuum, sizes and index builds.
+
+use crate::am::{heap, hot, scan};
+use crate::catalog::{data_file, storage};
+use crate::{error, pg};
+use pgrx::{pg_guard, pg_sys};
+
+pub fn install(routine: &mut pg_sys::TableAmRoutine) {
+    routine.relation_set_new_filelocator = Some(set_new_filelocator);
+    routine.relation_nontransactional_truncate = Some(nontransactional_truncate);
+    routine.relation_copy_data = Some(copy_data);
+    routine.relation_copy_for_cluster = Some(copy_for_cluster);
+    routine.relation_vacuum = Some(vacuum);
+    routine.index_build_range_scan = Some(index_build_range_scan);
+    routine.index_validate_scan = Some(index_validate_scan);
+    routine.relation_estimate_size = Some(estimate_size);
+    routine.relation_toast_am = Some(toast_am);
+}
+
+/// Whether any transaction, this one included, has registered cold rows that may live.
+fn has_cold_rows(rel: pg_sys::Relation) -> bool {
+    storage::of_relation(rel)
+        .is_some_and(|s| data_file::totals(s.id, &raw mut pg::SNAPSHOT_SELF).0 > 0)
+}
+
+fn refuse_with_cold_rows(rel: pg_sys::Relation, what: &str, hint: &str) {
+    if has_cold_rows(rel) {
+        error::unsupported(
+            &format!(
+                "cannot {what} iceberg table \"{}\", which has cold rows",
+                pg::relation_name(rel)
+            ),
+            hint,
+        );
+    }
+}
+
+/// A copy of an open relation that heap's own code takes for a heap.
+///
+/// Heap's index builds and CLUSTER insist on `rd_tableam` being heap's. Changing it in the relation
+/// cache is undone by any rebuild of the entry in the middle, which a GRANT suffices to cause; the
+/// copy isn't touched by one. It lives to the end of the transaction, since resource owners may
+/// hold a reference to it.
+fn as_heap(rel: pg_sys::Relation) -> pg_sys::Relation {
+    // SAFETY: a plain copy of the struct; what its pointers lead to is kept by the relation cache
+    // while the original is referenced and locked.
+    unsafe {
+        let copy = pg_sys::MemoryContextAlloc(
+            pg_sys::TopTransactionContext,
+            size_of::<pg_sys::RelationData>(),
+        )
+        .cast::<pg_sys::RelationData>();
+        std::ptr::copy_nonoverlapping(rel, copy, 1);
+        (*copy).rd_tableam = heap();
+        (*copy).rd_refcnt = 1;
+        copy
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn set_new_filelocator(
+    rel: pg_sys::Relation,
+    newrlocator: *const pg_sys::RelFileLocator,
+    persistence: std::ffi::c_char,
+    freeze_xid: *mut pg_sys::TransactionId,
+    minmulti: *mut pg_sys::MultiXactId,
+) {
+    // SAFETY: a callback of heap with its arguments.
+    unsafe {
+        (heap().relation_set_new_filelocator.unwrap_unchecked())(
+            rel,
+            newrlocator,
+            persistence,
+            freeze_xid,
+            minmulti,
+        );
+        let (old, new) = ((*rel).rd_locator, *newrlocator);
+        if old.relNumber != new.relNumber || old.spcOid != new.spcOid {
+            storage::drop_locator(old.spcOid, old.relNumber);
+        }
+        if persistence as u8 == pg_sys::RELPERSISTENCE_PERMANENT {
+            refuse_encoding();
+            storage::create(rel, &new);
+        }
+    }
+}
+
+/// Iceberg's strings are UTF-8.
+fn refuse_encoding() {
+    // SAFETY: a global of this backend.
+    if unsafe { pg_sys::GetDatabaseEncoding() } != pg_sys::pg_enc::PG_UTF8 as i32 {
+        error::unsupported(
+            "iceberg tables need a database with encoding UTF8",
+            "Create the database with ENCODING 'UTF8'.",
+        );
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn nontransactional_truncate(rel: pg_sys::Relation) {
+    // SAFETY: a callback of heap with its arguments.
+    unsafe { (heap().relation_nontransactional_truncate.unwrap_unchecked())(rel) }
+    if let Some(storage) = storage::of_relation(rel) {
+        data_file::remove_all(storage.id);
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn copy_data(
+    rel: pg_sys::Relation,
+    newrlocator: *const pg_sys::RelFileLocator,
+) {
+    refuse_with_cold_rows(
+        rel,
+        "move",
+        "Create a table in the other tablespace and INSERT … SELECT into it.",
+    );
+    // SAFETY: a callback of heap with its arguments.
+    unsafe {
+        (heap().relation_copy_data.unwrap_unchecked())(rel, newrlocator);
+        let old = (*rel).rd_locator;
+        if storage::of_relation(rel).is_some() {
+            storage::drop_locator(old.spcOid, old.relNumber);
+            storage::create(rel, &*newrlocator);
+        }
+    }
+}
+
+#[pg_guard]
+#[allow(clippy::too_many_arguments)] // the callback's signature
+unsafe extern "C-unwind" fn copy_for_cluster(
+    old_table: pg_sys::Relation,
+    new_table: pg_sys::Relation,
+    old_index: pg_sys::Relation,
+    use_sort: bool,
+    oldest_xmin: pg_sys::TransactionId,
+    xid_cutoff: *mut pg_sys::TransactionId,
+    multi_cutoff: *mut pg_sys::MultiXactId,
+    num_tuples: *mut f64,
+    tups_vacuumed: *mut f64,
+    tups_recently_dead: *mut f64,
+) {
+    refuse_with_cold_rows(
+        old_table,
+        "rewrite",
+        "Use VACUUM without FULL; cold rows are compact already.",
+    );
+    // SAFETY: a callback of heap with its arguments.
+    unsafe {
+        (heap().relation_copy_for_cluster.unwrap_unchecked())(
+            as_heap(old_table),
+            as_heap(new_table),
+            old_index,
+            use_sort,
+            oldest_xmin,
+            xid_cutoff,
+            multi_cutoff,
+            num_tuples,
+            tups_vacuumed,
+            tups_recently_dead,
+        )
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn vacuum(
+    rel: pg_sys::Relation,
+    params: *mut pg_sys::VacuumParams,
+    bstrategy: pg_sys::BufferAccessStrategy,
+) {
+    // SAFETY: a callback of heap with its arguments.
+    unsafe { (heap().relation_vacuum.unwrap_unchecked())(rel, params, bstrategy) }
+    if has_cold_rows(rel) {
+        hot::ensure_page(rel);
+    }
+}
+
+#[pg_guard]
+#[allow(clippy::too_many_arguments)] // the callback's signature
+unsafe extern "C-unwind" fn index_build_range_scan(
+    table_rel: pg_sys::Relation,
+    index_rel: pg_sys::Relation,
+    index_info: *mut pg_sys::IndexInfo,
+    allow_sync: bool,
+    anyvisible: bool,
+    progress: bool,
+    start_blockno: pg_sys::BlockNumber,
+    numblocks: pg_sys::BlockNumber,
+    callback: pg_sys::IndexBuildCallback,
+    callback_state: *mut std::ffi::c_void,
+    parallel_scan: pg_sys::TableScanDesc,
+) -> f64 {
+    refuse_with_cold_rows(table_rel, "index", INDEX_HINT);
+    let scan = if parallel_scan.is_null() {
+        parallel_scan
+    } else {
+        scan::hot(parallel_scan)
+    };
+    let table = as_heap(table_rel);
+    // SAFETY: a callback of heap with its arguments; it ends the scan, as it is documented to.
+    unsafe {
+        if !scan.is_null() {
+            (*scan).rs_rd = table;
+            (*table).rd_refcnt += 1;
+        }
+        (heap().index_build_range_scan.unwrap_unchecked())(
+            table,
+            index_rel,
+            index_info,
+            allow_sync,
+            anyvisible,
+            progress,
+            start_blockno,
+            numblocks,
+            callback,
+            callback_state,
+            scan,
+        )
+    }
+}
+
+const INDEX_HINT: &str =
+    "Create indexes and constraints that need one before rows are loaded; the rows then stay hot.";
+
+#[pg_guard]
+unsafe extern "C-unwind" fn index_validate_scan(
+    table_rel: pg_sys::Relation,
+    index_rel: pg_sys::Relation,
+    index_info: *mut pg_sys::IndexInfo,
+    snapshot: pg_sys::Snapshot,
+    state: *mut pg_sys::ValidateIndexState,
+) {
+    refuse_with_cold_rows(table_rel, "index", INDEX_HINT);
+    // SAFETY: a callback of heap with its arguments.
+    unsafe {
+        (heap().index_validate_scan.unwrap_unchecked())(
+            as_heap(table_rel),
+            index_rel,
+            index_info,
+            snapshot,
+            state,
+        )
+    }
+}
+
+/// Hot rows by heap's rule, cold ones by count. `reltuples` covers both, so that heap's density of
+/// tuples per page can't be used once there are cold rows.
+#[pg_guard]
+unsafe extern "C-unwind" fn estimate_size(
+    rel: pg_sys::Relation,
+    attr_widths: *mut i32,
+    pages: *mut pg_sys::BlockNumber,
+    tuples: *mut f64,
+    allvisfrac: *mut f64,
+) {
+    let cold = storage::of_relation(rel).map(|s| data_file::totals(s.id, std::ptr::null_mut()));
+    // SAFETY: a callback of heap with its arguments; the copies live in the current context.
+    unsafe {
+        let (rows, bytes) = match cold {
+            Some((rows, bytes)) if rows > 0 => (rows, bytes),
+            _ => {
+                return (heap().relation_estimate_size.unwrap_unchecked())(
+                    rel,
+                    attr_widths,
+                    pages,
+                    tuples,
+                    allvisfrac,
+                );
+            }
+        };
+        let copy = as_heap(rel);
+        let mut class = *(*rel).rd_rel;
+        class.reltuples = -1.0;
+        class.relpages = 0;
+        class.relhassubclass = true; // an empty heap stays empty
+        (*copy).rd_rel = &mut class;
+        (heap().relation_estimate_size.unwrap_unchecked())(
+            copy,
+            attr_widths,
+            pages,
+            tuples,
+            allvisfrac,
+        );
+        pg_sys::pfree(copy.cast());
+        *tuples += rows as f64;
+        *pages = (*pages).saturating_add((bytes / u64::from(pg_sys::BLCKSZ)) as u32);
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn toast_am(_rel: pg_sys::Relation) -> pg_sys::Oid {
+    pg_sys::Oid::from(pg_sys::HEAP_TABLE_AM_OID)
+}

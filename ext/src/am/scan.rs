@@ -1,0 +1,474 @@
+//! Scans: first the hot rows by heap's code, then the cold ones through the engine.
+//!
+//! A scan's cold files are read with the scan's own snapshot, so that hot and cold rows are of one
+//! state (I1). Backward scans work over hot rows; over cold ones they raise an error.
+
+use crate::am::{dml, heap};
+use crate::catalog::{data_file, storage};
+use crate::cold::FullScan;
+use crate::relation::{self, Info};
+use crate::error;
+use pg_lake_plan::message::FileRef;
+use pgrx::{pg_guard, pg_sys};
+use std::rc::Rc;
+
+pub fn install(routine: &mut pg_sys::TableAmRoutine) {
+    routine.scan_begin = Some(begin);
+    routine.scan_end = Some(end);
+    routine.scan_rescan = Some(rescan);
+    routine.scan_getnextslot = Some(getnextslot);
+    routine.scan_set_tidrange = Some(set_tidrange);
+    routine.scan_getnextslot_tidrange = Some(getnextslot_tidrange);
+    routine.scan_bitmap_next_block = Some(bitmap_next_block);
+    routine.scan_bitmap_next_tuple = Some(bitmap_next_tuple);
+    routine.scan_sample_next_block = Some(sample_next_block);
+    routine.scan_sample_next_tuple = Some(sample_next_tuple);
+}
+
+/// Our scan descriptor: begins as Postgres expects and carries heap's own.
+#[repr(C)]
+pub struct Scan {
+    base: pg_sys::TableScanDescData,
+    hot: pg_sys::TableScanDesc,
+    /// Dropped by `end`, or leaked to the end of the query by an error.
+    cold: *mut Cold,
+}
+
+/// The cold half of a scan.
+pub struct Cold {
+    info: Rc<Info>,
+    files: Vec<FileRef>,
+    running: Option<FullScan>,
+    hot_done: bool,
+    done: bool,
+    context: pg_sys::MemoryContext,
+    /// Block and last offset of the sample's current virtual block.
+    pub sample: Sample,
+}
+
+/// Where a TABLESAMPLE scan stands among cold rows.
+#[derive(Default)]
+pub struct Sample {
+    files: Vec<FileRef>,
+    blocks: Vec<(u64, u64)>,
+    block: Option<usize>,
+    next_block: usize,
+    in_cold: bool,
+}
+
+fn ours<'a>(scan: pg_sys::TableScanDesc) -> &'a mut Scan {
+    // SAFETY: Postgres gives our callbacks only descriptors that `begin` made.
+    unsafe { &mut *scan.cast::<Scan>() }
+}
+
+/// Heap's descriptor of one of our scans.
+pub fn hot(scan: pg_sys::TableScanDesc) -> pg_sys::TableScanDesc {
+    ours(scan).hot
+}
+
+/// Bytes, rows … of the cold half; none while the table has no cold file.
+pub fn cold<'a>(scan: pg_sys::TableScanDesc) -> Option<&'a mut Cold> {
+    // SAFETY: made by `begin`.
+    unsafe { ours(scan).cold.as_mut() }
+}
+
+/// The table's cold files as the scan's snapshot sees them.
+fn cold_files(rel: pg_sys::Relation, snapshot: pg_sys::Snapshot) -> Vec<FileRef> {
+    // SAFETY: a snapshot of the caller. Scans under other kinds of snapshot (index builds, vacuum)
+    // are about heap tuples.
+    let mvcc = !snapshot.is_null()
+        && unsafe {
+            matches!(
+                (*snapshot).snapshot_type,
+                pg_sys::SnapshotType::SNAPSHOT_MVCC | pg_sys::SnapshotType::SNAPSHOT_SELF
+            )
+        };
+    if !mvcc {
+        return vec![];
+    }
+    storage::of_relation(rel).map_or(vec![], |storage| {
+        data_file::list(storage.id, snapshot)
+            .iter()
+            .map(data_file::DataFile::file_ref)
+            .collect()
+    })
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn begin(
+    rel: pg_sys::Relation,
+    snapshot: pg_sys::Snapshot,
+    nkeys: i32,
+    key: *mut pg_sys::ScanKeyData,
+    pscan: pg_sys::ParallelTableScanDesc,
+    flags: u32,
+) -> pg_sys::TableScanDesc {
+    // ANALYZE's scan has no snapshot; it reads the latest state.
+    let analyze = flags & pg_sys::ScanOptions::SO_TYPE_ANALYZE != 0;
+    let snapshot_for_files = if analyze {
+        // SAFETY: ANALYZE runs with an active snapshot.
+        unsafe { pg_sys::GetActiveSnapshot() }
+    } else {
+        snapshot
+    };
+    let files = cold_files(rel, snapshot_for_files);
+    // SAFETY: `begin` of heap with its arguments; our descriptor is palloc'd like heap's.
+    unsafe {
+        let hot = (heap().scan_begin.unwrap_unchecked())(rel, snapshot, nkeys, key, pscan, flags);
+        let scan = pg_sys::palloc0(size_of::<Scan>()).cast::<Scan>();
+        (*scan).base = *hot;
+        // Heap's descriptor owns the snapshot and the scan keys.
+        (*scan).base.rs_flags &= !pg_sys::ScanOptions::SO_TEMP_SNAPSHOT;
+        (*scan).hot = hot;
+        (*scan).cold = if files.is_empty() {
+            std::ptr::null_mut()
+        } else {
+            if nkeys > 0 {
+                error::unsupported(
+                    "scan keys are not supported on iceberg tables with cold rows",
+                    "Use a WHERE clause.",
+                );
+            }
+            Box::into_raw(Box::new(Cold {
+                info: relation::info(rel),
+                files,
+                running: None,
+                hot_done: false,
+                // In a parallel scan the leader alone returns the cold rows.
+                done: !pscan.is_null() && pg_sys::ParallelWorkerNumber >= 0,
+                context: dml::row_context(),
+                sample: Sample::default(),
+            }))
+        };
+        scan.cast()
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn end(scan: pg_sys::TableScanDesc) {
+    let this = ours(scan);
+    // SAFETY: `end` is called once.
+    unsafe {
+        if !this.cold.is_null() {
+            let mut cold = Box::from_raw(this.cold);
+            this.cold = std::ptr::null_mut();
+            cold.stop();
+            pg_sys::MemoryContextDelete(cold.context);
+        }
+        (heap().scan_end.unwrap_unchecked())(this.hot);
+        pg_sys::pfree(scan.cast());
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn rescan(
+    scan: pg_sys::TableScanDesc,
+    key: *mut pg_sys::ScanKeyData,
+    set_params: bool,
+    allow_strat: bool,
+    allow_sync: bool,
+    allow_pagemode: bool,
+) {
+    if let Some(cold) = cold(scan) {
+        cold.stop();
+        cold.hot_done = false;
+        cold.done = false;
+        cold.sample = Sample::default();
+    }
+    // SAFETY: a callback of heap with its arguments.
+    unsafe {
+        (heap().scan_rescan.unwrap_unchecked())(
+            hot(scan),
+            key,
+            set_params,
+            allow_strat,
+            allow_sync,
+            allow_pagemode,
+        )
+    }
+}
+
+impl Cold {
+    fn stop(&mut self) {
+        if let Some(mut running) = self.running.take() {
+            running.stop();
+        }
+    }
+
+    /// The next row of the files in any order.
+    fn next(&mut self, rel: pg_sys::Relation, slot: *mut pg_sys::TupleTableSlot) -> bool {
+        if self.done {
+            return false;
+        }
+        let (info, files) = (self.info.clone(), &self.files);
+        let running = self
+            .running
+            .get_or_insert_with(|| FullScan::start(rel, &info, files, None));
+        if running.next(rel, &info, slot, self.context) {
+            return true;
+        }
+        self.stop();
+        self.done = true;
+        false
+    }
+
+    /// Restricts a TID-range scan.
+    fn restrict(&mut self, first: u64, last: u64) {
+        for file in &mut self.files {
+            let start = first.max(file.row_start) - file.row_start;
+            let end = (last.saturating_add(1).min(file.row_start + file.row_count))
+                .saturating_sub(file.row_start);
+            file.ranges = Some(if start < end { vec![(start, end)] } else { vec![] });
+        }
+        self.files.retain(|f| f.ranges.as_ref().is_none_or(|r| !r.is_empty()));
+        self.done = self.files.is_empty();
+    }
+
+    pub fn files(&self) -> &[FileRef] {
+        &self.files
+    }
+
+    pub fn info(&self) -> &Rc<Info> {
+        &self.info
+    }
+
+    pub fn context(&self) -> pg_sys::MemoryContext {
+        self.context
+    }
+
+    /// Replaces the files, for scans that look at chosen rows only.
+    pub fn choose(&mut self, files: Vec<FileRef>) {
+        self.stop();
+        self.done = files.is_empty();
+        self.files = files;
+    }
+
+    pub fn next_row(&mut self, rel: pg_sys::Relation, slot: *mut pg_sys::TupleTableSlot) -> bool {
+        self.next(rel, slot)
+    }
+}
+
+unsafe fn next_slot(
+    scan: pg_sys::TableScanDesc,
+    direction: pg_sys::ScanDirection::Type,
+    slot: *mut pg_sys::TupleTableSlot,
+    next_hot: unsafe extern "C-unwind" fn(
+        pg_sys::TableScanDesc,
+        pg_sys::ScanDirection::Type,
+        *mut pg_sys::TupleTableSlot,
+    ) -> bool,
+) -> bool {
+    let this = ours(scan);
+    let Some(cold) = cold(scan) else {
+        // SAFETY: a callback of heap with its arguments.
+        return unsafe { next_hot(this.hot, direction, slot) };
+    };
+    if direction != pg_sys::ScanDirection::ForwardScanDirection {
+        error::unsupported(
+            "cold rows of an iceberg table can't be scanned backward",
+            "Declare the cursor with SCROLL.",
+        );
+    }
+    if !cold.hot_done {
+        // SAFETY: as above.
+        if unsafe { next_hot(this.hot, direction, slot) } {
+            return true;
+        }
+        cold.hot_done = true;
+    }
+    cold.next(this.base.rs_rd, slot)
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn getnextslot(
+    scan: pg_sys::TableScanDesc,
+    direction: pg_sys::ScanDirection::Type,
+    slot: *mut pg_sys::TupleTableSlot,
+) -> bool {
+    // SAFETY: arguments of the callback.
+    unsafe { next_slot(scan, direction, slot, heap().scan_getnextslot.unwrap_unchecked()) }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn set_tidrange(
+    scan: pg_sys::TableScanDesc,
+    mintid: pg_sys::ItemPointer,
+    maxtid: pg_sys::ItemPointer,
+) {
+    // SAFETY: arguments of the callback.
+    unsafe { (heap().scan_set_tidrange.unwrap_unchecked())(hot(scan), mintid, maxtid) }
+    let this = ours(scan);
+    if !this.cold.is_null() {
+        // SAFETY: the relation of the scan is open; its files are read anew for the new range.
+        unsafe {
+            let snapshot = this.base.rs_snapshot;
+            let files = cold_files(this.base.rs_rd, snapshot);
+            let (first, last) = (position(mintid, false), position(maxtid, true));
+            let cold = &mut *this.cold;
+            cold.stop();
+            cold.files = files;
+            cold.hot_done = false;
+            match (first, last) {
+                (first, Some(last)) => cold.restrict(first.unwrap_or(0), last),
+                (_, None) => cold.choose(vec![]),
+            }
+        }
+    }
+}
+
+/// The row number at or after (`down`: at or before) a TID; `None`: before all cold rows.
+fn position(tid: pg_sys::ItemPointer, down: bool) -> Option<u64> {
+    // SAFETY: a valid item pointer; offsets out of a page's range are allowed here.
+    let (block, offset) = unsafe {
+        (
+            pg_sys::ItemPointerGetBlockNumberNoCheck(tid),
+            pg_sys::ItemPointerGetOffsetNumberNoCheck(tid),
+        )
+    };
+    let block = u64::from(block.checked_sub(data_file::FIRST_COLD_BLOCK)?);
+    let start = block * data_file::ROWS_PER_BLOCK;
+    let offset = u64::from(offset);
+    if down {
+        if offset == 0 {
+            start.checked_sub(1)
+        } else {
+            Some(start + (offset - 1).min(data_file::ROWS_PER_BLOCK - 1))
+        }
+    } else {
+        Some(start + offset.saturating_sub(1).min(data_file::ROWS_PER_BLOCK))
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn getnextslot_tidrange(
+    scan: pg_sys::TableScanDesc,
+    direction: pg_sys::ScanDirection::Type,
+    slot: *mut pg_sys::TupleTableSlot,
+) -> bool {
+    // SAFETY: arguments of the callback.
+    unsafe {
+        next_slot(
+            scan,
+            direction,
+            slot,
+            heap().scan_getnextslot_tidrange.unwrap_unchecked(),
+        )
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn bitmap_next_block(
+    scan: pg_sys::TableScanDesc,
+    tbmres: *mut pg_sys::TBMIterateResult,
+) -> bool {
+    // Bitmaps come from indexes, and tables with indexes have hot rows only.
+    // SAFETY: a callback of heap with its arguments.
+    unsafe { (heap().scan_bitmap_next_block.unwrap_unchecked())(hot(scan), tbmres) }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn bitmap_next_tuple(
+    scan: pg_sys::TableScanDesc,
+    tbmres: *mut pg_sys::TBMIterateResult,
+    slot: *mut pg_sys::TupleTableSlot,
+) -> bool {
+    // SAFETY: as above.
+    unsafe { (heap().scan_bitmap_next_tuple.unwrap_unchecked())(hot(scan), tbmres, slot) }
+}
+
+/// TABLESAMPLE: cold rows are sampled as if each block of row numbers were a block of the heap,
+/// numbered after the heap's own.
+#[pg_guard]
+unsafe extern "C-unwind" fn sample_next_block(
+    scan: pg_sys::TableScanDesc,
+    state: *mut pg_sys::SampleScanState,
+) -> bool {
+    let this = ours(scan);
+    let Some(cold) = cold(scan) else {
+        // SAFETY: a callback of heap with its arguments.
+        return unsafe { (heap().scan_sample_next_block.unwrap_unchecked())(this.hot, state) };
+    };
+    if !cold.sample.in_cold {
+        // SAFETY: as above.
+        if unsafe { (heap().scan_sample_next_block.unwrap_unchecked())(this.hot, state) } {
+            return true;
+        }
+        cold.sample.in_cold = true;
+        cold.sample.files = cold.files.clone();
+        cold.sample.blocks = cold
+            .files
+            .iter()
+            .flat_map(|f| {
+                let blocks = f.row_count.div_ceil(data_file::ROWS_PER_BLOCK);
+                (0..blocks).map(|b| {
+                    let first = f.row_start + b * data_file::ROWS_PER_BLOCK;
+                    let end = (first + data_file::ROWS_PER_BLOCK).min(f.row_start + f.row_count);
+                    (first, end)
+                })
+            })
+            .collect();
+    }
+    let sample = &mut cold.sample;
+    // SAFETY: the sample method's callback takes block numbers of any range.
+    let chosen = unsafe {
+        match (*(*state).tsmroutine).NextSampleBlock {
+            None => (sample.next_block < sample.blocks.len()).then_some(sample.next_block),
+            Some(next) => {
+                let block = next(state, sample.blocks.len() as u32);
+                ((block as usize) < sample.blocks.len()).then_some(block as usize)
+            }
+        }
+    };
+    sample.block = chosen;
+    let Some(i) = chosen else {
+        return false;
+    };
+    sample.next_block = i + 1;
+    let (first, end) = sample.blocks[i];
+    // The offsets that the method wants in this block.
+    let mut wanted = vec![];
+    // SAFETY: as above; an InvalidOffsetNumber ends the block.
+    unsafe {
+        if let Some(next) = (*(*state).tsmroutine).NextSampleTuple {
+            loop {
+                let offset = next(state, data_file::FIRST_COLD_BLOCK + i as u32, (end - first) as u16);
+                if offset == 0 {
+                    break;
+                }
+                wanted.push((first + u64::from(offset) - 1, first + u64::from(offset)));
+            }
+        }
+    }
+    let files = cold
+        .sample
+        .files
+        .iter()
+        .filter(|f| first >= f.row_start && first < f.row_start + f.row_count)
+        .map(|f| {
+            let mut f = f.clone();
+            let start = f.row_start;
+            f.ranges = Some(wanted.iter().map(|(a, b)| (a - start, b - start)).collect());
+            f
+        })
+        .filter(|f| f.ranges.as_ref().is_some_and(|r| !r.is_empty()))
+        .collect();
+    cold.choose(files);
+    true
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn sample_next_tuple(
+    scan: pg_sys::TableScanDesc,
+    state: *mut pg_sys::SampleScanState,
+    slot: *mut pg_sys::TupleTableSlot,
+) -> bool {
+    let this = ours(scan);
+    match cold(scan) {
+        Some(cold) if cold.sample.in_cold => cold.next(this.base.rs_rd, slot),
+        // SAFETY: a callback of heap with its arguments.
+        _ => unsafe {
+            (heap().scan_sample_next_tuple.unwrap_unchecked())(this.hot, state, slot)
+        },
+    }
+}
+

@@ -1,0 +1,244 @@
+//! One table's rows: hot rows through heap with the pushed quals evaluated here, then cold rows
+//! that the engine has filtered and projected.
+
+use crate::am::dml::row_context;
+use crate::am::hot::HotScan;
+use crate::catalog::{data_file, storage};
+use crate::cold::{Rows, Step};
+use crate::custom::params;
+use crate::custom::private::Private;
+use crate::relation::{self, Info};
+use crate::types::PinnedSettings;
+use pg_lake_plan::ir::Plan;
+use pg_lake_plan::message::{FileRef, ScanStats, TableInput};
+use pgrx::pg_sys;
+use std::rc::Rc;
+
+pub struct Leaf {
+    relation: pg_sys::Relation,
+    info: Rc<Info>,
+    /// For each scan column: index into `info.codecs`, `None` for the row number.
+    columns: Vec<Option<usize>>,
+    /// The quals in the scan's predicate.
+    pushed: *mut pg_sys::ExprState,
+    needed_attrs: i32,
+    context: pg_sys::MemoryContext,
+    stage: Stage,
+    files: Vec<FileRef>,
+    /// The engine got no predicate: its rows must pass the pushed quals here.
+    recheck: bool,
+    pub stats: Option<ScanStats>,
+}
+
+enum Stage {
+    Begin,
+    Hot(HotScan),
+    Cold(Rows),
+    End,
+}
+
+impl Leaf {
+    pub unsafe fn begin(
+        node: *mut pg_sys::CustomScanState,
+        plan: *mut pg_sys::CustomScan,
+        private: &Private,
+    ) -> Leaf {
+        // SAFETY: the executor has opened the relation of `scanrelid`.
+        unsafe {
+            let relation = (*node).ss.ss_currentRelation;
+            let info = relation::info(relation);
+            let columns: Vec<_> = private.feed_columns[0]
+                .iter()
+                .map(|attnum| info.codecs.iter().position(|c| c.attnum == *attnum))
+                .collect();
+            let needed_attrs = private.feed_columns[0]
+                .iter()
+                .copied()
+                .max()
+                .unwrap_or(0)
+                .max(0);
+            Leaf {
+                relation,
+                columns,
+                info,
+                pushed: pg_sys::ExecInitQual((*plan).custom_exprs, &mut (*node).ss.ps),
+                needed_attrs: i32::from(needed_attrs),
+                context: row_context(),
+                stage: Stage::Begin,
+                files: vec![],
+                recheck: false,
+                stats: None,
+            }
+        }
+    }
+
+    pub fn next(
+        &mut self,
+        node: *mut pg_sys::CustomScanState,
+        private: &Private,
+    ) -> *mut pg_sys::TupleTableSlot {
+        // SAFETY: the node's own slot and contexts.
+        unsafe {
+            let slot = (*node).ss.ss_ScanTupleSlot;
+            let econtext = (*node).ss.ps.ps_ExprContext;
+            loop {
+                match &mut self.stage {
+                    Stage::Begin => {
+                        let snapshot = (*(*node).ss.ps.state).es_snapshot;
+                        self.files = storage::of_relation(self.relation).map_or(vec![], |s| {
+                            data_file::list(s.id, snapshot)
+                                .iter()
+                                .map(data_file::DataFile::file_ref)
+                                .collect()
+                        });
+                        self.stage = Stage::Hot(HotScan::begin(self.relation, snapshot));
+                    }
+                    Stage::Hot(scan) => {
+                        if let Some(hot) = scan.next() {
+                            self.fill_from_hot(slot, hot);
+                            if self.passes(slot, econtext) {
+                                return slot;
+                            }
+                        } else {
+                            let Stage::Hot(scan) = std::mem::replace(&mut self.stage, Stage::End)
+                            else {
+                                continue;
+                            };
+                            scan.end();
+                            if !self.files.is_empty() {
+                                self.stage = Stage::Cold(self.start_cold(node, private));
+                            }
+                        }
+                    }
+                    Stage::Cold(rows) => {
+                        if matches!(rows.advance(), Step::Row) {
+                            self.fill_from_cold(slot);
+                            if !self.recheck || self.passes(slot, econtext) {
+                                return slot;
+                            }
+                        } else {
+                            self.stats = rows.stats.take();
+                            self.stage = Stage::End;
+                        }
+                    }
+                    Stage::End => return pg_sys::ExecClearTuple(slot),
+                }
+            }
+        }
+    }
+
+    unsafe fn start_cold(&mut self, node: *mut pg_sys::CustomScanState, private: &Private) -> Rows {
+        let mut fragment = private.fragment.clone();
+        // SAFETY: the node's parameters.
+        let values = unsafe { params::values(node, &private.params) };
+        self.recheck = values.is_none();
+        if self.recheck
+            && let Plan::Scan(scan) = &mut fragment.root
+        {
+            scan.predicate = None;
+        }
+        let files = self.files.clone();
+        Rows::start(fragment, values.unwrap_or_default(), 0, |_| {
+            vec![TableInput { files, feed: None }]
+        })
+    }
+
+    unsafe fn passes(
+        &self,
+        slot: *mut pg_sys::TupleTableSlot,
+        econtext: *mut pg_sys::ExprContext,
+    ) -> bool {
+        // SAFETY: quals over the scan tuple.
+        unsafe {
+            (*econtext).ecxt_scantuple = slot;
+            let passes = pg_sys::ExecQual(self.pushed, econtext);
+            pg_sys::MemoryContextReset((*econtext).ecxt_per_tuple_memory);
+            passes
+        }
+    }
+
+    /// Lets the slot point to the hot row's values, which stay until the scan moves on.
+    unsafe fn fill_from_hot(
+        &self,
+        slot: *mut pg_sys::TupleTableSlot,
+        hot: *mut pg_sys::TupleTableSlot,
+    ) {
+        // SAFETY: both slots have the relation's descriptor.
+        unsafe {
+            self.clear(slot);
+            if self.needed_attrs > 0 {
+                pg_sys::slot_getsomeattrs(hot, self.needed_attrs);
+            }
+            for codec in self.columns.iter().flatten().map(|i| &self.info.codecs[*i]) {
+                let at = codec.attnum as usize - 1;
+                *(*slot).tts_values.add(at) = *(*hot).tts_values.add(at);
+                *(*slot).tts_isnull.add(at) = *(*hot).tts_isnull.add(at);
+            }
+            pg_sys::ExecStoreVirtualTuple(slot);
+            (*slot).tts_tid = (*hot).tts_tid;
+            (*slot).tts_tableOid = (*self.relation).rd_id;
+        }
+    }
+
+    unsafe fn clear(&self, slot: *mut pg_sys::TupleTableSlot) {
+        // SAFETY: the arrays have an entry for each attribute.
+        unsafe {
+            pg_sys::ExecClearTuple(slot);
+            let natts = (*(*slot).tts_tupleDescriptor).natts as usize;
+            std::slice::from_raw_parts_mut((*slot).tts_isnull, natts).fill(true);
+        }
+    }
+
+    unsafe fn fill_from_cold(&self, slot: *mut pg_sys::TupleTableSlot) {
+        let Stage::Cold(rows) = &self.stage else {
+            return;
+        };
+        // SAFETY: values go to a context that lives until the next row.
+        unsafe {
+            self.clear(slot);
+            pg_sys::MemoryContextReset(self.context);
+            let old = pg_sys::MemoryContextSwitchTo(self.context);
+            let pinned = self.info.pinned_settings.then(PinnedSettings::new);
+            let mut tid = None;
+            for (i, column) in self.columns.iter().enumerate() {
+                match column {
+                    Some(codec) => {
+                        let codec = &self.info.codecs[*codec];
+                        let at = codec.attnum as usize - 1;
+                        let (datum, isnull) = rows.datum(i, codec);
+                        *(*slot).tts_values.add(at) = datum;
+                        *(*slot).tts_isnull.add(at) = isnull;
+                    }
+                    None => tid = Some(data_file::tid_of(rows.int8(i) as u64)),
+                }
+            }
+            drop(pinned);
+            pg_sys::MemoryContextSwitchTo(old);
+            pg_sys::ExecStoreVirtualTuple(slot);
+            match tid {
+                Some((block, offset)) => {
+                    pg_sys::ItemPointerSet(&mut (*slot).tts_tid, block, offset);
+                }
+                None => pg_sys::ItemPointerSetInvalid(&mut (*slot).tts_tid),
+            }
+            (*slot).tts_tableOid = (*self.relation).rd_id;
+        }
+    }
+
+    fn stop(&mut self) {
+        match std::mem::replace(&mut self.stage, Stage::End) {
+            Stage::Hot(scan) => scan.end(),
+            Stage::Cold(mut rows) => rows.stop(),
+            Stage::Begin | Stage::End => {}
+        }
+    }
+
+    pub fn rescan(&mut self) {
+        self.stop();
+        self.stage = Stage::Begin;
+    }
+
+    pub fn end(mut self) {
+        self.stop();
+    }
+}

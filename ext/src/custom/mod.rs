@@ -1,0 +1,20 @@
+//! The node `Custom Scan (Lake)`: runs a leaf or a fragment that `lower` has put into a plan.
+//!
+//! * [`state`]: executor callbacks
+//! * [`leaf`]: one table's rows, hot ones by Postgres, cold ones by the engine
+//! * [`fragment`]: a subtree in the engine, hot rows fed to it
+//! * [`params`]: parameter values
+//! * [`explain`]: what EXPLAIN shows
+
+mod explain;
+mod fragment;
+mod leaf;
+mod params;
+mod state;
+
+pub use state::{init, methods};
+
+/// The plan's private data, by the name under which `lower` expects it.
+pub mod private {
+    pub use crate::lower::private::{Mode, ParamKind, ParamUse, Private, decode};
+}

@@ -1,0 +1,177 @@
+//! Executor callbacks of the node.
+
+use crate::custom::fragment::Fragment;
+use crate::custom::leaf::Leaf;
+use crate::custom::private::{Mode, Private, decode};
+use crate::custom::explain;
+use pgrx::{pg_guard, pg_sys};
+
+struct Methods(pg_sys::CustomScanMethods, pg_sys::CustomExecMethods);
+// SAFETY: constant tables of functions.
+unsafe impl Sync for Methods {}
+
+static METHODS: Methods = Methods(
+    pg_sys::CustomScanMethods {
+        CustomName: c"Lake".as_ptr(),
+        CreateCustomScanState: Some(create),
+    },
+    pg_sys::CustomExecMethods {
+        CustomName: c"Lake".as_ptr(),
+        BeginCustomScan: Some(begin),
+        ExecCustomScan: Some(exec),
+        EndCustomScan: Some(end),
+        ReScanCustomScan: Some(rescan),
+        MarkPosCustomScan: None,
+        RestrPosCustomScan: None,
+        EstimateDSMCustomScan: None,
+        InitializeDSMCustomScan: None,
+        ReInitializeDSMCustomScan: None,
+        InitializeWorkerCustomScan: None,
+        ShutdownCustomScan: None,
+        ExplainCustomScan: Some(explain_node),
+    },
+);
+
+/// What `CustomScan.methods` points to.
+pub fn methods() -> *const pg_sys::CustomScanMethods {
+    &raw const METHODS.0
+}
+
+/// Registers the node's name, by which parallel workers and copies of plans find its methods.
+pub fn init() {
+    // SAFETY: called once, in the postmaster.
+    unsafe { pg_sys::RegisterCustomScanMethods(methods()) };
+}
+
+/// The executor's state of one node. `run` is made by `begin` and dropped by `end`; an error leaks
+/// it to the backend's end, its streams belong to resource owners.
+#[repr(C)]
+pub struct State {
+    pub css: pg_sys::CustomScanState,
+    run: *mut Run,
+}
+
+/// What is being run.
+pub struct Run {
+    pub private: Private,
+    pub work: Work,
+}
+
+pub enum Work {
+    Leaf(Leaf),
+    Fragment(Fragment),
+}
+
+fn run<'a>(node: *mut pg_sys::CustomScanState) -> &'a mut Run {
+    // SAFETY: Postgres calls with nodes that `create` made and `begin` has initialised.
+    unsafe { &mut *(*node.cast::<State>()).run }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn create(_scan: *mut pg_sys::CustomScan) -> *mut pg_sys::Node {
+    // SAFETY: a zeroed node of our size with its tag set, as extensible nodes are made.
+    unsafe {
+        let state = pg_sys::palloc0(size_of::<State>()).cast::<State>();
+        (*state).css.ss.ps.type_ = pg_sys::NodeTag::T_CustomScanState;
+        (*state).css.methods = &raw const METHODS.1;
+        state.cast()
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn begin(
+    node: *mut pg_sys::CustomScanState,
+    estate: *mut pg_sys::EState,
+    eflags: i32,
+) {
+    // SAFETY: arguments of the callback.
+    unsafe {
+        let plan = (*node).ss.ps.plan.cast::<pg_sys::CustomScan>();
+        let private = decode((*plan).custom_private);
+        let work = match private.mode {
+            Mode::Leaf => Work::Leaf(Leaf::begin(node, plan, &private)),
+            Mode::Fragment => Work::Fragment(Fragment::begin(plan, &private, estate, eflags)),
+        };
+        (*node.cast::<State>()).run = Box::into_raw(Box::new(Run { private, work }));
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn exec(node: *mut pg_sys::CustomScanState) -> *mut pg_sys::TupleTableSlot {
+    // SAFETY: arguments of the callback.
+    unsafe {
+        if let Run {
+            work: Work::Fragment(fragment),
+            private,
+        } = run(node)
+        {
+            fragment.start(node, private);
+            if fragment.replaced() {
+                return fragment.next_of_plan(node);
+            }
+            let slot = pg_sys::ExecScan(&mut (*node).ss, Some(next), Some(recheck));
+            // The engine may turn out not to be exact at its first answer.
+            if fragment.replaced() {
+                return fragment.next_of_plan(node);
+            }
+            return slot;
+        }
+        pg_sys::ExecScan(&mut (*node).ss, Some(next), Some(recheck))
+    }
+}
+
+/// The next row before quals and projection; an empty slot at the end.
+#[pg_guard]
+unsafe extern "C-unwind" fn next(scan: *mut pg_sys::ScanState) -> *mut pg_sys::TupleTableSlot {
+    let node = scan.cast::<pg_sys::CustomScanState>();
+    let run = run(node);
+    match &mut run.work {
+        Work::Leaf(leaf) => leaf.next(node, &run.private),
+        Work::Fragment(fragment) => fragment.next(node),
+    }
+}
+
+/// Rows that EvalPlanQual substitutes can't come here: such plans aren't lowered.
+unsafe extern "C-unwind" fn recheck(
+    _scan: *mut pg_sys::ScanState,
+    _slot: *mut pg_sys::TupleTableSlot,
+) -> bool {
+    true
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn end(node: *mut pg_sys::CustomScanState) {
+    // SAFETY: called once for each node that was begun.
+    unsafe {
+        let state = &mut *node.cast::<State>();
+        if !state.run.is_null() {
+            let run = Box::from_raw(state.run);
+            state.run = std::ptr::null_mut();
+            match run.work {
+                Work::Leaf(leaf) => leaf.end(),
+                Work::Fragment(fragment) => fragment.end(),
+            }
+        }
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn rescan(node: *mut pg_sys::CustomScanState) {
+    // SAFETY: arguments of the callback.
+    unsafe {
+        match &mut run(node).work {
+            Work::Leaf(leaf) => leaf.rescan(),
+            Work::Fragment(fragment) => fragment.rescan(node),
+        }
+        pg_sys::ExecScanReScan(&mut (*node).ss);
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn explain_node(
+    node: *mut pg_sys::CustomScanState,
+    _ancestors: *mut pg_sys::List,
+    es: *mut pg_sys::ExplainState,
+) {
+    explain::show(run(node), es);
+}

@@ -1,0 +1,62 @@
+//! Brackets statements that write, for the bulk path.
+
+use crate::bulk;
+use pgrx::{pg_guard, pg_sys};
+
+static mut PREVIOUS_START: pg_sys::ExecutorStart_hook_type = None;
+static mut PREVIOUS_FINISH: pg_sys::ExecutorFinish_hook_type = None;
+static mut PREVIOUS_END: pg_sys::ExecutorEnd_hook_type = None;
+
+pub fn init() {
+    // SAFETY: single-threaded postmaster.
+    unsafe {
+        PREVIOUS_START = pg_sys::ExecutorStart_hook;
+        pg_sys::ExecutorStart_hook = Some(start);
+        PREVIOUS_FINISH = pg_sys::ExecutorFinish_hook;
+        pg_sys::ExecutorFinish_hook = Some(finish);
+        PREVIOUS_END = pg_sys::ExecutorEnd_hook;
+        pg_sys::ExecutorEnd_hook = Some(end);
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn start(desc: *mut pg_sys::QueryDesc, eflags: i32) {
+    bulk::drain();
+    // SAFETY: arguments of the hook.
+    unsafe {
+        if (*desc).operation != pg_sys::CmdType::CMD_SELECT {
+            let allowed = (*desc).operation == pg_sys::CmdType::CMD_INSERT
+                && super::planner::is_bulk((*desc).plannedstmt);
+            bulk::begin_statement(desc as usize, allowed);
+        }
+        match PREVIOUS_START {
+            Some(previous) => previous(desc, eflags),
+            None => pg_sys::standard_ExecutorStart(desc, eflags),
+        }
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn finish(desc: *mut pg_sys::QueryDesc) {
+    // AFTER triggers of the statement run in the executor's own part and must see its rows.
+    bulk::finish_statement(desc as usize);
+    // SAFETY: arguments of the hook.
+    unsafe {
+        match PREVIOUS_FINISH {
+            Some(previous) => previous(desc),
+            None => pg_sys::standard_ExecutorFinish(desc),
+        }
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn end(desc: *mut pg_sys::QueryDesc) {
+    bulk::end_statement(desc as usize);
+    // SAFETY: arguments of the hook.
+    unsafe {
+        match PREVIOUS_END {
+            Some(previous) => previous(desc),
+            None => pg_sys::standard_ExecutorEnd(desc),
+        }
+    }
+}

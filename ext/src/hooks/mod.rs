@@ -1,0 +1,54 @@
+//! Hooks into planner, executor, utility commands and transactions.
+//!
+//! * [`planner`]: lowers finished plans, marks bulk inserts
+//! * [`executor`]: brackets statements for the bulk path
+//! * [`utility`]: COPY, CTAS, ALTER TABLE, databases
+//! * [`drop`]: storages of dropped relations
+//!
+//! Each hook calls the one that was there before it.
+
+mod drop;
+mod executor;
+mod planner;
+mod utility;
+
+use crate::bulk;
+use pgrx::{pg_guard, pg_sys};
+
+/// Installs all hooks.
+pub fn init() {
+    planner::init();
+    executor::init();
+    utility::init();
+    drop::init();
+    // SAFETY: called once by the postmaster; backends inherit the registrations.
+    unsafe {
+        pg_sys::RegisterXactCallback(Some(xact), std::ptr::null_mut());
+        pg_sys::RegisterSubXactCallback(Some(subxact), std::ptr::null_mut());
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn xact(event: pg_sys::XactEvent::Type, _arg: *mut std::ffi::c_void) {
+    use pg_sys::XactEvent::{
+        XACT_EVENT_ABORT, XACT_EVENT_COMMIT, XACT_EVENT_PARALLEL_ABORT, XACT_EVENT_PREPARE,
+    };
+    if matches!(
+        event,
+        XACT_EVENT_ABORT | XACT_EVENT_COMMIT | XACT_EVENT_PARALLEL_ABORT | XACT_EVENT_PREPARE
+    ) {
+        bulk::abort(None);
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn subxact(
+    event: pg_sys::SubXactEvent::Type,
+    subid: pg_sys::SubTransactionId,
+    _parent: pg_sys::SubTransactionId,
+    _arg: *mut std::ffi::c_void,
+) {
+    if event == pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB {
+        bulk::abort(Some(subid));
+    }
+}

@@ -1,0 +1,107 @@
+//! The planner hook: lets Postgres plan, then lowers what the engine can run.
+
+use crate::guc;
+use pgrx::{pg_guard, pg_sys};
+
+static mut PREVIOUS: pg_sys::planner_hook_type = None;
+static mut PREVIOUS_RELATION_INFO: pg_sys::get_relation_info_hook_type = None;
+
+pub fn init() {
+    // SAFETY: single-threaded postmaster.
+    unsafe {
+        PREVIOUS = pg_sys::planner_hook;
+        pg_sys::planner_hook = Some(plan);
+        PREVIOUS_RELATION_INFO = pg_sys::get_relation_info_hook;
+        pg_sys::get_relation_info_hook = Some(relation_info);
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn relation_info(
+    root: *mut pg_sys::PlannerInfo,
+    relid: pg_sys::Oid,
+    inhparent: bool,
+    rel: *mut pg_sys::RelOptInfo,
+) {
+    // SAFETY: arguments of the hook.
+    unsafe {
+        if let Some(previous) = PREVIOUS_RELATION_INFO {
+            previous(root, relid, inhparent, rel);
+        }
+        // The engine is parallel by itself; a parallel scan would return cold rows once only.
+        if crate::am::is_iceberg(relid) {
+            (*rel).rel_parallel_workers = 0;
+        }
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn plan(
+    parse: *mut pg_sys::Query,
+    query_string: *const std::ffi::c_char,
+    cursor_options: i32,
+    bound_params: pg_sys::ParamListInfo,
+) -> *mut pg_sys::PlannedStmt {
+    // SAFETY: arguments of the hook; the planner may scribble on the query, so it is asked first.
+    unsafe {
+        let bulk = may_be_bulk(parse);
+        let stmt = match PREVIOUS {
+            Some(previous) => previous(parse, query_string, cursor_options, bound_params),
+            None => pg_sys::standard_planner(parse, query_string, cursor_options, bound_params),
+        };
+        if !touches_iceberg(stmt) {
+            return stmt;
+        }
+        if bulk {
+            mark_bulk((*stmt).planTree);
+        }
+        if guc::engine() != guc::Engine::Off {
+            crate::lower::lower_statement(stmt, cursor_options);
+        }
+        stmt
+    }
+}
+
+unsafe fn touches_iceberg(stmt: *mut pg_sys::PlannedStmt) -> bool {
+    // SAFETY: the range table of a finished plan.
+    unsafe {
+        let rtable = pgrx::PgList::<pg_sys::RangeTblEntry>::from_pg((*stmt).rtable);
+        rtable.iter_ptr().any(|rte| {
+            (*rte).rtekind == pg_sys::RTEKind::RTE_RELATION && crate::am::is_iceberg((*rte).relid)
+        })
+    }
+}
+
+/// INSERT … SELECT without anything that could look at the new rows before the statement ends.
+unsafe fn may_be_bulk(parse: *mut pg_sys::Query) -> bool {
+    // SAFETY: an analysed query.
+    unsafe {
+        let query = &*parse;
+        query.commandType == pg_sys::CmdType::CMD_INSERT
+            && query.returningList.is_null()
+            && query.onConflict.is_null()
+            && !query.hasModifyingCTE
+            && !pg_sys::contain_volatile_functions(parse.cast())
+    }
+}
+
+/// `ModifyTable` has no quals; a constant there marks a statement as fit for the bulk path, in a
+/// place that `copyObject` and the plan cache keep.
+unsafe fn mark_bulk(plan: *mut pg_sys::Plan) {
+    // SAFETY: a finished plan.
+    unsafe {
+        if (*plan).type_ == pg_sys::NodeTag::T_ModifyTable {
+            let constant = pg_sys::makeBoolConst(true, false);
+            (*plan).qual = pg_sys::lappend(std::ptr::null_mut(), constant.cast());
+        }
+    }
+}
+
+/// Whether [`mark_bulk`] marked the statement.
+pub unsafe fn is_bulk(stmt: *mut pg_sys::PlannedStmt) -> bool {
+    // SAFETY: a finished plan.
+    unsafe {
+        let plan = (*stmt).planTree;
+        (*plan).type_ == pg_sys::NodeTag::T_ModifyTable && !(*plan).qual.is_null()
+    }
+}

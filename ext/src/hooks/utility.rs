@@ -1,0 +1,339 @@
+//! Utility commands: bulk loads, table options, changes of type, databases.
+
+use crate::catalog::storage;
+use crate::relation;
+use crate::{bulk, error, pg};
+use pg_lake_plan::types::LakeType;
+use pgrx::{PgList, PgSqlErrorCode, pg_guard, pg_sys};
+use std::collections::HashMap;
+use std::ffi::CStr;
+
+static mut PREVIOUS: pg_sys::ProcessUtility_hook_type = None;
+
+pub fn init() {
+    // SAFETY: single-threaded postmaster.
+    unsafe {
+        PREVIOUS = pg_sys::ProcessUtility_hook;
+        pg_sys::ProcessUtility_hook = Some(process);
+    }
+}
+
+#[pg_guard]
+#[allow(clippy::too_many_arguments)] // the hook's signature
+unsafe extern "C-unwind" fn process(
+    mut pstmt: *mut pg_sys::PlannedStmt,
+    query_string: *const std::ffi::c_char,
+    mut read_only_tree: bool,
+    context: pg_sys::ProcessUtilityContext::Type,
+    params: pg_sys::ParamListInfo,
+    query_env: *mut pg_sys::QueryEnvironment,
+    dest: *mut pg_sys::DestReceiver,
+    qc: *mut pg_sys::QueryCompletion,
+) {
+    // SAFETY: arguments of the hook.
+    unsafe {
+        if read_only_tree && has_options((*pstmt).utilityStmt) {
+            pstmt = pg_sys::copyObjectImpl(pstmt.cast()).cast();
+            read_only_tree = false;
+        }
+        let statement = (*pstmt).utilityStmt;
+        let format_version = take_options(statement);
+        let bulk_load = is_bulk_load(statement);
+        if bulk_load {
+            bulk::begin_statement(pstmt as usize, true);
+        }
+        let before = types_before(statement);
+        leave_databases(statement);
+        let run = |stmt| match PREVIOUS {
+            Some(previous) => previous(
+                stmt,
+                query_string,
+                read_only_tree,
+                context,
+                params,
+                query_env,
+                dest,
+                qc,
+            ),
+            None => pg_sys::standard_ProcessUtility(
+                stmt,
+                query_string,
+                read_only_tree,
+                context,
+                params,
+                query_env,
+                dest,
+                qc,
+            ),
+        };
+        run(pstmt);
+        if bulk_load {
+            bulk::end_statement(pstmt as usize);
+        }
+        if let Some(before) = before {
+            check_types_after(&before);
+        }
+        if let Some((table, version)) = format_version {
+            apply_format_version(table, version);
+        }
+    }
+}
+
+unsafe fn tag(node: *mut pg_sys::Node) -> pg_sys::NodeTag {
+    // SAFETY: any node.
+    unsafe { (*node).type_ }
+}
+
+/// Commands whose rows nobody can see before they end.
+unsafe fn is_bulk_load(statement: *mut pg_sys::Node) -> bool {
+    // SAFETY: the tag says what the node is.
+    unsafe {
+        match tag(statement) {
+            pg_sys::NodeTag::T_CopyStmt => (*statement.cast::<pg_sys::CopyStmt>()).is_from,
+            pg_sys::NodeTag::T_CreateTableAsStmt => true,
+            pg_sys::NodeTag::T_RefreshMatViewStmt => {
+                let refresh = statement.cast::<pg_sys::RefreshMatViewStmt>();
+                let relid = range_var((*refresh).relation);
+                // The new rows' indexes are built inside the command.
+                relid != pg_sys::InvalidOid && !has_index(relid)
+            }
+            _ => false,
+        }
+    }
+}
+
+unsafe fn range_var(var: *mut pg_sys::RangeVar) -> pg_sys::Oid {
+    // SAFETY: a parsed name; no lock, missing is fine.
+    unsafe {
+        pg_sys::RangeVarGetRelidExtended(
+            var,
+            pg_sys::NoLock as i32,
+            pg_sys::RVROption::RVR_MISSING_OK,
+            None,
+            std::ptr::null_mut(),
+        )
+    }
+}
+
+unsafe fn has_index(relid: pg_sys::Oid) -> bool {
+    // SAFETY: a syscache look-up, released at once.
+    unsafe {
+        let tuple = pg_sys::SearchSysCache1(
+            pg_sys::SysCacheIdentifier::RELOID as i32,
+            pg_sys::Datum::from(relid),
+        );
+        if tuple.is_null() {
+            return false;
+        }
+        let class = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_class>();
+        let found = (*class).relhasindex;
+        pg_sys::ReleaseSysCache(tuple);
+        found
+    }
+}
+
+/// The place of a statement's table options.
+unsafe fn options<'a>(
+    statement: *mut pg_sys::Node,
+) -> Option<(&'a mut *mut pg_sys::List, *mut pg_sys::RangeVar)> {
+    // SAFETY: the tag says what the node is.
+    unsafe {
+        match tag(statement) {
+            pg_sys::NodeTag::T_CreateStmt => {
+                let create = &mut *statement.cast::<pg_sys::CreateStmt>();
+                Some((&mut create.options, create.relation))
+            }
+            pg_sys::NodeTag::T_CreateTableAsStmt => {
+                let into = &mut *(*statement.cast::<pg_sys::CreateTableAsStmt>()).into;
+                Some((&mut into.options, into.rel))
+            }
+            _ => None,
+        }
+    }
+}
+
+unsafe fn is_ours(option: *mut pg_sys::DefElem) -> bool {
+    // SAFETY: an element of an options list.
+    unsafe {
+        (*option).defnamespace.is_null()
+            && CStr::from_ptr((*option).defname) == c"format_version"
+    }
+}
+
+unsafe fn has_options(statement: *mut pg_sys::Node) -> bool {
+    // SAFETY: as above.
+    unsafe {
+        options(statement).is_some_and(|(list, _)| {
+            PgList::<pg_sys::DefElem>::from_pg(*list)
+                .iter_ptr()
+                .any(|option| is_ours(option))
+        })
+    }
+}
+
+/// Takes our options off a CREATE statement: heap's own validation doesn't know them.
+unsafe fn take_options(statement: *mut pg_sys::Node) -> Option<(*mut pg_sys::RangeVar, u8)> {
+    // SAFETY: the statement is a copy if it had to be one.
+    unsafe {
+        let (list, table) = options(statement)?;
+        let old = PgList::<pg_sys::DefElem>::from_pg(*list);
+        let mut kept = std::ptr::null_mut();
+        let mut version = None;
+        for option in old.iter_ptr() {
+            if is_ours(option) {
+                let value = pg_sys::defGetInt32(option);
+                if !(2..=3).contains(&value) {
+                    error::raise(
+                        PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+                        &format!("invalid value for option \"format_version\": {value}"),
+                        None,
+                        Some("Iceberg format versions 2 and 3 are supported."),
+                    );
+                }
+                version = Some(value as u8);
+            } else {
+                kept = pg_sys::lappend(kept, option.cast());
+            }
+        }
+        if version.is_some() {
+            *list = kept;
+        }
+        version.map(|v| (table, v))
+    }
+}
+
+unsafe fn apply_format_version(table: *mut pg_sys::RangeVar, version: u8) {
+    // SAFETY: the command has made the table and holds its lock.
+    unsafe {
+        let relid = range_var(table);
+        if relid == pg_sys::InvalidOid {
+            return; // IF NOT EXISTS … in a schema that went away
+        }
+        if !crate::am::is_iceberg(relid) {
+            error::raise(
+                PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+                "unrecognized parameter \"format_version\"",
+                Some("It is an option of permanent tables with access method iceberg."),
+                Some("Add USING iceberg."),
+            );
+        }
+        pg_sys::CommandCounterIncrement();
+        let rel = pg_sys::table_open(relid, pg_sys::AccessExclusiveLock as i32);
+        if let Some(storage) = storage::of_relation(rel) {
+            storage::set_format_version(&storage, version);
+        }
+        pg_sys::table_close(rel, pg_sys::NoLock as i32);
+    }
+}
+
+struct Before {
+    relid: pg_sys::Oid,
+    storage: i64,
+    types: HashMap<i16, LakeType>,
+}
+
+/// The column types of an iceberg table that ALTER TABLE is about to change.
+unsafe fn types_before(statement: *mut pg_sys::Node) -> Option<Before> {
+    // SAFETY: the tag says what the node is; the relation is closed at once.
+    unsafe {
+        if tag(statement) != pg_sys::NodeTag::T_AlterTableStmt {
+            return None;
+        }
+        let alter = &*statement.cast::<pg_sys::AlterTableStmt>();
+        let relid = range_var(alter.relation);
+        if relid == pg_sys::InvalidOid || !crate::am::is_iceberg(relid) {
+            return None;
+        }
+        let rel = pg_sys::table_open(relid, pg_sys::AccessShareLock as i32);
+        let before = storage::of_relation(rel).map(|storage| Before {
+            relid,
+            storage: storage.id,
+            types: types_of(rel),
+        });
+        pg_sys::table_close(rel, pg_sys::AccessShareLock as i32);
+        before
+    }
+}
+
+fn types_of(rel: pg_sys::Relation) -> HashMap<i16, LakeType> {
+    relation::info(rel)
+        .codecs
+        .iter()
+        .map(|c| (c.attnum, c.lake.clone()))
+        .collect()
+}
+
+/// A change of type without a rewrite must be one that the cold files can follow.
+unsafe fn check_types_after(before: &Before) {
+    // SAFETY: the command has locked the relation, if it still exists.
+    unsafe {
+        let rel = pg_sys::try_relation_open(before.relid, pg_sys::AccessShareLock as i32);
+        if rel.is_null() {
+            return;
+        }
+        if crate::am::is_iceberg_relation(rel)
+            && storage::of_relation(rel).is_some_and(|s| s.id == before.storage)
+        {
+            for (attnum, now) in types_of(rel) {
+                let follows = match (before.types.get(&attnum), &now) {
+                    (None, _) => true,
+                    (
+                        Some(LakeType::Decimal { precision, scale }),
+                        LakeType::Decimal {
+                            precision: wider,
+                            scale: same,
+                        },
+                    ) => precision <= wider && scale == same,
+                    (Some(was), now) => was == now,
+                };
+                if !follows {
+                    error::unsupported(
+                        &format!(
+                            "cannot change the type of column {attnum} of iceberg table \"{}\" in place",
+                            pg::relation_name(rel)
+                        ),
+                        "Use ALTER COLUMN … TYPE … USING with an expression, which rewrites the table.",
+                    );
+                }
+            }
+        }
+        pg_sys::relation_close(rel, pg_sys::AccessShareLock as i32);
+    }
+}
+
+/// Commands that need a database for themselves: its maintainer leaves.
+unsafe fn leave_databases(statement: *mut pg_sys::Node) {
+    // SAFETY: the tag says what the node is; names are valid C strings.
+    unsafe {
+        let name = match tag(statement) {
+            pg_sys::NodeTag::T_DropdbStmt => (*statement.cast::<pg_sys::DropdbStmt>()).dbname,
+            pg_sys::NodeTag::T_RenameStmt => {
+                let rename = &*statement.cast::<pg_sys::RenameStmt>();
+                if rename.renameType != pg_sys::ObjectType::OBJECT_DATABASE {
+                    return;
+                }
+                rename.subname
+            }
+            pg_sys::NodeTag::T_AlterDatabaseStmt => {
+                (*statement.cast::<pg_sys::AlterDatabaseStmt>()).dbname
+            }
+            pg_sys::NodeTag::T_CreatedbStmt => {
+                let create = &*statement.cast::<pg_sys::CreatedbStmt>();
+                let template = PgList::<pg_sys::DefElem>::from_pg(create.options)
+                    .iter_ptr()
+                    .find(|o| CStr::from_ptr((**o).defname) == c"template");
+                match template {
+                    Some(option) if !(*option).arg.is_null() => pg_sys::defGetString(option),
+                    _ => return,
+                }
+            }
+            _ => return,
+        };
+        if !name.is_null() {
+            let database = pg_sys::get_database_oid(name, true);
+            if database != pg_sys::InvalidOid {
+                crate::worker::leave_database(database);
+            }
+        }
+    }
+}

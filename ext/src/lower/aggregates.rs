@@ -1,0 +1,266 @@
+//! The whitelist of aggregate functions, and how each is put together from the engine's.
+//!
+//! `avg` becomes a sum and a count of the engine and the division that Postgres' own final
+//! function does (`numeric_avg`, `int8_avg`, `numeric_poly_avg`, `float8_avg`).
+
+use super::Lowered;
+use super::consts::decimal;
+use super::expr::{Exprs, cast, scale};
+use super::functions::{self, Number};
+use super::node::{self, Node, get};
+use super::order::is_ordered;
+use super::table::sql_type;
+use pg_lake_plan::ir::{Aggregate, AggregateFunction, Expr};
+use pg_lake_plan::types::{LakeType, SqlType};
+use pgrx::pg_sys;
+
+/// An engine aggregate and the Postgres aggregate call that it stands for.
+#[derive(Debug)]
+pub struct Output {
+    pub aggregate: Aggregate,
+    pub aggref: Node,
+}
+
+/// How Postgres' result comes from the engine's outputs.
+enum Recipe {
+    Plain(Output),
+    /// Sum and count, and whether they are floating-point.
+    Average(Output, Output, bool),
+}
+
+/// Collects a fragment's aggregates, each once.
+#[derive(Debug, Default)]
+pub struct Aggregates {
+    pub outputs: Vec<Output>,
+}
+
+impl Aggregates {
+    /// The expression for an aggregate call (over base columns) in terms of the fragment's outputs,
+    /// of which `groups` come before the aggregates.
+    pub fn lower(&mut self, exprs: &mut Exprs<'_>, aggref: Node, groups: usize) -> Lowered<Node> {
+        Ok(match recipe(exprs, aggref)? {
+            Recipe::Plain(output) => self.output(output, groups),
+            Recipe::Average(sum, count, float) => {
+                let (sum, count) = (self.output(sum, groups), self.output(count, groups));
+                quotient(sum, count, float)
+            }
+        })
+    }
+
+    fn output(&mut self, output: Output, groups: usize) -> Node {
+        let same = |o: &Output| o.aggregate == output.aggregate;
+        let at = match self.outputs.iter().position(same) {
+            Some(at) => at,
+            None => {
+                self.outputs.push(output);
+                self.outputs.len() - 1
+            }
+        };
+        node::output_var(pg_sys::INDEX_VAR, groups + at + 1, self.outputs[at].aggref)
+    }
+}
+
+fn recipe(exprs: &mut Exprs<'_>, node: Node) -> Lowered<Recipe> {
+    let aggref = get::<pg_sys::Aggref>(node).ok_or("a malformed aggregate")?;
+    let name = || functions::name(aggref.aggfnoid);
+    let plain = aggref.aggdistinct.is_null()
+        && aggref.aggorder.is_null()
+        && aggref.aggdirectargs.is_null()
+        && !aggref.aggvariadic
+        && aggref.aggkind as u8 == b'n'
+        && aggref.agglevelsup == 0
+        && aggref.aggsplit == pg_sys::AggSplit::AGGSPLIT_SIMPLE;
+    if !plain {
+        return Err(format!(
+            "{}() with DISTINCT or ORDER BY is not lowered",
+            name()
+        ));
+    }
+    let filter = match aggref.aggfilter.is_null() {
+        true => None,
+        false => Some(exprs.expression(aggref.aggfilter.cast())?),
+    };
+    let make = |function, arg, ty, aggref| Output {
+        aggregate: Aggregate {
+            function,
+            arg,
+            filter: filter.clone(),
+            distinct: false,
+            ty,
+        },
+        aggref,
+    };
+    let count = |arg, aggref| {
+        let ty = sql_type(LakeType::Int8, pg_sys::INT8OID);
+        make(AggregateFunction::Count, arg, ty, aggref)
+    };
+    let args = node::target_exprs(aggref.args);
+    match (aggref.aggfnoid.to_u32(), args.as_slice()) {
+        (pg_sys::F_COUNT_, []) => Ok(Recipe::Plain(count(None, node))),
+        (pg_sys::F_COUNT_ANY, [arg]) => {
+            let arg = exprs.nullness(*arg)?;
+            Ok(Recipe::Plain(count(Some(arg), node)))
+        }
+        (function, [arg]) => {
+            let kind =
+                known(function).ok_or_else(|| format!("aggregate {}() is not lowered", name()))?;
+            let arg = exprs.expression(*arg)?;
+            match kind {
+                Kind::Sum => {
+                    let ty = sum_type(&arg, aggref.aggtype)?;
+                    let sum = make(AggregateFunction::Sum, Some(arg), ty, node);
+                    Ok(Recipe::Plain(sum))
+                }
+                Kind::Extreme(function) => {
+                    if !is_ordered(&arg.ty, aggref.inputcollid) {
+                        return Err(format!(
+                            "{}() of this type or collation is not lowered",
+                            name()
+                        ));
+                    }
+                    let ty = SqlType {
+                        oid: aggref.aggtype.to_u32(),
+                        ..arg.ty.clone()
+                    };
+                    Ok(Recipe::Plain(make(function, Some(arg), ty, node)))
+                }
+                Kind::Average => {
+                    let float = arg.ty.lake.is_float();
+                    let (arg, total) = if float {
+                        (cast(arg, &Number::Float8.ty()), pg_sys::FLOAT8OID)
+                    } else {
+                        (arg, pg_sys::NUMERICOID)
+                    };
+                    let ty = sum_type(&arg, total)?;
+                    let (sum_ref, count_ref) = average_parts(node, &arg.ty.lake);
+                    let sum = make(AggregateFunction::Sum, Some(arg.clone()), ty, sum_ref);
+                    Ok(Recipe::Average(sum, count(Some(arg), count_ref), float))
+                }
+            }
+        }
+        _ => Err(format!("aggregate {}() is not lowered", name())),
+    }
+}
+
+enum Kind {
+    Sum,
+    Average,
+    Extreme(AggregateFunction),
+}
+
+fn known(function: u32) -> Option<Kind> {
+    Some(match function {
+        pg_sys::F_SUM_INT2
+        | pg_sys::F_SUM_INT4
+        | pg_sys::F_SUM_INT8
+        | pg_sys::F_SUM_NUMERIC
+        | pg_sys::F_SUM_FLOAT8 => Kind::Sum,
+        pg_sys::F_AVG_INT2
+        | pg_sys::F_AVG_INT4
+        | pg_sys::F_AVG_INT8
+        | pg_sys::F_AVG_NUMERIC
+        | pg_sys::F_AVG_FLOAT4
+        | pg_sys::F_AVG_FLOAT8 => Kind::Average,
+        pg_sys::F_MIN_INT2
+        | pg_sys::F_MIN_INT4
+        | pg_sys::F_MIN_INT8
+        | pg_sys::F_MIN_FLOAT4
+        | pg_sys::F_MIN_FLOAT8
+        | pg_sys::F_MIN_NUMERIC
+        | pg_sys::F_MIN_DATE
+        | pg_sys::F_MIN_TIME
+        | pg_sys::F_MIN_TIMESTAMP
+        | pg_sys::F_MIN_TIMESTAMPTZ
+        | pg_sys::F_MIN_TEXT => Kind::Extreme(AggregateFunction::Min),
+        pg_sys::F_MAX_INT2
+        | pg_sys::F_MAX_INT4
+        | pg_sys::F_MAX_INT8
+        | pg_sys::F_MAX_FLOAT4
+        | pg_sys::F_MAX_FLOAT8
+        | pg_sys::F_MAX_NUMERIC
+        | pg_sys::F_MAX_DATE
+        | pg_sys::F_MAX_TIME
+        | pg_sys::F_MAX_TIMESTAMP
+        | pg_sys::F_MAX_TIMESTAMPTZ
+        | pg_sys::F_MAX_TEXT => Kind::Extreme(AggregateFunction::Max),
+        _ => return None,
+    })
+}
+
+/// The engine's type of a sum whose type in Postgres is `result`.
+fn sum_type(arg: &Expr, result: pg_sys::Oid) -> Lowered<SqlType> {
+    match result {
+        pg_sys::INT8OID => Ok(Number::Int8.ty()),
+        pg_sys::FLOAT8OID => Ok(Number::Float8.ty()),
+        pg_sys::NUMERICOID if arg.ty.lake.is_integer() => Ok(decimal(0)),
+        pg_sys::NUMERICOID => Ok(decimal(scale(arg)?)),
+        _ => Err("a sum of this type is not lowered".to_owned()),
+    }
+}
+
+/// The calls of `sum` and `count` that an average is made of, for EXPLAIN.
+fn average_parts(average: Node, arg: &LakeType) -> (Node, Node) {
+    let (function, argument, result) = match arg {
+        LakeType::Float8 => (pg_sys::F_SUM_FLOAT8, pg_sys::FLOAT8OID, pg_sys::FLOAT8OID),
+        LakeType::Decimal { .. } => (
+            pg_sys::F_SUM_NUMERIC,
+            pg_sys::NUMERICOID,
+            pg_sys::NUMERICOID,
+        ),
+        // The one that adds up integers to a numeric.
+        _ => (pg_sys::F_SUM_INT8, pg_sys::INT8OID, pg_sys::NUMERICOID),
+    };
+    let (sum, count) = (node::copy(average), node::copy(average));
+    // SAFETY: both are fresh copies of an Aggref.
+    unsafe {
+        let sum = sum.cast::<pg_sys::Aggref>();
+        (*sum).aggfnoid = pg_sys::Oid::from(function);
+        (*sum).aggtype = result;
+        (*sum).aggargtypes = pg_sys::lappend_oid(std::ptr::null_mut(), argument);
+        let count = count.cast::<pg_sys::Aggref>();
+        (*count).aggfnoid = pg_sys::Oid::from(pg_sys::F_COUNT_ANY);
+        (*count).aggtype = pg_sys::INT8OID;
+    }
+    (sum, count)
+}
+
+/// `sum / count`; null where the sum is, since all of these functions are strict.
+fn quotient(sum: Node, count: Node, float: bool) -> Node {
+    let (divide, convert, ty) = if float {
+        (
+            pg_sys::F_FLOAT8DIV,
+            pg_sys::F_FLOAT8_INT8,
+            pg_sys::FLOAT8OID,
+        )
+    } else {
+        (
+            pg_sys::F_NUMERIC_DIV,
+            pg_sys::F_NUMERIC_INT8,
+            pg_sys::NUMERICOID,
+        )
+    };
+    let call = |function: u32, args: &[Node], format| {
+        // SAFETY: makes a node for an immutable built-in function with the arguments it takes.
+        unsafe {
+            pg_sys::makeFuncExpr(
+                pg_sys::Oid::from(function),
+                ty,
+                node::list(args.iter().copied()),
+                pg_sys::InvalidOid,
+                pg_sys::InvalidOid,
+                format,
+            )
+            .cast::<pg_sys::Node>()
+        }
+    };
+    let count = call(
+        convert,
+        &[count],
+        pg_sys::CoercionForm::COERCE_EXPLICIT_CAST,
+    );
+    call(
+        divide,
+        &[sum, count],
+        pg_sys::CoercionForm::COERCE_EXPLICIT_CALL,
+    )
+}

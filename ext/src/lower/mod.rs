@@ -1,0 +1,134 @@
+//! From a finished Postgres plan to the engine's: subtrees that the engine runs exactly as
+//! Postgres would are replaced by `CustomScan` nodes.
+//!
+//! Permissions, row security, views, parameters and partition pruning are already in the plan;
+//! nothing here looks at the query. Whatever isn't known to be exact stays where it is.
+//!
+//! * [`walk`]: finds what to replace, and says why the rest stays
+//! * [`leaf`]: one scan; [`needed`]: which of its columns its parent looks at
+//! * [`shape`], [`fragment`], [`aggregates`]: aggregations with the Sort and Limit above them
+//! * [`expr`], [`control`], [`compare`], [`dates`]: expressions; [`functions`]: the whitelist; [`consts`]: constants
+//! * [`order`]: where equality and order agree
+//! * [`table`]: the columns of a relation
+//! * [`custom_scan`], [`private`]: the node that takes the place, and what it carries
+//! * [`explain`]: a fragment in words
+//! * [`node`]: Postgres' node trees
+
+mod aggregates;
+mod compare;
+mod consts;
+mod control;
+mod custom_scan;
+mod dates;
+mod explain;
+mod expr;
+mod fragment;
+mod functions;
+mod leaf;
+mod needed;
+mod node;
+mod order;
+pub mod private;
+mod shape;
+mod table;
+mod walk;
+
+pub use explain::describe;
+
+use crate::guc::Engine;
+use pg_lake_plan::PROTOCOL_VERSION;
+use pg_lake_plan::ir::{Fragment, Plan};
+use pgrx::{PgSqlErrorCode, pg_sys};
+
+/// A translation, or why there is none.
+type Lowered<T> = Result<T, String>;
+
+fn fragment_of(root: Plan) -> Fragment {
+    Fragment {
+        version: PROTOCOL_VERSION,
+        root,
+    }
+}
+
+/// Lowers what can be lowered of a plan that `standard_planner` (or another hook) returned, in
+/// place. `cursor_options` are those that it was planned with.
+///
+/// # Safety
+/// On the main thread; `stmt` is a finished plan in the current memory context, which holds locks
+/// on its relations, and nobody else uses it during the call.
+pub unsafe fn lower_statement(stmt: *mut pg_sys::PlannedStmt, cursor_options: i32) {
+    let engine = crate::guc::engine();
+    // SAFETY: by contract.
+    let planned = unsafe { *stmt };
+    if engine == Engine::Off || planned.planTree.is_null() {
+        return;
+    }
+    let force = engine == Engine::Force && planned.commandType == pg_sys::CmdType::CMD_SELECT;
+    let has = |option: u32| cursor_options & option as i32 != 0;
+    let mut walk = walk::Walk::new(&planned, force, has(pg_sys::CURSOR_OPT_FAST_PLAN));
+    if !walk.concerns_us() {
+        return;
+    }
+    // SAFETY: reads a global.
+    if unsafe { pg_sys::GetDatabaseEncoding() } != pg_sys::pg_enc::PG_UTF8 as i32 {
+        if force {
+            refuse(&["the database's encoding is not UTF8".to_owned()]);
+        }
+        return;
+    }
+    node::replace_plans(planned.subplans, |_, subplan| {
+        // A parallel worker gets the subplans that are parallel-safe, and must find them so.
+        // SAFETY: null, or a plan.
+        let shared =
+            planned.parallelModeNeeded && !subplan.is_null() && unsafe { (*subplan).parallel_safe };
+        if shared {
+            walk.reasons
+                .push("a parallel plan is not lowered".to_owned());
+            return subplan;
+        }
+        walk.tree(subplan)
+    });
+    // SAFETY: by contract.
+    unsafe {
+        let top = walk.tree(planned.planTree);
+        let materialize = has(pg_sys::CURSOR_OPT_SCROLL)
+            && top != planned.planTree
+            && !pg_sys::ExecSupportsBackwardScan(top);
+        (*stmt).planTree = if materialize { materialized(top) } else { top };
+    }
+    if force && !walk.reasons.is_empty() {
+        refuse(&walk.reasons);
+    }
+}
+
+/// The plan below a Material, for cursors that scroll: the planner put none on a plan that could
+/// scroll before it was lowered.
+///
+/// # Safety
+/// `plan` is the finished top of a statement.
+unsafe fn materialized(plan: *mut pg_sys::Plan) -> *mut pg_sys::Plan {
+    // SAFETY: by contract; the target list is that of a finished Material.
+    unsafe {
+        let material = pg_sys::materialize_finished_plan(plan);
+        let entries = node::nodes((*plan).targetlist);
+        let outputs = (1..).zip(entries).map(|(number, entry)| {
+            let new = node::copy(entry).cast::<pg_sys::TargetEntry>();
+            (*new).expr = node::output_var(pg_sys::OUTER_VAR, number, (*new).expr.cast()).cast();
+            new.cast()
+        });
+        (*material).targetlist = node::list(outputs);
+        (*material).plan_node_id = (*plan).plan_node_id;
+        (*material).extParam = pg_sys::bms_copy((*plan).extParam);
+        (*material).allParam = pg_sys::bms_copy((*plan).allParam);
+        material
+    }
+}
+
+fn refuse(reasons: &[String]) -> ! {
+    crate::error::raise(
+        PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+        "query can't be run wholly by the lake engine",
+        Some(&reasons.join("; ")),
+        Some("Set lake.engine to \"on\" to let Postgres run the rest."),
+    )
+}

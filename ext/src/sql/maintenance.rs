@@ -1,0 +1,155 @@
+//! `lake.flush`, `lake.publish`, `lake.sweep` and what the maintainer shares with them.
+
+use crate::catalog::{garbage, intent};
+use crate::error;
+use crate::ring::call::ask;
+use crate::ring::region::control;
+use pg_lake_plan::message::{Reply, Request};
+use pgrx::{PgSqlErrorCode, Spi, pg_extern, pg_sys};
+use std::collections::HashSet;
+
+/// Moves settled hot rows of a table to Parquet; returns their number.
+#[pg_extern(sql = false)]
+fn flush(table: pg_sys::Oid) -> i64 {
+    crate::flush::flush(table) as i64
+}
+
+/// Publishes a table; returns the location of its metadata.
+#[pg_extern(sql = false)]
+fn publish(table: pg_sys::Oid) -> Option<String> {
+    crate::publish::publish(&[table]).pop().flatten()
+}
+
+/// Removes what ended transactions have left behind; returns the number of files.
+#[pg_extern(sql = false)]
+fn sweep() -> i64 {
+    sweep_now() as i64
+}
+
+/// Tells the launcher that this database has the extension now.
+#[pg_extern(sql = false)]
+fn announce_database() {
+    if let Some(control) = control() {
+        // SAFETY: a global of this backend.
+        let database = unsafe { pg_sys::MyDatabaseId }.to_u32();
+        if let Some(slot) = control.find(database) {
+            slot.since.store(0, std::sync::atomic::Ordering::Relaxed);
+            slot.state.store(
+                crate::ring::control::state::UNKNOWN,
+                std::sync::atomic::Ordering::Release,
+            );
+        }
+        control.wake_launcher();
+    }
+}
+
+/// Runs `f` with the rights of the table's owner, as VACUUM runs index expressions.
+pub fn as_owner<R>(relid: pg_sys::Oid, f: impl FnOnce() -> R) -> R {
+    // SAFETY: restored on the way out; an error restores them at abort.
+    unsafe {
+        let tuple = pg_sys::SearchSysCache1(
+            pg_sys::SysCacheIdentifier::RELOID as i32,
+            pg_sys::Datum::from(relid),
+        );
+        if tuple.is_null() {
+            error::raise(
+                PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
+                "the table is gone",
+                None,
+                None,
+            );
+        }
+        let owner = (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_class>()).relowner;
+        pg_sys::ReleaseSysCache(tuple);
+        let (mut user, mut context) = (pg_sys::InvalidOid, 0);
+        pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
+        pg_sys::SetUserIdAndSecContext(
+            owner,
+            context | pg_sys::SECURITY_RESTRICTED_OPERATION as i32,
+        );
+        let result = f();
+        pg_sys::SetUserIdAndSecContext(user, context);
+        result
+    }
+}
+
+fn files_below(directory: &str) -> Vec<String> {
+    match ask(Request::ListFiles {
+        directory: directory.to_owned(),
+    }) {
+        Reply::Files(files) => files,
+        _ => vec![],
+    }
+}
+
+fn remove(paths: Vec<String>) -> u64 {
+    if paths.is_empty() {
+        return 0;
+    }
+    match ask(Request::RemoveFiles { paths }) {
+        Reply::Removed(n) => n,
+        _ => 0,
+    }
+}
+
+/// The files of a directory that some transaction has registered and committed, or published.
+fn registered(directory: &str) -> HashSet<String> {
+    let pattern = format!("{directory}/");
+    let query = "SELECT path FROM lake.data_file WHERE pg_catalog.starts_with(path, $1) \
+                 UNION ALL SELECT hot_image FROM lake.publication WHERE pg_catalog.starts_with(hot_image, $1)";
+    Spi::connect(|client| {
+        let mut found = HashSet::new();
+        match client.select(query, None, &[pattern.into()]) {
+            Ok(rows) => {
+                for row in rows {
+                    if let Ok(Some(path)) = row.get::<String>(1) {
+                        found.insert(path);
+                    }
+                }
+            }
+            Err(e) => error::raise(
+                PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+                &format!("could not read the list of files: {e}"),
+                None,
+                None,
+            ),
+        }
+        found
+    })
+}
+
+/// Removes files that ended intents have left unregistered, and garbage that no snapshot needs.
+pub fn sweep_now() -> u64 {
+    crate::pg::as_extension_owner(|| {
+        let mut removed = 0;
+        // The owner has ended before the statement below takes its snapshot: what it registered
+        // and committed is seen.
+        for intent in intent::ended() {
+            let keep = registered(&intent.directory);
+            let orphans: Vec<String> = files_below(&intent.directory)
+                .into_iter()
+                .filter(|path| {
+                    let name = path.rsplit('/').next().unwrap_or(path);
+                    name.starts_with(&format!("{}-", intent.prefix)) && !keep.contains(path)
+                })
+                .filter(|path| !is_published_hot_image(path))
+                .collect();
+            removed += remove(orphans);
+            intent::remove(&intent);
+        }
+        for entry in garbage::removable() {
+            let paths = match entry.path.strip_suffix('/') {
+                Some(directory) => files_below(directory),
+                None => vec![entry.path.clone()],
+            };
+            removed += remove(paths);
+            garbage::remove(&entry);
+        }
+        removed
+    })
+}
+
+/// Hot images belong to Iceberg snapshots that are still retained; they go when those expire.
+fn is_published_hot_image(path: &str) -> bool {
+    path.rsplit('/').next().is_some_and(|n| n.starts_with("hot-"))
+}

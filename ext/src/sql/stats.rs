@@ -1,0 +1,145 @@
+//! Set-returning functions behind the `lake.stat_…` and `lake.snapshots` views.
+
+use crate::ring::call::ask;
+use crate::ring::region;
+use pg_lake_plan::message::{Reply, Request};
+use pgrx::datum::TimestampWithTimeZone;
+use pgrx::iter::TableIterator;
+use pgrx::{JsonB, name, pg_extern, pg_sys};
+use std::sync::atomic::Ordering::Relaxed;
+
+/// One row for each lake process.
+#[pg_extern(sql = false)]
+#[allow(clippy::type_complexity)]
+fn stat_workers() -> TableIterator<
+    'static,
+    (
+        name!(slot, i32),
+        name!(kind, String),
+        name!(pid, Option<i32>),
+        name!(incarnation, i64),
+        name!(tasks, i64),
+        name!(requests, i64),
+        name!(errors, i64),
+        name!(rows_out, i64),
+        name!(bytes_in, i64),
+        name!(bytes_out, i64),
+        name!(memory_bytes, i64),
+        name!(memory_peak, i64),
+    ),
+> {
+    let region = region();
+    let rows: Vec<_> = (0..region.layout().workers)
+        .filter_map(|i| region.worker(i).map(|slot| (i, slot)))
+        .map(|(i, slot)| {
+            let c = slot.counters();
+            let get = |a: &std::sync::atomic::AtomicU64| a.load(Relaxed) as i64;
+            (
+                i as i32,
+                if i == crate::ring::ENGINE { "engine" } else { "worker" }.to_owned(),
+                slot.is_up().then(|| slot.pid() as i32),
+                slot.incarnation() as i64,
+                get(&c.tasks),
+                get(&c.requests),
+                get(&c.errors),
+                get(&c.rows_out),
+                get(&c.bytes_in),
+                get(&c.bytes_out),
+                get(&c.memory_bytes),
+                get(&c.memory_peak),
+            )
+        })
+        .collect();
+    TableIterator::new(rows)
+}
+
+/// One row for each stream.
+#[pg_extern(sql = false)]
+#[allow(clippy::type_complexity)]
+fn stat_streams() -> TableIterator<
+    'static,
+    (
+        name!(stream, i32),
+        name!(state, String),
+        name!(pid, Option<i32>),
+        name!(worker, Option<i32>),
+        name!(generation, i64),
+        name!(bytes_written, i64),
+        name!(bytes_read, i64),
+        name!(queued_bytes, i64),
+        name!(cancelled, bool),
+    ),
+> {
+    let region = region();
+    let rows: Vec<_> = (0..region.layout().streams)
+        .filter_map(|i| region.stream_info(i).map(|info| (i, info)))
+        .map(|(i, info)| {
+            let state = format!("{:?}", info.state).to_lowercase();
+            let used = state != "free";
+            (
+                i as i32,
+                state,
+                info.proc.filter(|_| used).and_then(pid_of),
+                used.then_some(info.worker as i32),
+                i64::from(info.generation),
+                info.bytes_written as i64,
+                info.bytes_read as i64,
+                info.queued_bytes as i64,
+                info.cancelled,
+            )
+        })
+        .collect();
+    TableIterator::new(rows)
+}
+
+/// The process of a proc number.
+fn pid_of(proc: u32) -> Option<i32> {
+    // SAFETY: the array is fixed; a pid that changes meanwhile is a matter of statistics.
+    unsafe {
+        let global = pg_sys::ProcGlobal;
+        (proc < (*global).allProcCount).then(|| (*(*global).allProcs.add(proc as usize)).pid)
+    }
+}
+
+/// The Iceberg snapshots in a metadata file.
+#[pg_extern(sql = false)]
+#[allow(clippy::type_complexity)]
+fn metadata_snapshots(
+    metadata_location: &str,
+) -> TableIterator<
+    'static,
+    (
+        name!(snapshot_id, i64),
+        name!(parent_id, Option<i64>),
+        name!(sequence_number, i64),
+        name!(committed_at, TimestampWithTimeZone),
+        name!(operation, String),
+        name!(summary, JsonB),
+    ),
+> {
+    let reply = ask(Request::Inspect {
+        metadata_location: metadata_location.to_owned(),
+    });
+    let Reply::Snapshots(snapshots) = reply else {
+        return TableIterator::new(vec![]);
+    };
+    let rows: Vec<_> = snapshots
+        .into_iter()
+        .map(|s| {
+            let summary: serde_json::Map<String, serde_json::Value> = s
+                .summary
+                .into_iter()
+                .map(|(k, v)| (k, serde_json::Value::String(v)))
+                .collect();
+            (
+                s.id,
+                s.parent,
+                s.sequence_number,
+                pgrx::datum::to_timestamp(s.timestamp_ms as f64 / 1000.0),
+                s.operation,
+                JsonB(serde_json::Value::Object(summary)),
+            )
+        })
+        .collect();
+    TableIterator::new(rows)
+}

@@ -1,0 +1,228 @@
+//! The maintainer of one database: flushes, publishes and sweeps in the background.
+//!
+//! It leaves when the database is needed by someone alone, and after an error it goes on with the
+//! next table.
+
+use crate::guc;
+use crate::ring::control::{DatabaseSlot, now, state};
+use crate::ring::region::control;
+use crate::sql::maintenance;
+use pgrx::bgworkers::{BackgroundWorker, SignalWakeFlags};
+use pgrx::{PgTryBuilder, Spi, pg_guard, pg_sys};
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+const PERIOD: Duration = Duration::from_secs(1);
+const SWEEP_PERIOD: Duration = Duration::from_secs(60);
+
+/// One table, as the statistics and the catalog show it.
+struct Table {
+    relid: pg_sys::Oid,
+    live_hot: i64,
+    /// Changes so far and cold files: what is compared to see whether a table changed.
+    version: (i64, i64),
+    has_index: bool,
+}
+
+struct Seen {
+    flushed: Instant,
+    published: Option<(i64, i64)>,
+}
+
+/// Entry point; the argument is the database's OID.
+#[unsafe(no_mangle)]
+#[pg_guard]
+pub extern "C-unwind" fn lake_maintainer_main(argument: pg_sys::Datum) {
+    BackgroundWorker::attach_signal_handlers(SignalWakeFlags::SIGHUP | SignalWakeFlags::SIGTERM);
+    let database = argument.value() as u32;
+    let Some(slot) = control().and_then(|c| c.find(database)) else {
+        return;
+    };
+    slot.pid.store(std::process::id(), Ordering::Release);
+    slot.proc.store(crate::pg::my_proc() + 1, Ordering::Release);
+    // SAFETY: clears the slot whichever way the process ends.
+    unsafe {
+        pg_sys::before_shmem_exit(Some(gone), argument);
+    }
+    BackgroundWorker::connect_worker_to_spi_by_oid(Some(pg_sys::Oid::from(database)), None);
+    if !guarded(has_extension).unwrap_or(false) {
+        slot.state.store(state::NO_EXTENSION, Ordering::Release);
+        slot.since.store(now(), Ordering::Relaxed);
+        return;
+    }
+    slot.state.store(state::RUNNING, Ordering::Release);
+    run(slot);
+}
+
+unsafe extern "C-unwind" fn gone(_code: i32, argument: pg_sys::Datum) {
+    if let Some(slot) = control().and_then(|c| c.find(argument.value() as u32)) {
+        slot.proc.store(0, Ordering::Release);
+        slot.pid.store(0, Ordering::Release);
+        if slot.state.load(Ordering::Acquire) != state::NO_EXTENSION {
+            slot.since.store(now(), Ordering::Relaxed);
+            slot.state.store(state::UNKNOWN, Ordering::Release);
+        }
+    }
+}
+
+fn has_extension() -> bool {
+    // SAFETY: a catalog look-up in a transaction.
+    unsafe { pg_sys::get_extension_oid(c"pg_lake".as_ptr(), true) != pg_sys::InvalidOid }
+}
+
+fn run(slot: &DatabaseSlot) {
+    let mut seen: HashMap<pg_sys::Oid, Seen> = HashMap::new();
+    let mut published = Instant::now();
+    let mut swept = Instant::now();
+    while BackgroundWorker::wait_latch(Some(PERIOD)) {
+        if slot.away_until.load(Ordering::Acquire) > now() {
+            return;
+        }
+        if BackgroundWorker::sighup_received() {
+            // SAFETY: on the main thread, outside of any transaction.
+            unsafe { pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP) };
+        }
+        match guarded(has_extension) {
+            Some(true) => {}
+            Some(false) => {
+                slot.state.store(state::NO_EXTENSION, Ordering::Release);
+                slot.since.store(now(), Ordering::Relaxed);
+                return;
+            }
+            None => continue,
+        }
+        let tables = guarded(tables).unwrap_or_default();
+        flush_due(&tables, &mut seen);
+        if guc::publish_interval().is_some_and(|s| published.elapsed().as_secs() >= s) {
+            publish_due(&tables, &mut seen);
+            published = Instant::now();
+        }
+        if swept.elapsed() >= SWEEP_PERIOD {
+            guarded(maintenance::sweep_now);
+            swept = Instant::now();
+        }
+    }
+}
+
+fn flush_due(tables: &[Table], seen: &mut HashMap<pg_sys::Oid, Seen>) {
+    for table in tables.iter().filter(|t| !t.has_index && t.live_hot > 0) {
+        let entry = seen.entry(table.relid).or_insert_with(|| Seen {
+            flushed: Instant::now(),
+            published: None,
+        });
+        let many = guc::flush_rows().is_some_and(|n| table.live_hot as u64 >= n.max(1));
+        let long = guc::flush_interval().is_some_and(|s| entry.flushed.elapsed().as_secs() >= s);
+        // Statistics lag: a table that was just flushed may still look full.
+        if (many && entry.flushed.elapsed() >= Duration::from_secs(5)) || long {
+            entry.flushed = Instant::now();
+            report("flush", table.relid);
+            guarded(|| maintenance::as_owner(table.relid, || crate::flush::flush(table.relid)));
+        }
+    }
+}
+
+fn publish_due(tables: &[Table], seen: &mut HashMap<pg_sys::Oid, Seen>) {
+    let changed: Vec<&Table> = tables
+        .iter()
+        .filter(|t| seen.get(&t.relid).and_then(|s| s.published) != Some(t.version))
+        .collect();
+    if changed.is_empty() {
+        return;
+    }
+    let relids: Vec<pg_sys::Oid> = changed.iter().map(|t| t.relid).collect();
+    // One round, one snapshot. If a table makes it fail, the others are published one by one.
+    let done = guarded(|| crate::publish::publish(&relids)).is_some();
+    for table in changed {
+        report("publish", table.relid);
+        let done = done || guarded(|| crate::publish::publish(&[table.relid])).is_some();
+        if done {
+            seen.entry(table.relid)
+                .or_insert_with(|| Seen {
+                    flushed: Instant::now(),
+                    published: None,
+                })
+                .published = Some(table.version);
+        }
+    }
+}
+
+/// The tables with a storage that are still there.
+fn tables() -> Vec<Table> {
+    let query = "SELECT c.oid, pg_catalog.pg_stat_get_live_tuples(c.oid), \
+         pg_catalog.pg_stat_get_tuples_inserted(c.oid) + pg_catalog.pg_stat_get_tuples_updated(c.oid) \
+         + pg_catalog.pg_stat_get_tuples_deleted(c.oid), \
+         (SELECT pg_catalog.count(*) FROM lake.data_file f WHERE f.storage_id OPERATOR(pg_catalog.=) s.storage_id), \
+         c.relhasindex \
+         FROM lake.storage s JOIN pg_catalog.pg_class c ON c.relfilenode OPERATOR(pg_catalog.=) s.relfilenumber \
+         WHERE c.relam OPERATOR(pg_catalog.=) (SELECT a.oid FROM pg_catalog.pg_am a WHERE a.amname OPERATOR(pg_catalog.=) 'iceberg')";
+    Spi::connect(|client| {
+        let mut found = vec![];
+        if let Ok(rows) = client.select(query, None, &[]) {
+            for row in rows {
+                let number = |i| row.get::<i64>(i).ok().flatten().unwrap_or(0);
+                let Some(relid) = row.get::<pg_sys::Oid>(1).ok().flatten() else {
+                    continue;
+                };
+                found.push(Table {
+                    relid,
+                    live_hot: number(2),
+                    version: (number(3), number(4)),
+                    has_index: row.get::<bool>(5).ok().flatten().unwrap_or(false),
+                });
+            }
+        }
+        found
+    })
+}
+
+fn report(what: &str, relid: pg_sys::Oid) {
+    let text = std::ffi::CString::new(format!("lake: {what} {}", relid.to_u32()));
+    if let Ok(text) = text {
+        // SAFETY: the string is copied.
+        unsafe {
+            pg_sys::pgstat_report_activity(
+                pg_sys::BackendState::STATE_RUNNING,
+                text.as_ptr(),
+            )
+        };
+    }
+}
+
+/// Runs `f` in a transaction with a snapshot; an error is logged and aborts it.
+fn guarded<R>(f: impl FnOnce() -> R) -> Option<R> {
+    let result = PgTryBuilder::new(AssertUnwindSafe(|| {
+        // SAFETY: a transaction of this process' own; pushed and popped in pairs.
+        unsafe {
+            pg_sys::SetCurrentStatementStartTimestamp();
+            pg_sys::StartTransactionCommand();
+            pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+            let result = f();
+            pg_sys::PopActiveSnapshot();
+            pg_sys::CommitTransactionCommand();
+            Some(result)
+        }
+    }))
+    .catch_others(|error| {
+        // SAFETY: reports the error to the log and ends the failed transaction, as autovacuum does.
+        unsafe {
+            pg_sys::CritSectionCount = 0;
+        }
+        if let pgrx::pg_sys::panic::CaughtError::PostgresError(report)
+        | pgrx::pg_sys::panic::CaughtError::ErrorReport(report) = &error
+        {
+            crate::error::warn(
+                &format!("lake maintainer: {}", report.message()),
+                report.detail(),
+            );
+        }
+        // SAFETY: as above.
+        unsafe { pg_sys::AbortCurrentTransaction() };
+        None
+    })
+    .execute();
+    // SAFETY: shows that nothing runs.
+    unsafe { pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_IDLE, std::ptr::null()) };
+    result
+}

@@ -1,0 +1,190 @@
+\echo Use "CREATE EXTENSION pg_lake" to load this file. \quit
+
+-- Catalogs. Written by the extension's own code only; see docs/architecture.md.
+
+CREATE SEQUENCE lake.storage_id_seq;
+CREATE SEQUENCE lake.intent_id_seq;
+-- Blocks of row numbers; the first one is never used.
+CREATE SEQUENCE lake.row_block_seq MINVALUE 0 START 0;
+
+CREATE TABLE lake.control (
+    system_identifier bigint NOT NULL,
+    database oid NOT NULL,
+    incarnation text NOT NULL
+);
+INSERT INTO lake.control
+SELECT s.system_identifier, d.oid, pg_catalog.gen_random_uuid()::text
+FROM pg_catalog.pg_control_system() s, pg_catalog.pg_database d
+WHERE d.datname = pg_catalog.current_database();
+
+CREATE TABLE lake.storage (
+    storage_id bigint NOT NULL,
+    tablespace oid NOT NULL,
+    relfilenumber oid NOT NULL,
+    relid oid NOT NULL,
+    directory text NOT NULL,
+    table_uuid uuid NOT NULL,
+    format_version smallint NOT NULL,
+    CONSTRAINT storage_pkey PRIMARY KEY (storage_id),
+    CONSTRAINT storage_locator_key UNIQUE (tablespace, relfilenumber)
+);
+
+CREATE TABLE lake.data_file (
+    storage_id bigint NOT NULL,
+    row_start bigint NOT NULL,
+    row_count bigint NOT NULL,
+    path text NOT NULL,
+    size bigint NOT NULL,
+    split_offsets bytea,
+    deleted bytea,
+    stats bytea NOT NULL,
+    flush_xid bigint,
+    CONSTRAINT data_file_pkey PRIMARY KEY (storage_id, row_start)
+);
+
+CREATE TABLE lake.intent (
+    intent_id bigint NOT NULL,
+    owner bigint NOT NULL,
+    storage_id bigint NOT NULL,
+    directory text NOT NULL,
+    prefix text NOT NULL
+);
+
+CREATE TABLE lake.garbage (
+    storage_id bigint NOT NULL,
+    path text NOT NULL,
+    reason text NOT NULL,
+    xid bigint NOT NULL,
+    since timestamptz NOT NULL
+);
+
+CREATE TABLE lake.publication (
+    storage_id bigint NOT NULL,
+    metadata_location text NOT NULL,
+    previous_metadata_location text,
+    snapshot_id bigint NOT NULL,
+    published_at timestamptz NOT NULL,
+    hot_image text,
+    CONSTRAINT publication_pkey PRIMARY KEY (storage_id)
+);
+
+-- The access method.
+
+CREATE FUNCTION lake.iceberg_am_handler(internal) RETURNS table_am_handler
+    LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'iceberg_am_handler';
+CREATE ACCESS METHOD iceberg TYPE TABLE HANDLER lake.iceberg_am_handler;
+COMMENT ON ACCESS METHOD iceberg IS 'hot rows in a heap, cold rows in the Parquet files of an Iceberg table';
+
+-- Maintenance.
+
+CREATE FUNCTION lake.flush(regclass) RETURNS bigint
+    LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'flush_wrapper';
+COMMENT ON FUNCTION lake.flush(regclass) IS 'moves settled hot rows to Parquet; returns their number';
+
+CREATE FUNCTION lake.publish(regclass) RETURNS text
+    LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'publish_wrapper';
+COMMENT ON FUNCTION lake.publish(regclass) IS 'publishes the table''s state as an Iceberg snapshot; returns the metadata location';
+
+CREATE FUNCTION lake.sweep() RETURNS bigint
+    LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'sweep_wrapper';
+COMMENT ON FUNCTION lake.sweep() IS 'removes files that ended transactions have left behind; returns their number';
+REVOKE EXECUTE ON FUNCTION lake.sweep() FROM PUBLIC;
+
+CREATE FUNCTION lake.announce_database() RETURNS void
+    LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'announce_database_wrapper';
+REVOKE EXECUTE ON FUNCTION lake.announce_database() FROM PUBLIC;
+
+-- Statistics.
+
+CREATE FUNCTION lake.stat_workers_fn(
+    OUT slot int, OUT kind text, OUT pid int, OUT incarnation bigint, OUT tasks bigint,
+    OUT requests bigint, OUT errors bigint, OUT rows_out bigint, OUT bytes_in bigint,
+    OUT bytes_out bigint, OUT memory_bytes bigint, OUT memory_peak bigint
+) RETURNS SETOF record
+    LANGUAGE c STRICT VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'stat_workers_wrapper';
+CREATE VIEW lake.stat_workers AS SELECT * FROM lake.stat_workers_fn();
+
+CREATE FUNCTION lake.stat_streams_fn(
+    OUT stream int, OUT state text, OUT pid int, OUT worker int, OUT generation bigint,
+    OUT bytes_written bigint, OUT bytes_read bigint, OUT queued_bytes bigint, OUT cancelled boolean
+) RETURNS SETOF record
+    LANGUAGE c STRICT VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'stat_streams_wrapper';
+CREATE VIEW lake.stat_streams AS SELECT * FROM lake.stat_streams_fn();
+
+CREATE FUNCTION lake.metadata_snapshots(
+    metadata_location text, OUT snapshot_id bigint, OUT parent_id bigint, OUT sequence_number bigint,
+    OUT committed_at timestamptz, OUT operation text, OUT summary jsonb
+) RETURNS SETOF record
+    LANGUAGE c STRICT VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'metadata_snapshots_wrapper';
+REVOKE EXECUTE ON FUNCTION lake.metadata_snapshots(text) FROM PUBLIC;
+
+-- What there is.
+
+CREATE VIEW lake.tables AS
+SELECT n.nspname AS schema_name,
+       c.relname AS table_name,
+       c.oid::regclass AS "table",
+       s.storage_id,
+       s.table_uuid,
+       s.format_version,
+       pg_catalog.current_setting('data_directory') || '/' || s.directory AS location,
+       f.files,
+       f.cold_rows,
+       f.cold_bytes,
+       p.metadata_location,
+       p.previous_metadata_location,
+       p.snapshot_id,
+       p.published_at
+FROM lake.storage s
+JOIN pg_catalog.pg_class c
+  ON c.relfilenode = s.relfilenumber
+ AND COALESCE(NULLIF(c.reltablespace, 0), (SELECT d.dattablespace FROM pg_catalog.pg_database d
+                                           WHERE d.datname = pg_catalog.current_database())) = s.tablespace
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+CROSS JOIN LATERAL (
+    SELECT pg_catalog.count(*) AS files,
+           COALESCE(pg_catalog.sum(d.row_count - COALESCE(pg_catalog.length(d.deleted), 0) / 4), 0)::bigint AS cold_rows,
+           COALESCE(pg_catalog.sum(d.size), 0)::bigint AS cold_bytes
+    FROM lake.data_file d WHERE d.storage_id = s.storage_id
+) f
+LEFT JOIN lake.publication p ON p.storage_id = s.storage_id;
+
+CREATE VIEW lake.data_files AS
+SELECT t.schema_name, t.table_name, t."table",
+       pg_catalog.current_setting('data_directory') || '/' || d.path AS path,
+       d.row_start, d.row_count, d.size,
+       COALESCE(pg_catalog.length(d.deleted), 0) / 4 AS deleted_rows
+FROM lake.data_file d JOIN lake.tables t ON t.storage_id = d.storage_id;
+
+CREATE VIEW lake.snapshots AS
+SELECT t.schema_name, t.table_name, t."table", s.*,
+       s.snapshot_id = t.snapshot_id AS is_current
+FROM lake.tables t
+CROSS JOIN LATERAL lake.metadata_snapshots(t.metadata_location) s
+WHERE t.metadata_location IS NOT NULL;
+
+-- The tables of Iceberg's JDBC catalog: an outside engine's SQL catalog finds the published tables here.
+
+CREATE VIEW lake.iceberg_tables AS
+SELECT pg_catalog.current_database()::varchar(255) AS catalog_name,
+       t.schema_name::varchar(255) AS table_namespace,
+       t.table_name::varchar(255) AS table_name,
+       t.metadata_location::varchar(1000) AS metadata_location,
+       t.previous_metadata_location::varchar(1000) AS previous_metadata_location,
+       'TABLE'::varchar(5) AS iceberg_type
+FROM lake.tables t
+WHERE t.metadata_location IS NOT NULL;
+
+CREATE VIEW lake.iceberg_namespace_properties AS
+SELECT DISTINCT pg_catalog.current_database()::varchar(255) AS catalog_name,
+       t.schema_name::varchar(255) AS namespace,
+       'exists'::varchar(255) AS property_key,
+       'true'::varchar(1000) AS property_value
+FROM lake.tables t
+WHERE t.metadata_location IS NOT NULL;
+
+GRANT USAGE ON SCHEMA lake TO PUBLIC;
+GRANT SELECT ON lake.stat_workers, lake.stat_streams, lake.tables, lake.data_files,
+    lake.iceberg_tables, lake.iceberg_namespace_properties TO PUBLIC;
+
+SELECT lake.announce_database();
