@@ -24,7 +24,11 @@ fn columns(n: i32) -> Vec<ArrayRef> {
 }
 
 fn file(dir: &Path, n: i32, row_group: usize) -> pg_lake_plan::message::FileRef {
-    write(&dir.join(format!("{n}-{row_group}.parquet")), columns(n), row_group)
+    write(
+        &dir.join(format!("{n}-{row_group}.parquet")),
+        columns(n),
+        row_group,
+    )
 }
 
 fn first_ints(batches: &[arrow::record_batch::RecordBatch]) -> Vec<i32> {
@@ -43,12 +47,16 @@ async fn deleted_rows_and_ranges_are_applied() {
     let mut f = file(dir.path(), 100_000, 40_000);
     f.deleted = vec![0, 50_000, 99_999];
     for _ in 0..2 {
-        let (batches, stats) =
-            run(&engine, request(scan(&TYPES, None), vec![f.clone()]), None).await.unwrap();
+        let (batches, stats) = run(&engine, request(scan(&TYPES, None), vec![f.clone()]), None)
+            .await
+            .unwrap();
         let values = first_ints(&batches);
         assert_eq!(values.len(), 99_997);
         assert!(!values.contains(&50_000));
-        assert_eq!((stats.files, stats.row_groups, stats.rows_cold), (1, 3, 99_997));
+        assert_eq!(
+            (stats.files, stats.row_groups, stats.rows_cold),
+            (1, 3, 99_997)
+        );
         assert_eq!(stats.chunks_cached + stats.chunks_decoded, 6);
     }
     f.ranges = Some(vec![(10, 12), (49_999, 50_002)]);
@@ -60,8 +68,9 @@ async fn deleted_rows_and_ranges_are_applied() {
         } else {
             &engine
         };
-        let (batches, _) =
-            run(engine, request(scan(&TYPES, None), vec![f.clone()]), None).await.unwrap();
+        let (batches, _) = run(engine, request(scan(&TYPES, None), vec![f.clone()]), None)
+            .await
+            .unwrap();
         assert_eq!(first_ints(&batches), [10, 11, 49_999, 50_001]);
     }
 }
@@ -75,7 +84,10 @@ async fn the_second_scan_comes_from_the_cache() {
     let (_, cold) = go().await.unwrap();
     let (_, warm) = go().await.unwrap();
     assert_eq!((cold.chunks_decoded, cold.chunks_cached), (2, 0));
-    assert_eq!((warm.chunks_decoded, warm.chunks_cached, warm.bytes_read), (0, 2, 0));
+    assert_eq!(
+        (warm.chunks_decoded, warm.chunks_cached, warm.bytes_read),
+        (0, 2, 0)
+    );
     assert!(cold.bytes_read > 0);
     assert!(engine.memory_used() > 0);
     engine.set_limits(1 << 20, 0);
@@ -97,8 +109,17 @@ async fn row_numbers_defaults_and_bare_counts() {
     s.columns[1].source = ColumnSource::Field(77);
     s.columns[1].missing = Some(Value::Text("new".into()));
     let plan = Plan::Scan(s);
-    let (batches, _) = run(&engine, request(plan, vec![f.clone()]), None).await.unwrap();
-    assert_eq!(batches[0].column(0).as_primitive::<Int64Type>().values().to_vec(), [5998, 5999]);
+    let (batches, _) = run(&engine, request(plan, vec![f.clone()]), None)
+        .await
+        .unwrap();
+    assert_eq!(
+        batches[0]
+            .column(0)
+            .as_primitive::<Int64Type>()
+            .values()
+            .to_vec(),
+        [5998, 5999]
+    );
     assert_eq!(batches[0].column(1).as_string::<i32>().value(1), "new");
 
     f.path = "/nowhere".into();
@@ -108,11 +129,19 @@ async fn row_numbers_defaults_and_bare_counts() {
         aggregates: vec![aggregate(AggregateFunction::Count, None, LakeType::Int8)],
         groups_estimate: 1.0,
     };
-    let (batches, _) = run(&engine, request(count, vec![f.clone()]), None).await.unwrap();
+    let (batches, _) = run(&engine, request(count, vec![f.clone()]), None)
+        .await
+        .unwrap();
     assert_eq!(batches[0].column(0).as_primitive::<Int64Type>().value(0), 2);
-    let error = run(&engine, request(scan(&TYPES, None), vec![f]), None).await.unwrap_err();
+    let error = run(&engine, request(scan(&TYPES, None), vec![f]), None)
+        .await
+        .unwrap_err();
     assert_eq!(error.code, ErrorCode::MissingFile);
-    assert!(error.message.contains("\"/nowhere\" of table \"public.t\""), "{}", error.message);
+    assert!(
+        error.message.contains("\"/nowhere\" of table \"public.t\""),
+        "{}",
+        error.message
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -129,7 +158,9 @@ async fn statistics_prune_row_groups() {
         ]),
     );
     let plan = scan(&TYPES, Some(predicate));
-    let (batches, stats) = run(&engine, request(plan, vec![f.clone()]), None).await.unwrap();
+    let (batches, stats) = run(&engine, request(plan, vec![f.clone()]), None)
+        .await
+        .unwrap();
     assert_eq!(first_ints(&batches), (250..310).collect::<Vec<_>>());
     assert_eq!((stats.row_groups, stats.row_groups_pruned), (10, 8));
     assert_eq!((stats.rows_cold, stats.rows_out), (200, 60));
@@ -144,7 +175,9 @@ async fn statistics_prune_row_groups() {
         ]),
     );
     let plan = scan(&TYPES, Some(predicate));
-    let error = run(&engine, request(plan, vec![f]), None).await.unwrap_err();
+    let error = run(&engine, request(plan, vec![f]), None)
+        .await
+        .unwrap_err();
     assert_eq!(error.code, ErrorCode::DivisionByZero);
 }
 
@@ -184,12 +217,32 @@ async fn groups_over_files_and_feed() {
         let (batches, stats) = run(&engine, request(plan, vec![f]), fed).await.unwrap();
         assert_eq!(stats.rows_fed, 3);
         let batch = arrow::compute::concat_batches(&batches[0].schema(), &batches).unwrap();
-        let keys: Vec<_> = batch.column(0).as_string::<i32>().iter().flatten().collect();
+        let keys: Vec<_> = batch
+            .column(0)
+            .as_string::<i32>()
+            .iter()
+            .flatten()
+            .collect();
         assert_eq!(keys, ["t2", "t1", "t0"]);
-        assert_eq!(batch.column(1).as_primitive::<Int64Type>().values().to_vec(), [100_001; 3]);
-        let sum: i64 = batch.column(2).as_primitive::<Int64Type>().values().iter().sum();
+        assert_eq!(
+            batch
+                .column(1)
+                .as_primitive::<Int64Type>()
+                .values()
+                .to_vec(),
+            [100_001; 3]
+        );
+        let sum: i64 = batch
+            .column(2)
+            .as_primitive::<Int64Type>()
+            .values()
+            .iter()
+            .sum();
         assert_eq!(sum, 299_999 * 150_000 + 3);
-        assert_eq!(batch.column(3).as_primitive::<Int32Type>().value(0), 299_999);
+        assert_eq!(
+            batch.column(3).as_primitive::<Int32Type>().value(0),
+            299_999
+        );
     }
 }
 
@@ -207,7 +260,9 @@ async fn aggregates_of_nothing() {
         ],
         groups_estimate: 1.0,
     };
-    let (batches, _) = run(&engine(dir.path()), request(plan, vec![]), None).await.unwrap();
+    let (batches, _) = run(&engine(dir.path()), request(plan, vec![]), None)
+        .await
+        .unwrap();
     assert_eq!(batches[0].num_rows(), 1);
     assert_eq!(batches[0].column(0).as_primitive::<Int64Type>().value(0), 0);
     assert!(batches[0].column(1).is_null(0));
@@ -239,12 +294,21 @@ async fn float_groups_and_order() {
         fetch: Some(3),
     };
     let fed = Some(feed(vec![column]));
-    let (batches, _) = run(&engine(dir.path()), request(plan, vec![]), fed).await.unwrap();
+    let (batches, _) = run(&engine(dir.path()), request(plan, vec![]), fed)
+        .await
+        .unwrap();
     let batch = arrow::compute::concat_batches(&batches[0].schema(), &batches).unwrap();
     let keys = batch.column(0).as_primitive::<Float64Type>();
     assert!(keys.value(0).is_nan());
     assert_eq!((keys.value(1), keys.value(2)), (5.0, 0.0));
-    assert_eq!(batch.column(1).as_primitive::<Int64Type>().values().to_vec(), [2, 1, 2]);
+    assert_eq!(
+        batch
+            .column(1)
+            .as_primitive::<Int64Type>()
+            .values()
+            .to_vec(),
+        [2, 1, 2]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -268,7 +332,10 @@ async fn a_waiting_query_can_be_cancelled() {
     let cancel = CancellationToken::new();
     let feed = futures::stream::pending().boxed();
     let request = request(scan(&TYPES, None), vec![]);
-    let mut running = engine.execute(request, vec![Some(feed)], cancel.clone()).await.unwrap();
+    let mut running = engine
+        .execute(request, vec![Some(feed)], cancel.clone())
+        .await
+        .unwrap();
     let started = Instant::now();
     tokio::spawn(async move {
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -283,7 +350,12 @@ async fn a_damaged_file_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let mut f = file(dir.path(), 100, 100);
     f.size += 1;
-    let run = run(&engine(dir.path()), request(scan(&TYPES, None), vec![f]), None).await;
+    let run = run(
+        &engine(dir.path()),
+        request(scan(&TYPES, None), vec![f]),
+        None,
+    )
+    .await;
     let error = run.unwrap_err();
     assert_eq!(error.code, ErrorCode::DataCorrupted);
     assert!(error.message.starts_with("could not read data file"));

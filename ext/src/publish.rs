@@ -71,7 +71,7 @@ fn publish_one(rel: &Relation) -> Option<String> {
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |d| d.as_millis() as i64);
     let reply = ask(Request::Publish(Publish {
-        location: in_data_directory(&storage.directory),
+        location: pg::absolute(&storage.directory),
         table_uuid: storage.uuid,
         format_version: storage.format_version,
         columns: table_columns(&info),
@@ -103,11 +103,9 @@ fn rel_oid(rel: &Relation) -> pg_sys::Oid {
 
 /// Files that no retained snapshot refers to any more.
 fn retire(storage: &Storage, published: &Published) {
-    let root = in_data_directory("");
     for path in &published.removed {
         let path = path.strip_prefix("file://").unwrap_or(path);
-        let path = path.strip_prefix(&root).unwrap_or(path);
-        garbage::add_file(storage.id, path, "expired");
+        garbage::add_file(storage.id, &pg::relative(path), "expired");
     }
 }
 
@@ -122,12 +120,7 @@ fn hot_image(rel: &Relation, storage: &Storage) -> Option<WrittenFile> {
     sink.and_then(|sink| sink.finish().into_iter().next())
 }
 
-/// An absolute path of one that is relative to the data directory.
-fn in_data_directory(path: &str) -> String {
-    format!("{}/{path}", pg::data_directory().display())
-}
-
 fn absolute(mut file: WrittenFile) -> WrittenFile {
-    file.path = in_data_directory(&file.path);
+    file.path = pg::absolute(&file.path);
     file
 }

@@ -75,7 +75,7 @@ impl Sink {
             Request::Write(Write {
                 feed: feeds[0],
                 columns,
-                directory: intent.directory.clone(),
+                directory: crate::pg::absolute(&intent.directory),
                 prefix: intent.prefix.clone(),
                 target_file_size,
                 compression: guc::compression(),
@@ -144,7 +144,12 @@ impl Sink {
         self.send();
         self.call.finish_feed(0);
         match self.call.reply() {
-            Reply::Written(files) => files,
+            Reply::Written(mut files) => {
+                for file in &mut files {
+                    file.path = crate::pg::relative(&file.path);
+                }
+                files
+            }
             other => error::raise(
                 PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
                 &format!("unexpected reply to a write: {other:?}"),

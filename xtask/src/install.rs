@@ -31,7 +31,7 @@ pub fn build(pg: &Postgres, log: Option<&Path>) -> Result<PathBuf> {
     postgres::ensure_bindgen()?;
     say("building the extension (the first time compiles its dependencies: some minutes)");
     let command = cargo::command(pg)
-        .args(["build", "-p", "pg_lake"])
+        .args(["build", "--workspace"])
         .limit(Duration::from_secs(5400));
     let command = match log {
         Some(log) => command.log(log).progress("cargo build -p pg_lake"),

@@ -6,10 +6,10 @@
 use super::cast;
 use super::error::from_arrow;
 use crate::arrow_types::arrow_type;
-use parquet::arrow::PARQUET_FIELD_ID_META_KEY as FIELD_ID;
-use arrow::array::{Array, ArrayRef, AsArray, Decimal128Array, ListArray, StructArray};
 use arrow::array::new_null_array;
+use arrow::array::{Array, ArrayRef, AsArray, Decimal128Array, ListArray, StructArray};
 use arrow::datatypes::{DataType, Field};
+use parquet::arrow::PARQUET_FIELD_ID_META_KEY as FIELD_ID;
 use pg_lake_plan::message::{ErrorCode, WireError};
 use pg_lake_plan::types::LakeType;
 use std::sync::Arc;
@@ -23,9 +23,13 @@ pub(super) fn adapt(array: &ArrayRef, ty: &LakeType) -> Result<ArrayRef, WireErr
     match (array.data_type(), ty) {
         (DataType::Int32, LakeType::Int8) => cast::cast(&LakeType::Int4, ty, array),
         (DataType::Float32, LakeType::Float8) => cast::cast(&LakeType::Float4, ty, array),
-        (DataType::Decimal128(had, scale), LakeType::Decimal { precision, scale: wanted })
-            if scale == wanted && had <= precision =>
-        {
+        (
+            DataType::Decimal128(had, scale),
+            LakeType::Decimal {
+                precision,
+                scale: wanted,
+            },
+        ) if scale == wanted && had <= precision => {
             let Some(decimals) = array.as_any().downcast_ref::<Decimal128Array>() else {
                 return Err(mismatch(array, &target));
             };
@@ -88,7 +92,10 @@ fn harmless(had: &DataType, target: &DataType) -> bool {
 fn mismatch(array: &ArrayRef, target: &DataType) -> WireError {
     WireError::new(
         ErrorCode::DataCorrupted,
-        format!("a column of type {} can't be read as {target}", array.data_type()),
+        format!(
+            "a column of type {} can't be read as {target}",
+            array.data_type()
+        ),
     )
 }
 

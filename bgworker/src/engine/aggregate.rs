@@ -239,7 +239,9 @@ mod tests {
         };
         let mut states = aggregate.states().expect("states");
         let values: ArrayRef = Arc::new(Int64Array::from(vec![i64::MAX, 1]));
-        states.update_batch(&[values], &[0, 0], None, 1).expect("update");
+        states
+            .update_batch(&[values], &[0, 0], None, 1)
+            .expect("update");
         let error = wire(&states.evaluate(EmitTo::All).expect_err("too large"));
         assert_eq!(error.code, ErrorCode::OutOfRange);
     }

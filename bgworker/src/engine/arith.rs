@@ -34,7 +34,12 @@ fn map2<T: Copy, U>(l: Side<'_, T>, r: Side<'_, T>, mut f: impl FnMut(T, T) -> U
     match (l.scalar, r.scalar, l.values.first(), r.values.first()) {
         (false, true, _, Some(&b)) => l.values.iter().map(|&a| f(a, b)).collect(),
         (true, false, Some(&a), _) => r.values.iter().map(|&b| f(a, b)).collect(),
-        _ => l.values.iter().zip(r.values).map(|(&a, &b)| f(a, b)).collect(),
+        _ => l
+            .values
+            .iter()
+            .zip(r.values)
+            .map(|(&a, &b)| f(a, b))
+            .collect(),
     }
 }
 
@@ -215,13 +220,25 @@ pub(super) fn arithmetic(
         return Ok(Val::Scalar(new_null_array(&data_type, 1)));
     }
     let (l, r) = (left.array(), right.array());
-    let of = |val: &Val| if val.is_scalar() { None } else { val.array().nulls().cloned() };
+    let of = |val: &Val| {
+        if val.is_scalar() {
+            None
+        } else {
+            val.array().nulls().cloned()
+        }
+    };
     let nulls = NullBuffer::union(of(left).as_ref(), of(right).as_ref());
     macro_rules! sides {
         ($a:expr, $b:expr) => {
             (
-                Side { values: $a, scalar: left.is_scalar() },
-                Side { values: $b, scalar: right.is_scalar() },
+                Side {
+                    values: $a,
+                    scalar: left.is_scalar(),
+                },
+                Side {
+                    values: $b,
+                    scalar: right.is_scalar(),
+                },
             )
         };
     }
@@ -233,7 +250,15 @@ pub(super) fn arithmetic(
                 let fits = |v: i32| i32::from(v as i16) == v;
                 integers!(i32, op, a, b, present, fits, "smallint out of range")?
             } else {
-                integers!(i32, op, a, b, present, |_: i32| true, "integer out of range")?
+                integers!(
+                    i32,
+                    op,
+                    a,
+                    b,
+                    present,
+                    |_: i32| true,
+                    "integer out of range"
+                )?
             };
             from_i32(values, nulls, &data_type)
         }
@@ -257,7 +282,11 @@ pub(super) fn arithmetic(
         }
         _ => return Err(internal("arithmetic on other types")),
     };
-    Ok(if scalars { Val::Scalar(array) } else { Val::Array(array) })
+    Ok(if scalars {
+        Val::Scalar(array)
+    } else {
+        Val::Array(array)
+    })
 }
 
 fn scale_of(data_type: &DataType) -> Result<i32, WireError> {
@@ -287,8 +316,14 @@ fn decimals(
         ArithmeticOp::Add | ArithmeticOp::Subtract => {
             let a = rescaled(l, result - left, nulls)?;
             let b = rescaled(r, result - right, nulls)?;
-            let l = Side { values: &*a, scalar: l.scalar };
-            let r = Side { values: &*b, scalar: r.scalar };
+            let l = Side {
+                values: &*a,
+                scalar: l.scalar,
+            };
+            let r = Side {
+                values: &*b,
+                scalar: r.scalar,
+            };
             if op == ArithmeticOp::Add {
                 checked(l, r, nulls, i128::overflowing_add, error)
             } else {
@@ -297,7 +332,10 @@ fn decimals(
         }
         ArithmeticOp::Multiply => {
             let a = rescaled(l, result - left - right, nulls)?;
-            let l = Side { values: &*a, scalar: l.scalar };
+            let l = Side {
+                values: &*a,
+                scalar: l.scalar,
+            };
             checked(l, r, nulls, multiply, error)
         }
         ArithmeticOp::Divide | ArithmeticOp::Modulo => Err(internal("division of decimals")),
@@ -334,8 +372,14 @@ pub(super) fn scale_up(
     nulls: Option<&NullBuffer>,
 ) -> Result<Vec<i128>, WireError> {
     let factor = [power_of_ten(digits)?];
-    let l = Side { values, scalar: false };
-    let r = Side { values: &factor, scalar: true };
+    let l = Side {
+        values,
+        scalar: false,
+    };
+    let r = Side {
+        values: &factor,
+        scalar: true,
+    };
     checked(l, r, nulls, multiply, |_, _| not_exact(TOO_LARGE))
 }
 
@@ -345,28 +389,69 @@ pub(super) fn negate(ty: &LakeType, array: &ArrayRef) -> Result<ArrayRef, WireEr
     let present = nulls.as_ref();
     Ok(match native(array) {
         Some(Native::I32(v)) => {
-            let zero = Side { values: &[0], scalar: true };
-            let v = Side { values: v, scalar: false };
+            let zero = Side {
+                values: &[0],
+                scalar: true,
+            };
+            let v = Side {
+                values: v,
+                scalar: false,
+            };
             let values = if *ty == LakeType::Int2 {
                 let fits = |v: i32| i32::from(v as i16) == v;
-                integers!(i32, ArithmeticOp::Subtract, zero, v, present, fits, "smallint out of range")?
+                integers!(
+                    i32,
+                    ArithmeticOp::Subtract,
+                    zero,
+                    v,
+                    present,
+                    fits,
+                    "smallint out of range"
+                )?
             } else {
                 let fits = |_: i32| true;
-                integers!(i32, ArithmeticOp::Subtract, zero, v, present, fits, "integer out of range")?
+                integers!(
+                    i32,
+                    ArithmeticOp::Subtract,
+                    zero,
+                    v,
+                    present,
+                    fits,
+                    "integer out of range"
+                )?
             };
             from_i32(values, nulls, &data_type)
         }
         Some(Native::I64(v)) => {
-            let zero = Side { values: &[0], scalar: true };
-            let v = Side { values: v, scalar: false };
+            let zero = Side {
+                values: &[0],
+                scalar: true,
+            };
+            let v = Side {
+                values: v,
+                scalar: false,
+            };
             let fits = |_: i64| true;
-            let values =
-                integers!(i64, ArithmeticOp::Subtract, zero, v, present, fits, "bigint out of range")?;
+            let values = integers!(
+                i64,
+                ArithmeticOp::Subtract,
+                zero,
+                v,
+                present,
+                fits,
+                "bigint out of range"
+            )?;
             from_i64(values, nulls, &data_type)
         }
         Some(Native::I128(v)) => {
-            let zero = Side { values: &[0], scalar: true };
-            let v = Side { values: v, scalar: false };
+            let zero = Side {
+                values: &[0],
+                scalar: true,
+            };
+            let v = Side {
+                values: v,
+                scalar: false,
+            };
             let error = |_: i128, _: i128| not_exact(TOO_LARGE);
             let values = checked(zero, v, present, i128::overflowing_sub, error)?;
             from_i128(values, nulls, &data_type)?

@@ -23,7 +23,11 @@ pub(super) fn supported(from: &LakeType, to: &LakeType) -> bool {
         }
 }
 
-pub(super) fn cast(from: &LakeType, to: &LakeType, array: &ArrayRef) -> Result<ArrayRef, WireError> {
+pub(super) fn cast(
+    from: &LakeType,
+    to: &LakeType,
+    array: &ArrayRef,
+) -> Result<ArrayRef, WireError> {
     if from == to {
         return Ok(array.clone());
     }

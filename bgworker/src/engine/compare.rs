@@ -56,7 +56,10 @@ fn aligned(left: &ArrayRef, right: &ArrayRef) -> Result<(ArrayRef, ArrayRef), Wi
                 return Ok((left.clone(), right.clone()));
             }
             let scale = *ls.max(rs);
-            Ok((decimal(left, scale - ls, scale)?, decimal(right, scale - rs, scale)?))
+            Ok((
+                decimal(left, scale - ls, scale)?,
+                decimal(right, scale - rs, scale)?,
+            ))
         }
         (DataType::Float32 | DataType::Float64, _) => Ok((canonical(left), canonical(right))),
         _ => Ok((left.clone(), right.clone())),
@@ -106,7 +109,10 @@ mod tests {
     fn floats_become_canonical() {
         let array: ArrayRef = Arc::new(Float64Array::from(vec![-0.0, -f64::NAN, 1.5]));
         let clean = canonical(&array);
-        let clean = clean.as_any().downcast_ref::<Float64Array>().expect("floats");
+        let clean = clean
+            .as_any()
+            .downcast_ref::<Float64Array>()
+            .expect("floats");
         assert!(clean.value(0).is_sign_positive());
         assert!(clean.value(1).is_nan() && clean.value(1).is_sign_positive());
         assert_eq!(clean.value(2), 1.5);

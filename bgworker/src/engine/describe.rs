@@ -12,7 +12,10 @@ pub(super) fn describe(expr: &Expr, schema: &Schema) -> String {
     let mut out = String::new();
     write(expr, schema, &mut out);
     if out.len() > MAX_CHARS {
-        let cut = (0..=MAX_CHARS).rev().find(|&i| out.is_char_boundary(i)).unwrap_or(0);
+        let cut = (0..=MAX_CHARS)
+            .rev()
+            .find(|&i| out.is_char_boundary(i))
+            .unwrap_or(0);
         out.truncate(cut);
         out.push('…');
     }
@@ -85,7 +88,13 @@ fn write(expr: &Expr, schema: &Schema, out: &mut String) {
             negated,
         } => {
             let not = if *negated { " NOT" } else { "" };
-            around("", arg, &format!("{not} IN ({} values)", values.len()), schema, out);
+            around(
+                "",
+                arg,
+                &format!("{not} IN ({} values)", values.len()),
+                schema,
+                out,
+            );
         }
         ExprKind::Like {
             arg,

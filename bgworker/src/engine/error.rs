@@ -92,7 +92,10 @@ pub(super) fn division_by_zero() -> WireError {
 }
 
 pub(super) fn cancelled() -> WireError {
-    WireError::new(ErrorCode::Cancelled, "canceling statement due to user request")
+    WireError::new(
+        ErrorCode::Cancelled,
+        "canceling statement due to user request",
+    )
 }
 
 #[cfg(test)]

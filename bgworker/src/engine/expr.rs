@@ -254,9 +254,7 @@ impl Node {
                 let (l, r) = (left.eval(frame)?, right.eval(frame)?);
                 arith::arithmetic(*op, &self.ty, &l, &r)
             }
-            Kind::Negate(arg) => arg
-                .eval(frame)?
-                .map(|array| arith::negate(&self.ty, array)),
+            Kind::Negate(arg) => arg.eval(frame)?.map(|array| arith::negate(&self.ty, array)),
             Kind::And(args) => select::connect(true, args, &self.columns, frame),
             Kind::Or(args) => select::connect(false, args, &self.columns, frame),
             Kind::Not(arg) => arg.eval(frame)?.map(|array| {
@@ -271,9 +269,13 @@ impl Node {
                 };
                 Ok(Arc::new(test.map_err(|e| from_arrow(&e))?))
             }),
-            Kind::BoolTest(arg, value, negated) => arg
-                .eval(frame)?
-                .map(|array| Ok(Arc::new(select::bool_test(boolean(array)?, *value, *negated)))),
+            Kind::BoolTest(arg, value, negated) => arg.eval(frame)?.map(|array| {
+                Ok(Arc::new(select::bool_test(
+                    boolean(array)?,
+                    *value,
+                    *negated,
+                )))
+            }),
             Kind::InList(arg, set, negated) => arg
                 .eval(frame)?
                 .map(|array| inlist::contains(set, array, *negated)),

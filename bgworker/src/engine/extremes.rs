@@ -55,12 +55,18 @@ macro_rules! ordered {
 ordered!(i32, I32, |a, b| a < b, |v, n, ty| Ok(from_i32(v, n, ty)));
 ordered!(i64, I64, |a, b| a < b, |v, n, ty| Ok(from_i64(v, n, ty)));
 ordered!(i128, I128, |a, b| a < b, |v, n, ty| from_i128(v, n, ty));
-ordered!(f32, F32, |a, b| a < b || (b.is_nan() && !a.is_nan()), |v, n, _ty| Ok(Arc::new(
-    Float32Array::new(v.into(), n)
-)));
-ordered!(f64, F64, |a, b| a < b || (b.is_nan() && !a.is_nan()), |v, n, _ty| Ok(Arc::new(
-    Float64Array::new(v.into(), n)
-)));
+ordered!(
+    f32,
+    F32,
+    |a, b| a < b || (b.is_nan() && !a.is_nan()),
+    |v, n, _ty| Ok(Arc::new(Float32Array::new(v.into(), n)))
+);
+ordered!(
+    f64,
+    F64,
+    |a, b| a < b || (b.is_nan() && !a.is_nan()),
+    |v, n, _ty| Ok(Arc::new(Float64Array::new(v.into(), n)))
+);
 
 /// `min` or `max` of fixed-width values.
 #[derive(Debug)]
@@ -83,7 +89,11 @@ impl<T: Ordered> Extreme<T> {
 
     fn offer(&mut self, group: usize, value: T) {
         if let (Some(best), Some(seen)) = (self.values.get_mut(group), self.seen.get_mut(group)) {
-            let better = if self.max { T::less(*best, value) } else { T::less(value, *best) };
+            let better = if self.max {
+                T::less(*best, value)
+            } else {
+                T::less(value, *best)
+            };
             if better || !*seen {
                 *best = value;
                 *seen = true;
@@ -143,7 +153,11 @@ impl<T: Ordered> GroupsAccumulator for Extreme<T> {
 
     fn evaluate(&mut self, emit: EmitTo) -> Result<ArrayRef> {
         let nulls = validity(emit.take_needed(&mut self.seen));
-        raised(T::array(emit.take_needed(&mut self.values), nulls, &self.ty))
+        raised(T::array(
+            emit.take_needed(&mut self.values),
+            nulls,
+            &self.ty,
+        ))
     }
 
     fn state(&mut self, emit: EmitTo) -> Result<Vec<ArrayRef>> {
@@ -273,7 +287,9 @@ impl GroupsAccumulator for ExtremeBytes {
         let emitted: usize = values.iter().flatten().map(|v| v.len()).sum();
         self.heap = self.heap.saturating_sub(emitted);
         if self.ty != DataType::Utf8 {
-            return Ok(Arc::new(values.iter().map(Option::as_deref).collect::<BinaryArray>()));
+            return Ok(Arc::new(
+                values.iter().map(Option::as_deref).collect::<BinaryArray>(),
+            ));
         }
         let text = values
             .iter()

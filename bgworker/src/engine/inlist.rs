@@ -2,9 +2,7 @@
 
 use super::error::{internal, protocol};
 use super::values::{Native, native};
-use arrow::array::{
-    Array, ArrayRef, BinaryArray, BooleanArray, FixedSizeBinaryArray, StringArray,
-};
+use arrow::array::{Array, ArrayRef, BinaryArray, BooleanArray, FixedSizeBinaryArray, StringArray};
 use arrow::buffer::{BooleanBuffer, NullBuffer};
 use pg_lake_plan::message::WireError;
 use pg_lake_plan::types::{LakeType, Value};
@@ -33,7 +31,11 @@ enum Values {
 }
 
 fn float_key(v: f64) -> u64 {
-    if v.is_nan() { f64::NAN.to_bits() } else { (v + 0.0).to_bits() }
+    if v.is_nan() {
+        f64::NAN.to_bits()
+    } else {
+        (v + 0.0).to_bits()
+    }
 }
 
 impl Set {
@@ -63,11 +65,13 @@ impl Set {
                 Value::I128(v) => Ok(*v),
                 _ => Err(wrong()),
             })?),
-            LakeType::Float4 | LakeType::Float8 => Values::Floats(sorted(present(), |v| match v {
-                Value::F32(v) if *ty == LakeType::Float4 => Ok(float_key(f64::from(*v))),
-                Value::F64(v) if *ty == LakeType::Float8 => Ok(float_key(*v)),
-                _ => Err(wrong()),
-            })?),
+            LakeType::Float4 | LakeType::Float8 => {
+                Values::Floats(sorted(present(), |v| match v {
+                    Value::F32(v) if *ty == LakeType::Float4 => Ok(float_key(f64::from(*v))),
+                    Value::F64(v) if *ty == LakeType::Float8 => Ok(float_key(*v)),
+                    _ => Err(wrong()),
+                })?)
+            }
             LakeType::Text | LakeType::Bytes | LakeType::Uuid => {
                 let bytes = present().map(|v| match (ty, v) {
                     (LakeType::Text, Value::Text(v)) => Ok(Box::<[u8]>::from(v.as_bytes())),

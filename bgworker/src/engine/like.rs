@@ -50,7 +50,9 @@ impl Pattern {
                 '\\' => match chars.next() {
                     Some(c) => literal(c, &mut parts, &mut tokens),
                     None => {
-                        return Err(unsupported("LIKE pattern must not end with escape character"));
+                        return Err(unsupported(
+                            "LIKE pattern must not end with escape character",
+                        ));
                     }
                 },
                 '%' => {
@@ -162,7 +164,9 @@ fn general(text: &[u8], tokens: &[Token]) -> bool {
         back = Some((start, after));
         (t, p) = (start, after);
     }
-    tokens.get(p..).is_some_and(|rest| rest.iter().all(|t| *t == Token::Many))
+    tokens
+        .get(p..)
+        .is_some_and(|rest| rest.iter().all(|t| *t == Token::Many))
 }
 
 fn next_char(text: &[u8], at: usize) -> usize {

@@ -132,8 +132,11 @@ impl Lowering {
             .ok_or_else(|| protocol("a scanned table is missing"))?;
         let feed = self.feeds.get_mut(index).and_then(Option::take);
         let schema = scan_schema(&scan.columns);
-        let conjuncts: Vec<&Expr> =
-            scan.predicate.iter().chain(filters.iter().copied()).collect();
+        let conjuncts: Vec<&Expr> = scan
+            .predicate
+            .iter()
+            .chain(filters.iter().copied())
+            .collect();
         let mut nodes = vec![];
         for conjunct in &conjuncts {
             nodes.push(Node::compile(conjunct, &self.params)?);
@@ -151,7 +154,12 @@ impl Lowering {
             self.counters.clone(),
             self.cancel.clone(),
         )?;
-        Ok(Arc::new(LakeScanExec::new(Arc::new(source), feed, self.threads, text)))
+        Ok(Arc::new(LakeScanExec::new(
+            Arc::new(source),
+            feed,
+            self.threads,
+            text,
+        )))
     }
 
     /// An expression over an operator's output.
@@ -209,8 +217,10 @@ impl Lowering {
         let build = |mode, group_by: PhysicalGroupBy, input: Operator| {
             let (functions, filters) = (functions.clone(), filters.clone());
             let schema = schema.clone();
-            check(AggregateExec::try_new(mode, group_by, functions, filters, input, schema))
-                .map(|exec| Arc::new(exec) as Operator)
+            check(AggregateExec::try_new(
+                mode, group_by, functions, filters, input, schema,
+            ))
+            .map(|exec| Arc::new(exec) as Operator)
         };
         if input.output_partitioning().partition_count() == 1 {
             return build(AggregateMode::Single, group_by, input);
@@ -226,7 +236,11 @@ impl Lowering {
         }
         let partitioning = Partitioning::Hash(hashed, self.threads.max(1));
         let repartitioned = check(RepartitionExec::try_new(partial, partitioning))?;
-        build(AggregateMode::FinalPartitioned, last, Arc::new(repartitioned))
+        build(
+            AggregateMode::FinalPartitioned,
+            last,
+            Arc::new(repartitioned),
+        )
     }
 
     fn sort(
@@ -242,7 +256,10 @@ impl Lowering {
                 descending: key.descending,
                 nulls_first: key.nulls_first,
             };
-            exprs.push(PhysicalSortExpr::new(self.key(&key.expr, &schema)?, options));
+            exprs.push(PhysicalSortExpr::new(
+                self.key(&key.expr, &schema)?,
+                options,
+            ));
         }
         let Some(ordering) = LexOrdering::new(exprs) else {
             return Ok(match fetch {

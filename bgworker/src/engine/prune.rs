@@ -176,12 +176,14 @@ fn range(statistics: &Statistics, file: &DataType, ty: &LakeType) -> Option<(Key
         return None;
     }
     match statistics {
-        Statistics::Int32(s) => {
-            Some((Key::Number((*s.min_opt()?).into()), Key::Number((*s.max_opt()?).into())))
-        }
-        Statistics::Int64(s) => {
-            Some((Key::Number((*s.min_opt()?).into()), Key::Number((*s.max_opt()?).into())))
-        }
+        Statistics::Int32(s) => Some((
+            Key::Number((*s.min_opt()?).into()),
+            Key::Number((*s.max_opt()?).into()),
+        )),
+        Statistics::Int64(s) => Some((
+            Key::Number((*s.min_opt()?).into()),
+            Key::Number((*s.max_opt()?).into()),
+        )),
         // The deprecated statistics of byte arrays were compared as signed bytes.
         _ if statistics.is_min_max_deprecated() => None,
         Statistics::FixedLenByteArray(_) if ty.is_decimal() => {

@@ -37,7 +37,7 @@ const BARE_ROWS: u64 = 64 * BATCH_ROWS as u64;
 /// Where a column of the scan comes from.
 enum Slot {
     RowNumber,
-    /// One value for all rows, and the same `BATCH_ROWS` times.
+    /// One value, `BATCH_ROWS` times.
     Constant(ArrayRef),
     Cached(Chunks),
     /// Index into [`RowGroupReader::reading`].
@@ -99,10 +99,7 @@ impl RowGroupReader {
     }
 
     /// Decides where each column comes from.
-    fn plan(
-        &mut self,
-        row_group: Option<&(ArrowReaderMetadata, usize)>,
-    ) -> Result<(), WireError> {
+    fn plan(&mut self, row_group: Option<&(ArrowReaderMetadata, usize)>) -> Result<(), WireError> {
         let source = self.source.clone();
         let mut decode = vec![];
         for (i, column) in source.columns.iter().enumerate() {
@@ -112,7 +109,7 @@ impl RowGroupReader {
                     row_group.and_then(|(footer, n)| Some((id, *n, source.root(footer, i)?)))
                 }
             };
-            self.slots.push(match (&column.source, field) {
+            let slot = match (&column.source, field) {
                 (ColumnSource::RowNumber, _) => Slot::RowNumber,
                 (ColumnSource::Field(_), None) => {
                     Slot::Constant(values::repeat(&column.missing, BATCH_ROWS)?)
@@ -122,15 +119,21 @@ impl RowGroupReader {
                     match source.cache.get(&key) {
                         Some(chunks) => Slot::Cached(chunks),
                         None => {
+                            // Its place is given below.
                             decode.push((i, root, key));
-                            Slot::RowNumber
+                            Slot::Read(usize::MAX)
                         }
                     }
                 }
-            });
+            };
+            self.slots.push(slot);
         }
         if decode.is_empty() {
-            let cached = self.slots.iter().filter(|s| matches!(s, Slot::Cached(_))).count();
+            let cached = self
+                .slots
+                .iter()
+                .filter(|s| matches!(s, Slot::Cached(_)))
+                .count();
             add(&source.counters.chunks_cached, cached);
             return Ok(());
         }
@@ -165,13 +168,22 @@ impl RowGroupReader {
                 *slot = Slot::Read(place);
             }
         }
-        let cached = self.slots.iter().filter(|s| matches!(s, Slot::Cached(_))).count();
+        let cached = self
+            .slots
+            .iter()
+            .filter(|s| matches!(s, Slot::Cached(_)))
+            .count();
         add(&source.counters.chunks_cached, cached);
         add(&source.counters.chunks_decoded, self.reading.len());
         Ok(())
     }
 
-    fn key(&self, field: i32, row_group: usize, column: &SourceColumn) -> Result<ChunkKey, WireError> {
+    fn key(
+        &self,
+        field: i32,
+        row_group: usize,
+        column: &SourceColumn,
+    ) -> Result<ChunkKey, WireError> {
         let (path, file) = self.file()?;
         Ok(ChunkKey {
             path: path.clone(),
@@ -202,10 +214,11 @@ impl RowGroupReader {
         let handle = source.open_file(path)?;
         let descriptor = footer.parquet_schema();
         let roots = self.reading.iter().map(|r| r.root);
-        let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(handle, footer.clone())
-            .with_row_groups(vec![row_group])
-            .with_projection(ProjectionMask::roots(descriptor, roots))
-            .with_batch_size(BATCH_ROWS);
+        let mut builder =
+            ParquetRecordBatchReaderBuilder::new_with_metadata(handle, footer.clone())
+                .with_row_groups(vec![row_group])
+                .with_projection(ProjectionMask::roots(descriptor, roots))
+                .with_batch_size(BATCH_ROWS);
         let rows = self.window.end - self.window.start;
         let mut share = 1.0;
         if let Some(positions) = &self.sparse {
@@ -229,9 +242,14 @@ impl RowGroupReader {
                 compressed = compressed.saturating_add(chunk.compressed_size());
                 decoded = decoded.saturating_add(chunk.uncompressed_size());
             }
-            add(&source.counters.bytes_read, (compressed.max(0) as f64 * share) as usize);
+            add(
+                &source.counters.bytes_read,
+                (compressed.max(0) as f64 * share) as usize,
+            );
             let width = reading.ty.fixed_width().unwrap_or(0);
-            let decoded = usize::try_from(decoded).unwrap_or(0).max(width * rows as usize);
+            let decoded = usize::try_from(decoded)
+                .unwrap_or(0)
+                .max(width * rows as usize);
             if self.sparse.is_none() && source.cache.admits(decoded) {
                 reading.kept = Some(vec![]);
             }
@@ -245,7 +263,11 @@ impl RowGroupReader {
             return self.next_sparse();
         }
         while self.next < self.window.end {
-            let step = if self.slots.is_empty() { BARE_ROWS } else { BATCH_ROWS as u64 };
+            let step = if self.slots.is_empty() {
+                BARE_ROWS
+            } else {
+                BATCH_ROWS as u64
+            };
             let window = self.next..self.window.end.min(self.next + step);
             let rows = (window.end - window.start) as usize;
             let decoded = self.decode(rows)?;
@@ -280,14 +302,20 @@ impl RowGroupReader {
         let batch = match next {
             Some(Ok(batch)) if batch.num_rows() == rows => batch,
             Some(Ok(_)) | None => {
-                return Err(self.source.corrupted(path, "a row group has fewer rows than it says"));
+                return Err(self
+                    .source
+                    .corrupted(path, "a row group has fewer rows than it says"));
             }
             Some(Err(error)) => return Err(self.read_error(path, &error)),
         };
         let columns = self.adapted(&batch)?;
         for (reading, column) in self.reading.iter_mut().zip(&columns) {
             if let Some(kept) = &mut reading.kept {
-                if self.reservation.try_grow(column.get_array_memory_size()).is_ok() {
+                if self
+                    .reservation
+                    .try_grow(column.get_array_memory_size())
+                    .is_ok()
+                {
                     kept.push(column.clone());
                 } else {
                     reading.kept = None;
@@ -310,8 +338,8 @@ impl RowGroupReader {
                 .columns()
                 .get(place)
                 .ok_or_else(|| self.source.corrupted(path, "a column is missing"))?;
-            let column = adapt(column, &reading.ty)
-                .map_err(|e| self.source.corrupted(path, &e.message))?;
+            let column =
+                adapt(column, &reading.ty).map_err(|e| self.source.corrupted(path, &e.message))?;
             columns.push(column);
         }
         Ok(columns)
@@ -339,7 +367,9 @@ impl RowGroupReader {
             return Err(self.source.corrupted(path, "more rows than were selected"));
         }
         let numbers = Int64Array::from_iter_values(
-            positions.iter().map(|&position| (row_start + position) as i64),
+            positions
+                .iter()
+                .map(|&position| (row_start + position) as i64),
         );
         let numbers: ArrayRef = Arc::new(numbers);
         let columns = self.columns(rows, &decoded, || numbers.clone(), None)?;
@@ -354,7 +384,9 @@ impl RowGroupReader {
     ) -> Result<RecordBatch, WireError> {
         let (_, file) = self.file()?;
         let numbers = || -> ArrayRef {
-            let numbers = window.clone().map(|position| (file.row_start + position) as i64);
+            let numbers = window
+                .clone()
+                .map(|position| (file.row_start + position) as i64);
             Arc::new(Int64Array::from_iter_values(numbers))
         };
         let chunk = (window.start - self.window.start) as usize / BATCH_ROWS;

@@ -46,7 +46,9 @@ pub struct Running {
 
 impl fmt::Debug for Running {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Running").field("types", &self.types).finish_non_exhaustive()
+        f.debug_struct("Running")
+            .field("types", &self.types)
+            .finish_non_exhaustive()
     }
 }
 
@@ -177,5 +179,8 @@ fn panicked(panic: &(dyn Any + Send)) -> WireError {
         .downcast_ref::<&str>()
         .map(|text| (*text).to_owned())
         .or_else(|| panic.downcast_ref::<String>().cloned());
-    internal(&format!("panic: {}", text.unwrap_or_else(|| "without a message".to_owned())))
+    internal(&format!(
+        "panic: {}",
+        text.unwrap_or_else(|| "without a message".to_owned())
+    ))
 }

@@ -119,7 +119,14 @@ impl Engine {
             Arc::new(runtime),
         );
         let types = request.fragment.root.output();
-        Ok(Running::start(types, plan, Arc::new(context), pool, counters, cancel))
+        Ok(Running::start(
+            types,
+            plan,
+            Arc::new(context),
+            pool,
+            counters,
+            cancel,
+        ))
     }
 }
 

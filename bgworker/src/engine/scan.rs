@@ -81,7 +81,12 @@ impl fmt::Debug for LakeScanExec {
 
 impl DisplayAs for LakeScanExec {
     fn fmt_as(&self, _t: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "LakeScan: {}, files={}", self.source.table, self.source.files.len())?;
+        write!(
+            f,
+            "LakeScan: {}, files={}",
+            self.source.table,
+            self.source.files.len()
+        )?;
         if !self.predicate.is_empty() {
             write!(f, ", predicate={}", self.predicate)?;
         }
@@ -129,7 +134,11 @@ impl ExecutionPlan for LakeScanExec {
             });
             return Ok(Box::pin(RecordBatchStreamAdapter::new(schema, stream)));
         }
-        let feed = self.feed.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let feed = self
+            .feed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         let fed = Fed {
             source: self.source.clone(),
             feed,
@@ -202,7 +211,11 @@ impl Partition {
                 return Ok(Step::End);
             };
             let reservation = MemoryConsumer::new("LakeScan").register(&self.pool);
-            self.current = Some(RowGroupReader::open(self.source.clone(), morsel, reservation)?);
+            self.current = Some(RowGroupReader::open(
+                self.source.clone(),
+                morsel,
+                reservation,
+            )?);
             return Ok(Step::Again);
         };
         let Some(batch) = reader.next_batch()? else {

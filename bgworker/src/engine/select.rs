@@ -53,7 +53,12 @@ pub(super) fn connect(
     let mut result: Option<BooleanArray> = None;
     for arg in args {
         if let Some(sofar) = &result {
-            let open = sofar.len() - if all { sofar.false_count() } else { sofar.true_count() };
+            let open = sofar.len()
+                - if all {
+                    sofar.false_count()
+                } else {
+                    sofar.true_count()
+                };
             if open == 0 {
                 break;
             }

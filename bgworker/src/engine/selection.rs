@@ -24,7 +24,10 @@ pub(super) fn runs(file: &FileRef, window: Range<u64>) -> Vec<Range<u64>> {
             ranges.get(first..).unwrap_or(&[])
         }
     };
-    let mut deleted = deleted(file, &window).iter().map(|&d| u64::from(d)).peekable();
+    let mut deleted = deleted(file, &window)
+        .iter()
+        .map(|&d| u64::from(d))
+        .peekable();
     for &(start, end) in wanted {
         if start >= window.end {
             break;
@@ -50,7 +53,10 @@ pub(super) fn count(file: &FileRef, window: Range<u64>) -> u64 {
     if file.ranges.is_none() {
         return window.end - window.start - deleted(file, &window).len() as u64;
     }
-    runs(file, window).iter().map(|run| run.end - run.start).sum()
+    runs(file, window)
+        .iter()
+        .map(|run| run.end - run.start)
+        .sum()
 }
 
 /// The visible rows as bits, the first standing for `window.start`.
@@ -85,7 +91,9 @@ pub(super) fn select(file: &FileRef, window: Range<u64>) -> Selection {
 }
 
 fn deleted<'a>(file: &'a FileRef, window: &Range<u64>) -> &'a [u32] {
-    let first = file.deleted.partition_point(|&d| u64::from(d) < window.start);
+    let first = file
+        .deleted
+        .partition_point(|&d| u64::from(d) < window.start);
     let after = file.deleted.partition_point(|&d| u64::from(d) < window.end);
     file.deleted.get(first..after).unwrap_or(&[])
 }

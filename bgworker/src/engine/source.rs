@@ -126,7 +126,12 @@ impl Source {
     }
 
     /// The row groups of a file that have to be read.
-    fn open(&self, index: usize, path: &Arc<str>, file: &FileRef) -> Result<Vec<Morsel>, WireError> {
+    fn open(
+        &self,
+        index: usize,
+        path: &Arc<str>,
+        file: &FileRef,
+    ) -> Result<Vec<Morsel>, WireError> {
         let whole = 0..file.row_count;
         if selection::count(file, whole.clone()) == 0 {
             return Ok(vec![]);
@@ -187,7 +192,8 @@ impl Source {
             .with_offset_index_policy(PageIndexPolicy::Optional);
         let footer =
             ArrowReaderMetadata::load(&handle, options).map_err(|e| self.parquet(path, &e))?;
-        self.cache.put_footer(path.clone(), file.size, footer.clone());
+        self.cache
+            .put_footer(path.clone(), file.size, footer.clone());
         Ok(footer)
     }
 
@@ -242,6 +248,9 @@ impl Source {
     }
 
     fn could_not_read(&self, path: &str) -> String {
-        format!("could not read data file \"{path}\" of table \"{}\"", self.table)
+        format!(
+            "could not read data file \"{path}\" of table \"{}\"",
+            self.table
+        )
     }
 }

@@ -107,7 +107,9 @@ impl GroupsAccumulator for Count {
     }
 
     fn evaluate(&mut self, emit: EmitTo) -> Result<ArrayRef> {
-        Ok(Arc::new(Int64Array::from(emit.take_needed(&mut self.counts))))
+        Ok(Arc::new(Int64Array::from(
+            emit.take_needed(&mut self.counts),
+        )))
     }
 
     fn state(&mut self, emit: EmitTo) -> Result<Vec<ArrayRef>> {

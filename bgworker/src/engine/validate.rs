@@ -40,7 +40,9 @@ fn chain(root: &Plan) -> Result<Vec<&Plan>, WireError> {
         }
         match node {
             Plan::Scan(scan) => {
-                scan.columns.iter().try_for_each(|c| check_type(&c.ty.lake))?;
+                scan.columns
+                    .iter()
+                    .try_for_each(|c| check_type(&c.ty.lake))?;
                 scan.predicate.iter().try_for_each(check_depth)?;
             }
             Plan::Filter { predicate, .. } => check_depth(predicate)?,
@@ -104,7 +106,9 @@ fn check_file(file: &FileRef) -> Result<(), WireError> {
     let mut next = 0;
     for &position in &file.deleted {
         if u64::from(position) < next || u64::from(position) >= file.row_count {
-            return Err(protocol("deleted positions out of order or outside the file"));
+            return Err(protocol(
+                "deleted positions out of order or outside the file",
+            ));
         }
         next = u64::from(position) + 1;
     }
@@ -186,7 +190,11 @@ fn check_condition(expr: &Expr, input: &[LakeType], params: usize) -> Result<(),
 }
 
 fn require(holds: bool, otherwise: &str) -> Result<(), WireError> {
-    if holds { Ok(()) } else { Err(protocol(otherwise)) }
+    if holds {
+        Ok(())
+    } else {
+        Err(protocol(otherwise))
+    }
 }
 
 fn check_ordered(ty: &LakeType) -> Result<(), WireError> {
@@ -213,7 +221,10 @@ fn check(expr: &Expr, input: &[LakeType], params: usize) -> Result<(), WireError
         ExprKind::Param(i) => require((*i as usize) < params, "a parameter is missing"),
         ExprKind::Compare { left, right, .. } => {
             let (l, r) = (&left.ty.lake, &right.ty.lake);
-            require(l == r || (l.is_decimal() && r.is_decimal()), "types compared")?;
+            require(
+                l == r || (l.is_decimal() && r.is_decimal()),
+                "types compared",
+            )?;
             check_ordered(l)?;
             bool_result()
         }
@@ -222,7 +233,10 @@ fn check(expr: &Expr, input: &[LakeType], params: usize) -> Result<(), WireError
         }
         ExprKind::Negate(arg) => {
             require(arg.ty.lake == *ty, "type of a negation")?;
-            require(ty.is_integer() || ty.is_float() || ty.is_decimal(), "type of a negation")
+            require(
+                ty.is_integer() || ty.is_float() || ty.is_decimal(),
+                "type of a negation",
+            )
         }
         ExprKind::And(args) | ExprKind::Or(args) => {
             require(!args.is_empty(), "AND or OR of nothing")?;
@@ -247,7 +261,9 @@ fn check(expr: &Expr, input: &[LakeType], params: usize) -> Result<(), WireError
             branches,
             otherwise,
         } => {
-            let whens = branches.iter().all(|(when, _)| when.ty.lake == LakeType::Bool);
+            let whens = branches
+                .iter()
+                .all(|(when, _)| when.ty.lake == LakeType::Bool);
             require(whens, "a condition isn't boolean")?;
             let mut results = branches
                 .iter()
@@ -283,7 +299,9 @@ fn check_arithmetic(
         return if *scale >= exact {
             Ok(())
         } else {
-            Err(unsupported("a decimal result with fewer digits than its operands"))
+            Err(unsupported(
+                "a decimal result with fewer digits than its operands",
+            ))
         };
     }
     require(left == right && left == result, "types of an operator")?;
@@ -307,7 +325,10 @@ fn check_aggregate(
     }
     let result = &aggregate.ty.lake;
     let Some(arg) = &aggregate.arg else {
-        require(aggregate.function == AggregateFunction::Count, "an aggregate's argument")?;
+        require(
+            aggregate.function == AggregateFunction::Count,
+            "an aggregate's argument",
+        )?;
         return require(*result == Int8, "an aggregate's type");
     };
     check(arg, input, params)?;

@@ -138,7 +138,9 @@ pub async fn run(
     request: Execute,
     feed: Option<Feed>,
 ) -> Result<(Vec<RecordBatch>, ScanStats), WireError> {
-    let mut running = engine.execute(request, vec![feed], CancellationToken::new()).await?;
+    let mut running = engine
+        .execute(request, vec![feed], CancellationToken::new())
+        .await?;
     let mut batches = vec![];
     while let Some(batch) = running.next().await? {
         batches.push(batch);
@@ -168,8 +170,12 @@ pub async fn evaluate(
         input: Box::new(scan(types, None)),
         exprs: vec![e],
     };
-    let (batches, _) =
-        run(&engine(spill.path()), request(plan, vec![]), Some(feed(columns))).await?;
+    let (batches, _) = run(
+        &engine(spill.path()),
+        request(plan, vec![]),
+        Some(feed(columns)),
+    )
+    .await?;
     assert_eq!(batches.len(), 1);
     Ok(batches[0].column(0).clone())
 }

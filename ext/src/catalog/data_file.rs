@@ -38,7 +38,7 @@ impl DataFile {
 
     pub fn file_ref(&self) -> FileRef {
         FileRef {
-            path: self.path.clone(),
+            path: crate::pg::absolute(&self.path),
             size: self.size,
             row_start: self.row_start,
             row_count: self.row_count,

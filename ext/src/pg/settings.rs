@@ -2,7 +2,8 @@
 
 use pgrx::pg_sys;
 use std::ffi::CStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// Whether `shared_preload_libraries` is being processed.
 pub fn preloading() -> bool {
@@ -17,11 +18,25 @@ pub fn my_proc() -> u32 {
 }
 
 /// The data directory, absolute.
-pub fn data_directory() -> PathBuf {
-    // SAFETY: set once by the postmaster, never freed.
-    let raw = unsafe { CStr::from_ptr(pg_sys::DataDir) };
-    let path = PathBuf::from(raw.to_string_lossy().into_owned());
-    std::fs::canonicalize(&path).unwrap_or(path)
+pub fn data_directory() -> &'static Path {
+    static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
+    DIRECTORY.get_or_init(|| {
+        // SAFETY: set once by the postmaster, never freed.
+        let raw = unsafe { CStr::from_ptr(pg_sys::DataDir) };
+        let path = PathBuf::from(raw.to_string_lossy().into_owned());
+        std::fs::canonicalize(&path).unwrap_or(path)
+    })
+}
+
+/// An absolute path of one that is relative to the data directory, as the catalog has them.
+pub fn absolute(path: &str) -> String {
+    format!("{}/{path}", data_directory().display())
+}
+
+/// The opposite of [`absolute`].
+pub fn relative(path: &str) -> String {
+    let root = absolute("");
+    path.strip_prefix(&root).unwrap_or(path).to_owned()
 }
 
 /// OID of the schema `lake`, if the extension is installed in this database.

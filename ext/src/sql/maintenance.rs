@@ -75,9 +75,9 @@ pub fn as_owner<R>(relid: pg_sys::Oid, f: impl FnOnce() -> R) -> R {
 
 fn files_below(directory: &str) -> Vec<String> {
     match ask(Request::ListFiles {
-        directory: directory.to_owned(),
+        directory: crate::pg::absolute(directory),
     }) {
-        Reply::Files(files) => files,
+        Reply::Files(files) => files.iter().map(|f| crate::pg::relative(f)).collect(),
         _ => vec![],
     }
 }
@@ -86,6 +86,7 @@ fn remove(paths: Vec<String>) -> u64 {
     if paths.is_empty() {
         return 0;
     }
+    let paths = paths.iter().map(|p| crate::pg::absolute(p)).collect();
     match ask(Request::RemoveFiles { paths }) {
         Reply::Removed(n) => n,
         _ => 0,
