@@ -21,16 +21,15 @@ pub fn toolchain(name: &str) -> Cmd {
 }
 
 fn settled(mut command: Cmd) -> Cmd {
-    // `cargo run` describes xtask in the environment; a nested build must not see it.
-    for name in [
-        "CARGO_MANIFEST_DIR",
-        "CARGO_MANIFEST_PATH",
-        "CARGO_PKG_NAME",
-        "CARGO_PKG_VERSION",
-        "LD_LIBRARY_PATH",
-    ] {
-        command = command.unset(name);
+    // `cargo run` describes xtask in the environment. Build scripts that ask for such a variable
+    // would run again each time that a nested build and a plain one take turns.
+    for (name, _) in std::env::vars() {
+        let about_xtask = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"];
+        if about_xtask.iter().any(|prefix| name.starts_with(prefix)) {
+            command = command.unset(&name);
+        }
     }
+    command = command.unset("LD_LIBRARY_PATH");
     command
         .env("CARGO_TARGET_DIR", paths::target())
         .env("CARGO_TERM_COLOR", "never")

@@ -21,12 +21,7 @@ pub fn unit(run: &mut Run) -> Result<Tally> {
     let pg = run.postgres()?;
     postgres::ensure_bindgen()?;
     let log = run.log("unit");
-    let mut command = cargo::command(&pg).args(["test", "--no-fail-fast"]);
-    for (folder, name) in CRATES {
-        if paths::repo().join(folder).join("Cargo.toml").is_file() {
-            command = command.args(["-p", name]);
-        }
-    }
+    let mut command = cargo::command(&pg).args(["test", "--workspace", "--no-fail-fast"]);
     if run.long {
         command = command
             .env("PG_LAKE_LONG", "1")
