@@ -32,9 +32,11 @@ pub fn arrow_type(ty: &LakeType) -> DataType {
         LakeType::Text => DataType::Utf8,
         LakeType::Bytes => DataType::Binary,
         LakeType::Uuid => DataType::FixedSizeBinary(16),
-        LakeType::List { element, .. } => {
-            DataType::List(Arc::new(Field::new(LIST_ELEMENT, arrow_type(element), true)))
-        }
+        LakeType::List { element, .. } => DataType::List(Arc::new(Field::new(
+            LIST_ELEMENT,
+            arrow_type(element),
+            true,
+        ))),
         LakeType::Struct(fields) => DataType::Struct(
             fields
                 .iter()
@@ -134,9 +136,8 @@ mod tests {
     }
 
     fn without_metadata(data_type: &DataType) -> DataType {
-        let strip = |f: &Field| {
-            Field::new(f.name(), without_metadata(f.data_type()), f.is_nullable())
-        };
+        let strip =
+            |f: &Field| Field::new(f.name(), without_metadata(f.data_type()), f.is_nullable());
         match data_type {
             DataType::List(element) => DataType::List(Arc::new(strip(element.as_ref()))),
             DataType::Struct(fields) => {
@@ -159,7 +160,10 @@ mod tests {
             LakeType::Int8,
             LakeType::Float4,
             LakeType::Float8,
-            LakeType::Decimal { precision: 12, scale: 2 },
+            LakeType::Decimal {
+                precision: 12,
+                scale: 2,
+            },
             LakeType::Date,
             LakeType::Time,
             LakeType::Timestamp,
@@ -168,17 +172,30 @@ mod tests {
             LakeType::Bytes,
             LakeType::Uuid,
             list.clone(),
-            LakeType::Struct(vec![StructField { id: 3, name: "f".into(), ty: list }]),
+            LakeType::Struct(vec![StructField {
+                id: 3,
+                name: "f".into(),
+                ty: list,
+            }]),
         ];
         for ty in types {
-            let schema = table_schema(&[column(ty.clone())]).to_arrow().expect("a valid schema");
-            assert_eq!(without_metadata(schema.field(0).data_type()), arrow_type(&ty), "{ty:?}");
+            let schema = table_schema(&[column(ty.clone())])
+                .to_arrow()
+                .expect("a valid schema");
+            assert_eq!(
+                without_metadata(schema.field(0).data_type()),
+                arrow_type(&ty),
+                "{ty:?}"
+            );
         }
     }
 
     #[test]
     fn impossible_decimals_are_refused() {
-        let ty = LakeType::Decimal { precision: 4, scale: -1 };
+        let ty = LakeType::Decimal {
+            precision: 4,
+            scale: -1,
+        };
         assert!(table_schema(&[column(ty)]).to_arrow().is_err());
     }
 }

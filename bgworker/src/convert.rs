@@ -66,9 +66,9 @@ fn read_column(
         LakeType::Date => read_primitive::<Date32Type>(column, nulls)?,
         LakeType::Time => read_primitive::<Time64MicrosecondType>(column, nulls)?,
         LakeType::Timestamp => read_primitive::<TimestampMicrosecondType>(column, nulls)?,
-        LakeType::Timestamptz => Arc::new(
-            primitive::<TimestampMicrosecondType>(column, nulls)?.with_timezone(UTC),
-        ),
+        LakeType::Timestamptz => {
+            Arc::new(primitive::<TimestampMicrosecondType>(column, nulls)?.with_timezone(UTC))
+        }
         LakeType::Decimal { precision, scale } => Arc::new(
             primitive::<Decimal128Type>(column, nulls)?
                 .with_precision_and_scale(*precision, *scale)
@@ -91,7 +91,10 @@ fn read_column(
             let DataType::List(field) = target else {
                 return Err(mismatch(ty, target));
             };
-            let child = column.children.first().ok_or_else(|| mismatch(ty, target))?;
+            let child = column
+                .children
+                .first()
+                .ok_or_else(|| mismatch(ty, target))?;
             let values = read_column(child, element, field.data_type())?;
             let offsets = read_offsets(column)?;
             let list = ListArray::try_new(field.clone(), offsets, values, nulls);
@@ -237,8 +240,13 @@ fn write_column(array: &ArrayRef, ty: &LakeType, out: &mut Vec<Buffer>) -> Resul
     });
     match ty {
         LakeType::Bool => {
-            let values = array.as_boolean_opt().ok_or_else(|| wrong(array, ty))?.values();
-            out.push(Buffer::from_vec(values.iter().map(u8::from).collect::<Vec<u8>>()));
+            let values = array
+                .as_boolean_opt()
+                .ok_or_else(|| wrong(array, ty))?
+                .values();
+            out.push(Buffer::from_vec(
+                values.iter().map(u8::from).collect::<Vec<u8>>(),
+            ));
         }
         LakeType::Int2 | LakeType::Int4 => write_primitive::<Int32Type>(array, ty, out)?,
         LakeType::Int8 => write_primitive::<Int64Type>(array, ty, out)?,
@@ -251,15 +259,21 @@ fn write_column(array: &ArrayRef, ty: &LakeType, out: &mut Vec<Buffer>) -> Resul
         }
         LakeType::Decimal { .. } => write_primitive::<Decimal128Type>(array, ty, out)?,
         LakeType::Uuid => {
-            let uuids = array.as_fixed_size_binary_opt().ok_or_else(|| wrong(array, ty))?;
+            let uuids = array
+                .as_fixed_size_binary_opt()
+                .ok_or_else(|| wrong(array, ty))?;
             out.push(uuids.values().slice_with_length(0, uuids.len() * 16));
         }
         LakeType::Text => {
-            let strings = array.as_string_opt::<i32>().ok_or_else(|| wrong(array, ty))?;
+            let strings = array
+                .as_string_opt::<i32>()
+                .ok_or_else(|| wrong(array, ty))?;
             write_bytes(strings, out);
         }
         LakeType::Bytes => {
-            let bytes = array.as_binary_opt::<i32>().ok_or_else(|| wrong(array, ty))?;
+            let bytes = array
+                .as_binary_opt::<i32>()
+                .ok_or_else(|| wrong(array, ty))?;
             write_bytes(bytes, out);
         }
         LakeType::List { element, .. } => {
@@ -268,7 +282,10 @@ fn write_column(array: &ArrayRef, ty: &LakeType, out: &mut Vec<Buffer>) -> Resul
             write_column(&list.values().slice(start, len), element, out)?;
         }
         LakeType::Struct(fields) => {
-            let columns = array.as_struct_opt().ok_or_else(|| wrong(array, ty))?.columns();
+            let columns = array
+                .as_struct_opt()
+                .ok_or_else(|| wrong(array, ty))?
+                .columns();
             if columns.len() != fields.len() {
                 return Err(wrong(array, ty));
             }
@@ -289,7 +306,9 @@ fn write_primitive<T: ArrowPrimitiveType>(
     ty: &LakeType,
     out: &mut Vec<Buffer>,
 ) -> Result<(), WireError> {
-    let array = array.as_primitive_opt::<T>().ok_or_else(|| wrong(array, ty))?;
+    let array = array
+        .as_primitive_opt::<T>()
+        .ok_or_else(|| wrong(array, ty))?;
     out.push(array.values().inner().clone());
     Ok(())
 }
@@ -307,10 +326,7 @@ fn write_offsets(offsets: &OffsetBuffer<i32>, out: &mut Vec<Buffer>) -> (usize, 
     (first as usize, (last - first) as usize)
 }
 
-fn write_bytes<T: ByteArrayType<Offset = i32>>(
-    array: &GenericByteArray<T>,
-    out: &mut Vec<Buffer>,
-) {
+fn write_bytes<T: ByteArrayType<Offset = i32>>(array: &GenericByteArray<T>, out: &mut Vec<Buffer>) {
     let (start, len) = write_offsets(array.offsets(), out);
     out.push(array.values().slice_with_length(start, len));
 }
@@ -354,7 +370,9 @@ fn malformed(error: ArrowError) -> WireError {
 }
 
 fn mismatch(ty: &LakeType, target: &DataType) -> WireError {
-    internal(format!("a column of type {ty:?} cannot be read as {target}"))
+    internal(format!(
+        "a column of type {ty:?} cannot be read as {target}"
+    ))
 }
 
 fn wrong(array: &ArrayRef, ty: &LakeType) -> WireError {

@@ -18,8 +18,16 @@ fn list_of(element: LakeType) -> LakeType {
 
 fn pair() -> LakeType {
     LakeType::Struct(vec![
-        StructField { id: 91, name: "n".into(), ty: LakeType::Int8 },
-        StructField { id: 92, name: "t".into(), ty: list_of(LakeType::Text) },
+        StructField {
+            id: 91,
+            name: "n".into(),
+            ty: LakeType::Int8,
+        },
+        StructField {
+            id: 92,
+            name: "t".into(),
+            ty: list_of(LakeType::Text),
+        },
     ])
 }
 
@@ -29,7 +37,10 @@ fn array(array: impl Array + 'static) -> ArrayRef {
 
 /// Every type with two values, nulls between and at the end.
 fn sample() -> Vec<(LakeType, ArrayRef)> {
-    let money = LakeType::Decimal { precision: 20, scale: 3 };
+    let money = LakeType::Decimal {
+        precision: 20,
+        scale: 3,
+    };
     let decimals = Decimal128Array::from(vec![Some(-1), None, Some(10_i128.pow(19)), None])
         .with_precision_and_scale(20, 3)
         .expect("a valid decimal type");
@@ -42,36 +53,114 @@ fn sample() -> Vec<(LakeType, ArrayRef)> {
     let texts = vec![Some("żółw"), None, Some(""), None];
     let times = vec![Some(1_i64), None, Some(-5), None];
     vec![
-        (LakeType::Bool, array(BooleanArray::from(vec![Some(true), None, Some(false), None]))),
-        (LakeType::Int2, array(Int32Array::from(vec![Some(-7), None, Some(9), None]))),
-        (LakeType::Int4, array(Int32Array::from(vec![Some(i32::MIN), None, Some(i32::MAX), None]))),
-        (LakeType::Int8, array(Int64Array::from(vec![Some(i64::MIN), None, Some(i64::MAX), None]))),
-        (LakeType::Float4, array(Float32Array::from(vec![Some(-0.5), None, Some(f32::INFINITY), None]))),
-        (LakeType::Float8, array(Float64Array::from(vec![Some(0.1), None, Some(1e300), None]))),
+        (
+            LakeType::Bool,
+            array(BooleanArray::from(vec![
+                Some(true),
+                None,
+                Some(false),
+                None,
+            ])),
+        ),
+        (
+            LakeType::Int2,
+            array(Int32Array::from(vec![Some(-7), None, Some(9), None])),
+        ),
+        (
+            LakeType::Int4,
+            array(Int32Array::from(vec![
+                Some(i32::MIN),
+                None,
+                Some(i32::MAX),
+                None,
+            ])),
+        ),
+        (
+            LakeType::Int8,
+            array(Int64Array::from(vec![
+                Some(i64::MIN),
+                None,
+                Some(i64::MAX),
+                None,
+            ])),
+        ),
+        (
+            LakeType::Float4,
+            array(Float32Array::from(vec![
+                Some(-0.5),
+                None,
+                Some(f32::INFINITY),
+                None,
+            ])),
+        ),
+        (
+            LakeType::Float8,
+            array(Float64Array::from(vec![Some(0.1), None, Some(1e300), None])),
+        ),
         (money, array(decimals)),
-        (LakeType::Date, array(Date32Array::from(vec![Some(-1), None, Some(20_000), None]))),
-        (LakeType::Time, array(Time64MicrosecondArray::from(vec![Some(0), None, Some(86_399_999_999), None]))),
-        (LakeType::Timestamp, array(TimestampMicrosecondArray::from(times.clone()))),
-        (LakeType::Timestamptz, array(TimestampMicrosecondArray::from(times).with_timezone(UTC))),
+        (
+            LakeType::Date,
+            array(Date32Array::from(vec![Some(-1), None, Some(20_000), None])),
+        ),
+        (
+            LakeType::Time,
+            array(Time64MicrosecondArray::from(vec![
+                Some(0),
+                None,
+                Some(86_399_999_999),
+                None,
+            ])),
+        ),
+        (
+            LakeType::Timestamp,
+            array(TimestampMicrosecondArray::from(times.clone())),
+        ),
+        (
+            LakeType::Timestamptz,
+            array(TimestampMicrosecondArray::from(times).with_timezone(UTC)),
+        ),
         (LakeType::Text, array(StringArray::from(texts))),
-        (LakeType::Bytes, array(BinaryArray::from(vec![Some(&[0_u8, 255][..]), None, Some(&[][..]), None]))),
+        (
+            LakeType::Bytes,
+            array(BinaryArray::from(vec![
+                Some(&[0_u8, 255][..]),
+                None,
+                Some(&[][..]),
+                None,
+            ])),
+        ),
         (LakeType::Uuid, array(uuids)),
         (list_of(LakeType::Int4), lists()),
         (pair(), pairs()),
     ]
 }
 
-fn list_array(element: &LakeType, offsets: Vec<i32>, values: ArrayRef, valid: Vec<bool>) -> ArrayRef {
+fn list_array(
+    element: &LakeType,
+    offsets: Vec<i32>,
+    values: ArrayRef,
+    valid: Vec<bool>,
+) -> ArrayRef {
     let DataType::List(field) = arrow_type(&list_of(element.clone())) else {
         unreachable!("a list is a list");
     };
     let nulls = Some(NullBuffer::from(valid));
-    Arc::new(ListArray::new(field, OffsetBuffer::new(offsets.into()), values, nulls))
+    Arc::new(ListArray::new(
+        field,
+        OffsetBuffer::new(offsets.into()),
+        values,
+        nulls,
+    ))
 }
 
 fn lists() -> ArrayRef {
     let values = Arc::new(Int32Array::from(vec![Some(1), None, Some(3)]));
-    list_array(&LakeType::Int4, vec![0, 2, 2, 2, 3], values, vec![true, false, true, true])
+    list_array(
+        &LakeType::Int4,
+        vec![0, 2, 2, 2, 3],
+        values,
+        vec![true, false, true, true],
+    )
 }
 
 fn pairs() -> ArrayRef {
@@ -80,7 +169,12 @@ fn pairs() -> ArrayRef {
     };
     let numbers = array(Int64Array::from(vec![Some(1), None, None, Some(4)]));
     let words = Arc::new(StringArray::from(vec!["a", "b", "c"]));
-    let texts = list_array(&LakeType::Text, vec![0, 1, 1, 1, 3], words, vec![true, false, true, true]);
+    let texts = list_array(
+        &LakeType::Text,
+        vec![0, 1, 1, 1, 3],
+        words,
+        vec![true, false, true, true],
+    );
     let nulls = Some(NullBuffer::from(vec![true, false, true, true]));
     Arc::new(StructArray::new(fields, vec![numbers, texts], nulls))
 }
@@ -89,7 +183,10 @@ fn sample_batch() -> (Vec<LakeType>, RecordBatch) {
     let (types, arrays): (Vec<_>, Vec<_>) = sample().into_iter().unzip();
     let names: Vec<String> = (0..types.len()).map(|i| format!("c{i}")).collect();
     let schema = arrow_schema(names.iter().map(String::as_str).zip(&types));
-    (types, RecordBatch::try_new(schema, arrays).expect("a valid batch"))
+    (
+        types,
+        RecordBatch::try_new(schema, arrays).expect("a valid batch"),
+    )
 }
 
 fn round_trip(batch: &RecordBatch, types: &[LakeType]) -> RecordBatch {
@@ -116,7 +213,9 @@ fn slices_send_their_rows_only() {
         }
     }
     // An offset that is not a whole byte, into bitmaps and bools alike.
-    let bits: BooleanArray = (0..100).map(|i| (i % 3 > 0).then_some(i % 2 == 0)).collect();
+    let bits: BooleanArray = (0..100)
+        .map(|i| (i % 3 > 0).then_some(i % 2 == 0))
+        .collect();
     let schema = arrow_schema([("b", &LakeType::Bool)]);
     let batch = RecordBatch::try_new(schema, vec![Arc::new(bits)]).expect("a valid batch");
     let slice = batch.slice(13, 50);
@@ -133,12 +232,25 @@ fn rows_without_columns_keep_their_number() {
 
 #[test]
 fn other_arrow_types_are_cast_on_their_way_out() {
-    let types = [LakeType::Text, LakeType::Int2, LakeType::Decimal { precision: 10, scale: 2 }];
+    let types = [
+        LakeType::Text,
+        LakeType::Int2,
+        LakeType::Decimal {
+            precision: 10,
+            scale: 2,
+        },
+    ];
     let decimals = Decimal128Array::from(vec![Some(150), None])
         .with_precision_and_scale(38, 2)
         .expect("a valid decimal type");
     let batch = RecordBatch::try_from_iter([
-        ("t", array(StringViewArray::from(vec![Some("a view longer than twelve"), None]))),
+        (
+            "t",
+            array(StringViewArray::from(vec![
+                Some("a view longer than twelve"),
+                None,
+            ])),
+        ),
         ("i", array(Int16Array::from(vec![Some(5), Some(-5)]))),
         ("d", array(decimals)),
     ])
@@ -147,9 +259,15 @@ fn other_arrow_types_are_cast_on_their_way_out() {
     batch_to_wire(&batch, &types, &mut message).expect("written");
     let schema = arrow_schema(["t", "i", "d"].into_iter().zip(&types));
     let read = batch_from_wire(&message, &types, schema).expect("read");
-    assert_eq!(read.column(0).as_string::<i32>().value(0), "a view longer than twelve");
+    assert_eq!(
+        read.column(0).as_string::<i32>().value(0),
+        "a view longer than twelve"
+    );
     assert_eq!(read.column(1).as_primitive::<Int32Type>().value(1), -5);
-    assert_eq!(read.column(2).as_primitive::<Decimal128Type>().value(0), 150);
+    assert_eq!(
+        read.column(2).as_primitive::<Decimal128Type>().value(0),
+        150
+    );
     assert!(read.column(2).is_null(1));
 }
 

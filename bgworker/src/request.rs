@@ -122,7 +122,12 @@ struct TaskCount(Arc<Context>);
 
 impl Drop for TaskCount {
     fn drop(&mut self) {
-        self.0.streams.slot().counters().tasks.fetch_sub(1, Ordering::Relaxed);
+        self.0
+            .streams
+            .slot()
+            .counters()
+            .tasks
+            .fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -138,7 +143,12 @@ fn open(
 
 /// Without a result stream all that can be said is a code on the request's own.
 fn refuse(context: &Context, reader: &MessageReader, error: &WireError) {
-    context.streams.slot().counters().errors.fetch_add(1, Ordering::Relaxed);
+    context
+        .streams
+        .slot()
+        .counters()
+        .errors
+        .fetch_add(1, Ordering::Relaxed);
     tracing::debug!(target: "pg_lake", "a request was refused: {error}");
     reader.hold().fail(ring_code(error.code));
 }
@@ -221,7 +231,9 @@ async fn dispatch(
     match (&context.role, request) {
         (_, Request::Ping) => Ok(Answer::from(Reply::Pong)),
         (Role::Engine(engine), Request::Execute(execute)) => cancel
-            .run_until_cancelled(run_fragment(context, engine, execute, feeds, writer, cancel))
+            .run_until_cancelled(run_fragment(
+                context, engine, execute, feeds, writer, cancel,
+            ))
             .await
             .unwrap_or_else(|| Err(context.streams.cancelled()))
             .map(Answer::from),
@@ -256,9 +268,12 @@ fn too_late(error: WireError, sent: bool) -> WireError {
         return error;
     }
     let detail = error.detail.unwrap_or(error.message);
-    WireError::new(ErrorCode::OutOfRange, "numeric field overflow in the engine")
-        .detail(detail)
-        .hint("SET lake.engine = off to run the query without the engine.")
+    WireError::new(
+        ErrorCode::OutOfRange,
+        "numeric field overflow in the engine",
+    )
+    .detail(detail)
+    .hint("SET lake.engine = off to run the query without the engine.")
 }
 
 /// One stream of rows for each table that has a feed.
@@ -283,15 +298,14 @@ fn feed_streams(
     Ok(streams)
 }
 
-fn rows_of(
-    reader: MessageReader,
-    types: Vec<LakeType>,
-    schema: SchemaRef,
-) -> Feed {
-    stream::try_unfold((reader, types, schema), |(mut reader, types, schema)| async move {
-        let batch = reader.next_batch(&types, &schema).await?;
-        Ok(batch.map(|batch| (batch, (reader, types, schema))))
-    })
+fn rows_of(reader: MessageReader, types: Vec<LakeType>, schema: SchemaRef) -> Feed {
+    stream::try_unfold(
+        (reader, types, schema),
+        |(mut reader, types, schema)| async move {
+            let batch = reader.next_batch(&types, &schema).await?;
+            Ok(batch.map(|batch| (batch, (reader, types, schema))))
+        },
+    )
     .boxed()
 }
 

@@ -33,8 +33,11 @@ pub(crate) fn build(name: &str, threads: usize) -> Result<Runtime, WireError> {
         .on_thread_start(|| OURS.set(true))
         .build()
         .map_err(|e| {
-            WireError::new(ErrorCode::Internal, "could not start the threads of a lake worker")
-                .detail(e.to_string())
+            WireError::new(
+                ErrorCode::Internal,
+                "could not start the threads of a lake worker",
+            )
+            .detail(e.to_string())
         })
 }
 
@@ -68,7 +71,10 @@ pub(crate) fn panic_error(doing: &str, payload: &(dyn Any + Send)) -> WireError 
         .take()
         .filter(|remembered| remembered.starts_with(text))
         .unwrap_or_else(|| text.to_owned());
-    WireError::new(ErrorCode::Internal, format!("internal error in {doing}: {message}"))
+    WireError::new(
+        ErrorCode::Internal,
+        format!("internal error in {doing}: {message}"),
+    )
 }
 
 fn payload_text(payload: &(dyn Any + Send)) -> &str {

@@ -101,7 +101,8 @@ impl Service {
         let slot = *self.context.streams.slot();
         slot.take_stream_events(|index| self.context.streams.on_event(index));
         slot.take_requests(|_, reference| {
-            self.runtime.spawn(request::run(self.context.clone(), reference));
+            self.runtime
+                .spawn(request::run(self.context.clone(), reference));
         });
         self.context.count_memory();
     }
@@ -125,7 +126,9 @@ impl Service {
         let patience = timeout.mul_f32(0.75);
         runtime.block_on(async {
             let _ = tokio::time::timeout(patience, async {
-                while context.streams.held() > 0 || slot.counters().tasks.load(Ordering::Relaxed) > 0 {
+                while context.streams.held() > 0
+                    || slot.counters().tasks.load(Ordering::Relaxed) > 0
+                {
                     tokio::time::sleep(Duration::from_millis(2)).await;
                     // What was announced meanwhile is left to the next process, but whoever waits
                     // for room or rows must still be heard.

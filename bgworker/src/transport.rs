@@ -102,7 +102,10 @@ impl Streams {
     /// A backend did something on the stream.
     pub fn on_event(&self, index: u32) {
         // Whom it wakes may come back here: not under the lock.
-        let found = self.lock().get(&index).map(|held| (held.notify.clone(), held.asked()));
+        let found = self
+            .lock()
+            .get(&index)
+            .map(|held| (held.notify.clone(), held.asked()));
         if let Some((notify, cancel)) = found {
             notify.notify_one();
             if let Some(cancel) = cancel {
@@ -114,7 +117,11 @@ impl Streams {
     /// Cancels all requests: the process is about to end.
     pub fn cancel_all(&self) {
         self.stopping.store(true, Ordering::Relaxed);
-        let tokens: Vec<_> = self.lock().values().filter_map(|held| held.cancel.clone()).collect();
+        let tokens: Vec<_> = self
+            .lock()
+            .values()
+            .filter_map(|held| held.cancel.clone())
+            .collect();
         tokens.iter().for_each(CancellationToken::cancel);
     }
 
@@ -178,7 +185,10 @@ impl Hold {
 
     /// Until something happens on the stream, or for a second.
     pub async fn wait(&self) {
-        if tokio::time::timeout(RECHECK, self.notify.notified()).await.is_err() {
+        if tokio::time::timeout(RECHECK, self.notify.notified())
+            .await
+            .is_err()
+        {
             self.streams.on_event(self.stream.reference().index);
         }
     }
@@ -265,7 +275,9 @@ impl MessageReader {
             Some((kind::BATCH, message)) => {
                 batch_from_wire(&message, types, schema.clone()).map(Some)
             }
-            Some((other, _)) => Err(protocol(format!("a feed carried a message of kind {other}"))),
+            Some((other, _)) => Err(protocol(format!(
+                "a feed carried a message of kind {other}"
+            ))),
         }
     }
 
@@ -291,8 +303,14 @@ impl MessageReader {
                 self.message.extend_from_slice(frame.payload);
                 self.kind = Some(frame.kind);
                 let counters = self.hold.streams.slot.counters();
-                counters.bytes_in.fetch_add(frame.payload.len() as u64, Ordering::Relaxed);
-                if frame.more { Step::Part } else { Step::Message(frame.kind) }
+                counters
+                    .bytes_in
+                    .fetch_add(frame.payload.len() as u64, Ordering::Relaxed);
+                if frame.more {
+                    Step::Part
+                } else {
+                    Step::Message(frame.kind)
+                }
             }
         };
         if self.consumer.release().peer {
@@ -341,7 +359,11 @@ impl ResultWriter {
             let (frame, after) = rest.split_at(rest.len().min(max));
             let more = !after.is_empty();
             let wake = loop {
-                match self.producer.try_write(kind, frame, more).map_err(ring_error)? {
+                match self
+                    .producer
+                    .try_write(kind, frame, more)
+                    .map_err(ring_error)?
+                {
                     Some(wake) => break wake,
                     None => self.hold.wait().await,
                 }
@@ -351,7 +373,9 @@ impl ResultWriter {
                 self.hold.wake_backend();
             }
             let counters = self.hold.streams.slot.counters();
-            counters.bytes_out.fetch_add(frame.len() as u64, Ordering::Relaxed);
+            counters
+                .bytes_out
+                .fetch_add(frame.len() as u64, Ordering::Relaxed);
             if !more {
                 return Ok(());
             }
@@ -383,7 +407,9 @@ impl ResultWriter {
         }
         self.message = message;
         let counters = self.hold.streams.slot.counters();
-        counters.rows_out.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
+        counters
+            .rows_out
+            .fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
         Ok(())
     }
 

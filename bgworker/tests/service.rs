@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 #[derive(Clone)]
 #[repr(C, align(4096))]
-#[expect(dead_code, reason = "only its bytes matter")]
+#[allow(dead_code)] // only its bytes matter
 struct Page([u8; 4096]);
 
 struct Rig {
@@ -207,7 +207,10 @@ fn columns() -> Vec<TableColumn> {
         ty,
         required: id == 1,
     };
-    vec![column(1, "id", LakeType::Int8), column(2, "name", LakeType::Text)]
+    vec![
+        column(1, "id", LakeType::Int8),
+        column(2, "name", LakeType::Text),
+    ]
 }
 
 fn rows(first: i64, count: i64) -> Vec<u8> {
@@ -220,7 +223,9 @@ fn rows(first: i64, count: i64) -> Vec<u8> {
             _ => {
                 // Poorly compressible, so that files reach their size.
                 let text = format!("{:x}", (id as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-                builder.columns[1].push_bytes(text.as_bytes()).expect("short");
+                builder.columns[1]
+                    .push_bytes(text.as_bytes())
+                    .expect("short");
             }
         }
         builder.end_row();
@@ -288,8 +293,14 @@ fn rows_become_files_and_a_snapshot() {
     for file in &files {
         let input = File::open(&file.path).expect("a file");
         let reader = ParquetRecordBatchReaderBuilder::try_new(input).expect("a Parquet file");
-        assert_eq!(reader.metadata().file_metadata().num_rows() as u64, file.rows);
-        assert_eq!(std::fs::metadata(&file.path).expect("a file").len(), file.size);
+        assert_eq!(
+            reader.metadata().file_metadata().num_rows() as u64,
+            file.rows
+        );
+        assert_eq!(
+            std::fs::metadata(&file.path).expect("a file").len(),
+            file.size
+        );
     }
 
     let location = directory.path().join("t").to_string_lossy().into_owned();
@@ -352,7 +363,11 @@ fn a_cancel_in_the_middle_leaves_no_files() {
         rig.write(&mut call.rows, kind::BATCH, &rows(batch * 1000, 1000));
     }
     let deadline = Instant::now() + PATIENCE;
-    while std::fs::read_dir(directory.path()).expect("the directory").count() == 0 {
+    while std::fs::read_dir(directory.path())
+        .expect("the directory")
+        .count()
+        == 0
+    {
         assert!(Instant::now() < deadline, "no file was begun");
         std::thread::sleep(Duration::from_millis(1));
     }
@@ -375,7 +390,12 @@ fn a_feed_that_breaks_off_is_an_error_and_leaves_no_files() {
     let error = rig.reply(&mut call).expect_err("the feed broke off");
     assert_eq!(error.code, ErrorCode::Cancelled);
     // The error came after the clean-up.
-    assert_eq!(std::fs::read_dir(directory.path()).expect("the directory").count(), 0);
+    assert_eq!(
+        std::fs::read_dir(directory.path())
+            .expect("the directory")
+            .count(),
+        0
+    );
     rig.release(call);
     rig.settle();
 }
@@ -419,7 +439,10 @@ fn requests_that_make_no_sense_are_refused() {
     // One stream can't be result and feed at once.
     let mut call = rig.call();
     let request = match write_request(&call, Path::new("/nowhere"), 1) {
-        Request::Write(write) => Request::Write(Write { feed: result_of(&call), ..write }),
+        Request::Write(write) => Request::Write(Write {
+            feed: result_of(&call),
+            ..write
+        }),
         other => other,
     };
     rig.start(&call, request);
@@ -445,7 +468,12 @@ fn a_stop_ends_requests_under_way() {
     let Rig { region, service } = rig;
     service.stop(Duration::from_secs(5));
     assert_eq!(call.result.error(), PEER_GONE);
-    assert_eq!(std::fs::read_dir(directory.path()).expect("the directory").count(), 0);
+    assert_eq!(
+        std::fs::read_dir(directory.path())
+            .expect("the directory")
+            .count(),
+        0
+    );
     drop((call.replies, call.rows));
     for stream in [call.request, call.result, call.feed] {
         stream.release_backend();

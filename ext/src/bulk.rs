@@ -17,6 +17,8 @@ struct Statement {
     key: usize,
     /// Whether its rows may go to Parquet.
     allowed: bool,
+    /// Only batches of rows may: COPY sends single rows where volatile code runs between them.
+    batches_only: bool,
     subxact: pg_sys::SubTransactionId,
     tables: Vec<Table>,
 }
@@ -41,7 +43,7 @@ thread_local! {
 }
 
 /// A statement begins. While it is the innermost one, its rows may go the bulk path if `allowed`.
-pub fn begin_statement(key: usize, allowed: bool) {
+pub fn begin_statement(key: usize, allowed: bool, batches_only: bool) {
     drain();
     // SAFETY: in a transaction.
     let subxact = unsafe { pg_sys::GetCurrentSubTransactionId() };
@@ -49,6 +51,7 @@ pub fn begin_statement(key: usize, allowed: bool) {
         s.push(Statement {
             key,
             allowed,
+            batches_only,
             subxact,
             tables: vec![],
         })
@@ -57,14 +60,24 @@ pub fn begin_statement(key: usize, allowed: bool) {
 }
 
 /// Registers what statements have written so far: a nested one must see it, as with heap.
+///
+/// Only what this very subtransaction wrote: a registration made in an inner one would vanish with
+/// it (STORAGE section 3). What could look at an outer one's rows there, volatile code, keeps a
+/// statement off the bulk path in the first place.
 pub fn drain() {
     let writing = STATEMENTS.with_borrow(|s| {
-        s.iter()
-            .any(|s| s.tables.iter().any(|t| matches!(t.state, State::Writing(_))))
+        s.iter().any(|s| {
+            s.tables
+                .iter()
+                .any(|t| matches!(t.state, State::Writing(_)))
+        })
     });
     if writing {
+        // SAFETY: in a transaction.
+        let subxact = unsafe { pg_sys::GetCurrentSubTransactionId() };
         let sinks: Vec<_> = STATEMENTS.with_borrow_mut(|s| {
             s.iter_mut()
+                .filter(|s| s.subxact == subxact)
                 .flat_map(|s| s.tables.iter_mut().filter_map(take_sink))
                 .collect()
         });
@@ -158,23 +171,53 @@ fn eligible(relation: pg_sys::Relation) -> bool {
                 || t.trig_insert_before_statement
                 || t.trig_insert_after_statement
         };
-        !(*(*relation).rd_rel).relhasindex && !has_triggers
+        !(*(*relation).rd_rel).relhasindex && !has_triggers && !has_volatile_checks(relation)
+    }
+}
+
+/// Whether storing a row may run code that looks at the table: volatile CHECK constraints, and
+/// constraints of domains, whose expressions aren't at hand here.
+unsafe fn has_volatile_checks(relation: pg_sys::Relation) -> bool {
+    // SAFETY: the relation is open; constraint expressions are valid node strings.
+    unsafe {
+        let desc = (*relation).rd_att;
+        let attributes = std::slice::from_raw_parts((*desc).attrs.as_ptr(), (*desc).natts as usize);
+        if attributes
+            .iter()
+            .any(|a| !a.attisdropped && pg_sys::DomainHasConstraints(a.atttypid))
+        {
+            return true;
+        }
+        if (*desc).constr.is_null() {
+            return false;
+        }
+        let constraints = &*(*desc).constr;
+        (0..usize::from(constraints.num_check)).any(|i| {
+            let expression = pg_sys::stringToNode((*constraints.check.add(i)).ccbin);
+            pg_sys::contain_volatile_functions(expression.cast())
+        })
     }
 }
 
 /// Offers a row to the bulk path; false: it goes to the heap.
 #[inline]
-pub fn take(relation: pg_sys::Relation, slot: *mut pg_sys::TupleTableSlot, options: i32) -> bool {
+pub fn take(
+    relation: pg_sys::Relation,
+    slot: *mut pg_sys::TupleTableSlot,
+    options: i32,
+    in_batch: bool,
+) -> bool {
     if !ALLOWED.get() {
         return false;
     }
-    take_slowly(relation, slot, options)
+    take_slowly(relation, slot, options, in_batch)
 }
 
 fn take_slowly(
     relation: pg_sys::Relation,
     slot: *mut pg_sys::TupleTableSlot,
     options: i32,
+    in_batch: bool,
 ) -> bool {
     let Some(threshold) = guc::bulk_rows() else {
         return false;
@@ -185,6 +228,9 @@ fn take_slowly(
     // counted first, the sink is taken out while it works.
     let sink = STATEMENTS.with_borrow_mut(|s| {
         let statement = s.last_mut()?;
+        if statement.batches_only && !in_batch {
+            return None;
+        }
         let table = match statement.tables.iter().position(|t| t.relid == relid) {
             Some(i) => &mut statement.tables[i],
             None => {

@@ -2,15 +2,16 @@
 
 use crate::catalog::data_file::{self, DataFile};
 use crate::error;
-use crate::relation::Info;
+use crate::relation::{self, Info};
 use crate::ring::ENGINE;
 use crate::ring::call::{Call, Message};
 use crate::types::{Codec, PinnedSettings};
 use pg_lake_plan::batch::BatchReader;
-use pg_lake_plan::ir::{ColumnSource, Expr, Fragment, Plan, Scan, ScanColumn};
+use pg_lake_plan::ir::{ColumnSource, Fragment, Plan, Scan, ScanColumn};
 use pg_lake_plan::message::{ErrorCode, Execute, FileRef, Reply, Request, ScanStats, TableInput};
 use pg_lake_plan::types::{LakeType, SqlType, Value};
 use pgrx::{PgSqlErrorCode, pg_sys};
+use std::rc::Rc;
 
 /// A batch together with the bytes that it reads from.
 pub struct OwnedBatch {
@@ -22,7 +23,8 @@ impl OwnedBatch {
     pub fn new(bytes: Vec<u8>, types: &[LakeType]) -> OwnedBatch {
         // SAFETY: the slice's memory is on the heap, is not changed and lives as long as the reader:
         // both are in this struct, whose fields are private and never handed out with 'static.
-        let slice: &'static [u8] = unsafe { std::slice::from_raw_parts(bytes.as_ptr(), bytes.len()) };
+        let slice: &'static [u8] =
+            unsafe { std::slice::from_raw_parts(bytes.as_ptr(), bytes.len()) };
         match BatchReader::parse(slice, types) {
             Ok(reader) => OwnedBatch {
                 reader,
@@ -188,14 +190,22 @@ impl Rows {
 /// column is the row number.
 pub struct FullScan {
     rows: Rows,
+    info: Rc<Info>,
+    desc: pg_sys::TupleDesc,
 }
 
 impl FullScan {
-    pub fn start(relation: pg_sys::Relation, info: &Info, files: &[FileRef], predicate: Option<Expr>) -> FullScan {
+    /// `desc` describes the rows that are wanted: that of the slots.
+    pub fn start(
+        relation: pg_sys::Relation,
+        desc: pg_sys::TupleDesc,
+        files: &[FileRef],
+    ) -> FullScan {
+        let info = relation::info_as(relation, desc);
         let mut columns: Vec<ScanColumn> = info
             .codecs
             .iter()
-            .map(|codec| scan_column(codec, missing_value(relation, codec)))
+            .map(|codec| scan_column(codec, missing_value(desc, codec)))
             .collect();
         columns.push(row_number_column());
         let fragment = Fragment {
@@ -204,7 +214,7 @@ impl FullScan {
                 table: 0,
                 name: crate::pg::relation_name(relation),
                 columns,
-                predicate,
+                predicate: None,
             }),
         };
         let files = files.to_vec();
@@ -212,6 +222,8 @@ impl FullScan {
             rows: Rows::start(fragment, vec![], 0, |_| {
                 vec![TableInput { files, feed: None }]
             }),
+            info,
+            desc,
         }
     }
 
@@ -219,19 +231,19 @@ impl FullScan {
     pub fn next(
         &mut self,
         relation: pg_sys::Relation,
-        info: &Info,
         slot: *mut pg_sys::TupleTableSlot,
         context: pg_sys::MemoryContext,
     ) -> bool {
         if !matches!(self.rows.advance(), Step::Row) {
             return false;
         }
+        let info = &self.info;
         let row = self.rows.int8(info.codecs.len()) as u64;
-        // SAFETY: the slot is the relation's; the temporary context is ours and reset for each row.
+        // SAFETY: the slot has the descriptor; the temporary context is ours and reset for each row.
         unsafe {
             pg_sys::MemoryContextReset(context);
             let old = pg_sys::MemoryContextSwitchTo(context);
-            let natts = (*(*relation).rd_att).natts as usize;
+            let natts = (*self.desc).natts as usize;
             let mut values = vec![pg_sys::Datum::null(); natts];
             let mut nulls = vec![true; natts];
             let pinned = info.pinned_settings.then(PinnedSettings::new);
@@ -241,14 +253,16 @@ impl FullScan {
                 nulls[codec.attnum as usize - 1] = isnull;
             }
             drop(pinned);
-            let tuple =
-                pg_sys::heap_form_tuple((*relation).rd_att, values.as_mut_ptr(), nulls.as_mut_ptr());
+            let tuple = pg_sys::heap_form_tuple(self.desc, values.as_mut_ptr(), nulls.as_mut_ptr());
             let (block, offset) = data_file::tid_of(row);
             let header = (*tuple).t_data;
             // What system columns show: inserted by a transaction that everyone sees.
-            (*header).t_choice.t_heap.t_xmin = pg_sys::TransactionId::from(2);
-            (*header).t_infomask |=
-                (pg_sys::HEAP_XMIN_FROZEN | pg_sys::HEAP_XMAX_INVALID) as u16;
+            (*header).t_choice.t_heap = pg_sys::HeapTupleFields {
+                t_xmin: pg_sys::TransactionId::from(2),
+                t_xmax: pg_sys::InvalidTransactionId,
+                ..Default::default()
+            };
+            (*header).t_infomask |= (pg_sys::HEAP_XMIN_FROZEN | pg_sys::HEAP_XMAX_INVALID) as u16;
             (*tuple).t_tableOid = (*relation).rd_id;
             pg_sys::ItemPointerSet(&mut (*tuple).t_self, block, offset);
             let tid = (*tuple).t_self;
@@ -267,24 +281,24 @@ impl FullScan {
 }
 
 /// The value of a column in files that were written before `ALTER TABLE … ADD COLUMN … DEFAULT`.
-pub fn missing_value(relation: pg_sys::Relation, codec: &Codec) -> Option<Value> {
-    // SAFETY: the relation is open; the attribute exists.
+pub fn missing_value(desc: pg_sys::TupleDesc, codec: &Codec) -> Option<Value> {
+    // SAFETY: a valid descriptor; the attribute exists.
     unsafe {
-        let att = (*(*relation).rd_att)
-            .attrs
-            .as_ptr()
-            .add(codec.attnum as usize - 1);
+        let att = (*desc).attrs.as_ptr().add(codec.attnum as usize - 1);
         if !(*att).atthasmissing {
             return None;
         }
         let mut isnull = false;
-        let datum = pg_sys::getmissingattr((*relation).rd_att, i32::from(codec.attnum), &mut isnull);
+        let datum = pg_sys::getmissingattr(desc, i32::from(codec.attnum), &mut isnull);
         if isnull {
             return None;
         }
         crate::types::value_of(&codec.lake, codec.typid, datum).or_else(|| {
             error::unsupported(
-                &format!("the default of column \"{}\" can't be applied to cold rows", codec.name),
+                &format!(
+                    "the default of column \"{}\" can't be applied to cold rows",
+                    codec.name
+                ),
                 "Add the column without a default.",
             )
         })

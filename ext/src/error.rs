@@ -5,12 +5,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, PgSqlErrorCode};
 
 /// Raises an ERROR; never returns.
-pub fn raise(
-    code: PgSqlErrorCode,
-    message: &str,
-    detail: Option<&str>,
-    hint: Option<&str>,
-) -> ! {
+pub fn raise(code: PgSqlErrorCode, message: &str, detail: Option<&str>, hint: Option<&str>) -> ! {
     report(PgLogLevel::ERROR, code, message, detail, hint);
     unreachable!("an ERROR does not return")
 }

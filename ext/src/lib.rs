@@ -49,7 +49,9 @@ pub extern "C-unwind" fn _PG_init() {
             pgrx::PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             "pg_lake must be loaded via \"shared_preload_libraries\"",
             None,
-            Some("Add pg_lake to shared_preload_libraries in postgresql.conf and restart the server."),
+            Some(
+                "Add pg_lake to shared_preload_libraries in postgresql.conf and restart the server.",
+            ),
         );
     }
     guc::init();

@@ -62,10 +62,7 @@ fn publish_one(rel: &Relation) -> Option<String> {
     }
     let properties = vec![
         ("write.format.default".to_owned(), "parquet".to_owned()),
-        (
-            "pg_lake.table".to_owned(),
-            pg::qualified_name(rel_oid(rel)),
-        ),
+        ("pg_lake.table".to_owned(), pg::qualified_name(rel_oid(rel))),
     ];
     let timestamp_ms = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)

@@ -14,8 +14,6 @@ pub struct Info {
     pub to_check: Vec<usize>,
     /// Whether text representations depend on settings that must be pinned.
     pub pinned_settings: bool,
-    /// Permanent tables only have cold rows.
-    pub permanent: bool,
 }
 
 thread_local! {
@@ -29,15 +27,20 @@ struct Cache {
     all: HashMap<pg_sys::Oid, Rc<Info>>,
 }
 
-unsafe extern "C-unwind" fn invalidate(_arg: pg_sys::Datum, relid: pg_sys::Oid) {
+/// Any change of any relation empties the cache: a column's composite type is a relation too.
+unsafe extern "C-unwind" fn relation_changed(_arg: pg_sys::Datum, _relid: pg_sys::Oid) {
+    clear();
+}
+
+unsafe extern "C-unwind" fn type_changed(_arg: pg_sys::Datum, _cache: i32, _hash: u32) {
+    clear();
+}
+
+fn clear() {
     CACHE.with(|cache| {
         if let Ok(mut cache) = cache.try_borrow_mut() {
             cache.last = None;
-            if relid == pg_sys::InvalidOid {
-                cache.all.clear();
-            } else {
-                cache.all.remove(&relid);
-            }
+            cache.all.clear();
         }
     });
 }
@@ -62,14 +65,24 @@ pub fn info(relation: pg_sys::Relation) -> Rc<Info> {
     if let Some(info) = known {
         return info;
     }
-    let info = Rc::new(describe(relation));
+    // SAFETY: the relation is open.
+    let desc = unsafe { (*relation).rd_att };
+    let info = Rc::new(describe(relation, desc));
     CACHE.with(|cache| {
         let mut cache = cache.borrow_mut();
         if !cache.registered {
             // SAFETY: registered once in this process.
             unsafe {
-                pg_sys::CacheRegisterRelcacheCallback(Some(invalidate), pg_sys::Datum::null())
-            };
+                pg_sys::CacheRegisterRelcacheCallback(
+                    Some(relation_changed),
+                    pg_sys::Datum::null(),
+                );
+                pg_sys::CacheRegisterSyscacheCallback(
+                    pg_sys::SysCacheIdentifier::TYPEOID as i32,
+                    Some(type_changed),
+                    pg_sys::Datum::null(),
+                );
+            }
             cache.registered = true;
         }
         cache.all.insert(relid, info.clone());
@@ -77,14 +90,25 @@ pub fn info(relation: pg_sys::Relation) -> Rc<Info> {
     info
 }
 
-fn describe(relation: pg_sys::Relation) -> Info {
-    // SAFETY: the relation is open.
-    let (codecs, persistence) = unsafe {
-        (
-            codecs((*relation).rd_att),
-            (*(*relation).rd_rel).relpersistence as u8,
-        )
+/// Describes rows of a relation as a descriptor has them: a rewriting ALTER TABLE reads with the
+/// old one while the relation has the new one already.
+pub fn info_as(relation: pg_sys::Relation, desc: pg_sys::TupleDesc) -> Rc<Info> {
+    // SAFETY: both descriptors are valid.
+    let same = unsafe {
+        let own = (*relation).rd_att;
+        std::ptr::eq(own, desc) || pg_sys::equalRowTypes(own, desc)
     };
+    if same {
+        info(relation)
+    } else {
+        Rc::new(describe(relation, desc))
+    }
+}
+
+fn describe(relation: pg_sys::Relation, desc: pg_sys::TupleDesc) -> Info {
+    // SAFETY: the relation is open, the descriptor valid.
+    let (codecs, persistence) =
+        unsafe { (codecs(desc), (*(*relation).rd_rel).relpersistence as u8) };
     let codecs = codecs.unwrap_or_else(|e| {
         error::raise(e.code, &e.message, e.detail.as_deref(), e.hint.as_deref())
     });
@@ -99,7 +123,6 @@ fn describe(relation: pg_sys::Relation) -> Info {
         },
         pinned_settings: codecs.iter().any(Codec::needs_pinned_settings),
         codecs,
-        permanent,
     }
 }
 

@@ -158,9 +158,4 @@ impl Sink {
             ),
         }
     }
-
-    /// Gives up: the worker removes what it has written.
-    pub fn abandon(self) {
-        self.call.finish();
-    }
 }

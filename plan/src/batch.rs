@@ -166,7 +166,11 @@ impl ColumnBuilder {
         self.validity.len()
             + self.values.len()
             + self.offsets.len() * 4
-            + self.children.iter().map(ColumnBuilder::bytes).sum::<usize>()
+            + self
+                .children
+                .iter()
+                .map(ColumnBuilder::bytes)
+                .sum::<usize>()
     }
 
     fn clear(&mut self) {
@@ -274,9 +278,9 @@ impl BatchBuilder {
             column.visit(&mut |b| {
                 match b {
                     Buffer::Bytes(bytes) => out.extend_from_slice(bytes),
-                    Buffer::Offsets(offsets) => {
-                        offsets.iter().for_each(|o| out.extend_from_slice(&o.to_le_bytes()))
-                    }
+                    Buffer::Offsets(offsets) => offsets
+                        .iter()
+                        .for_each(|o| out.extend_from_slice(&o.to_le_bytes())),
                 }
                 out.resize(out.len().next_multiple_of(8), 0);
             });
@@ -499,7 +503,9 @@ mod tests {
         ]
     }
 
-    fn build(rows: &[(Option<i32>, Option<String>, Option<Vec<i64>>)]) -> Vec<u8> {
+    type Row = (Option<i32>, Option<String>, Option<Vec<i64>>);
+
+    fn build(rows: &[Row]) -> Vec<u8> {
         let types = types();
         let mut builder = BatchBuilder::new(&types);
         for (a, b, c) in rows {

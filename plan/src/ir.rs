@@ -264,7 +264,12 @@ impl Expr {
 
     /// Nesting, 1 for a leaf.
     pub fn depth(&self) -> usize {
-        1 + self.children().into_iter().map(Expr::depth).max().unwrap_or(0)
+        1 + self
+            .children()
+            .into_iter()
+            .map(Expr::depth)
+            .max()
+            .unwrap_or(0)
     }
 
     /// Whether evaluating it for some row could raise an error that Postgres would raise too, or

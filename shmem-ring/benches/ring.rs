@@ -16,7 +16,12 @@ const MODE: &str = "PG_LAKE_RING_BENCH";
 const REGION: &str = "PG_LAKE_RING_BENCH_REGION";
 const STREAMS: &str = "PG_LAKE_RING_BENCH_STREAMS";
 const SOCKET: &str = "PG_LAKE_RING_BENCH_SOCKET";
-const LAYOUT: Layout = Layout { procs: 1, workers: 1, streams: 2, ring_bytes: 8 << 20 };
+const LAYOUT: Layout = Layout {
+    procs: 1,
+    workers: 1,
+    streams: 2,
+    ring_bytes: 8 << 20,
+};
 const ROUNDS: usize = 5;
 const TRIPS: usize = 20_000;
 const MESSAGE: usize = 64;
@@ -46,7 +51,13 @@ impl Latch {
         while self.0.swap(0, Ordering::SeqCst) == 0 {
             // SAFETY: a valid, aligned word; a null time-out means none.
             unsafe {
-                libc::syscall(libc::SYS_futex, self.0.as_ptr(), libc::FUTEX_WAIT, 0, std::ptr::null::<libc::timespec>())
+                libc::syscall(
+                    libc::SYS_futex,
+                    self.0.as_ptr(),
+                    libc::FUTEX_WAIT,
+                    0,
+                    std::ptr::null::<libc::timespec>(),
+                )
             };
         }
     }
@@ -140,7 +151,8 @@ fn latches(base: *mut u8) -> [Latch; 2] {
 
 fn child(mode: &str) {
     if mode.ends_with("socket") {
-        let mut socket = UnixStream::connect(std::env::var(SOCKET).expect("a path")).expect("the parent listens");
+        let mut socket = UnixStream::connect(std::env::var(SOCKET).expect("a path"))
+            .expect("the parent listens");
         if mode == "echo_socket" {
             let mut message = [0; MESSAGE];
             while socket.read_exact(&mut message).is_ok() {
@@ -154,16 +166,25 @@ fn child(mode: &str) {
         }
         return;
     }
-    let memory = ShmemConf::new().os_id(std::env::var(REGION).expect("an id")).open().expect("the parent's memory");
+    let memory = ShmemConf::new()
+        .os_id(std::env::var(REGION).expect("an id"))
+        .open()
+        .expect("the parent's memory");
     // SAFETY: the parent formatted it; it stays mapped until this function's end.
     let region = unsafe { Region::attach(memory.as_ptr(), memory.len()) }.expect("a region");
     let streams: Vec<Stream> = std::env::var(STREAMS)
         .expect("two numbers")
         .split(',')
-        .map(|text| region.stream(StreamRef::from_u64(text.parse().expect("a number"))).expect("held"))
+        .map(|text| {
+            region
+                .stream(StreamRef::from_u64(text.parse().expect("a number")))
+                .expect("held")
+        })
         .collect();
     for stream in &streams {
-        stream.worker_attach(stream.incarnation()).expect("attached");
+        stream
+            .worker_attach(stream.incarnation())
+            .expect("attached");
     }
     let [backend, worker] = latches(memory.as_ptr());
     let mut side = Side {
@@ -212,12 +233,18 @@ fn start(mode: &str, variables: &[(&str, &str)]) -> Child {
 /// A region, two streams, a child at the other end.
 fn over_rings<T>(mode: &str, run: impl FnOnce(&mut Side) -> T) -> T {
     let size = LAYOUT.size().expect("a valid layout");
-    let memory = ShmemConf::new().size(size + 128).create().expect("shared memory");
+    let memory = ShmemConf::new()
+        .size(size + 128)
+        .create()
+        .expect("shared memory");
     // SAFETY: a fresh, page-aligned, zeroed mapping, which lives to the end of this function.
     let region = unsafe { Region::init(memory.as_ptr(), size, &LAYOUT) }.expect("a region");
     region.worker(0).expect("slot 0").start(1, 0);
     let references = region.acquire(0, 2, 0).expect("two streams");
-    let streams: Vec<Stream> = references.iter().map(|stream| region.stream(*stream).expect("held")).collect();
+    let streams: Vec<Stream> = references
+        .iter()
+        .map(|stream| region.stream(*stream).expect("held"))
+        .collect();
     let [backend, worker] = latches(memory.as_ptr());
     let mut side = Side {
         producer: streams[0].producer().expect("the only one"),
@@ -227,7 +254,10 @@ fn over_rings<T>(mode: &str, run: impl FnOnce(&mut Side) -> T) -> T {
         waiting: waiting(mode),
     };
     let numbers = format!("{},{}", references[0].to_u64(), references[1].to_u64());
-    let mut child = start(mode, &[(REGION, memory.get_os_id()), (STREAMS, numbers.as_str())]);
+    let mut child = start(
+        mode,
+        &[(REGION, memory.get_os_id()), (STREAMS, numbers.as_str())],
+    );
     let result = run(&mut side);
     if side.producer.finish().peer {
         side.theirs.set();

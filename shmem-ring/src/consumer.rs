@@ -52,7 +52,13 @@ impl Consumer {
         let tail = line.tail.load(Ordering::Relaxed);
         let seq = line.consumer_seq.load(Ordering::Relaxed);
         // From here on an error drops it, which gives the end back.
-        let consumer = Consumer { stream, tail, head: tail, seq, peeked: 0 };
+        let consumer = Consumer {
+            stream,
+            tail,
+            head: tail,
+            seq,
+            peeked: 0,
+        };
         if !tail.is_multiple_of(FRAME_ALIGN as u64) {
             return Err(corrupt("tail position is not a multiple of 64"));
         }
@@ -90,7 +96,10 @@ impl Consumer {
                     return Ok(Peek::End);
                 }
                 if self.stream.error() == PEER_GONE {
-                    return Err(RingError::new(ErrorKind::PeerGone, "nobody writes this stream any more"));
+                    return Err(RingError::new(
+                        ErrorKind::PeerGone,
+                        "nobody writes this stream any more",
+                    ));
                 }
                 return Ok(Peek::Empty);
             }
@@ -99,7 +108,9 @@ impl Consumer {
         let mut header = self.header()?;
         if header.is_wrap() {
             if header.frame_bytes() != self.contiguous() {
-                return Err(corrupt("wrap marker that does not lead to the beginning of the ring"));
+                return Err(corrupt(
+                    "wrap marker that does not lead to the beginning of the ring",
+                ));
             }
             self.tail = self.tail.wrapping_add(header.frame_bytes());
             self.seq = self.seq.wrapping_add(1);
@@ -129,7 +140,10 @@ impl Consumer {
         self.seq = self.seq.wrapping_add(1);
         self.peeked = 0;
         let control = self.stream.control();
-        control.consumer.consumer_seq.store(self.seq, Ordering::Relaxed);
+        control
+            .consumer
+            .consumer_seq
+            .store(self.seq, Ordering::Relaxed);
         // Release pairs with the Acquire in `Producer::room`: we are done reading.
         control.consumer.tail.store(self.tail, Ordering::Release);
         Wake::after_publishing(&control.waiting.producer_waiting)
@@ -152,7 +166,14 @@ impl Consumer {
     /// Whether the producer finished and nothing is left. False if frames came with the end.
     fn ended(&mut self) -> Result<bool, RingError> {
         // Acquire pairs with the Release in `Producer::finish`: `available` then sees the last head.
-        Ok(self.stream.control().producer.finished.load(Ordering::Acquire) != 0 && self.available()? == 0)
+        Ok(self
+            .stream
+            .control()
+            .producer
+            .finished
+            .load(Ordering::Acquire)
+            != 0
+            && self.available()? == 0)
     }
 
     /// The checked header at `tail`. There are bytes available, so at least one header.

@@ -52,7 +52,15 @@ const _: () = assert!(core::mem::offset_of!(FrameHeader, check) == 16);
 
 impl FrameHeader {
     pub(crate) fn new(len: u32, kind: u16, flags: u16, seq: u32, generation: u32) -> FrameHeader {
-        let mut header = FrameHeader { len, kind, flags, seq, generation, check: 0, reserved: [0; 11] };
+        let mut header = FrameHeader {
+            len,
+            kind,
+            flags,
+            seq,
+            generation,
+            check: 0,
+            reserved: [0; 11],
+        };
         header.check = header.hash();
         header
     }
@@ -96,7 +104,13 @@ impl FrameHeader {
     fn words(&self) -> [u32; 5] {
         let [k0, k1] = self.kind.to_ne_bytes();
         let [f0, f1] = self.flags.to_ne_bytes();
-        [self.len, u32::from_ne_bytes([k0, k1, f0, f1]), self.seq, self.generation, self.check]
+        [
+            self.len,
+            u32::from_ne_bytes([k0, k1, f0, f1]),
+            self.seq,
+            self.generation,
+            self.check,
+        ]
     }
 
     /// Writes the header; the reserved bytes stay as they are.
@@ -108,7 +122,8 @@ impl FrameHeader {
         for (word, value) in self.words().into_iter().enumerate() {
             // SAFETY: in bounds and aligned by the caller's contract. Atomic, as a peer that broke the protocol
             // could read or write at the same time.
-            unsafe { AtomicU32::from_ptr(at.cast::<u32>().add(word)) }.store(value, Ordering::Relaxed);
+            unsafe { AtomicU32::from_ptr(at.cast::<u32>().add(word)) }
+                .store(value, Ordering::Relaxed);
         }
     }
 
@@ -121,7 +136,8 @@ impl FrameHeader {
         let mut words = [0; 5];
         for (word, value) in words.iter_mut().enumerate() {
             // SAFETY: as in `store`.
-            *value = unsafe { AtomicU32::from_ptr(at.cast::<u32>().add(word)) }.load(Ordering::Relaxed);
+            *value =
+                unsafe { AtomicU32::from_ptr(at.cast::<u32>().add(word)) }.load(Ordering::Relaxed);
         }
         let [len, packed, seq, generation, check] = words;
         let [k0, k1, f0, f1] = packed.to_ne_bytes();
@@ -159,12 +175,21 @@ mod tests {
         assert_eq!(header.verify(42, 3), Ok(()));
         assert_eq!(header.frame_bytes(), 64 + 1_024);
         for bad in [
-            FrameHeader { len: 1_001, ..header },
+            FrameHeader {
+                len: 1_001,
+                ..header
+            },
             FrameHeader { kind: 8, ..header },
             FrameHeader { flags: 0, ..header },
             FrameHeader { seq: 43, ..header },
-            FrameHeader { generation: 4, ..header },
-            FrameHeader { check: !header.check, ..header },
+            FrameHeader {
+                generation: 4,
+                ..header
+            },
+            FrameHeader {
+                check: !header.check,
+                ..header
+            },
             FrameHeader::new(1_000, 7, 4, 42, 3),
             FrameHeader::new(1_000, 7, 0, 41, 3),
             FrameHeader::new(1_000, 7, 0, 42, 2),

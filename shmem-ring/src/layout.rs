@@ -69,7 +69,9 @@ impl Layout {
         if self.streams == 0 || self.streams > STREAMS_MAX {
             return Err(bad("number of streams out of range"));
         }
-        if !self.ring_bytes.is_power_of_two() || !(RING_BYTES_MIN..=RING_BYTES_MAX).contains(&self.ring_bytes) {
+        if !self.ring_bytes.is_power_of_two()
+            || !(RING_BYTES_MIN..=RING_BYTES_MAX).contains(&self.ring_bytes)
+        {
             return Err(bad("ring size is not a power of two in range"));
         }
         // The limits above keep everything before the rings below 2^48: only the rings can overflow.
@@ -80,13 +82,23 @@ impl Layout {
         let requests = workers + self.workers as usize * size_of::<WorkerControl>();
         let events = requests + self.workers as usize * bitmap;
         let streams = events + self.workers as usize * bitmap;
-        let rings = (streams + self.streams as usize * size_of::<StreamControl>()).next_multiple_of(RINGS_ALIGN);
+        let rings = (streams + self.streams as usize * size_of::<StreamControl>())
+            .next_multiple_of(RINGS_ALIGN);
         let size = (self.streams as usize)
             .checked_mul(self.ring_bytes as usize)
             .and_then(|bytes| bytes.checked_add(rings))
             .filter(|size| *size <= isize::MAX as usize)
             .ok_or(bad("region too large"))?;
-        Ok(Offsets { pool, waiters, workers, requests, events, streams, rings, size })
+        Ok(Offsets {
+            pool,
+            waiters,
+            workers,
+            requests,
+            events,
+            streams,
+            rings,
+            size,
+        })
     }
 }
 
@@ -108,7 +120,12 @@ pub(crate) struct Offsets {
 mod tests {
     use super::*;
 
-    const GOOD: Layout = Layout { procs: 100, workers: 3, streams: 65, ring_bytes: 8192 };
+    const GOOD: Layout = Layout {
+        procs: 100,
+        workers: 3,
+        streams: 65,
+        ring_bytes: 8192,
+    };
 
     #[test]
     fn parts_are_aligned_and_do_not_overlap() {
@@ -117,7 +134,7 @@ mod tests {
         assert_eq!(at.requests, 192 + 3 * 192);
         assert_eq!(at.events, at.requests + 3 * 64);
         assert_eq!(at.streams, at.events + 3 * 64);
-        assert!(at.rings >= at.streams + 65 * 256 && at.rings % 4096 == 0);
+        assert!(at.rings >= at.streams + 65 * 256 && at.rings.is_multiple_of(4096));
         assert_eq!(at.size, at.rings + 65 * 8192);
         assert_eq!(GOOD.size(), Ok(at.size));
     }
@@ -128,13 +145,32 @@ mod tests {
             Layout { procs: 0, ..GOOD },
             Layout { workers: 0, ..GOOD },
             Layout { streams: 0, ..GOOD },
-            Layout { streams: u32::MAX, ..GOOD },
-            Layout { ring_bytes: 0, ..GOOD },
-            Layout { ring_bytes: 2048, ..GOOD },
-            Layout { ring_bytes: 5000, ..GOOD },
-            Layout { ring_bytes: 1 << 31, ..GOOD },
+            Layout {
+                streams: u32::MAX,
+                ..GOOD
+            },
+            Layout {
+                ring_bytes: 0,
+                ..GOOD
+            },
+            Layout {
+                ring_bytes: 2048,
+                ..GOOD
+            },
+            Layout {
+                ring_bytes: 5000,
+                ..GOOD
+            },
+            Layout {
+                ring_bytes: 1 << 31,
+                ..GOOD
+            },
         ] {
-            assert_eq!(bad.size().map_err(|error| error.kind()), Err(ErrorKind::BadLayout), "{bad:?}");
+            assert_eq!(
+                bad.size().map_err(|error| error.kind()),
+                Err(ErrorKind::BadLayout),
+                "{bad:?}"
+            );
         }
     }
 }

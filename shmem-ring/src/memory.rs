@@ -42,10 +42,16 @@ mod region {
 
     // SAFETY: the region is shared between processes by nature: all access to its control structures is atomic, and
     // ring bytes are handed over by the Release/Acquire pairs of head and tail.
-    #[expect(unsafe_code, reason = "a raw pointer into shared memory, used from any thread")]
+    #[expect(
+        unsafe_code,
+        reason = "a raw pointer into shared memory, used from any thread"
+    )]
     unsafe impl Send for Memory {}
     // SAFETY: as for `Send`.
-    #[expect(unsafe_code, reason = "a raw pointer into shared memory, used from any thread")]
+    #[expect(
+        unsafe_code,
+        reason = "a raw pointer into shared memory, used from any thread"
+    )]
     unsafe impl Sync for Memory {}
 
     impl Memory {
@@ -55,21 +61,34 @@ mod region {
         /// - `base..base + len` is valid for reads and writes, initialised, and stays so while any copy is used.
         /// - Nobody else uses these bytes before `publish`.
         #[expect(unsafe_code, reason = "formats raw memory")]
-        pub(crate) unsafe fn format(base: *mut u8, len: usize, layout: &Layout) -> Result<Memory, RingError> {
+        pub(crate) unsafe fn format(
+            base: *mut u8,
+            len: usize,
+            layout: &Layout,
+        ) -> Result<Memory, RingError> {
             let at = layout.offsets()?;
             let base = aligned(base)?;
             if len < at.size {
-                return Err(RingError::new(ErrorKind::BadRegion, "region smaller than its layout"));
+                return Err(RingError::new(
+                    ErrorKind::BadRegion,
+                    "region smaller than its layout",
+                ));
             }
             // SAFETY: `at.rings <= at.size <= len` bytes are writable by the caller's contract.
             unsafe { base.as_ptr().write_bytes(0, at.rings) };
-            let memory = Memory { base, layout: *layout, at };
+            let memory = Memory {
+                base,
+                layout: *layout,
+                at,
+            };
             let header = memory.header();
             header.version.store(VERSION, Ordering::Relaxed);
             header.procs.store(layout.procs, Ordering::Relaxed);
             header.workers.store(layout.workers, Ordering::Relaxed);
             header.streams.store(layout.streams, Ordering::Relaxed);
-            header.ring_bytes.store(layout.ring_bytes, Ordering::Relaxed);
+            header
+                .ring_bytes
+                .store(layout.ring_bytes, Ordering::Relaxed);
             Ok(memory)
         }
 
@@ -87,16 +106,25 @@ mod region {
         pub(crate) unsafe fn attach(base: *mut u8, len: usize) -> Result<Memory, RingError> {
             let base = aligned(base)?;
             if len < size_of::<RegionHeader>() {
-                return Err(RingError::new(ErrorKind::BadRegion, "region smaller than its header"));
+                return Err(RingError::new(
+                    ErrorKind::BadRegion,
+                    "region smaller than its header",
+                ));
             }
             // SAFETY: `len` covers the header, `base` is aligned for it, and it consists of atomics.
             let header = unsafe { base.cast::<RegionHeader>().as_ref() };
             // Acquire pairs with the Release in `publish`.
             if header.magic.load(Ordering::Acquire) != MAGIC {
-                return Err(RingError::new(ErrorKind::BadRegion, "no magic: not a region, or not formatted yet"));
+                return Err(RingError::new(
+                    ErrorKind::BadRegion,
+                    "no magic: not a region, or not formatted yet",
+                ));
             }
             if header.version.load(Ordering::Relaxed) != VERSION {
-                return Err(RingError::new(ErrorKind::BadRegion, "region of another version"));
+                return Err(RingError::new(
+                    ErrorKind::BadRegion,
+                    "region of another version",
+                ));
             }
             let layout = Layout {
                 procs: header.procs.load(Ordering::Relaxed),
@@ -104,11 +132,14 @@ mod region {
                 streams: header.streams.load(Ordering::Relaxed),
                 ring_bytes: header.ring_bytes.load(Ordering::Relaxed),
             };
-            let at = layout
-                .offsets()
-                .map_err(|_| RingError::new(ErrorKind::BadRegion, "impossible layout in the header"))?;
+            let at = layout.offsets().map_err(|_| {
+                RingError::new(ErrorKind::BadRegion, "impossible layout in the header")
+            })?;
             if len < at.size {
-                return Err(RingError::new(ErrorKind::BadRegion, "region smaller than its header says"));
+                return Err(RingError::new(
+                    ErrorKind::BadRegion,
+                    "region smaller than its header says",
+                ));
             }
             Ok(Memory { base, layout, at })
         }
@@ -169,13 +200,18 @@ mod region {
 
         fn worker_bitmap(&self, start: usize, slot: u32) -> &[AtomicU64] {
             assert_below(slot, self.layout.workers);
-            self.words(start + slot as usize * bits::words(self.layout.streams) * 8, self.layout.streams)
+            self.words(
+                start + slot as usize * bits::words(self.layout.streams) * 8,
+                self.layout.streams,
+            )
         }
 
         /// `T` is one of the structs of `control.rs`, `offset` one of `Offsets`, plus whole structs.
         #[expect(unsafe_code, reason = "a typed view of the region")]
         fn part<T>(&self, offset: usize) -> &T {
-            debug_assert!(offset + size_of::<T>() <= self.at.rings && offset.is_multiple_of(align_of::<T>()));
+            debug_assert!(
+                offset + size_of::<T>() <= self.at.rings && offset.is_multiple_of(align_of::<T>())
+            );
             // SAFETY: in bounds and aligned, as `Offsets` lays the parts out (`base` is 64-aligned); the structs
             // consist of atomics, for which any bytes are valid and shared references may alias.
             unsafe { self.base.add(offset).cast::<T>().as_ref() }
@@ -186,14 +222,19 @@ mod region {
             let len = bits::words(bits);
             debug_assert!(offset + len * 8 <= self.at.rings && offset.is_multiple_of(8));
             // SAFETY: as in `part`; `Offsets` reserves `bits::words` words for each bitmap.
-            unsafe { core::slice::from_raw_parts(self.base.add(offset).cast::<AtomicU64>().as_ptr(), len) }
+            unsafe {
+                core::slice::from_raw_parts(self.base.add(offset).cast::<AtomicU64>().as_ptr(), len)
+            }
         }
     }
 
     fn aligned(base: *mut u8) -> Result<NonNull<u8>, RingError> {
         NonNull::new(base)
             .filter(|base| base.addr().get().is_multiple_of(64))
-            .ok_or(RingError::new(ErrorKind::BadRegion, "region is null or not 64-aligned"))
+            .ok_or(RingError::new(
+                ErrorKind::BadRegion,
+                "region is null or not 64-aligned",
+            ))
     }
 }
 
@@ -225,29 +266,46 @@ mod model {
     }
 
     // SAFETY: control structures are atomics; ring bytes are handed over by head and tail, which `trackers` proves.
-    #[expect(unsafe_code, reason = "ring bytes are shared between the model's threads")]
+    #[expect(
+        unsafe_code,
+        reason = "ring bytes are shared between the model's threads"
+    )]
     unsafe impl Send for ModelMemory {}
     // SAFETY: as for `Send`.
-    #[expect(unsafe_code, reason = "ring bytes are shared between the model's threads")]
+    #[expect(
+        unsafe_code,
+        reason = "ring bytes are shared between the model's threads"
+    )]
     unsafe impl Sync for ModelMemory {}
 
     impl ModelMemory {
         /// A formatted region. Call it inside the model. Bitmaps have one word only: at most 64 procs and streams.
         pub fn new(layout: Layout) -> Box<ModelMemory> {
             layout.size().expect("a valid layout");
-            assert!(layout.procs <= 64 && layout.streams <= 64, "models are small");
+            assert!(
+                layout.procs <= 64 && layout.streams <= 64,
+                "models are small"
+            );
             let bitmap = || vec![AtomicU64::new(0)];
             let blocks = layout.ring_bytes as usize / FRAME_ALIGN;
             let model = Box::new(ModelMemory {
                 layout,
                 pool: PoolControl::default(),
                 waiters: bitmap(),
-                workers: (0..layout.workers).map(|_| WorkerControl::default()).collect(),
+                workers: (0..layout.workers)
+                    .map(|_| WorkerControl::default())
+                    .collect(),
                 requests: (0..layout.workers).map(|_| bitmap()).collect(),
                 events: (0..layout.workers).map(|_| bitmap()).collect(),
-                streams: (0..layout.streams).map(|_| StreamControl::default()).collect(),
+                streams: (0..layout.streams)
+                    .map(|_| StreamControl::default())
+                    .collect(),
                 rings: (0..layout.streams)
-                    .map(|_| (0..blocks).map(|_| Block(core::cell::UnsafeCell::new([0; FRAME_ALIGN]))).collect())
+                    .map(|_| {
+                        (0..blocks)
+                            .map(|_| Block(core::cell::UnsafeCell::new([0; FRAME_ALIGN])))
+                            .collect()
+                    })
                     .collect(),
                 trackers: (0..layout.streams)
                     .map(|_| (0..blocks).map(|_| UnsafeCell::new(())).collect())
@@ -311,7 +369,10 @@ mod model {
 
         pub(crate) fn ring(&self, index: u32) -> *mut u8 {
             assert_below(index, self.layout().streams);
-            self.model().rings[index as usize].as_ptr().cast::<u8>().cast_mut()
+            self.model().rings[index as usize]
+                .as_ptr()
+                .cast::<u8>()
+                .cast_mut()
         }
 
         pub(crate) fn will_read(&self, index: u32, offset: usize, len: usize) {
@@ -327,7 +388,8 @@ mod model {
         }
 
         fn trackers(&self, index: u32, offset: usize, len: usize) -> &[UnsafeCell<()>] {
-            &self.model().trackers[index as usize][offset / FRAME_ALIGN..(offset + len).div_ceil(FRAME_ALIGN)]
+            &self.model().trackers[index as usize]
+                [offset / FRAME_ALIGN..(offset + len).div_ceil(FRAME_ALIGN)]
         }
     }
 }

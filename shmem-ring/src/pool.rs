@@ -34,7 +34,11 @@ pub(crate) fn format(memory: &Memory) {
         let control = memory.stream(index);
         control.state.store(word(1, 0), Ordering::Relaxed);
         control.proc.store(NO_PROC, Ordering::Relaxed);
-        let next = if index + 1 < layout.streams { index + 2 } else { 0 };
+        let next = if index + 1 < layout.streams {
+            index + 2
+        } else {
+            0
+        };
         control.next_free.store(next, Ordering::Relaxed);
     }
     memory.pool().free_head.store(word(0, 1), Ordering::Release);
@@ -48,8 +52,12 @@ pub(crate) fn acquire(memory: &Memory, proc: u32, n: usize, worker: u32) -> Opti
     let incarnation = slot.incarnation.load(Ordering::Acquire);
     // `recover_unlisted` must not mistake a stream that is off the list, but not yet marked as held, for a lost one.
     pool.claiming.fetch_add(1, Ordering::AcqRel);
-    let claimed = pop(memory, n)
-        .map(|indexes| indexes.into_iter().map(|index| claim(memory, index, proc, worker, incarnation)).collect());
+    let claimed = pop(memory, n).map(|indexes| {
+        indexes
+            .into_iter()
+            .map(|index| claim(memory, index, proc, worker, incarnation))
+            .collect()
+    });
     // Release pairs with the Acquire in `recover_unlisted`: 0 means that all claims before are visible.
     pool.claiming.fetch_sub(1, Ordering::AcqRel);
     let claimed: Vec<StreamRef> = claimed?;
@@ -59,7 +67,11 @@ pub(crate) fn acquire(memory: &Memory, proc: u32, n: usize, worker: u32) -> Opti
     fence(Ordering::SeqCst);
     if slot.incarnation.load(Ordering::Relaxed) != incarnation {
         for reference in &claimed {
-            set_error(memory.stream(reference.index), reference.generation, PEER_GONE);
+            set_error(
+                memory.stream(reference.index),
+                reference.generation,
+                PEER_GONE,
+            );
         }
     }
     Some(claimed)
@@ -85,7 +97,9 @@ fn claim(memory: &Memory, index: u32, proc: u32, worker: u32, incarnation: u64) 
     control.waiting.consumer_waiting.store(0, Ordering::Relaxed);
     control.waiting.producer_waiting.store(0, Ordering::Relaxed);
     // Release pairs with the Acquire in `Stream::open`. A plain store: nobody else changes a stream without holds.
-    control.state.store(word(generation, flag::BACKEND as u32), Ordering::Release);
+    control
+        .state
+        .store(word(generation, flag::BACKEND as u32), Ordering::Release);
     StreamRef { index, generation }
 }
 
@@ -101,13 +115,20 @@ pub(crate) fn release(memory: &Memory, reference: StreamRef, hold: u64, set: u64
         let left = (state & !hold) | set;
         let freed = left & flag::HOLDS == 0;
         let next = if freed {
-            let mark = if hold == flag::WORKER { flag::FREED_BY_WORKER } else { 0 };
+            let mark = if hold == flag::WORKER {
+                flag::FREED_BY_WORKER
+            } else {
+                0
+            };
             word(next_generation(reference.generation), mark as u32)
         } else {
             left
         };
         // AcqRel: the next user of the ring sees that both sides are done with it.
-        match control.state.compare_exchange_weak(state, next, Ordering::AcqRel, Ordering::Acquire) {
+        match control
+            .state
+            .compare_exchange_weak(state, next, Ordering::AcqRel, Ordering::Acquire)
+        {
             Ok(_) => {
                 if freed {
                     push(memory.pool(), control, reference.index);
@@ -127,7 +148,10 @@ fn push(pool: &PoolControl, control: &StreamControl, index: u32) {
         control.next_free.store(head as u32, Ordering::Release);
         let next = word(generation_of(head).wrapping_add(1), index + 1);
         // Release pairs with the Acquire of the head in `pop`.
-        match pool.free_head.compare_exchange_weak(head, next, Ordering::AcqRel, Ordering::Relaxed) {
+        match pool
+            .free_head
+            .compare_exchange_weak(head, next, Ordering::AcqRel, Ordering::Relaxed)
+        {
             Ok(_) => return,
             Err(now) => head = now,
         }
@@ -142,7 +166,10 @@ fn pop(memory: &Memory, n: usize) -> Option<Vec<u32>> {
         let (taken, rest) = walk(memory, head, n);
         if taken.len() == n && taken.iter().all(|index| is_free(memory, *index)) {
             let next = word(generation_of(head).wrapping_add(1), rest);
-            match pool.free_head.compare_exchange(head, next, Ordering::AcqRel, Ordering::Acquire) {
+            match pool
+                .free_head
+                .compare_exchange(head, next, Ordering::AcqRel, Ordering::Acquire)
+            {
                 Ok(_) => return Some(taken),
                 Err(now) => head = now,
             }
@@ -177,7 +204,9 @@ fn is_free(memory: &Memory, index: u32) -> bool {
 
 /// Streams without holds.
 pub(crate) fn free_streams(memory: &Memory) -> u32 {
-    (0..memory.layout().streams).filter(|index| is_free(memory, *index)).count() as u32
+    (0..memory.layout().streams)
+        .filter(|index| is_free(memory, *index))
+        .count() as u32
 }
 
 /// Fails the streams of a worker whose incarnation is below `below`, and drops the hold that it had on them.

@@ -40,9 +40,18 @@ impl Producer {
         let head = line.head.load(Ordering::Relaxed);
         let seq = line.producer_seq.load(Ordering::Relaxed);
         // From here on an error drops it, which gives the end back.
-        let producer = Producer { stream, head, tail: head.wrapping_sub(ring_bytes(&stream)), seq, reserved: None };
+        let producer = Producer {
+            stream,
+            head,
+            tail: head.wrapping_sub(ring_bytes(&stream)),
+            seq,
+            reserved: None,
+        };
         if !head.is_multiple_of(FRAME_ALIGN as u64) {
-            return Err(RingError::new(ErrorKind::Corrupt, "head position is not a multiple of 64"));
+            return Err(RingError::new(
+                ErrorKind::Corrupt,
+                "head position is not a multiple of 64",
+            ));
         }
         Ok(producer)
     }
@@ -72,7 +81,10 @@ impl Producer {
         self.reserved = None;
         self.check_open()?;
         if len > self.max_payload() {
-            return Err(RingError::new(ErrorKind::TooLarge, "payload larger than half the ring"));
+            return Err(RingError::new(
+                ErrorKind::TooLarge,
+                "payload larger than half the ring",
+            ));
         }
         let (skip, wanted) = self.wanted(len);
         if !self.room(wanted)? {
@@ -95,7 +107,11 @@ impl Producer {
             self.store_header(self.head, &marker);
         }
         let start = self.head.wrapping_add(skip);
-        self.reserved = Some(Reserved { start, wrapped: skip > 0, len });
+        self.reserved = Some(Reserved {
+            start,
+            wrapped: skip > 0,
+            len,
+        });
         Ok(Some(self.payload(start, len)))
     }
 
@@ -103,17 +119,31 @@ impl Producer {
     ///
     /// Without a reservation it does nothing; more than was reserved is cut to that.
     pub fn commit(&mut self, len: usize, kind: u16, more: bool) -> Wake {
-        debug_assert!(self.reserved.is_some_and(|reserved| len <= reserved.len), "commit without its reservation");
-        let Some(reserved) = self.reserved.take() else { return Wake::NONE };
+        debug_assert!(
+            self.reserved.is_some_and(|reserved| len <= reserved.len),
+            "commit without its reservation"
+        );
+        let Some(reserved) = self.reserved.take() else {
+            return Wake::NONE;
+        };
         let len = len.min(reserved.len);
         let seq = self.seq.wrapping_add(u32::from(reserved.wrapped));
         let flags = if more { frame_flag::MORE } else { 0 };
-        let header = FrameHeader::new(len as u32, kind, flags, seq, self.stream.reference().generation);
+        let header = FrameHeader::new(
+            len as u32,
+            kind,
+            flags,
+            seq,
+            self.stream.reference().generation,
+        );
         self.store_header(reserved.start, &header);
         self.seq = seq.wrapping_add(1);
         self.head = reserved.start.wrapping_add(frame_bytes(len));
         let control = self.stream.control();
-        control.producer.producer_seq.store(self.seq, Ordering::Relaxed);
+        control
+            .producer
+            .producer_seq
+            .store(self.seq, Ordering::Relaxed);
         // Release pairs with the Acquire in `Consumer::available`: who sees the head sees the frame.
         control.producer.head.store(self.head, Ordering::Release);
         Wake::after_publishing(&control.waiting.consumer_waiting)
@@ -129,7 +159,12 @@ impl Producer {
     }
 
     /// Reserve, copy, commit. `None`: the ring is full, as in [`Producer::try_reserve`].
-    pub fn try_write(&mut self, kind: u16, payload: &[u8], more: bool) -> Result<Option<Wake>, RingError> {
+    pub fn try_write(
+        &mut self,
+        kind: u16,
+        payload: &[u8],
+        more: bool,
+    ) -> Result<Option<Wake>, RingError> {
         match self.try_reserve(payload.len())? {
             None => Ok(None),
             Some(room) => {
@@ -142,13 +177,26 @@ impl Producer {
     fn check_open(&self) -> Result<(), RingError> {
         let state = self.stream.check_generation()?;
         if self.stream.error() == PEER_GONE {
-            return Err(RingError::new(ErrorKind::PeerGone, "nobody reads this stream any more"));
+            return Err(RingError::new(
+                ErrorKind::PeerGone,
+                "nobody reads this stream any more",
+            ));
         }
         if state & flag::CANCEL != 0 {
-            return Err(RingError::new(ErrorKind::Closed, "the stream was cancelled"));
+            return Err(RingError::new(
+                ErrorKind::Closed,
+                "the stream was cancelled",
+            ));
         }
         // Relaxed: written by this end only.
-        if self.stream.control().producer.finished.load(Ordering::Relaxed) != 0 {
+        if self
+            .stream
+            .control()
+            .producer
+            .finished
+            .load(Ordering::Relaxed)
+            != 0
+        {
             return Err(RingError::new(ErrorKind::Closed, "the stream was finished"));
         }
         Ok(())
@@ -174,7 +222,10 @@ impl Producer {
         let tail = self.stream.control().consumer.tail.load(Ordering::Acquire);
         let used = self.head.wrapping_sub(tail);
         if used > ring || !tail.is_multiple_of(FRAME_ALIGN as u64) {
-            return Err(RingError::new(ErrorKind::Corrupt, "tail position out of range"));
+            return Err(RingError::new(
+                ErrorKind::Corrupt,
+                "tail position out of range",
+            ));
         }
         self.tail = tail;
         Ok(ring - used >= wanted)
@@ -197,7 +248,9 @@ impl Producer {
         self.stream.memory().will_write(index, offset, len);
         // SAFETY: `wanted` made sure that the frame is contiguous from `start`, and `room` that these bytes lie between head
         // and tail, where the consumer doesn't read. The borrow of `self` keeps other slices of this end away.
-        unsafe { core::slice::from_raw_parts_mut(self.stream.memory().ring(index).add(offset), len) }
+        unsafe {
+            core::slice::from_raw_parts_mut(self.stream.memory().ring(index).add(offset), len)
+        }
     }
 
     /// A multiple of 64 below `ring_bytes`, whatever the position.

@@ -123,13 +123,23 @@ impl Region {
     /// Announces a request to a worker: the stream that carries it, acquired for this proc and worker. Never full, as
     /// every stream has its own place in the doorbell. Then wake the worker. A stale reference does nothing.
     pub fn announce(&self, proc: u32, worker: u32, request: StreamRef) {
-        let Ok(stream) = self.stream(request) else { return };
+        let Ok(stream) = self.stream(request) else {
+            return;
+        };
         if stream.proc() != proc || stream.worker() != worker {
             return;
         }
-        let ticket = self.memory.worker(worker).tickets.0.fetch_add(1, Ordering::Relaxed);
+        let ticket = self
+            .memory
+            .worker(worker)
+            .tickets
+            .0
+            .fetch_add(1, Ordering::Relaxed);
         // Release pairs with the Acquire in `WorkerSlot::take_requests`.
-        stream.control().announced.store(word(request.generation, ticket), Ordering::Release);
+        stream
+            .control()
+            .announced
+            .store(word(request.generation, ticket), Ordering::Release);
         bits::set(self.memory.requests(worker), request.index);
         // Pairs with the fence in `WorkerSlot::has_work`, for wake-ups that are not barriers themselves.
         fence(Ordering::SeqCst);

@@ -80,7 +80,10 @@ impl StreamRef {
 
     /// The inverse of [`StreamRef::to_u64`]. Any number is a reference; `Region::stream` checks it.
     pub const fn from_u64(value: u64) -> StreamRef {
-        StreamRef { index: value as u32, generation: generation_of(value) }
+        StreamRef {
+            index: value as u32,
+            generation: generation_of(value),
+        }
     }
 }
 
@@ -104,7 +107,9 @@ impl Wake {
         // Pairs with the fence in `ask`.
         fence(Ordering::SeqCst);
         // The load spares a locked instruction a frame; the swap makes sure that one wake-up is sent a sleep.
-        Wake { peer: flag.load(Ordering::Relaxed) != 0 && flag.swap(0, Ordering::Relaxed) != 0 }
+        Wake {
+            peer: flag.load(Ordering::Relaxed) != 0 && flag.swap(0, Ordering::Relaxed) != 0,
+        }
     }
 
     /// The first half, of the sleeper: call it, then look again, and only then sleep.
@@ -132,9 +137,13 @@ pub struct Stream {
 
 impl Stream {
     pub(crate) fn open(memory: Memory, reference: StreamRef) -> Result<Stream, RingError> {
-        const STALE: RingError = RingError::new(ErrorKind::Stale, "the stream was freed or never held");
+        const STALE: RingError =
+            RingError::new(ErrorKind::Stale, "the stream was freed or never held");
         if reference.index >= memory.layout().streams {
-            return Err(RingError::new(ErrorKind::Stale, "no stream with this index"));
+            return Err(RingError::new(
+                ErrorKind::Stale,
+                "no stream with this index",
+            ));
         }
         let control = memory.stream(reference.index);
         // Acquire pairs with the Release in `pool::claim`, so that the owner's fields are of this use or a later one ...
@@ -151,9 +160,18 @@ impl Stream {
             return Err(STALE);
         }
         if worker >= memory.layout().workers {
-            return Err(RingError::new(ErrorKind::Corrupt, "stream of a worker that does not exist"));
+            return Err(RingError::new(
+                ErrorKind::Corrupt,
+                "stream of a worker that does not exist",
+            ));
         }
-        Ok(Stream { memory, reference, proc, worker, incarnation })
+        Ok(Stream {
+            memory,
+            reference,
+            proc,
+            worker,
+            incarnation,
+        })
     }
 
     pub(crate) fn memory(&self) -> &Memory {
@@ -190,11 +208,17 @@ impl Stream {
     pub fn worker_attach(&self, incarnation: u64) -> Result<(), RingError> {
         if incarnation != self.incarnation {
             set_error(self.control(), self.reference.generation, PEER_GONE);
-            return Err(RingError::new(ErrorKind::Stale, "stream of another incarnation of the worker"));
+            return Err(RingError::new(
+                ErrorKind::Stale,
+                "stream of another incarnation of the worker",
+            ));
         }
         self.change(|state| Some(state | flag::WORKER))
             .map(|_| ())
-            .ok_or(RingError::new(ErrorKind::Stale, "the stream was freed before the worker attached"))
+            .ok_or(RingError::new(
+                ErrorKind::Stale,
+                "the stream was freed before the worker attached",
+            ))
     }
 
     /// Cancels and drops the backend's hold; true if the stream is free now: then drain the stream waiters.
@@ -227,8 +251,11 @@ impl Stream {
 
     /// The error code, 0 for none, [`PEER_GONE`] if the worker died or the handle is stale.
     pub fn error(&self) -> u32 {
+        // The error word keeps its generation until the stream's next use; the state is ahead of it.
+        let state = self.control().state.load(Ordering::Acquire);
         let error = self.control().error.load(Ordering::Acquire);
-        if generation_of(error) == self.reference.generation { error as u32 } else { PEER_GONE }
+        let current = [state, error].map(generation_of) == [self.reference.generation; 2];
+        if current { error as u32 } else { PEER_GONE }
     }
 
     /// The writing end. [`ErrorKind::Closed`] if somebody has it.
@@ -245,9 +272,18 @@ impl Stream {
 
     fn claim(&self, end: u64) -> Result<(), RingError> {
         self.check_generation()?;
-        self.change(|state| if state & end == 0 { Some(state | end) } else { None })
-            .map(|_| ())
-            .ok_or(RingError::new(ErrorKind::Closed, "this end of the stream is in use"))
+        self.change(|state| {
+            if state & end == 0 {
+                Some(state | end)
+            } else {
+                None
+            }
+        })
+        .map(|_| ())
+        .ok_or(RingError::new(
+            ErrorKind::Closed,
+            "this end of the stream is in use",
+        ))
     }
 
     /// Gives an end back; a stale one is gone already.
@@ -275,7 +311,12 @@ impl Stream {
             }
             // AcqRel: who takes an end or a hold sees what the one before it did with the ring.
             let wanted = next(state)?;
-            match control.state.compare_exchange_weak(state, wanted, Ordering::AcqRel, Ordering::Acquire) {
+            match control.state.compare_exchange_weak(
+                state,
+                wanted,
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            ) {
                 Ok(_) => return Some(wanted),
                 Err(now) => state = now,
             }

@@ -89,19 +89,30 @@ impl WorkerSlot {
     /// whose backend has released them meanwhile are skipped.
     pub fn take_requests(&self, mut f: impl FnMut(u32, StreamRef)) {
         let mut requests = Vec::new();
-        bits::drain(self.memory.requests(self.slot), self.memory.layout().streams, |index| {
-            // Acquire pairs with the Release in `announce`. The swap delivers each announcement once.
-            let announced = self.memory.stream(index).announced.swap(0, Ordering::AcqRel);
-            let reference = StreamRef { index, generation: generation_of(announced) };
-            if announced == 0 {
-                return;
-            }
-            if let Ok(stream) = Stream::open(self.memory, reference)
-                && stream.worker() == self.slot
-            {
-                requests.push((announced as u32, stream.proc(), reference));
-            }
-        });
+        bits::drain(
+            self.memory.requests(self.slot),
+            self.memory.layout().streams,
+            |index| {
+                // Acquire pairs with the Release in `announce`. The swap delivers each announcement once.
+                let announced = self
+                    .memory
+                    .stream(index)
+                    .announced
+                    .swap(0, Ordering::AcqRel);
+                let reference = StreamRef {
+                    index,
+                    generation: generation_of(announced),
+                };
+                if announced == 0 {
+                    return;
+                }
+                if let Ok(stream) = Stream::open(self.memory, reference)
+                    && stream.worker() == self.slot
+                {
+                    requests.push((announced as u32, stream.proc(), reference));
+                }
+            },
+        );
         // Tickets wrap around: their age is the distance to the next one.
         let next = self.control().tickets.0.load(Ordering::Relaxed);
         requests.sort_by_key(|(ticket, _, _)| core::cmp::Reverse(next.wrapping_sub(*ticket)));
@@ -113,7 +124,11 @@ impl WorkerSlot {
     /// Takes the stream events and calls `f` with the index of each stream on which a backend made progress (committed
     /// to a feed, gave result space back) or cancelled. Spurious calls are possible, and calls for streams freed since.
     pub fn take_stream_events(&self, f: impl FnMut(u32)) {
-        bits::drain(self.memory.events(self.slot), self.memory.layout().streams, f);
+        bits::drain(
+            self.memory.events(self.slot),
+            self.memory.layout().streams,
+            f,
+        );
     }
 
     /// Whether a doorbell is set: the last look before sleeping.

@@ -9,7 +9,12 @@ mod support;
 use pg_lake_ring::{Layout, Peek, Stream};
 use support::{HeapRegion, Random, attached, ends};
 
-const LAYOUT: Layout = Layout { procs: 2, workers: 2, streams: 3, ring_bytes: 4096 };
+const LAYOUT: Layout = Layout {
+    procs: 2,
+    workers: 2,
+    streams: 3,
+    ring_bytes: 4096,
+};
 const HEADER_BYTES: usize = 64;
 
 #[test]
@@ -20,8 +25,11 @@ fn a_corrupt_stream_is_an_error() {
     while std::time::Instant::now() < until {
         let heap = HeapRegion::new(LAYOUT);
         let stream = attached(heap.region());
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| round(&heap, stream, &mut random)));
-        let (seen, failed) = outcome.unwrap_or_else(|_| panic!("panic in round {rounds} of PG_LAKE_FUZZ_SEED={seed}"));
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            round(&heap, stream, &mut random)
+        }));
+        let (seen, failed) = outcome
+            .unwrap_or_else(|_| panic!("panic in round {rounds} of PG_LAKE_FUZZ_SEED={seed}"));
         rounds += 1;
         frames += seen;
         errors += u64::from(failed);
@@ -42,7 +50,9 @@ fn round(heap: &HeapRegion, stream: Stream, random: &mut Random) -> (u64, bool) 
         for _ in 0..random.below(4) {
             let len = random.below(2_200) as usize;
             let payload = vec![turn; len];
-            if len <= producer.max_payload() && producer.try_write(turn.into(), &payload, false).is_err() {
+            if len <= producer.max_payload()
+                && producer.try_write(turn.into(), &payload, false).is_err()
+            {
                 return (frames, true);
             }
         }
@@ -54,7 +64,13 @@ fn round(heap: &HeapRegion, stream: Stream, random: &mut Random) -> (u64, bool) 
                 Ok(Peek::Frame(frame)) => {
                     frames += 1;
                     // Touch every byte: a slice out of bounds would fault, or Miri would say so.
-                    std::hint::black_box(frame.payload.iter().map(|byte| u64::from(*byte)).sum::<u64>());
+                    std::hint::black_box(
+                        frame
+                            .payload
+                            .iter()
+                            .map(|byte| u64::from(*byte))
+                            .sum::<u64>(),
+                    );
                     let _ = consumer.release();
                 }
                 Ok(Peek::Empty | Peek::End) => break,
@@ -64,7 +80,9 @@ fn round(heap: &HeapRegion, stream: Stream, random: &mut Random) -> (u64, bool) 
         if random.below(8) == 0 {
             drop(producer);
             drop(consumer);
-            let ends = stream.producer().and_then(|producer| Ok((producer, stream.consumer()?)));
+            let ends = stream
+                .producer()
+                .and_then(|producer| Ok((producer, stream.consumer()?)));
             match ends {
                 Ok(both) => (producer, consumer) = both,
                 Err(_) => return (frames, true),
@@ -119,7 +137,11 @@ fn corrupt(heap: &HeapRegion, random: &mut Random) {
         let offset = match random.below(3) {
             0 => HEADER_BYTES + random.below((rings - HEADER_BYTES) as u64) as usize,
             // A frame header of the first ring, most likely.
-            1 => rings + random.below(u64::from(LAYOUT.ring_bytes) / 64) as usize * 64 + random.below(20) as usize,
+            1 => {
+                rings
+                    + random.below(u64::from(LAYOUT.ring_bytes) / 64) as usize * 64
+                    + random.below(20) as usize
+            }
             _ => rings + random.below((heap.len() - rings) as u64) as usize,
         } & !7;
         let value = match random.below(6) {

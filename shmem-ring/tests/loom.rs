@@ -8,7 +8,12 @@ use loom::thread;
 use pg_lake_ring::{Layout, ModelMemory, PEER_GONE, Peek, Region, Stream, StreamRef};
 use std::sync::Arc;
 
-const LAYOUT: Layout = Layout { procs: 3, workers: 1, streams: 2, ring_bytes: 256 };
+const LAYOUT: Layout = Layout {
+    procs: 3,
+    workers: 1,
+    streams: 2,
+    ring_bytes: 256,
+};
 
 /// Loom explores all schedules with at most this many preemptions: bugs of this kind need few.
 fn model(preemptions: usize, f: impl Fn() + Send + Sync + 'static) {
@@ -62,7 +67,10 @@ fn a_transfer_wraps_and_loses_no_wake_up() {
                 let mut producer = stream.producer().expect("a producer");
                 for (kind, len) in LENGTHS.into_iter().enumerate() {
                     let wake = loop {
-                        match producer.try_write(kind as u16, &[kind as u8; 64][..len], false).expect("open") {
+                        match producer
+                            .try_write(kind as u16, &[kind as u8; 64][..len], false)
+                            .expect("open")
+                        {
                             Some(wake) => break wake,
                             None => sleep(&latches.0),
                         }
@@ -173,7 +181,11 @@ fn the_last_hold_frees_once() {
         assert_eq!(region.free_streams(), 2);
         let again = region.acquire(1, 2, 0).expect("both are in the list, once");
         assert_ne!(again[0].index, again[1].index);
-        assert!(again.iter().all(|reference| *reference != stream.reference()));
+        assert!(
+            again
+                .iter()
+                .all(|reference| *reference != stream.reference())
+        );
         assert_eq!(region.acquire(1, 1, 0), None);
     });
 }
@@ -198,7 +210,10 @@ fn a_restart_races_with_release_and_acquire() {
         };
         let incarnation = region.worker(0).expect("slot 0").start(2, 2);
         releasing.join().expect("no panic");
-        let acquired = acquiring.join().expect("no panic").expect("one of two was free all the time");
+        let acquired = acquiring
+            .join()
+            .expect("no panic")
+            .expect("one of two was free all the time");
         let held = open(region, acquired[0]);
         assert!(held.incarnation() == incarnation || held.error() == PEER_GONE);
         assert_eq!(region.free_streams(), 1);
@@ -228,14 +243,19 @@ fn acquire_is_all_or_none() {
 #[test]
 fn a_freed_stream_is_not_slept_over() {
     model(3, || {
-        let (memory, region) = memory(Layout { streams: 1, ..LAYOUT });
+        let (memory, region) = memory(Layout {
+            streams: 1,
+            ..LAYOUT
+        });
         let stream = open(region, region.acquire(0, 1, 0).expect("one")[0]);
         let releasing = {
             let memory = memory.clone();
             thread::spawn(move || {
                 assert!(stream.release_backend());
                 let mut called = false;
-                memory.region().drain_stream_waiters(|proc| called |= proc == 1);
+                memory
+                    .region()
+                    .drain_stream_waiters(|proc| called |= proc == 1);
                 called
             })
         };
@@ -250,7 +270,10 @@ fn a_freed_stream_is_not_slept_over() {
 #[test]
 fn the_free_list_survives_pops_and_pushes() {
     model(2, || {
-        let (memory, region) = memory(Layout { streams: 3, ..LAYOUT });
+        let (memory, region) = memory(Layout {
+            streams: 3,
+            ..LAYOUT
+        });
         let other = {
             let memory = memory.clone();
             thread::spawn(move || {

@@ -6,7 +6,12 @@ mod support;
 use pg_lake_ring::{ErrorKind, Layout, PEER_GONE, Region, StreamRef, StreamState};
 use support::{HeapRegion, attached};
 
-const LAYOUT: Layout = Layout { procs: 70, workers: 2, streams: 4, ring_bytes: 4096 };
+const LAYOUT: Layout = Layout {
+    procs: 70,
+    workers: 2,
+    streams: 4,
+    ring_bytes: 4096,
+};
 
 fn free_now(region: Region) -> u32 {
     region.free_streams()
@@ -20,7 +25,10 @@ fn attach_checks_the_header() {
     let attach = |base, len| unsafe { Region::attach(base, len) }.map(|region| region.layout());
     assert_eq!(attach(heap.base(), heap.len()), Ok(LAYOUT));
     let bad = |result: Result<Layout, pg_lake_ring::RingError>| {
-        assert_eq!(result.map_err(|error| error.kind()), Err(ErrorKind::BadRegion));
+        assert_eq!(
+            result.map_err(|error| error.kind()),
+            Err(ErrorKind::BadRegion)
+        );
     };
     bad(attach(heap.base(), heap.len() - 64));
     bad(attach(heap.base(), 63));
@@ -49,13 +57,25 @@ fn acquire_is_all_or_none() {
     let one = region.acquire(2, 1, 1).expect("the last one");
     assert_eq!(free_now(region), 0);
     let stream = region.stream(one[0]).expect("held");
-    assert_eq!((stream.proc(), stream.worker(), stream.incarnation()), (2, 1, 0));
+    assert_eq!(
+        (stream.proc(), stream.worker(), stream.incarnation()),
+        (2, 1, 0)
+    );
     for reference in three.iter().chain(&one) {
         assert!(region.stream(*reference).expect("held").release_backend());
-        assert_eq!(region.stream(*reference).map_err(|error| error.kind()).err(), Some(ErrorKind::Stale));
+        assert_eq!(
+            region
+                .stream(*reference)
+                .map_err(|error| error.kind())
+                .err(),
+            Some(ErrorKind::Stale)
+        );
     }
     assert_eq!(free_now(region), 4);
-    assert_eq!(region.acquire(1, 4, 0).map(|streams| streams.len()), Some(4));
+    assert_eq!(
+        region.acquire(1, 4, 0).map(|streams| streams.len()),
+        Some(4)
+    );
 }
 
 #[test]
@@ -68,7 +88,9 @@ fn both_holds_free_a_stream_in_either_order() {
         if backend_first {
             assert!(!stream.release_backend());
             assert!(stream.is_cancelled());
-            let info = region.stream_info(stream.reference().index).expect("in range");
+            let info = region
+                .stream_info(stream.reference().index)
+                .expect("in range");
             assert_eq!((info.state, info.cancelled), (StreamState::Draining, true));
             assert!(!stream.release_backend(), "twice is once");
             assert!(stream.release_worker());
@@ -78,17 +100,26 @@ fn both_holds_free_a_stream_in_either_order() {
             assert!(stream.release_backend());
         }
         assert_eq!(free_now(region), 4);
-        assert!(!stream.release_backend() && !stream.release_worker(), "a stale handle frees nothing");
+        assert!(
+            !stream.release_backend() && !stream.release_worker(),
+            "a stale handle frees nothing"
+        );
         assert!(stream.is_cancelled());
         assert_eq!(stream.error(), PEER_GONE);
-        assert_eq!(stream.producer().map_err(|error| error.kind()).err(), Some(ErrorKind::Stale));
+        assert_eq!(
+            stream.producer().map_err(|error| error.kind()).err(),
+            Some(ErrorKind::Stale)
+        );
     }
     assert_eq!(region.stream_info(4), None);
 }
 
 #[test]
 fn a_stale_handle_touches_nothing() {
-    let heap = HeapRegion::new(Layout { streams: 1, ..LAYOUT });
+    let heap = HeapRegion::new(Layout {
+        streams: 1,
+        ..LAYOUT
+    });
     let region = heap.region();
     let old = attached(region);
     let mut producer = old.producer().expect("a producer");
@@ -97,18 +128,38 @@ fn a_stale_handle_touches_nothing() {
     assert_ne!(old.reference(), new.reference());
     old.fail(7);
     old.cancel();
-    assert_eq!(old.worker_attach(old.incarnation()).map_err(|error| error.kind()), Err(ErrorKind::Stale));
-    assert_eq!(producer.try_write(1, b"x", false).map_err(|error| error.kind()), Err(ErrorKind::Stale));
+    assert_eq!(
+        old.worker_attach(old.incarnation())
+            .map_err(|error| error.kind()),
+        Err(ErrorKind::Stale)
+    );
+    assert_eq!(
+        producer
+            .try_write(1, b"x", false)
+            .map_err(|error| error.kind()),
+        Err(ErrorKind::Stale)
+    );
     let fresh = new.producer().expect("a producer");
     drop(producer);
-    assert_eq!(new.producer().map_err(|error| error.kind()).err(), Some(ErrorKind::Closed), "still claimed");
+    assert_eq!(
+        new.producer().map_err(|error| error.kind()).err(),
+        Some(ErrorKind::Closed),
+        "still claimed"
+    );
     drop(fresh);
     assert!(new.producer().is_ok());
     assert_eq!((new.error(), new.is_cancelled()), (0, false));
     new.fail(7);
     new.fail(8);
     assert_eq!(new.error(), 7);
-    for value in [old.reference(), new.reference(), StreamRef { index: u32::MAX, generation: 0 }] {
+    for value in [
+        old.reference(),
+        new.reference(),
+        StreamRef {
+            index: u32::MAX,
+            generation: 0,
+        },
+    ] {
         assert_eq!(StreamRef::from_u64(value.to_u64()), value);
     }
 }
@@ -120,7 +171,10 @@ fn a_new_incarnation_reclaims() {
     let worker = region.worker(0).expect("slot 0");
     assert!(!worker.is_up() && worker.proc().is_none());
     assert_eq!(worker.start(100, 5), 1);
-    assert_eq!((worker.pid(), worker.proc(), worker.is_up()), (100, Some(5), true));
+    assert_eq!(
+        (worker.pid(), worker.proc(), worker.is_up()),
+        (100, Some(5), true)
+    );
     let [draining, attached, waiting]: [_; 3] = region
         .acquire(1, 3, 0)
         .expect("three")
@@ -129,7 +183,9 @@ fn a_new_incarnation_reclaims() {
         .collect::<Vec<_>>()
         .try_into()
         .expect("three");
-    let other = region.stream(region.acquire(2, 1, 1).expect("the last")[0]).expect("held");
+    let other = region
+        .stream(region.acquire(2, 1, 1).expect("the last")[0])
+        .expect("held");
     for stream in [&draining, &attached] {
         stream.worker_attach(1).expect("attached");
     }
@@ -139,15 +195,33 @@ fn a_new_incarnation_reclaims() {
 
     assert_eq!(worker.start(101, 6), 2);
     assert_eq!(free_now(region), 1, "the draining one");
-    assert_eq!((attached.error(), waiting.error(), other.error()), (PEER_GONE, PEER_GONE, 0));
-    assert!(!worker.has_work(), "requests to the old incarnation are forgotten");
-    assert_eq!(waiting.worker_attach(2).map_err(|error| error.kind()), Err(ErrorKind::Stale));
     assert_eq!(
-        attached.consumer().expect("a consumer").try_peek().map_err(|error| error.kind()).err(),
+        (attached.error(), waiting.error(), other.error()),
+        (PEER_GONE, PEER_GONE, 0)
+    );
+    assert!(
+        !worker.has_work(),
+        "requests to the old incarnation are forgotten"
+    );
+    assert_eq!(
+        waiting.worker_attach(2).map_err(|error| error.kind()),
+        Err(ErrorKind::Stale)
+    );
+    assert_eq!(
+        attached
+            .consumer()
+            .expect("a consumer")
+            .try_peek()
+            .map_err(|error| error.kind())
+            .err(),
         Some(ErrorKind::PeerGone)
     );
     assert_eq!(
-        attached.producer().expect("a producer").try_write(1, b"x", false).map_err(|error| error.kind()),
+        attached
+            .producer()
+            .expect("a producer")
+            .try_write(1, b"x", false)
+            .map_err(|error| error.kind()),
         Err(ErrorKind::PeerGone)
     );
     assert!(attached.release_backend() && waiting.release_backend());
@@ -185,7 +259,11 @@ fn requests_arrive_once_oldest_first() {
     assert_eq!(seen, [(4, streams[2]), (69, streams[1]), (3, streams[0])]);
     assert!(!worker.has_work());
     worker.take_requests(|_, _| panic!("taken twice"));
-    region.stream(streams[0]).expect("held").worker_attach(incarnation).expect("attached");
+    region
+        .stream(streams[0])
+        .expect("held")
+        .worker_attach(incarnation)
+        .expect("attached");
 }
 
 #[test]

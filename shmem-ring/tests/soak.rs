@@ -7,14 +7,21 @@
 
 mod support;
 
-use pg_lake_ring::{Consumer, ErrorKind, Layout, PEER_GONE, Peek, Producer, Region, RingError, Stream, StreamRef};
+use pg_lake_ring::{
+    Consumer, ErrorKind, Layout, PEER_GONE, Peek, Producer, Region, RingError, Stream, StreamRef,
+};
 use shared_memory::{Shmem, ShmemConf};
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use support::Random;
 
-const LAYOUT: Layout = Layout { procs: 4, workers: 1, streams: 7, ring_bytes: 8192 };
+const LAYOUT: Layout = Layout {
+    procs: 4,
+    workers: 1,
+    streams: 7,
+    ring_bytes: 8192,
+};
 const CHILD: &str = "PG_LAKE_SOAK_REGION";
 const OPEN: u16 = 1;
 const DATA: u16 = 2;
@@ -80,9 +87,21 @@ fn a_killed_worker_loses_nothing_but_its_streams() {
     );
     let worker = region.worker(0).expect("slot 0");
     worker.start(std::process::id(), 0);
-    assert_eq!(region.free_streams(), LAYOUT.streams, "every stream is free");
-    let all = region.acquire(0, LAYOUT.streams as usize, 0).expect("and in the list");
-    assert_eq!(all.iter().map(|stream| stream.index).collect::<std::collections::BTreeSet<_>>().len(), all.len());
+    assert_eq!(
+        region.free_streams(),
+        LAYOUT.streams,
+        "every stream is free"
+    );
+    let all = region
+        .acquire(0, LAYOUT.streams as usize, 0)
+        .expect("and in the list");
+    assert_eq!(
+        all.iter()
+            .map(|stream| stream.index)
+            .collect::<std::collections::BTreeSet<_>>()
+            .len(),
+        all.len()
+    );
     assert!(completed > 0 && kills > 1, "something happened");
 }
 
@@ -141,7 +160,11 @@ fn exchange(
     assert!(opened.is_some(), "a new ring is empty");
     region.announce(feed.proc(), 0, feed.reference());
     let frames = 1 + random.below(200);
-    let abort_after = if random.below(5) == 0 { random.below(frames) } else { u64::MAX };
+    let abort_after = if random.below(5) == 0 {
+        random.below(frames)
+    } else {
+        u64::MAX
+    };
     let (mut sent, mut received) = (0, 0);
     let mut payload = Vec::new();
     loop {
@@ -175,8 +198,13 @@ fn exchange(
                 fill(&mut payload, feed.reference(), received);
                 invert(&mut payload);
                 assert_eq!((frame.kind, frame.more), (DATA, received % 2 == 0));
-                assert!(frame.payload == payload, "frame {received} is not what was sent");
-                tally.bytes.fetch_add(payload.len() as u64, Ordering::Relaxed);
+                assert!(
+                    frame.payload == payload,
+                    "frame {received} is not what was sent"
+                );
+                tally
+                    .bytes
+                    .fetch_add(payload.len() as u64, Ordering::Relaxed);
                 received += 1;
                 idle = false;
                 if consumer.release().peer {
@@ -214,7 +242,9 @@ fn seal(payload: &mut [u8]) {
 
 /// FNV-1a.
 fn checksum(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 /// Not a test of its own: the child that the parent starts, and kills.
@@ -222,7 +252,10 @@ fn checksum(bytes: &[u8]) -> u64 {
 #[expect(unsafe_code, reason = "attaches to shared memory")]
 fn the_worker_process() {
     let Ok(id) = std::env::var(CHILD) else { return };
-    let memory = ShmemConf::new().os_id(id).open().expect("the parent's memory");
+    let memory = ShmemConf::new()
+        .os_id(id)
+        .open()
+        .expect("the parent's memory");
     // SAFETY: the parent formatted it; it stays mapped until this process is killed.
     let region = unsafe { Region::attach(memory.as_ptr(), memory.len()) }.expect("a region");
     let parent = std::os::unix::process::parent_id();
@@ -275,7 +308,13 @@ impl Task {
         let feed_stream = region.stream(feed).ok()?;
         feed_stream.worker_attach(incarnation).ok()?;
         // From here on the drop of `task` releases.
-        let mut task = Task { region, feed: None, result: None, feed_stream, result_stream: None };
+        let mut task = Task {
+            region,
+            feed: None,
+            result: None,
+            feed_stream,
+            result_stream: None,
+        };
         let mut feed = feed_stream.consumer().expect("the only consumer");
         let result = match feed.try_peek().expect("written before it was announced") {
             Peek::Frame(frame) if frame.kind == OPEN => {
@@ -293,7 +332,9 @@ impl Task {
     }
 
     fn step(&mut self) -> Result<Step, RingError> {
-        let (Some(feed), Some(result)) = (&mut self.feed, &mut self.result) else { return Ok(Step::Done) };
+        let (Some(feed), Some(result)) = (&mut self.feed, &mut self.result) else {
+            return Ok(Step::Done);
+        };
         if self.feed_stream.is_cancelled() {
             return Ok(Step::Done);
         }
@@ -304,9 +345,15 @@ impl Task {
                 return Ok(Step::Done);
             }
             Peek::Frame(frame) => {
-                let Some(room) = result.try_reserve(frame.payload.len())? else { return Ok(Step::Idle) };
+                let Some(room) = result.try_reserve(frame.payload.len())? else {
+                    return Ok(Step::Idle);
+                };
                 room.copy_from_slice(frame.payload);
-                assert_eq!(room[..8], checksum(&room[8..]).to_ne_bytes(), "checksum of a feed's frame");
+                assert_eq!(
+                    room[..8],
+                    checksum(&room[8..]).to_ne_bytes(),
+                    "checksum of a feed's frame"
+                );
                 invert(room);
                 let _ = result.commit(frame.payload.len(), frame.kind, frame.more);
             }
@@ -321,7 +368,11 @@ impl Drop for Task {
         self.feed = None;
         self.result = None;
         let freed = self.feed_stream.release_worker();
-        if self.result_stream.is_some_and(|stream| stream.release_worker()) || freed {
+        if self
+            .result_stream
+            .is_some_and(|stream| stream.release_worker())
+            || freed
+        {
             self.region.drain_stream_waiters(|_| ());
         }
     }

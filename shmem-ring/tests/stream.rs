@@ -8,15 +8,26 @@ use proptest::prelude::*;
 use std::collections::VecDeque;
 use support::{HeapRegion, attached, ends, read};
 
-const LAYOUT: Layout = Layout { procs: 2, workers: 1, streams: 2, ring_bytes: 4096 };
+const LAYOUT: Layout = Layout {
+    procs: 2,
+    workers: 1,
+    streams: 2,
+    ring_bytes: 4096,
+};
 
 #[test]
 fn a_frame_arrives_as_written() {
     let heap = HeapRegion::new(LAYOUT);
     let stream = attached(heap.region());
     let (mut producer, mut consumer) = ends(stream);
-    assert_eq!(stream.producer().map_err(|error| error.kind()).err(), Some(ErrorKind::Closed));
-    assert_eq!(stream.consumer().map_err(|error| error.kind()).err(), Some(ErrorKind::Closed));
+    assert_eq!(
+        stream.producer().map_err(|error| error.kind()).err(),
+        Some(ErrorKind::Closed)
+    );
+    assert_eq!(
+        stream.consumer().map_err(|error| error.kind()).err(),
+        Some(ErrorKind::Closed)
+    );
     let room = producer.try_reserve(100).expect("open").expect("room");
     assert_eq!(room.as_ptr().addr() % 64, 0);
     room[..5].copy_from_slice(b"hello");
@@ -24,7 +35,10 @@ fn a_frame_arrives_as_written() {
     for _ in 0..2 {
         match consumer.try_peek() {
             Ok(Peek::Frame(frame)) => {
-                assert_eq!((frame.kind, frame.more, frame.payload), (42, true, &b"hello"[..]));
+                assert_eq!(
+                    (frame.kind, frame.more, frame.payload),
+                    (42, true, &b"hello"[..])
+                );
                 assert_eq!(frame.payload.as_ptr().addr() % 64, 0);
             }
             other => panic!("{other:?}"),
@@ -33,8 +47,14 @@ fn a_frame_arrives_as_written() {
     assert_eq!(consumer.release(), Wake { peer: false });
     assert_eq!(consumer.release(), Wake { peer: false });
     assert_eq!(consumer.try_peek(), Ok(Peek::Empty));
-    let info = heap.region().stream_info(stream.reference().index).expect("in range");
-    assert_eq!((info.bytes_written, info.bytes_read, info.queued_bytes), (128, 128, 0));
+    let info = heap
+        .region()
+        .stream_info(stream.reference().index)
+        .expect("in range");
+    assert_eq!(
+        (info.bytes_written, info.bytes_read, info.queued_bytes),
+        (128, 128, 0)
+    );
 }
 
 #[test]
@@ -42,7 +62,10 @@ fn wake_ups_are_asked_for_and_sent_once() {
     let heap = HeapRegion::new(LAYOUT);
     let (mut producer, mut consumer) = ends(attached(heap.region()));
     assert_eq!(consumer.try_peek(), Ok(Peek::Empty));
-    assert_eq!(producer.try_write(1, b"a", false), Ok(Some(Wake { peer: true })));
+    assert_eq!(
+        producer.try_write(1, b"a", false),
+        Ok(Some(Wake { peer: true }))
+    );
     let payload = vec![7; producer.max_payload()];
     let mut written = 0;
     while let Some(wake) = producer.try_write(1, &payload, false).expect("open") {
@@ -68,12 +91,26 @@ fn the_end_comes_after_the_last_frame() {
     let stream = attached(heap.region());
     let (mut producer, mut consumer) = ends(stream);
     let payload = vec![1; producer.max_payload()];
-    while producer.try_write(3, &payload, false).expect("open").is_some() {}
+    while producer
+        .try_write(3, &payload, false)
+        .expect("open")
+        .is_some()
+    {}
     let _ = producer.finish();
-    assert_eq!(producer.try_write(3, b"x", false).map_err(|error| error.kind()), Err(ErrorKind::Closed));
+    assert_eq!(
+        producer
+            .try_write(3, b"x", false)
+            .map_err(|error| error.kind()),
+        Err(ErrorKind::Closed)
+    );
     drop(producer);
     assert_eq!(
-        stream.producer().expect("free to take").try_reserve(1).map_err(|error| error.kind()).err(),
+        stream
+            .producer()
+            .expect("free to take")
+            .try_reserve(1)
+            .map_err(|error| error.kind())
+            .err(),
         Some(ErrorKind::Closed)
     );
     assert!(!stream.release_worker());
@@ -90,12 +127,27 @@ fn limits_and_cancel() {
     let stream = attached(heap.region());
     let (mut producer, mut consumer) = ends(stream);
     assert_eq!(producer.max_payload(), 2048 - 64);
-    let too_large = producer.try_reserve(2048 - 63).map_err(|error| error.kind()).err();
+    let too_large = producer
+        .try_reserve(2048 - 63)
+        .map_err(|error| error.kind())
+        .err();
     assert_eq!(too_large, Some(ErrorKind::TooLarge));
-    assert_eq!(producer.try_write(9, b"", false), Ok(Some(Wake { peer: false })));
+    assert_eq!(
+        producer.try_write(9, b"", false),
+        Ok(Some(Wake { peer: false }))
+    );
     stream.cancel();
-    assert_eq!(producer.try_write(9, b"", false).map_err(|error| error.kind()), Err(ErrorKind::Closed));
-    assert_eq!(read(&mut consumer), Ok(Some((9, false, vec![]))), "what was written is still read");
+    assert_eq!(
+        producer
+            .try_write(9, b"", false)
+            .map_err(|error| error.kind()),
+        Err(ErrorKind::Closed)
+    );
+    assert_eq!(
+        read(&mut consumer),
+        Ok(Some((9, false, vec![]))),
+        "what was written is still read"
+    );
 }
 
 #[test]
@@ -105,7 +157,12 @@ fn ends_can_be_handed_on() {
     for round in 0..200_u16 {
         let (mut producer, mut consumer) = ends(stream);
         let payload = vec![round as u8; usize::from(round) * 7];
-        assert!(producer.try_write(round, &payload, false).expect("open").is_some());
+        assert!(
+            producer
+                .try_write(round, &payload, false)
+                .expect("open")
+                .is_some()
+        );
         assert!(matches!(consumer.try_peek(), Ok(Peek::Frame(_))));
         drop(consumer); // without a release: the frame stays
         let mut consumer = stream.consumer().expect("free to take");
@@ -155,7 +212,12 @@ fn two_threads_transfer_in_order() {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Write { reserve: usize, commit: usize, kind: u16, more: bool },
+    Write {
+        reserve: usize,
+        commit: usize,
+        kind: u16,
+        more: bool,
+    },
     Read,
     Reopen,
 }

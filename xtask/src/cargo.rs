@@ -24,7 +24,12 @@ fn settled(mut command: Cmd) -> Cmd {
     // `cargo run` describes xtask in the environment. Build scripts that ask for such a variable
     // would run again each time that a nested build and a plain one take turns.
     for (name, _) in std::env::vars() {
-        let about_xtask = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"];
+        let about_xtask = [
+            "CARGO_PKG_",
+            "CARGO_MANIFEST_",
+            "CARGO_BIN_",
+            "CARGO_CRATE_",
+        ];
         if about_xtask.iter().any(|prefix| name.starts_with(prefix)) {
             command = command.unset(&name);
         }

@@ -317,11 +317,11 @@ fn decimals(
             let a = rescaled(l, result - left, nulls)?;
             let b = rescaled(r, result - right, nulls)?;
             let l = Side {
-                values: &*a,
+                values: &a,
                 scalar: l.scalar,
             };
             let r = Side {
-                values: &*b,
+                values: &b,
                 scalar: r.scalar,
             };
             if op == ArithmeticOp::Add {
@@ -333,7 +333,7 @@ fn decimals(
         ArithmeticOp::Multiply => {
             let a = rescaled(l, result - left - right, nulls)?;
             let l = Side {
-                values: &*a,
+                values: &a,
                 scalar: l.scalar,
             };
             checked(l, r, nulls, multiply, error)

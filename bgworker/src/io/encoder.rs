@@ -89,18 +89,27 @@ impl Encoder {
         // What was flushed to the file is no longer in memory, but how much that is isn't told.
         self.usage.set(size.min(row_group_bytes));
         self.current = Some((writer, row_group_bytes));
-        if size >= self.target_bytes { self.finish_file() } else { Ok(()) }
+        if size >= self.target_bytes {
+            self.finish_file()
+        } else {
+            Ok(())
+        }
     }
 
     /// Ends the last file. All files are durable then.
     pub fn finish(mut self) -> Result<(Vec<WrittenFile>, NewFiles), WireError> {
         self.finish_file()?;
-        Ok((std::mem::take(&mut self.written), std::mem::take(&mut self.files)))
+        Ok((
+            std::mem::take(&mut self.written),
+            std::mem::take(&mut self.files),
+        ))
     }
 
     fn create(&mut self) -> Result<(DataFileWriter, u64), WireError> {
         let number = self.files.paths.len();
-        let path = self.directory.join(format!("{}-{number}.parquet", self.prefix));
+        let path = self
+            .directory
+            .join(format!("{}-{number}.parquet", self.prefix));
         // Asked anew for each file: other encoders may have come or gone.
         let row_group_bytes = self.usage.budget.row_group_bytes();
         let options = WriteOptions {
@@ -122,8 +131,11 @@ impl Encoder {
         let file = writer.finish().map_err(|e| self.error(&e))?;
         self.usage.set(0);
         let stats = pg_lake_plan::encode(&file.columns).map_err(|e| {
-            WireError::new(ErrorCode::Internal, "could not encode the statistics of a data file")
-                .detail(e.to_string())
+            WireError::new(
+                ErrorCode::Internal,
+                "could not encode the statistics of a data file",
+            )
+            .detail(e.to_string())
         })?;
         self.written.push(WrittenFile {
             path: file.path.to_string_lossy().into_owned(),

@@ -27,7 +27,10 @@ pub(crate) fn iceberg_error(error: &pg_lake_iceberg::Error, place: &str) -> Wire
 /// An error of the operating system: `message` says what was attempted on which file.
 pub(crate) fn file_error(message: String, error: &io::Error, place: &Path) -> WireError {
     let code = code_of(error).unwrap_or(ErrorCode::Io);
-    with_hint(WireError::new(code, format!("{message}: {error}")), &place.to_string_lossy())
+    with_hint(
+        WireError::new(code, format!("{message}: {error}")),
+        &place.to_string_lossy(),
+    )
 }
 
 fn with_hint(error: WireError, place: &str) -> WireError {

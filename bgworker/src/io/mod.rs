@@ -73,12 +73,12 @@ impl Io {
                 })?;
                 write::write(&self.budget, request, feed, cancel).await
             }
-            Request::Publish(request) => {
-                publish::publish(request).await.map(|p| Reply::Published(p).into())
-            }
-            Request::Inspect { metadata_location } => {
-                publish::inspect(&metadata_location).await.map(|s| Reply::Snapshots(s).into())
-            }
+            Request::Publish(request) => publish::publish(request)
+                .await
+                .map(|p| Reply::Published(p).into()),
+            Request::Inspect { metadata_location } => publish::inspect(&metadata_location)
+                .await
+                .map(|s| Reply::Snapshots(s).into()),
             Request::RemoveFiles { paths } => {
                 files::remove(paths).await.map(|n| Reply::Removed(n).into())
             }
@@ -131,7 +131,11 @@ impl Usage {
         let counter = &self.budget.slot.counters().memory_bytes;
         counter.fetch_sub(self.bytes, Ordering::Relaxed);
         let now = counter.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        self.budget.slot.counters().memory_peak.fetch_max(now, Ordering::Relaxed);
+        self.budget
+            .slot
+            .counters()
+            .memory_peak
+            .fetch_max(now, Ordering::Relaxed);
         self.bytes = bytes;
     }
 }

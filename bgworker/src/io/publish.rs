@@ -42,7 +42,11 @@ pub(crate) async fn inspect(metadata_location: &str) -> Result<Vec<SnapshotInfo>
 }
 
 fn to_iceberg(request: Publish) -> Result<PublishRequest, WireError> {
-    let files = request.files.into_iter().map(publish_file).collect::<Result<Vec<_>, WireError>>()?;
+    let files = request
+        .files
+        .into_iter()
+        .map(publish_file)
+        .collect::<Result<Vec<_>, WireError>>()?;
     Ok(PublishRequest {
         location: file_uri(&request.location),
         table_uuid: Uuid::from_bytes(request.table_uuid),
@@ -114,7 +118,11 @@ mod tests {
         };
         let published = publish_file(file.clone()).expect("a file without deleted rows");
         assert_eq!(published.path, "file:///lake/data/1.parquet");
-        let error = publish_file(WireFile { deleted: vec![3], ..file }).expect_err("deleted rows");
+        let error = publish_file(WireFile {
+            deleted: vec![3],
+            ..file
+        })
+        .expect_err("deleted rows");
         assert_eq!(error.code, ErrorCode::Unsupported);
     }
 }

@@ -81,7 +81,11 @@ async fn pump(
 ) -> Result<(), Stop> {
     loop {
         let batch = feed.next_batch(types, schema).await.map_err(Stop::Feed)?;
-        let place = room.clone().acquire_owned().await.map_err(|_| Stop::Encoder)?;
+        let place = room
+            .clone()
+            .acquire_owned()
+            .await
+            .map_err(|_| Stop::Encoder)?;
         let job = match batch {
             None => Job::Finish,
             Some(batch) => Job::Rows(batch, place),

@@ -289,5 +289,5 @@ unsafe extern "C-unwind" fn estimate_size(
 
 #[pg_guard]
 unsafe extern "C-unwind" fn toast_am(_rel: pg_sys::Relation) -> pg_sys::Oid {
-    pg_sys::Oid::from(pg_sys::HEAP_TABLE_AM_OID)
+    pg_sys::HEAP_TABLE_AM_OID
 }

@@ -84,12 +84,11 @@ unsafe extern "C-unwind" fn fetch_row_version(
     if files.is_empty() {
         return false;
     }
-    let info = relation::info(rel);
     // SAFETY: the context is deleted below, or with its parent after an error.
     unsafe {
         let context = row_context();
-        let mut scan = FullScan::start(rel, &info, &files, None);
-        let found = scan.next(rel, &info, slot, context);
+        let mut scan = FullScan::start(rel, (*slot).tts_tupleDescriptor, &files);
+        let found = scan.next(rel, slot, context);
         scan.stop();
         pg_sys::MemoryContextDelete(context);
         found
@@ -147,7 +146,11 @@ unsafe extern "C-unwind" fn satisfies_snapshot(
         };
         cold::files_of_row(&data_file::list(storage.id, snapshot), row)
             .iter()
-            .any(|f| f.deleted.binary_search(&((row - f.row_start) as u32)).is_err())
+            .any(|f| {
+                f.deleted
+                    .binary_search(&((row - f.row_start) as u32))
+                    .is_err()
+            })
     }
 }
 
@@ -159,7 +162,7 @@ unsafe extern "C-unwind" fn insert(
     options: i32,
     bistate: *mut pg_sys::BulkInsertStateData,
 ) {
-    if bulk::take(rel, slot, options) {
+    if bulk::take(rel, slot, options, false) {
         return;
     }
     relation::check_row(rel, slot);
@@ -201,7 +204,7 @@ unsafe extern "C-unwind" fn multi_insert(
         let mut hot = 0;
         for i in 0..nslots {
             let slot = *slots.add(i as usize);
-            if bulk::take(rel, slot, options) {
+            if bulk::take(rel, slot, options, true) {
                 continue;
             }
             relation::check_row(rel, slot);
@@ -214,6 +217,7 @@ unsafe extern "C-unwind" fn multi_insert(
 }
 
 #[pg_guard]
+#[allow(clippy::too_many_arguments)] // the callback's signature
 unsafe extern "C-unwind" fn delete(
     rel: pg_sys::Relation,
     tid: pg_sys::ItemPointer,

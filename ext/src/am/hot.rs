@@ -58,22 +58,6 @@ impl HotScan {
         }
     }
 
-    pub fn rescan(&mut self) {
-        // SAFETY: between `begin` and `end`.
-        unsafe {
-            pg_guard_ffi_boundary(|| {
-                (heap().scan_rescan.unwrap_unchecked())(
-                    self.scan,
-                    std::ptr::null_mut(),
-                    false,
-                    false,
-                    false,
-                    false,
-                )
-            })
-        }
-    }
-
     pub fn end(self) {
         // SAFETY: ends what `begin` began.
         unsafe {

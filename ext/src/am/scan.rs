@@ -6,11 +6,9 @@
 use crate::am::{dml, heap};
 use crate::catalog::{data_file, storage};
 use crate::cold::FullScan;
-use crate::relation::{self, Info};
 use crate::error;
 use pg_lake_plan::message::FileRef;
 use pgrx::{pg_guard, pg_sys};
-use std::rc::Rc;
 
 pub fn install(routine: &mut pg_sys::TableAmRoutine) {
     routine.scan_begin = Some(begin);
@@ -36,7 +34,6 @@ pub struct Scan {
 
 /// The cold half of a scan.
 pub struct Cold {
-    info: Rc<Info>,
     files: Vec<FileRef>,
     running: Option<FullScan>,
     hot_done: bool,
@@ -130,7 +127,6 @@ unsafe extern "C-unwind" fn begin(
                 );
             }
             Box::into_raw(Box::new(Cold {
-                info: relation::info(rel),
                 files,
                 running: None,
                 hot_done: false,
@@ -200,11 +196,13 @@ impl Cold {
         if self.done {
             return false;
         }
-        let (info, files) = (self.info.clone(), &self.files);
+        let files = &self.files;
+        // SAFETY: the slot is the caller's.
+        let desc = unsafe { (*slot).tts_tupleDescriptor };
         let running = self
             .running
-            .get_or_insert_with(|| FullScan::start(rel, &info, files, None));
-        if running.next(rel, &info, slot, self.context) {
+            .get_or_insert_with(|| FullScan::start(rel, desc, files));
+        if running.next(rel, slot, self.context) {
             return true;
         }
         self.stop();
@@ -218,22 +216,19 @@ impl Cold {
             let start = first.max(file.row_start) - file.row_start;
             let end = (last.saturating_add(1).min(file.row_start + file.row_count))
                 .saturating_sub(file.row_start);
-            file.ranges = Some(if start < end { vec![(start, end)] } else { vec![] });
+            file.ranges = Some(if start < end {
+                vec![(start, end)]
+            } else {
+                vec![]
+            });
         }
-        self.files.retain(|f| f.ranges.as_ref().is_none_or(|r| !r.is_empty()));
+        self.files
+            .retain(|f| f.ranges.as_ref().is_none_or(|r| !r.is_empty()));
         self.done = self.files.is_empty();
     }
 
     pub fn files(&self) -> &[FileRef] {
         &self.files
-    }
-
-    pub fn info(&self) -> &Rc<Info> {
-        &self.info
-    }
-
-    pub fn context(&self) -> pg_sys::MemoryContext {
-        self.context
     }
 
     /// Replaces the files, for scans that look at chosen rows only.
@@ -286,7 +281,14 @@ unsafe extern "C-unwind" fn getnextslot(
     slot: *mut pg_sys::TupleTableSlot,
 ) -> bool {
     // SAFETY: arguments of the callback.
-    unsafe { next_slot(scan, direction, slot, heap().scan_getnextslot.unwrap_unchecked()) }
+    unsafe {
+        next_slot(
+            scan,
+            direction,
+            slot,
+            heap().scan_getnextslot.unwrap_unchecked(),
+        )
+    }
 }
 
 #[pg_guard]
@@ -431,7 +433,11 @@ unsafe extern "C-unwind" fn sample_next_block(
     unsafe {
         if let Some(next) = (*(*state).tsmroutine).NextSampleTuple {
             loop {
-                let offset = next(state, data_file::FIRST_COLD_BLOCK + i as u32, (end - first) as u16);
+                let offset = next(
+                    state,
+                    data_file::FIRST_COLD_BLOCK + i as u32,
+                    (end - first) as u16,
+                );
                 if offset == 0 {
                     break;
                 }
@@ -466,9 +472,6 @@ unsafe extern "C-unwind" fn sample_next_tuple(
     match cold(scan) {
         Some(cold) if cold.sample.in_cold => cold.next(this.base.rs_rd, slot),
         // SAFETY: a callback of heap with its arguments.
-        _ => unsafe {
-            (heap().scan_sample_next_tuple.unwrap_unchecked())(this.hot, state, slot)
-        },
+        _ => unsafe { (heap().scan_sample_next_tuple.unwrap_unchecked())(this.hot, state, slot) },
     }
 }
-

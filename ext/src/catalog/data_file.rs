@@ -27,15 +27,9 @@ pub struct DataFile {
     pub path: String,
     pub size: u64,
     pub deleted: Vec<u32>,
-    /// The transaction that moved its rows here from the heap.
-    pub flush_xid: Option<u32>,
 }
 
 impl DataFile {
-    pub fn live_rows(&self) -> u64 {
-        self.row_count.saturating_sub(self.deleted.len() as u64)
-    }
-
     pub fn file_ref(&self) -> FileRef {
         FileRef {
             path: crate::pg::absolute(&self.path),
@@ -84,7 +78,6 @@ pub fn list(storage: i64, snapshot: pg_sys::Snapshot) -> Vec<DataFile> {
                 path: row.text(4).unwrap_or_default(),
                 size: row.int8(5) as u64,
                 deleted: row.bytes(7).map(|b| positions(&b)).unwrap_or_default(),
-                flush_xid: row.get(9).map(|d| d.value() as u32),
             });
             true
         },
@@ -127,7 +120,9 @@ pub fn totals(storage: i64, snapshot: pg_sys::Snapshot) -> (u64, u64) {
         &[Key::int8(1, storage)],
         snapshot,
         |row| {
-            let deleted = row.get(7).map_or(0, |_| row.bytes(7).map_or(0, |b| b.len() / 4));
+            let deleted = row
+                .get(7)
+                .map_or(0, |_| row.bytes(7).map_or(0, |b| b.len() / 4));
             totals.0 += (row.int8(3) as u64).saturating_sub(deleted as u64);
             totals.1 += row.int8(5) as u64;
             true
@@ -194,9 +189,8 @@ pub fn register(
     deleted: &[Vec<u32>],
     flush_xid: Option<u32>,
 ) -> Vec<u64> {
-    let starts: Vec<u64> = crate::pg::as_extension_owner(|| {
-        files.iter().map(|file| reserve(file.rows)).collect()
-    });
+    let starts: Vec<u64> =
+        crate::pg::as_extension_owner(|| files.iter().map(|file| reserve(file.rows)).collect());
     let table = Table::write(TABLE);
     for (i, (file, start)) in files.iter().zip(&starts).enumerate() {
         let offsets = pg_lake_plan::encode(&file.split_offsets).unwrap_or_default();

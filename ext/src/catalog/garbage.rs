@@ -12,7 +12,6 @@ const TABLE: &CStr = c"garbage";
 #[derive(Clone, Debug)]
 pub struct Garbage {
     pub tid: pg_sys::ItemPointerData,
-    pub storage: i64,
     /// A file, or a directory that ends in `/`, relative to the data directory.
     pub path: String,
 }
@@ -52,7 +51,6 @@ pub fn removable() -> Vec<Garbage> {
         if unsafe { pg_sys::TransactionIdPrecedes(xid, horizon) } {
             found.push(Garbage {
                 tid: row.tid,
-                storage: row.int8(1),
                 path: row.text(2).unwrap_or_default(),
             });
         }

@@ -12,7 +12,6 @@ const TABLE: &CStr = c"intent";
 /// An announcement: files of this writer begin with `prefix` in `directory`.
 #[derive(Clone, Debug)]
 pub struct Intent {
-    pub id: i64,
     pub directory: String,
     pub prefix: String,
 }
@@ -35,7 +34,6 @@ pub fn announce(storage: i64, directory: &str, kind: &str) -> Intent {
         Some(text_datum(&prefix)),
     ]);
     Intent {
-        id,
         directory: directory.to_owned(),
         prefix,
     }

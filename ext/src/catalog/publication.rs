@@ -13,8 +13,6 @@ const BY_STORAGE: &CStr = c"publication_pkey";
 pub struct Publication {
     /// A `file://` URI.
     pub metadata_location: String,
-    /// The hot image that it refers to, relative to the data directory.
-    pub hot_image: Option<String>,
 }
 
 pub fn find(storage: i64) -> Option<Publication> {
@@ -26,7 +24,6 @@ pub fn find(storage: i64) -> Option<Publication> {
         |row| {
             found = Some(Publication {
                 metadata_location: row.text(2).unwrap_or_default(),
-                hot_image: row.text(6),
             });
             false
         },

@@ -44,7 +44,9 @@ fn incarnation() -> String {
         _ => error::raise(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             "the iceberg tables of this database belong to another database",
-            Some("The database was copied, for example by CREATE DATABASE … TEMPLATE; its iceberg tables share files with the original."),
+            Some(
+                "The database was copied, for example by CREATE DATABASE … TEMPLATE; its iceberg tables share files with the original.",
+            ),
             Some("Drop and create extension pg_lake in the copy, or drop its iceberg tables."),
         ),
     }

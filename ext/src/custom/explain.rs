@@ -29,7 +29,11 @@ pub fn show(run: &Run, es: *mut pg_sys::ExplainState) {
 }
 
 fn show_stats(stats: &ScanStats, es: *mut pg_sys::ExplainState) {
-    number(es, c"Files Read", stats.files.saturating_sub(stats.files_pruned));
+    number(
+        es,
+        c"Files Read",
+        stats.files.saturating_sub(stats.files_pruned),
+    );
     number(es, c"Files Pruned", stats.files_pruned);
     number(
         es,

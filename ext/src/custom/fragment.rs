@@ -35,7 +35,7 @@ pub struct Fragment {
 
 enum Progress {
     Begin,
-    Engine(Rows),
+    Engine(Box<Rows>),
     Postgres(*mut pg_sys::PlanState),
     End,
 }
@@ -49,16 +49,13 @@ impl Fragment {
     ) -> Fragment {
         // SAFETY: the executor's range table; the plan's lists are as `lower` made them.
         unsafe {
-            let relation =
-                pg_sys::ExecGetRangeTableRelation(estate, private.relations[0].rtindex);
+            let relation = pg_sys::ExecGetRangeTableRelation(estate, private.relations[0].rtindex);
             let types = private.fragment.root.output();
             let tlist = PgList::<pg_sys::TargetEntry>::from_pg((*plan).custom_scan_tlist);
             let outputs = types
                 .iter()
                 .zip(tlist.iter_ptr())
-                .map(|(lake, entry)| {
-                    result_codec(lake, pg_sys::exprType((*entry).expr.cast()))
-                })
+                .map(|(lake, entry)| result_codec(lake, pg_sys::exprType((*entry).expr.cast())))
                 .collect();
             let plans = PgList::<pg_sys::Plan>::from_pg((*plan).custom_plans);
             Fragment {
@@ -109,13 +106,12 @@ impl Fragment {
         // SAFETY: the executor's snapshot and parameters.
         unsafe {
             let snapshot = (*self.estate).es_snapshot;
-            let files: Vec<FileRef> =
-                storage::of_relation(self.relation).map_or(vec![], |s| {
-                    data_file::list(s.id, snapshot)
-                        .iter()
-                        .map(data_file::DataFile::file_ref)
-                        .collect()
-                });
+            let files: Vec<FileRef> = storage::of_relation(self.relation).map_or(vec![], |s| {
+                data_file::list(s.id, snapshot)
+                    .iter()
+                    .map(data_file::DataFile::file_ref)
+                    .collect()
+            });
             if files.is_empty() && guc::engine() != guc::Engine::Force {
                 return self.use_postgres(node, "no cold rows");
             }
@@ -135,7 +131,7 @@ impl Fragment {
                 self.feed(&mut rows, &mut hot, first, private);
             }
             hot.end();
-            self.state = Progress::Engine(rows);
+            self.state = Progress::Engine(Box::new(rows));
         }
     }
 

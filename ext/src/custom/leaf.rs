@@ -33,7 +33,7 @@ pub struct Leaf {
 enum Stage {
     Begin,
     Hot(HotScan),
-    Cold(Rows),
+    Cold(Box<Rows>),
     End,
 }
 
@@ -106,7 +106,7 @@ impl Leaf {
                             };
                             scan.end();
                             if !self.files.is_empty() {
-                                self.stage = Stage::Cold(self.start_cold(node, private));
+                                self.stage = Stage::Cold(Box::new(self.start_cold(node, private)));
                             }
                         }
                     }

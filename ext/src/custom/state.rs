@@ -1,9 +1,9 @@
 //! Executor callbacks of the node.
 
+use crate::custom::explain;
 use crate::custom::fragment::Fragment;
 use crate::custom::leaf::Leaf;
 use crate::custom::private::{Mode, Private, decode};
-use crate::custom::explain;
 use pgrx::{pg_guard, pg_sys};
 
 struct Methods(pg_sys::CustomScanMethods, pg_sys::CustomExecMethods);
@@ -97,7 +97,9 @@ unsafe extern "C-unwind" fn begin(
 }
 
 #[pg_guard]
-unsafe extern "C-unwind" fn exec(node: *mut pg_sys::CustomScanState) -> *mut pg_sys::TupleTableSlot {
+unsafe extern "C-unwind" fn exec(
+    node: *mut pg_sys::CustomScanState,
+) -> *mut pg_sys::TupleTableSlot {
     // SAFETY: arguments of the callback.
     unsafe {
         if let Run {

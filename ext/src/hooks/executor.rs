@@ -27,7 +27,7 @@ unsafe extern "C-unwind" fn start(desc: *mut pg_sys::QueryDesc, eflags: i32) {
         if (*desc).operation != pg_sys::CmdType::CMD_SELECT {
             let allowed = (*desc).operation == pg_sys::CmdType::CMD_INSERT
                 && super::planner::is_bulk((*desc).plannedstmt);
-            bulk::begin_statement(desc as usize, allowed);
+            bulk::begin_statement(desc as usize, allowed, false);
         }
         match PREVIOUS_START {
             Some(previous) => previous(desc, eflags),

@@ -57,6 +57,8 @@ unsafe extern "C-unwind" fn plan(
         }
         if guc::engine() != guc::Engine::Off {
             crate::lower::lower_statement(stmt, cursor_options);
+        } else if cursor_options & pg_sys::CURSOR_OPT_SCROLL as i32 != 0 {
+            crate::lower::materialize_statement(stmt);
         }
         stmt
     }

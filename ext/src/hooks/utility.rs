@@ -21,9 +21,9 @@ pub fn init() {
 #[pg_guard]
 #[allow(clippy::too_many_arguments)] // the hook's signature
 unsafe extern "C-unwind" fn process(
-    mut pstmt: *mut pg_sys::PlannedStmt,
+    pstmt: *mut pg_sys::PlannedStmt,
     query_string: *const std::ffi::c_char,
-    mut read_only_tree: bool,
+    read_only_tree: bool,
     context: pg_sys::ProcessUtilityContext::Type,
     params: pg_sys::ParamListInfo,
     query_env: *mut pg_sys::QueryEnvironment,
@@ -32,15 +32,18 @@ unsafe extern "C-unwind" fn process(
 ) {
     // SAFETY: arguments of the hook.
     unsafe {
-        if read_only_tree && has_options((*pstmt).utilityStmt) {
-            pstmt = pg_sys::copyObjectImpl(pstmt.cast()).cast();
-            read_only_tree = false;
-        }
+        let (pstmt, read_only_tree): (*mut pg_sys::PlannedStmt, bool) =
+            if read_only_tree && has_options((*pstmt).utilityStmt) {
+                (pg_sys::copyObjectImpl(pstmt.cast()).cast(), false)
+            } else {
+                (pstmt, read_only_tree)
+            };
         let statement = (*pstmt).utilityStmt;
         let format_version = take_options(statement);
         let bulk_load = is_bulk_load(statement);
         if bulk_load {
-            bulk::begin_statement(pstmt as usize, true);
+            let copy = tag(statement) == pg_sys::NodeTag::T_CopyStmt;
+            bulk::begin_statement(pstmt as usize, true, copy);
         }
         let before = types_before(statement);
         leave_databases(statement);
@@ -70,8 +73,8 @@ unsafe extern "C-unwind" fn process(
         if bulk_load {
             bulk::end_statement(pstmt as usize);
         }
-        if let Some(before) = before {
-            check_types_after(&before);
+        for before in &before {
+            check_types_after(before);
         }
         if let Some((table, version)) = format_version {
             apply_format_version(table, version);
@@ -155,8 +158,7 @@ unsafe fn options<'a>(
 unsafe fn is_ours(option: *mut pg_sys::DefElem) -> bool {
     // SAFETY: an element of an options list.
     unsafe {
-        (*option).defnamespace.is_null()
-            && CStr::from_ptr((*option).defname) == c"format_version"
+        (*option).defnamespace.is_null() && CStr::from_ptr((*option).defname) == c"format_version"
     }
 }
 
@@ -233,17 +235,38 @@ struct Before {
 }
 
 /// The column types of an iceberg table that ALTER TABLE is about to change.
-unsafe fn types_before(statement: *mut pg_sys::Node) -> Option<Before> {
+unsafe fn types_before(statement: *mut pg_sys::Node) -> Vec<Before> {
     // SAFETY: the tag says what the node is; the relation is closed at once.
     unsafe {
         if tag(statement) != pg_sys::NodeTag::T_AlterTableStmt {
-            return None;
+            return vec![];
         }
         let alter = &*statement.cast::<pg_sys::AlterTableStmt>();
         let relid = range_var(alter.relation);
-        if relid == pg_sys::InvalidOid || !crate::am::is_iceberg(relid) {
-            return None;
+        if relid == pg_sys::InvalidOid || !has_relation_children_or_storage(relid) {
+            return vec![];
         }
+        // The command recurses to partitions and children.
+        pg::missing::find_all_inheritors(relid)
+            .into_iter()
+            .filter(|relid| crate::am::is_iceberg(*relid))
+            .filter_map(|relid| types_of_table(relid))
+            .collect()
+    }
+}
+
+/// Views, indexes, sequences and so on have no rows of ours.
+unsafe fn has_relation_children_or_storage(relid: pg_sys::Oid) -> bool {
+    // SAFETY: a syscache look-up.
+    matches!(
+        unsafe { pg_sys::get_rel_relkind(relid) } as u8,
+        pg_sys::RELKIND_RELATION | pg_sys::RELKIND_PARTITIONED_TABLE | pg_sys::RELKIND_MATVIEW
+    )
+}
+
+unsafe fn types_of_table(relid: pg_sys::Oid) -> Option<Before> {
+    // SAFETY: the relation is closed at once.
+    unsafe {
         let rel = pg_sys::table_open(relid, pg_sys::AccessShareLock as i32);
         let before = storage::of_relation(rel).map(|storage| Before {
             relid,

@@ -21,7 +21,8 @@ pub struct Output {
     pub aggref: Node,
 }
 
-/// How Postgres' result comes from the engine's outputs.
+/// How Postgres' result comes from the engine's outputs. Lives for one call only.
+#[allow(clippy::large_enum_variant)]
 enum Recipe {
     Plain(Output),
     /// Sum and count, and whether they are floating-point.

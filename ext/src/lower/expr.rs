@@ -201,7 +201,8 @@ impl<'a> Exprs<'a> {
         let (from, typmod, _) = node::type_of(relabel.arg.cast());
         let is_text = |typid| matches!(typid, pg_sys::TEXTOID | pg_sys::VARCHAROID);
         let same = from == relabel.resulttype && typmod == relabel.resulttypmod;
-        if !same && !(is_text(from) && is_text(relabel.resulttype)) {
+        let both_text = is_text(from) && is_text(relabel.resulttype);
+        if !(same || both_text) {
             return Err(format!(
                 "{} as {} is not lowered",
                 type_name(from),

@@ -14,7 +14,6 @@ pub const CTID: i16 = pg_sys::SelfItemPointerAttributeNumber as i16;
 #[derive(Debug)]
 pub struct Table {
     pub rtindex: u32,
-    pub relid: pg_sys::Oid,
     name: String,
     attributes: Vec<Attribute>,
     columns: Vec<ScanColumn>,
@@ -49,7 +48,6 @@ impl Table {
         };
         Table {
             rtindex,
-            relid,
             name,
             attributes,
             columns: vec![],

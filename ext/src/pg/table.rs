@@ -120,10 +120,6 @@ impl Table {
         Table { rel, lock }
     }
 
-    pub fn relation(&self) -> pg_sys::Relation {
-        self.rel
-    }
-
     fn natts(&self) -> usize {
         // SAFETY: the relation is open.
         unsafe { (*(*self.rel).rd_att).natts as usize }
@@ -207,7 +203,7 @@ impl Table {
                         &mut data,
                         key.attnum,
                         pg_sys::BTEqualStrategyNumber as u16,
-                        pg_sys::Oid::from(key.equality).into(),
+                        pg_sys::Oid::from(key.equality),
                         key.value,
                     );
                     data

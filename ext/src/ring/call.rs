@@ -154,7 +154,11 @@ fn acquire(region: &Region, worker: u32, n: usize) -> Vec<StreamRef> {
             );
         }
         // A worker that starts up sets no latch of ours.
-        wait(left.min(if up { RECHECK } else { Duration::from_millis(20) }));
+        wait(left.min(if up {
+            RECHECK
+        } else {
+            Duration::from_millis(20)
+        }));
     }
 }
 
@@ -167,18 +171,16 @@ fn no_streams(n: usize) -> ! {
             guc::streams(),
             guc::stream_timeout_ms()
         )),
-        Some("Raise lake.streams, close cursors that are still open, or raise lake.stream_timeout."),
+        Some(
+            "Raise lake.streams, close cursors that are still open, or raise lake.stream_timeout.",
+        ),
     )
 }
 
 impl Call {
     /// Takes streams for the request, its result and `feeds` feeds and sends the request that
     /// `make` builds from the feeds' ids.
-    pub fn start(
-        worker: u32,
-        feeds: usize,
-        make: impl FnOnce(&[StreamId]) -> Request,
-    ) -> Call {
+    pub fn start(worker: u32, feeds: usize, make: impl FnOnce(&[StreamId]) -> Request) -> Call {
         let region = region();
         let refs = acquire(&region, worker, 2 + feeds);
         let mut streams = refs
@@ -375,7 +377,10 @@ impl Call {
         if gone {
             error::raise(
                 PgSqlErrorCode::ERRCODE_CONNECTION_FAILURE,
-                &format!("{} exited while it served this query", worker_name(inner.worker)),
+                &format!(
+                    "{} exited while it served this query",
+                    worker_name(inner.worker)
+                ),
                 Some("It is started again automatically."),
                 Some("Retry the query. See the server log for the reason."),
             );
@@ -418,11 +423,7 @@ impl Call {
     pub fn finish(self) {
         // SAFETY: remembered at the start, not released since: `finish` consumes the call.
         unsafe {
-            pg_sys::ResourceOwnerForget(
-                (*self.0).owner,
-                pg_sys::Datum::from(self.0),
-                &RESOURCE.0,
-            );
+            pg_sys::ResourceOwnerForget((*self.0).owner, pg_sys::Datum::from(self.0), &RESOURCE.0);
             drop(Box::from_raw(self.0));
         }
     }

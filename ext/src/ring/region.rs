@@ -44,7 +44,9 @@ pub fn region() -> Region {
             pgrx::PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             "pg_lake must be loaded via \"shared_preload_libraries\"",
             None,
-            Some("Add pg_lake to shared_preload_libraries in postgresql.conf and restart the server."),
+            Some(
+                "Add pg_lake to shared_preload_libraries in postgresql.conf and restart the server.",
+            ),
         ),
     }
 }
@@ -85,7 +87,9 @@ unsafe extern "C-unwind" fn startup() {
         match region {
             // A second start in the same process follows a crash: the old handle points to the
             // same address with the same layout.
-            Ok(region) => drop(REGION.set(region)),
+            Ok(region) => {
+                REGION.get_or_init(|| region);
+            }
             Err(e) => crate::error::raise(
                 pgrx::PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
                 &format!("could not initialise the rings: {e}"),
@@ -102,7 +106,7 @@ unsafe extern "C-unwind" fn startup() {
         if !found {
             control.write_bytes(0, 1);
         }
-        drop(CONTROL.set(&*control));
+        CONTROL.get_or_init(|| &*control);
     }
 }
 

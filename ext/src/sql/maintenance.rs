@@ -152,5 +152,7 @@ pub fn sweep_now() -> u64 {
 
 /// Hot images belong to Iceberg snapshots that are still retained; they go when those expire.
 fn is_published_hot_image(path: &str) -> bool {
-    path.rsplit('/').next().is_some_and(|n| n.starts_with("hot-"))
+    path.rsplit('/')
+        .next()
+        .is_some_and(|n| n.starts_with("hot-"))
 }

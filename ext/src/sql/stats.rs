@@ -36,7 +36,12 @@ fn stat_workers() -> TableIterator<
             let get = |a: &std::sync::atomic::AtomicU64| a.load(Relaxed) as i64;
             (
                 i as i32,
-                if i == crate::ring::ENGINE { "engine" } else { "worker" }.to_owned(),
+                if i == crate::ring::ENGINE {
+                    "engine"
+                } else {
+                    "worker"
+                }
+                .to_owned(),
                 slot.is_up().then(|| slot.pid() as i32),
                 slot.incarnation() as i64,
                 get(&c.tasks),

@@ -182,10 +182,7 @@ fn report(what: &str, relid: pg_sys::Oid) {
     if let Ok(text) = text {
         // SAFETY: the string is copied.
         unsafe {
-            pg_sys::pgstat_report_activity(
-                pg_sys::BackendState::STATE_RUNNING,
-                text.as_ptr(),
-            )
+            pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, text.as_ptr())
         };
     }
 }

@@ -54,7 +54,8 @@ pub fn leave_database(database: pg_sys::Oid) {
     let Some(slot) = control().and_then(|c| c.find(database.to_u32())) else {
         return;
     };
-    slot.away_until.store(now() + AWAY_SECONDS, Ordering::Release);
+    slot.away_until
+        .store(now() + AWAY_SECONDS, Ordering::Release);
     let deadline = Instant::now() + Duration::from_secs(5);
     while slot.pid.load(Ordering::Acquire) != 0 && Instant::now() < deadline {
         let proc = slot.proc.load(Ordering::Acquire);

@@ -57,7 +57,11 @@ pub extern "C-unwind" fn lake_service_main(argument: pg_sys::Datum) {
 }
 
 fn start(slot: u32) -> Service {
-    let kind = if slot == ENGINE { Kind::Engine } else { Kind::Io };
+    let kind = if slot == ENGINE {
+        Kind::Engine
+    } else {
+        Kind::Io
+    };
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     let directory = pg::data_directory().join("base/pgsql_tmp/lake");
     let config = Config {

@@ -27,7 +27,9 @@ impl HeapRegion {
     #[expect(unsafe_code, reason = "formats the bytes it owns")]
     pub fn new(layout: Layout) -> HeapRegion {
         let len = layout.size().expect("a valid layout");
-        let blocks: Vec<Block> = (0..len.div_ceil(64)).map(|_| Block(UnsafeCell::new([0; 64]))).collect();
+        let blocks: Vec<Block> = (0..len.div_ceil(64))
+            .map(|_| Block(UnsafeCell::new([0; 64])))
+            .collect();
         let base = blocks.as_ptr().cast::<u8>().cast_mut();
         // SAFETY: 64-aligned, initialised, interior-mutable bytes, owned by the struct that also owns the handle.
         let region = unsafe { Region::init(base, blocks.len() * 64, &layout) }.expect("a region");
@@ -50,7 +52,11 @@ impl HeapRegion {
 /// One stream of proc 0 and worker 0, attached.
 pub fn attached(region: Region) -> Stream {
     let worker = region.worker(0).expect("slot 0");
-    let incarnation = if worker.is_up() { worker.incarnation() } else { worker.start(1, 9) };
+    let incarnation = if worker.is_up() {
+        worker.incarnation()
+    } else {
+        worker.start(1, 9)
+    };
     let reference = region.acquire(0, 1, 0).expect("a free stream")[0];
     let stream = region.stream(reference).expect("a fresh stream");
     stream.worker_attach(incarnation).expect("attached");
@@ -58,7 +64,10 @@ pub fn attached(region: Region) -> Stream {
 }
 
 pub fn ends(stream: Stream) -> (Producer, Consumer) {
-    (stream.producer().expect("a producer"), stream.consumer().expect("a consumer"))
+    (
+        stream.producer().expect("a producer"),
+        stream.consumer().expect("a consumer"),
+    )
 }
 
 /// Reads a frame and gives it back: `None` if there is none.
@@ -81,11 +90,14 @@ impl Random {
 
     /// From the environment if set, else from the clock; printed, so that a failure can be repeated.
     pub fn from_env(variable: &str) -> (u64, Random) {
-        let seed = std::env::var(variable).ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| {
-            std::time::SystemTime::now()
-                .duration_since(std::time::UNIX_EPOCH)
-                .map_or(1, |since| since.as_nanos() as u64)
-        });
+        let seed = std::env::var(variable)
+            .ok()
+            .and_then(|seed| seed.parse().ok())
+            .unwrap_or_else(|| {
+                std::time::SystemTime::now()
+                    .duration_since(std::time::UNIX_EPOCH)
+                    .map_or(1, |since| since.as_nanos() as u64)
+            });
         println!("{variable}={seed}");
         (seed, Random::new(seed))
     }
@@ -104,6 +116,9 @@ impl Random {
 
 /// Seconds to run a bounded test: from the environment, else `default`.
 pub fn seconds(variable: &str, default: u64) -> std::time::Duration {
-    let seconds = std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default);
+    let seconds = std::env::var(variable)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(default);
     std::time::Duration::from_secs(seconds)
 }

@@ -7,16 +7,6 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-/// Crates that test without Postgres, by folder and name.
-const CRATES: &[(&str, &str)] = &[
-    ("plan", "pg_lake_plan"),
-    ("shmem-ring", "pg_lake_ring"),
-    ("iceberg-io", "pg_lake_iceberg"),
-    ("cache", "pg_lake_cache"),
-    ("bgworker", "pg_lake_bgworker"),
-    ("xtask", "xtask"),
-];
-
 pub fn unit(run: &mut Run) -> Result<Tally> {
     let pg = run.postgres()?;
     postgres::ensure_bindgen()?;
