@@ -101,27 +101,28 @@ impl Wake {
     /// The second half of a wake-up: what was published before this is either seen by the sleeper, or the sleeper's
     /// flag is seen here.
     ///
-    /// The sleeper stores its flag, fences, and looks again; we have published, fence, and look at the flag. Of two
-    /// `SeqCst` fences one is first: if ours, the sleeper's second look sees what we published; if its, we see the flag.
+    /// Both sides swap the flag, so that the two swaps have an order: if ours is first, the sleeper's
+    /// acquires what we published before it, and its second look sees it; if its swap is first, ours
+    /// returns the flag. A locked instruction each, which is what a fence would cost.
     pub(crate) fn after_publishing(flag: &AtomicU32) -> Wake {
-        // Pairs with the fence in `ask`.
-        fence(Ordering::SeqCst);
-        // The load spares a locked instruction a frame; the swap makes sure that one wake-up is sent a sleep.
+        // AcqRel pairs with the swap in `ask`.
         Wake {
-            peer: flag.load(Ordering::Relaxed) != 0 && flag.swap(0, Ordering::Relaxed) != 0,
+            peer: flag.swap(0, Ordering::AcqRel) != 0,
         }
     }
 
     /// The first half, of the sleeper: call it, then look again, and only then sleep.
     pub(crate) fn ask(flag: &AtomicU32) {
-        flag.store(1, Ordering::Relaxed);
-        // Pairs with the fence in `after_publishing`.
-        fence(Ordering::SeqCst);
+        // AcqRel pairs with the swap in `after_publishing`.
+        flag.swap(1, Ordering::AcqRel);
     }
 
     /// The second look found something after all. A wake-up already under way is spurious and harmless.
+    ///
+    /// A swap too: a plain store would come between the publisher's swap and our next one, which
+    /// then wouldn't acquire what was published (found by the loom model of a transfer).
     pub(crate) fn withdraw(flag: &AtomicU32) {
-        flag.store(0, Ordering::Relaxed);
+        flag.swap(0, Ordering::AcqRel);
     }
 }
 

@@ -3,7 +3,8 @@
 //! `RUSTFLAGS="--cfg loom" cargo test -p pg_lake_ring --release --test loom`
 #![cfg(loom)]
 
-use loom::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use loom::sync::atomic::{AtomicU32, Ordering};
+use loom::sync::{Condvar, Mutex};
 use loom::thread;
 use pg_lake_ring::{Layout, ModelMemory, PEER_GONE, Peek, Region, Stream, StreamRef};
 use std::sync::Arc;
@@ -40,27 +41,32 @@ fn open(region: Region, reference: StreamRef) -> Stream {
     region.stream(reference).expect("held")
 }
 
-/// Stands for a latch: set, then wake; wait, then reset.
-fn sleep(latch: &AtomicBool) {
-    while !latch.swap(false, Ordering::AcqRel) {
-        thread::yield_now();
+/// Stands for a latch. A lost wake-up leaves a thread blocked for good, which loom reports.
+#[derive(Default)]
+struct Latch(Mutex<bool>, Condvar);
+
+fn sleep(latch: &Latch) {
+    let mut set = latch.0.lock().expect("not poisoned");
+    while !*set {
+        set = latch.1.wait(set).expect("not poisoned");
     }
+    *set = false;
 }
 
-fn set(latch: &AtomicBool) {
-    latch.store(true, Ordering::Release);
+fn set(latch: &Latch) {
+    *latch.0.lock().expect("not poisoned") = true;
+    latch.1.notify_one();
 }
 
 /// Both directions at once: the ring holds two frames, so that the producer waits, the third wraps around (the second frame
-/// is longer), and each side sleeps until woken. A lost wake-up is a deadlock, which loom reports as too many
-/// branches; a missing Release or Acquire is a race on the ring bytes.
+/// is longer), and each side sleeps until woken. A missing Release or Acquire is a race on the ring bytes.
 #[test]
 fn a_transfer_wraps_and_loses_no_wake_up() {
     const LENGTHS: [usize; 3] = [1, 0, 64];
     model(2, || {
         let (memory, region) = memory(LAYOUT);
         let stream = attached(region);
-        let latches = Arc::new((AtomicBool::new(false), AtomicBool::new(false)));
+        let latches = Arc::new((Latch::default(), Latch::default()));
         let writer = {
             let (memory, latches) = (memory.clone(), latches.clone());
             thread::spawn(move || {
@@ -104,6 +110,7 @@ fn a_transfer_wraps_and_loses_no_wake_up() {
         }
         assert_eq!(next, LENGTHS.len());
         writer.join().expect("no panic");
+        drop(consumer);
         drop(memory);
     });
 }
