@@ -64,8 +64,14 @@ CREATE TABLE lake.publication (
     previous_metadata_location text,
     snapshot_id bigint NOT NULL,
     published_at timestamptz NOT NULL,
-    hot_image text,
     CONSTRAINT publication_pkey PRIMARY KEY (storage_id)
+);
+
+-- Files of hot rows that retained Iceberg snapshots refer to.
+CREATE TABLE lake.hot_image (
+    storage_id bigint NOT NULL,
+    path text NOT NULL,
+    CONSTRAINT hot_image_pkey PRIMARY KEY (storage_id, path)
 );
 
 -- The access method.
@@ -127,7 +133,8 @@ SELECT n.nspname AS schema_name,
        s.storage_id,
        s.table_uuid,
        s.format_version,
-       pg_catalog.current_setting('data_directory') || '/' || s.directory AS location,
+       CASE WHEN pg_catalog.pg_has_role('pg_read_all_settings', 'USAGE')
+            THEN pg_catalog.current_setting('data_directory') || '/' END || s.directory AS location,
        f.files,
        f.cold_rows,
        f.cold_bytes,
@@ -151,7 +158,8 @@ LEFT JOIN lake.publication p ON p.storage_id = s.storage_id;
 
 CREATE VIEW lake.data_files AS
 SELECT t.schema_name, t.table_name, t."table",
-       pg_catalog.current_setting('data_directory') || '/' || d.path AS path,
+       CASE WHEN pg_catalog.pg_has_role('pg_read_all_settings', 'USAGE')
+            THEN pg_catalog.current_setting('data_directory') || '/' END || d.path AS path,
        d.row_start, d.row_count, d.size,
        COALESCE(pg_catalog.length(d.deleted), 0) / 4 AS deleted_rows
 FROM lake.data_file d JOIN lake.tables t ON t.storage_id = d.storage_id;

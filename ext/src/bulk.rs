@@ -171,7 +171,7 @@ fn eligible(relation: pg_sys::Relation) -> bool {
                 || t.trig_insert_before_statement
                 || t.trig_insert_after_statement
         };
-        !(*(*relation).rd_rel).relhasindex && !has_triggers && !has_volatile_checks(relation)
+        !crate::pg::has_indexes(relation) && !has_triggers && !has_volatile_checks(relation)
     }
 }
 
@@ -201,22 +201,16 @@ unsafe fn has_volatile_checks(relation: pg_sys::Relation) -> bool {
 
 /// Offers a row to the bulk path; false: it goes to the heap.
 #[inline]
-pub fn take(
-    relation: pg_sys::Relation,
-    slot: *mut pg_sys::TupleTableSlot,
-    options: i32,
-    in_batch: bool,
-) -> bool {
+pub fn take(relation: pg_sys::Relation, slot: *mut pg_sys::TupleTableSlot, in_batch: bool) -> bool {
     if !ALLOWED.get() {
         return false;
     }
-    take_slowly(relation, slot, options, in_batch)
+    take_slowly(relation, slot, in_batch)
 }
 
 fn take_slowly(
     relation: pg_sys::Relation,
     slot: *mut pg_sys::TupleTableSlot,
-    options: i32,
     in_batch: bool,
 ) -> bool {
     let Some(threshold) = guc::bulk_rows() else {
@@ -256,8 +250,7 @@ fn take_slowly(
         None => return false,
         Some(Some(sink)) => sink,
         Some(None) => {
-            let frozen = options & pg_sys::TABLE_INSERT_FROZEN as i32 != 0;
-            if frozen || !eligible(relation) {
+            if !eligible(relation) {
                 return false;
             }
             let Some(storage) = storage::of_relation(relation) else {

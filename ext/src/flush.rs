@@ -27,6 +27,16 @@ impl Relation {
     pub fn for_maintenance(relid: pg_sys::Oid, lock: pg_sys::LOCKMODE) -> Relation {
         // SAFETY: raises an error if the relation is gone.
         let rel = Relation(unsafe { pg_sys::table_open(relid, lock) });
+        // SAFETY: the relation is open.
+        let kind = unsafe { (*(*rel.0).rd_rel).relkind } as u8;
+        if kind == pg_sys::RELKIND_PARTITIONED_TABLE {
+            error::raise(
+                PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
+                &format!("\"{}\" is a partitioned table", pg::relation_name(rel.0)),
+                None,
+                Some("Name its partitions, one by one."),
+            );
+        }
         if !crate::am::is_iceberg_relation(rel.0) {
             error::raise(
                 PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
@@ -69,8 +79,7 @@ pub fn flush(relid: pg_sys::Oid) -> u64 {
     let Some(storage) = storage::of_relation(rel.0) else {
         return 0; // temporary and unlogged tables stay hot
     };
-    // SAFETY: the relation is open.
-    if unsafe { (*(*rel.0).rd_rel).relhasindex } {
+    if pg::has_indexes(rel.0) {
         error::unsupported(
             &format!(
                 "table \"{}\" has indexes, its rows can't become cold",

@@ -1,4 +1,4 @@
-//! The settings, all prefixed `lake.`. `docs/settings.md` is generated from here.
+//! The settings, all prefixed `lake.`. A test compares `docs/settings.md` with them.
 
 use pg_lake_plan::message::Compression as WireCompression;
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
@@ -173,7 +173,7 @@ pub fn init() {
     int(
         c"lake.memory_cache_size",
         c"Memory for the cache of decoded columns.",
-        c"At most half of lake.worker_memory is used.",
+        c"Part of lake.worker_memory.",
         &MEMORY_CACHE_SIZE,
         (0, 1 << 30),
         GucContext::Sighup,

@@ -87,8 +87,8 @@ fn publish_one(rel: &Relation) -> Option<String> {
         )
     };
     if !published.unchanged {
-        publication::set(storage.id, &published, hot_path.as_deref());
-        retire(&storage, &published);
+        publication::set(storage.id, &published);
+        retire(&storage, &published, hot_path.as_deref());
     }
     Some(published.metadata_location)
 }
@@ -99,7 +99,11 @@ fn rel_oid(rel: &Relation) -> pg_sys::Oid {
 }
 
 /// Files that no retained snapshot refers to any more.
-fn retire(storage: &Storage, published: &Published) {
+fn retire(storage: &Storage, published: &Published, hot_image: Option<&str>) {
+    let keep = guc::keep_snapshots() as usize;
+    for path in publication::add_hot_image(storage.id, hot_image, keep) {
+        garbage::add_file(storage.id, &path, "expired");
+    }
     for path in &published.removed {
         let path = path.strip_prefix("file://").unwrap_or(path);
         garbage::add_file(storage.id, &pg::relative(path), "expired");

@@ -167,6 +167,8 @@ impl Cluster {
             let before = fs::metadata(self.log()).map(|m| m.len()).unwrap_or(0);
             let output = self
                 .tool("pg_ctl")
+                // Otherwise every error would carry the library's own call stack.
+                .unset("RUST_BACKTRACE")
                 .args(["start", "-w", "-t", "120", "-s", "-D"])
                 .arg(self.data())
                 .arg("-l")

@@ -73,7 +73,7 @@ fn publish_file(file: WireFile) -> Result<PublishFile, WireError> {
             file.file.path,
             file.deleted.len()
         ))
-        .hint("Rewrite the table with VACUUM FULL."));
+        .hint("Copy the table with CREATE TABLE … AS."));
     }
     let columns: Vec<ColumnStats> = pg_lake_plan::decode(&file.file.stats).map_err(|e| {
         let message = format!("malformed statistics of file \"{}\"", file.file.path);

@@ -18,7 +18,7 @@ pub fn install(routine: &mut pg_sys::TableAmRoutine) {
 }
 
 /// Whether any transaction, this one included, has registered cold rows that may live.
-fn has_cold_rows(rel: pg_sys::Relation) -> bool {
+pub fn has_cold_rows(rel: pg_sys::Relation) -> bool {
     storage::of_relation(rel)
         .is_some_and(|s| data_file::totals(s.id, &raw mut pg::SNAPSHOT_SELF).0 > 0)
 }
@@ -75,13 +75,36 @@ unsafe extern "C-unwind" fn set_new_filelocator(
             minmulti,
         );
         let (old, new) = ((*rel).rd_locator, *newrlocator);
-        if old.relNumber != new.relNumber || old.spcOid != new.spcOid {
-            storage::drop_locator(old.spcOid, old.relNumber);
-        }
+        let replaced = if old.relNumber != new.relNumber || old.spcOid != new.spcOid {
+            storage::drop_locator(old.spcOid, old.relNumber)
+        } else {
+            rewritten(rel)
+        };
         if persistence as u8 == pg_sys::RELPERSISTENCE_PERMANENT {
             refuse_encoding();
-            storage::create(rel, &new);
+            storage::create(rel, &new, replaced.map(|s| s.format_version));
         }
+    }
+}
+
+/// The storage of the table that a transient one is going to replace: `make_new_heap`
+/// (commands/cluster.c) names it after the table's OID.
+fn rewritten(rel: pg_sys::Relation) -> Option<storage::Storage> {
+    let name = pg::relation_name(rel);
+    let relid: u32 = name.strip_prefix("pg_temp_")?.parse().ok()?;
+    let relid = pg_sys::Oid::from(relid);
+    if !super::is_iceberg(relid) {
+        return None;
+    }
+    // SAFETY: the command that rewrites the table has locked it.
+    unsafe {
+        let old = pg_sys::try_relation_open(relid, pg_sys::NoLock as i32);
+        if old.is_null() {
+            return None;
+        }
+        let locator = (*old).rd_locator;
+        pg_sys::relation_close(old, pg_sys::NoLock as i32);
+        storage::find(locator.spcOid, locator.relNumber)
     }
 }
 
@@ -120,8 +143,8 @@ unsafe extern "C-unwind" fn copy_data(
         (heap().relation_copy_data.unwrap_unchecked())(rel, newrlocator);
         let old = (*rel).rd_locator;
         if storage::of_relation(rel).is_some() {
-            storage::drop_locator(old.spcOid, old.relNumber);
-            storage::create(rel, &*newrlocator);
+            let old = storage::drop_locator(old.spcOid, old.relNumber);
+            storage::create(rel, &*newrlocator, old.map(|s| s.format_version));
         }
     }
 }

@@ -162,7 +162,7 @@ unsafe extern "C-unwind" fn insert(
     options: i32,
     bistate: *mut pg_sys::BulkInsertStateData,
 ) {
-    if bulk::take(rel, slot, options, false) {
+    if bulk::take(rel, slot, false) {
         return;
     }
     relation::check_row(rel, slot);
@@ -204,7 +204,7 @@ unsafe extern "C-unwind" fn multi_insert(
         let mut hot = 0;
         for i in 0..nslots {
             let slot = *slots.add(i as usize);
-            if bulk::take(rel, slot, options, true) {
+            if bulk::take(rel, slot, true) {
                 continue;
             }
             relation::check_row(rel, slot);

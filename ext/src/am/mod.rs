@@ -14,6 +14,8 @@ pub mod dml;
 pub mod hot;
 mod scan;
 
+pub use ddl::has_cold_rows;
+
 use pgrx::pg_sys;
 use std::sync::OnceLock;
 

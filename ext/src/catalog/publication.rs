@@ -32,7 +32,7 @@ pub fn find(storage: i64) -> Option<Publication> {
 }
 
 /// Moves the pointer to the new metadata.
-pub fn set(storage: i64, published: &Published, hot_image: Option<&str>) {
+pub fn set(storage: i64, published: &Published) {
     let table = Table::write(TABLE);
     // SAFETY: reads the clock.
     let now = unsafe { pg_sys::GetCurrentTimestamp() };
@@ -43,7 +43,6 @@ pub fn set(storage: i64, published: &Published, hot_image: Option<&str>) {
             previous,
             Some(published.snapshot_id.into()),
             Some(now.into()),
-            hot_image.map(text_datum),
         ]
     };
     let mut updated = false;
@@ -60,4 +59,33 @@ pub fn set(storage: i64, published: &Published, hot_image: Option<&str>) {
     if !updated {
         table.insert(&row(None));
     }
+}
+
+/// Records the hot image of a publication and returns the ones that no retained snapshot can refer
+/// to any more: each publication makes one snapshot, of which `keep` are retained. Their names
+/// carry the number of an intent, which ascends.
+pub fn add_hot_image(storage: i64, path: Option<&str>, keep: usize) -> Vec<String> {
+    let table = Table::write(c"hot_image");
+    let mut known = vec![];
+    table.scan(
+        Some(c"hot_image_pkey"),
+        &[Key::int8(1, storage)],
+        std::ptr::null_mut(),
+        |row| {
+            known.push((row.text(2).unwrap_or_default(), row.tid));
+            true
+        },
+    );
+    if let Some(path) = path {
+        table.insert(&[Some(storage.into()), Some(text_datum(path))]);
+    }
+    known.sort_by(|a, b| (a.0.len(), &a.0).cmp(&(b.0.len(), &b.0)));
+    let expired = known.len().saturating_sub(keep);
+    known
+        .drain(..expired)
+        .map(|(path, tid)| {
+            table.delete(tid);
+            path
+        })
+        .collect()
 }

@@ -10,6 +10,8 @@ use pgrx::{PgSqlErrorCode, pg_sys};
 use std::ffi::CStr;
 
 const TABLE: &CStr = c"storage";
+/// Of a table that doesn't say otherwise.
+const DEFAULT_FORMAT_VERSION: u8 = 2;
 const BY_LOCATOR: &CStr = c"storage_locator_key";
 
 /// The storage of one table.
@@ -30,8 +32,9 @@ impl Storage {
     }
 }
 
-/// The part of every directory that tells apart databases that came from one another by copying.
-fn incarnation() -> String {
+/// The part of every directory that tells apart databases that came from one another by copying;
+/// `None` in such a copy: the files belong to the original.
+fn own_incarnation() -> Option<String> {
     let mut found = None;
     Table::read(c"control").scan(None, &[], std::ptr::null_mut(), |row| {
         found = Some((row.int8(1), row.oid(2), row.text(3).unwrap_or_default()));
@@ -39,9 +42,16 @@ fn incarnation() -> String {
     });
     // SAFETY: plain globals of this backend.
     let here = unsafe { (pg_sys::GetSystemIdentifier() as i64, pg_sys::MyDatabaseId) };
-    match found {
-        Some((system, database, incarnation)) if (system, database) == here => incarnation,
-        _ => error::raise(
+    found
+        .filter(|(system, database, _)| (*system, *database) == here)
+        .map(|(_, _, incarnation)| incarnation)
+}
+
+/// Raises an error in a copy of a database: nothing may be written or removed there.
+pub fn incarnation() -> String {
+    match own_incarnation() {
+        Some(incarnation) => incarnation,
+        None => error::raise(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             "the iceberg tables of this database belong to another database",
             Some(
@@ -77,10 +87,22 @@ pub fn of_relation(relation: pg_sys::Relation) -> Option<Storage> {
     if persistence != pg_sys::RELPERSISTENCE_PERMANENT {
         return None;
     }
-    find(locator.spcOid, locator.relNumber)
+    let found = find(locator.spcOid, locator.relNumber);
+    if found.is_none() {
+        error::raise(
+            PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
+            &format!(
+                "iceberg table \"{}\" has no storage",
+                crate::pg::relation_name(relation)
+            ),
+            Some("Its file is not in lake.storage, so that its cold rows can't be found."),
+            Some("Move the database back to its former tablespace, or restore it from a backup."),
+        );
+    }
+    found
 }
 
-fn find(tablespace: pg_sys::Oid, number: pg_sys::Oid) -> Option<Storage> {
+pub fn find(tablespace: pg_sys::Oid, number: pg_sys::Oid) -> Option<Storage> {
     let mut found = None;
     Table::read(TABLE).scan(
         Some(BY_LOCATOR),
@@ -106,7 +128,11 @@ fn find(tablespace: pg_sys::Oid, number: pg_sys::Oid) -> Option<Storage> {
 }
 
 /// Gives a new relfilenumber a storage of its own.
-pub fn create(relation: pg_sys::Relation, locator: &pg_sys::RelFileLocator) {
+pub fn create(
+    relation: pg_sys::Relation,
+    locator: &pg_sys::RelFileLocator,
+    format_version: Option<u8>,
+) {
     // SAFETY: calls of a backend in a transaction.
     let (id, database_directory, mut uuid) = unsafe {
         let id = crate::pg::missing::nextval(relation_oid(c"storage_id_seq"));
@@ -137,16 +163,16 @@ pub fn create(relation: pg_sys::Relation, locator: &pg_sys::RelFileLocator) {
         Some(relid.into()),
         Some(text_datum(&directory)),
         Some(pg_sys::Datum::from(uuid.as_ptr())),
-        Some(pg_sys::Datum::from(2i16)),
+        Some(pg_sys::Datum::from(i16::from(
+            format_version.unwrap_or(DEFAULT_FORMAT_VERSION),
+        ))),
     ]);
 }
 
 /// Forgets the storage of a relfilenumber that this transaction drops; its files go once no
 /// snapshot needs them.
-pub fn drop_locator(tablespace: pg_sys::Oid, number: pg_sys::Oid) {
-    let Some(storage) = find(tablespace, number) else {
-        return;
-    };
+pub fn drop_locator(tablespace: pg_sys::Oid, number: pg_sys::Oid) -> Option<Storage> {
+    let storage = find(tablespace, number)?;
     let table = Table::write(TABLE);
     table.scan(
         Some(BY_LOCATOR),
@@ -157,7 +183,10 @@ pub fn drop_locator(tablespace: pg_sys::Oid, number: pg_sys::Oid) {
             false
         },
     );
-    garbage::add_storage(&storage);
+    if own_incarnation().is_some() {
+        garbage::add_storage(&storage);
+    }
+    Some(storage)
 }
 
 /// Sets the Iceberg format version of a storage.

@@ -297,6 +297,7 @@ unsafe fn check_types_after(before: &Before) {
         if crate::am::is_iceberg_relation(rel)
             && storage::of_relation(rel).is_some_and(|s| s.id == before.storage)
         {
+            check_missing_values(rel);
             for (attnum, now) in types_of(rel) {
                 let follows = match (before.types.get(&attnum), &now) {
                     (None, _) => true,
@@ -312,7 +313,8 @@ unsafe fn check_types_after(before: &Before) {
                 if !follows {
                     error::unsupported(
                         &format!(
-                            "cannot change the type of column {attnum} of iceberg table \"{}\" in place",
+                            "cannot change the type of column \"{}\" of iceberg table \"{}\" in place",
+                            column_name(rel, attnum),
                             pg::relation_name(rel)
                         ),
                         "Use ALTER COLUMN … TYPE … USING with an expression, which rewrites the table.",
@@ -321,6 +323,79 @@ unsafe fn check_types_after(before: &Before) {
             }
         }
         pg_sys::relation_close(rel, pg_sys::AccessShareLock as i32);
+    }
+}
+
+unsafe fn column_name(rel: pg_sys::Relation, attnum: i16) -> String {
+    relation::info(rel)
+        .codecs
+        .iter()
+        .find(|c| c.attnum == attnum)
+        .map(|c| c.name.clone())
+        .unwrap_or_default()
+}
+
+/// Cold rows from before ADD COLUMN … DEFAULT get the default from the engine, which has no values
+/// of some types.
+unsafe fn check_missing_values(rel: pg_sys::Relation) {
+    // SAFETY: the relation is open.
+    unsafe {
+        let desc = (*rel).rd_att;
+        for codec in &relation::info(rel).codecs {
+            let att = (*desc).attrs.as_ptr().add(codec.attnum as usize - 1);
+            if (*att).atthasmissing
+                && crate::cold::missing_value(desc, codec).is_none()
+                && crate::am::has_cold_rows(rel)
+                && !missing_is_null(desc, codec.attnum)
+            {
+                error::unsupported(
+                    &format!(
+                        "the default of column \"{}\" can't be applied to cold rows",
+                        codec.name
+                    ),
+                    "Add the column without a default, then set the default for new rows.",
+                );
+            }
+        }
+    }
+}
+
+unsafe fn missing_is_null(desc: pg_sys::TupleDesc, attnum: i16) -> bool {
+    let mut isnull = false;
+    // SAFETY: the attribute exists.
+    unsafe { pg_sys::getmissingattr(desc, i32::from(attnum), &mut isnull) };
+    isnull
+}
+
+/// ALTER DATABASE … SET TABLESPACE copies the files of a database directory, not the directories in it.
+unsafe fn refuse_moving(alter: &pg_sys::AlterDatabaseStmt) {
+    // SAFETY: a parsed statement; the path is copied at once.
+    unsafe {
+        let moves = PgList::<pg_sys::DefElem>::from_pg(alter.options)
+            .iter_ptr()
+            .any(|o| CStr::from_ptr((*o).defname) == c"tablespace");
+        let database = pg_sys::get_database_oid(alter.dbname, true);
+        if !moves || database == pg_sys::InvalidOid {
+            return;
+        }
+        let tuple = pg_sys::SearchSysCache1(
+            pg_sys::SysCacheIdentifier::DATABASEOID as i32,
+            pg_sys::Datum::from(database),
+        );
+        if tuple.is_null() {
+            return;
+        }
+        let form = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_database>();
+        let tablespace = (*form).dattablespace;
+        pg_sys::ReleaseSysCache(tuple);
+        let path = pg_sys::GetDatabasePath(database, tablespace);
+        let directory = CStr::from_ptr(path).to_string_lossy().into_owned();
+        if pg::data_directory().join(directory).join("lake").exists() {
+            error::unsupported(
+                "a database with iceberg tables can't be moved to another tablespace",
+                "Drop its iceberg tables and run lake.sweep(), or dump and restore the database.",
+            );
+        }
     }
 }
 
@@ -338,7 +413,9 @@ unsafe fn leave_databases(statement: *mut pg_sys::Node) {
                 rename.subname
             }
             pg_sys::NodeTag::T_AlterDatabaseStmt => {
-                (*statement.cast::<pg_sys::AlterDatabaseStmt>()).dbname
+                let alter = &*statement.cast::<pg_sys::AlterDatabaseStmt>();
+                refuse_moving(alter);
+                alter.dbname
             }
             pg_sys::NodeTag::T_CreatedbStmt => {
                 let create = &*statement.cast::<pg_sys::CreatedbStmt>();

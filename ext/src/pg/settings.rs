@@ -57,6 +57,18 @@ pub fn iceberg_am() -> pg_sys::Oid {
     unsafe { pg_sys::get_am_oid(c"iceberg".as_ptr(), true) }
 }
 
+/// Whether an open relation has an index, valid or not. `relhasindex` stays set after the last one
+/// was dropped.
+pub fn has_indexes(relation: pg_sys::Relation) -> bool {
+    // SAFETY: the relation is open; the list is ours.
+    unsafe {
+        let list = pg_sys::RelationGetIndexList(relation);
+        let any = !list.is_null();
+        pg_sys::list_free(list);
+        any
+    }
+}
+
 /// A relation's name with its schema, quoted.
 pub fn qualified_name(relid: pg_sys::Oid) -> String {
     // SAFETY: catalog lookups; the strings are copied at once.

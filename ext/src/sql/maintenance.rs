@@ -97,7 +97,7 @@ fn remove(paths: Vec<String>) -> u64 {
 fn registered(directory: &str) -> HashSet<String> {
     let pattern = format!("{directory}/");
     let query = "SELECT path FROM lake.data_file WHERE pg_catalog.starts_with(path, $1) \
-                 UNION ALL SELECT hot_image FROM lake.publication WHERE pg_catalog.starts_with(hot_image, $1)";
+                 UNION ALL SELECT path FROM lake.hot_image WHERE pg_catalog.starts_with(path, $1)";
     Spi::connect(|client| {
         let mut found = HashSet::new();
         match client.select(query, None, &[pattern.into()]) {
@@ -121,6 +121,8 @@ fn registered(directory: &str) -> HashSet<String> {
 
 /// Removes files that ended intents have left unregistered, and garbage that no snapshot needs.
 pub fn sweep_now() -> u64 {
+    // In a copy of a database the files belong to the original.
+    crate::catalog::storage::incarnation();
     crate::pg::as_extension_owner(|| {
         let mut removed = 0;
         // The owner has ended before the statement below takes its snapshot: what it registered
@@ -133,7 +135,6 @@ pub fn sweep_now() -> u64 {
                     let name = path.rsplit('/').next().unwrap_or(path);
                     name.starts_with(&format!("{}-", intent.prefix)) && !keep.contains(path)
                 })
-                .filter(|path| !is_published_hot_image(path))
                 .collect();
             removed += remove(orphans);
             intent::remove(&intent);
@@ -148,11 +149,4 @@ pub fn sweep_now() -> u64 {
         }
         removed
     })
-}
-
-/// Hot images belong to Iceberg snapshots that are still retained; they go when those expire.
-fn is_published_hot_image(path: &str) -> bool {
-    path.rsplit('/')
-        .next()
-        .is_some_and(|n| n.starts_with("hot-"))
 }

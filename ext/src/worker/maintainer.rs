@@ -154,7 +154,7 @@ fn tables() -> Vec<Table> {
          pg_catalog.pg_stat_get_tuples_inserted(c.oid) + pg_catalog.pg_stat_get_tuples_updated(c.oid) \
          + pg_catalog.pg_stat_get_tuples_deleted(c.oid), \
          (SELECT pg_catalog.count(*) FROM lake.data_file f WHERE f.storage_id OPERATOR(pg_catalog.=) s.storage_id), \
-         c.relhasindex \
+         EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid OPERATOR(pg_catalog.=) c.oid) \
          FROM lake.storage s JOIN pg_catalog.pg_class c ON c.relfilenode OPERATOR(pg_catalog.=) s.relfilenumber \
          WHERE c.relam OPERATOR(pg_catalog.=) (SELECT a.oid FROM pg_catalog.pg_am a WHERE a.amname OPERATOR(pg_catalog.=) 'iceberg')";
     Spi::connect(|client| {

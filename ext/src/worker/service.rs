@@ -63,7 +63,7 @@ fn start(slot: u32) -> Service {
         Kind::Io
     };
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
-    let directory = pg::data_directory().join("base/pgsql_tmp/lake");
+    let directory = pg::data_directory().join("base/pgsql_tmp/pgsql_tmp_lake");
     let config = Config {
         slot,
         kind,

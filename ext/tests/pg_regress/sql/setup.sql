@@ -68,4 +68,7 @@ BEGIN
     INTO hot, cold;
 END $$;
 
+SET client_min_messages = error;
+DROP ROLE IF EXISTS regress_lake_user;
+RESET client_min_messages;
 CREATE ROLE regress_lake_user;
