@@ -2,6 +2,8 @@
 ALTER SYSTEM SET lake.flush_interval = -1;
 ALTER SYSTEM SET lake.flush_rows = -1;
 ALTER SYSTEM SET lake.publish_interval = -1;
+-- A flush moves what every snapshot sees: none but the test's own may be about.
+ALTER SYSTEM SET autovacuum = off;
 SELECT pg_reload_conf();
 
 -- The rows of a query as text, one line a row; sorted unless the query's own order counts.

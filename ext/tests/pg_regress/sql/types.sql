@@ -220,10 +220,6 @@ UPDATE y_bad SET n = 'NaN';
 UPDATE y_bad SET tz = 'infinity';
 INSERT INTO y_bad (n) VALUES (1) RETURNING n;
 UPDATE y_bad SET n = 'NaN' WHERE n = 1;
-COPY y_bad (d) FROM stdin;
-2024-01-01
-infinity
-\.
 SET lake.bulk_rows = 10;
 INSERT INTO y_bad (d) SELECT CASE WHEN g = 30 THEN 'infinity' ELSE '2024-01-01' END::date FROM generate_series(1, 40) g;
 INSERT INTO y_bad (n) SELECT CASE WHEN g = 30 THEN 'NaN' ELSE '1' END::numeric FROM generate_series(1, 40) g;
