@@ -11,6 +11,9 @@ use crate::sink::{Kind, Sink};
 use pgrx::pg_sys;
 use std::cell::{Cell, RefCell};
 
+/// Files that one statement writes at a time.
+const SINKS_MAX: usize = 8;
+
 /// A statement that writes.
 struct Statement {
     /// Tells it from others; an address that is unique while it runs.
@@ -199,6 +202,27 @@ unsafe fn has_volatile_checks(relation: pg_sys::Relation) -> bool {
     }
 }
 
+/// A load into many partitions must not wait for streams that it holds itself: the oldest writer
+/// of the statement is finished first, and its table starts a new file later.
+fn limit_sinks() {
+    let oldest = STATEMENTS.with_borrow_mut(|s| {
+        let tables = &mut s.last_mut()?.tables;
+        let writing = |t: &Table| matches!(t.state, State::Writing(_));
+        if tables.iter().filter(|t| writing(t)).count() < SINKS_MAX {
+            return None;
+        }
+        let at = tables.iter().position(writing)?;
+        // The table goes to the end, as the youngest from now on.
+        let mut table = tables.remove(at);
+        let sink = take_sink(&mut table);
+        tables.push(table);
+        sink
+    });
+    if let Some(sink) = oldest {
+        register(sink);
+    }
+}
+
 /// Offers a row to the bulk path; false: it goes to the heap.
 #[inline]
 pub fn take(relation: pg_sys::Relation, slot: *mut pg_sys::TupleTableSlot, in_batch: bool) -> bool {
@@ -222,7 +246,10 @@ fn take_slowly(
     // counted first, the sink is taken out while it works.
     let sink = STATEMENTS.with_borrow_mut(|s| {
         let statement = s.last_mut()?;
-        if statement.batches_only && !in_batch {
+        // What runs in an inner subtransaction isn't this statement, and may be rolled back alone.
+        // SAFETY: in a transaction.
+        let subxact = unsafe { pg_sys::GetCurrentSubTransactionId() };
+        if (statement.batches_only && !in_batch) || statement.subxact != subxact {
             return None;
         }
         let table = match statement.tables.iter().position(|t| t.relid == relid) {
@@ -256,6 +283,7 @@ fn take_slowly(
             let Some(storage) = storage::of_relation(relation) else {
                 return false;
             };
+            limit_sinks();
             Box::new(Sink::open(&storage, relation::info(relation), Kind::Bulk))
         }
     };

@@ -25,6 +25,7 @@ pub struct Relation(pub pg_sys::Relation);
 impl Relation {
     /// Opens an iceberg table on which the user may do maintenance.
     pub fn for_maintenance(relid: pg_sys::Oid, lock: pg_sys::LOCKMODE) -> Relation {
+        check_right(relid);
         // SAFETY: raises an error if the relation is gone.
         let rel = Relation(unsafe { pg_sys::table_open(relid, lock) });
         // SAFETY: the relation is open.
@@ -45,21 +46,27 @@ impl Relation {
                 Some("Create it with USING iceberg."),
             );
         }
-        // SAFETY: a permission check of the current user.
-        unsafe {
-            let user = pg_sys::GetUserId();
-            let allowed = pg_sys::object_ownercheck(pg_sys::RelationRelationId, relid, user)
-                || pg_sys::pg_class_aclcheck(relid, user, pg_sys::ACL_MAINTAIN as pg_sys::AclMode)
-                    == pg_sys::AclResult::ACLCHECK_OK;
-            if !allowed {
-                pg_sys::aclcheck_error(
-                    pg_sys::AclResult::ACLCHECK_NOT_OWNER,
-                    pg_sys::ObjectType::OBJECT_TABLE,
-                    (*(*rel.0).rd_rel).relname.data.as_ptr(),
-                );
-            }
-        }
         rel
+    }
+}
+
+/// Before the lock, which others would have to wait for.
+fn check_right(relid: pg_sys::Oid) {
+    // SAFETY: a permission check of the current user.
+    unsafe {
+        let user = pg_sys::GetUserId();
+        let name = pg_sys::get_rel_name(relid);
+        let allowed = name.is_null() // gone: opening it says so
+            || pg_sys::object_ownercheck(pg_sys::RelationRelationId, relid, user)
+            || pg_sys::pg_class_aclcheck(relid, user, pg_sys::ACL_MAINTAIN as pg_sys::AclMode)
+                == pg_sys::AclResult::ACLCHECK_OK;
+        if !allowed {
+            pg_sys::aclcheck_error(
+                pg_sys::AclResult::ACLCHECK_NOT_OWNER,
+                pg_sys::ObjectType::OBJECT_TABLE,
+                name,
+            );
+        }
     }
 }
 
@@ -91,13 +98,20 @@ pub fn flush(relid: pg_sys::Oid) -> u64 {
     let info = relation::info(rel.0);
     let mut moved = 0;
     loop {
-        let n = pass(&rel, &storage, &info);
+        // Each pass sees the deletes of the one before it, and keeps its snapshot for itself.
+        // SAFETY: pushed and popped in pairs; an error pops it at abort.
+        let n = unsafe {
+            pg_sys::CommandCounterIncrement();
+            pg_sys::PushCopiedSnapshot(pg_sys::GetActiveSnapshot());
+            pg_sys::UpdateActiveSnapshotCommandId();
+            let n = pass(&rel, &storage, &info);
+            pg_sys::PopActiveSnapshot();
+            n
+        };
         moved += n;
         if n < ROWS_PER_PASS as u64 {
             return moved;
         }
-        // SAFETY: the next pass must see this one's deletes.
-        unsafe { pg_sys::CommandCounterIncrement() };
     }
 }
 

@@ -21,6 +21,21 @@ pub fn publish(relids: &[pg_sys::Oid]) -> Vec<Option<String>> {
         .iter()
         .map(|relid| Relation::for_maintenance(*relid, pg_sys::AccessShareLock as i32))
         .collect();
+    // Only one round at a time may move a table's pointer, and it must not move back: all locks come
+    // before the snapshot, in one order.
+    let mut ordered: Vec<pg_sys::Oid> = relids.to_vec();
+    ordered.sort_by_key(|oid| oid.to_u32());
+    for relid in ordered {
+        // SAFETY: released at the end of the transaction.
+        unsafe {
+            pg_sys::LockDatabaseObject(
+                pg_sys::RelationRelationId,
+                relid,
+                0,
+                pg_sys::ExclusiveLock as i32,
+            )
+        };
+    }
     // SAFETY: pushed and popped here; an error pops it at abort.
     unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot()) };
     let locations = relations.iter().map(publish_one).collect();
@@ -31,16 +46,6 @@ pub fn publish(relids: &[pg_sys::Oid]) -> Vec<Option<String>> {
 
 fn publish_one(rel: &Relation) -> Option<String> {
     let storage = storage::of_relation(rel.0)?;
-    // Only one round at a time may move a table's pointer.
-    // SAFETY: released at the end of the transaction.
-    unsafe {
-        pg_sys::LockDatabaseObject(
-            pg_sys::RelationRelationId,
-            rel_oid(rel),
-            0,
-            pg_sys::ExclusiveLock as i32,
-        )
-    };
     let info = relation::info(rel.0);
     let mut files: Vec<PublishFile> = data_file::list_written(storage.id, active_snapshot())
         .into_iter()

@@ -8,14 +8,13 @@ use crate::am::{heap, scan};
 use crate::catalog::data_file::ROWS_PER_BLOCK;
 use pg_lake_plan::message::FileRef;
 use pgrx::{pg_guard, pg_sys};
-use std::cell::RefCell;
 
 /// Rows that are read of the cold half: what the default statistics target asks for.
 const SAMPLE_ROWS: u64 = 30_000;
 
-/// One ANALYZE at a time runs in a backend.
+/// Where a scan for ANALYZE stands.
 #[derive(Default)]
-struct State {
+pub struct State {
     blocks: u64,
     in_cold: bool,
     cold_rows: u64,
@@ -23,10 +22,6 @@ struct State {
     weight: f64,
     /// Share of the hot rows that enter the sample.
     hot_share: f64,
-}
-
-thread_local! {
-    static STATE: RefCell<State> = RefCell::new(State::default());
 }
 
 pub fn install(routine: &mut pg_sys::TableAmRoutine) {
@@ -83,34 +78,29 @@ unsafe extern "C-unwind" fn next_block(
             (heap().scan_analyze_next_block.unwrap_unchecked())(scan::hot(desc), stream)
         };
     };
-    if STATE.with_borrow(|s| s.in_cold) {
-        STATE.set(State::default());
+    if cold.analyze.in_cold {
         return false;
     }
-    if STATE.with_borrow(|s| s.blocks == 0) {
+    if cold.analyze.blocks == 0 {
         let rows = rows_of(cold.files());
-        STATE.with_borrow_mut(|s| {
-            s.cold_rows = rows;
-            s.hot_share = (SAMPLE_ROWS as f64 / rows.max(1) as f64).min(1.0);
-        });
+        cold.analyze.cold_rows = rows;
+        cold.analyze.hot_share = (SAMPLE_ROWS as f64 / rows.max(1) as f64).min(1.0);
     }
     // SAFETY: as above.
     if unsafe { (heap().scan_analyze_next_block.unwrap_unchecked())(scan::hot(desc), stream) } {
-        STATE.with_borrow_mut(|s| s.blocks += 1);
+        cold.analyze.blocks += 1;
         return true;
     }
     // SAFETY: the relation is open.
     let total = unsafe {
         pg_sys::RelationGetNumberOfBlocksInFork((*desc).rs_rd, pg_sys::ForkNumber::MAIN_FORKNUM)
     };
-    STATE.with_borrow_mut(|s| {
-        let chosen = choose(cold.files(), s.cold_rows);
-        let sampled = rows_of(&chosen).max(1);
-        let read = s.blocks as f64 / f64::from(total.max(1));
-        s.weight = s.cold_rows as f64 * read / sampled as f64;
-        s.in_cold = true;
-        cold.choose(chosen);
-    });
+    let chosen = choose(cold.files(), cold.analyze.cold_rows);
+    let sampled = rows_of(&chosen).max(1);
+    let read = cold.analyze.blocks as f64 / f64::from(total.max(1));
+    cold.analyze.weight = cold.analyze.cold_rows as f64 * read / sampled as f64;
+    cold.analyze.in_cold = true;
+    cold.choose(chosen);
     true
 }
 
@@ -137,8 +127,8 @@ unsafe extern "C-unwind" fn next_tuple(
     let Some(cold) = scan::cold(desc) else {
         return next_hot();
     };
-    let (in_cold, weight, hot_share) = STATE.with_borrow(|s| (s.in_cold, s.weight, s.hot_share));
-    if in_cold {
+    let (weight, hot_share) = (cold.analyze.weight, cold.analyze.hot_share);
+    if cold.analyze.in_cold {
         // SAFETY: the relation is open for the scan's life.
         let found = cold.next_row(unsafe { (*desc).rs_rd }, slot);
         if found {

@@ -76,7 +76,12 @@ unsafe extern "C-unwind" fn set_new_filelocator(
         );
         let (old, new) = ((*rel).rd_locator, *newrlocator);
         let replaced = if old.relNumber != new.relNumber || old.spcOid != new.spcOid {
-            storage::drop_locator(old.spcOid, old.relNumber)
+            // Temporary relfilenumbers have a name space of their own.
+            let permanent =
+                (*(*rel).rd_rel).relpersistence as u8 == pg_sys::RELPERSISTENCE_PERMANENT;
+            permanent
+                .then(|| storage::drop_locator(old.spcOid, old.relNumber))
+                .flatten()
         } else {
             rewritten(rel)
         };

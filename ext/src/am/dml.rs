@@ -198,22 +198,33 @@ unsafe extern "C-unwind" fn multi_insert(
     options: i32,
     bistate: *mut pg_sys::BulkInsertStateData,
 ) {
-    // SAFETY: `slots` has `nslots` entries; rows keep their order: once one goes to the bulk path,
-    // the ones after it do too.
+    // SAFETY: `slots` has `nslots` entries.
     unsafe {
-        let mut hot = 0;
-        for i in 0..nslots {
-            let slot = *slots.add(i as usize);
-            if bulk::take(rel, slot, true) {
-                continue;
-            }
-            relation::check_row(rel, slot);
-            hot = i + 1;
-        }
+        let hot = hot_rows(rel, slots, nslots);
         if hot > 0 {
             (heap().multi_insert.unwrap_unchecked())(rel, slots, hot, cid, options, bistate);
         }
     }
+}
+
+/// Offers rows to the bulk path and returns the number of those that stay hot, which are the first:
+/// once one goes to Parquet, the ones after it do too.
+#[inline(never)]
+unsafe fn hot_rows(
+    rel: pg_sys::Relation,
+    slots: *mut *mut pg_sys::TupleTableSlot,
+    nslots: i32,
+) -> i32 {
+    let mut hot = 0;
+    for i in 0..nslots {
+        // SAFETY: by contract.
+        let slot = unsafe { *slots.add(i as usize) };
+        if !bulk::take(rel, slot, true) {
+            relation::check_row(rel, slot);
+            hot = i + 1;
+        }
+    }
+    hot
 }
 
 #[pg_guard]

@@ -52,13 +52,18 @@ pub fn is_iceberg_relation(relation: pg_sys::Relation) -> bool {
     unsafe { std::ptr::eq((*relation).rd_tableam, routine()) }
 }
 
+/// Whether a relation, by its OID, has this access method.
+pub fn has_iceberg_am(relid: pg_sys::Oid) -> bool {
+    // SAFETY: a catalog lookup.
+    let am = unsafe { pg_sys::get_rel_relam(relid) };
+    am != pg_sys::InvalidOid && am == crate::pg::iceberg_am()
+}
+
 /// Whether a relation, by its OID, is a permanent table of this access method.
 pub fn is_iceberg(relid: pg_sys::Oid) -> bool {
     // SAFETY: catalog lookups.
     unsafe {
-        let am = pg_sys::get_rel_relam(relid);
-        am != pg_sys::InvalidOid
-            && am == crate::pg::iceberg_am()
+        has_iceberg_am(relid)
             && pg_sys::get_rel_persistence(relid) as u8 == pg_sys::RELPERSISTENCE_PERMANENT
             && matches!(
                 pg_sys::get_rel_relkind(relid) as u8,

@@ -39,8 +39,8 @@ pub struct Cold {
     hot_done: bool,
     done: bool,
     context: pg_sys::MemoryContext,
-    /// Block and last offset of the sample's current virtual block.
     pub sample: Sample,
+    pub analyze: super::analyze::State,
 }
 
 /// Where a TABLESAMPLE scan stands among cold rows.
@@ -77,7 +77,9 @@ fn cold_files(rel: pg_sys::Relation, snapshot: pg_sys::Snapshot) -> Vec<FileRef>
         && unsafe {
             matches!(
                 (*snapshot).snapshot_type,
-                pg_sys::SnapshotType::SNAPSHOT_MVCC | pg_sys::SnapshotType::SNAPSHOT_SELF
+                pg_sys::SnapshotType::SNAPSHOT_MVCC
+                    | pg_sys::SnapshotType::SNAPSHOT_SELF
+                    | pg_sys::SnapshotType::SNAPSHOT_DIRTY
             )
         };
     if !mvcc {
@@ -134,6 +136,7 @@ unsafe extern "C-unwind" fn begin(
                 done: !pscan.is_null() && pg_sys::ParallelWorkerNumber >= 0,
                 context: dml::row_context(),
                 sample: Sample::default(),
+                analyze: super::analyze::State::default(),
             }))
         };
         scan.cast()

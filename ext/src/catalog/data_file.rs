@@ -7,7 +7,7 @@
 use crate::error;
 use crate::pg::table::{Key, Table, bytea_datum, relation_oid, text_datum};
 use pg_lake_plan::message::{FileRef, WrittenFile};
-use pgrx::{PgSqlErrorCode, Spi, pg_sys};
+use pgrx::{PgSqlErrorCode, pg_sys};
 use std::ffi::CStr;
 
 const TABLE: &CStr = c"data_file";
@@ -150,26 +150,7 @@ pub fn is_flush_of(storage: i64, xid: u32) -> bool {
 fn reserve(rows: u64) -> u64 {
     let blocks = rows.div_ceil(ROWS_PER_BLOCK).max(1);
     let sequence = relation_oid(c"row_block_seq");
-    // `setval` isn't transactional and is logged at once. The lock makes reading and setting one
-    // step; it conflicts with itself only.
-    // SAFETY: lock and unlock of the same relation; an error in between releases it.
-    let last: Option<i64> = unsafe {
-        pg_sys::LockRelationOid(sequence, pg_sys::ShareUpdateExclusiveLock as i32);
-        let result = Spi::get_one::<i64>(&format!(
-            "SELECT pg_catalog.setval('lake.row_block_seq', s.last_value + {blocks}) FROM lake.row_block_seq s"
-        ));
-        pg_sys::UnlockRelationOid(sequence, pg_sys::ShareUpdateExclusiveLock as i32);
-        result.ok().flatten()
-    };
-    let Some(last) = last else {
-        error::raise(
-            PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
-            "could not reserve row numbers",
-            None,
-            None,
-        )
-    };
-    let first = last as u64 - blocks;
+    let first = crate::pg::missing::take_values(sequence, blocks as i64) as u64;
     if first + blocks >= u64::from(u32::MAX - FIRST_COLD_BLOCK) {
         error::raise(
             PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,

@@ -4,6 +4,7 @@ use crate::custom::explain;
 use crate::custom::fragment::Fragment;
 use crate::custom::leaf::Leaf;
 use crate::custom::private::{Mode, Private, decode};
+use crate::pg::missing;
 use pgrx::{pg_guard, pg_sys};
 
 struct Methods(pg_sys::CustomScanMethods, pg_sys::CustomExecMethods);
@@ -111,14 +112,14 @@ unsafe extern "C-unwind" fn exec(
             if fragment.replaced() {
                 return fragment.next_of_plan(node);
             }
-            let slot = pg_sys::ExecScan(&mut (*node).ss, Some(next), Some(recheck));
+            let slot = missing::ExecScan(&mut (*node).ss, Some(next), Some(recheck));
             // The engine may turn out not to be exact at its first answer.
             if fragment.replaced() {
                 return fragment.next_of_plan(node);
             }
             return slot;
         }
-        pg_sys::ExecScan(&mut (*node).ss, Some(next), Some(recheck))
+        missing::ExecScan(&mut (*node).ss, Some(next), Some(recheck))
     }
 }
 

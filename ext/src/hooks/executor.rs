@@ -1,6 +1,7 @@
 //! Brackets statements that write, for the bulk path.
 
 use crate::bulk;
+use crate::pg::missing;
 use pgrx::{pg_guard, pg_sys};
 
 static mut PREVIOUS_START: pg_sys::ExecutorStart_hook_type = None;
@@ -24,14 +25,16 @@ unsafe extern "C-unwind" fn start(desc: *mut pg_sys::QueryDesc, eflags: i32) {
     bulk::drain();
     // SAFETY: arguments of the hook.
     unsafe {
-        if (*desc).operation != pg_sys::CmdType::CMD_SELECT {
+        let writes = (*desc).operation != pg_sys::CmdType::CMD_SELECT
+            || (*(*desc).plannedstmt).hasModifyingCTE;
+        if writes {
             let allowed = (*desc).operation == pg_sys::CmdType::CMD_INSERT
                 && super::planner::is_bulk((*desc).plannedstmt);
             bulk::begin_statement(desc as usize, allowed, false);
         }
         match PREVIOUS_START {
             Some(previous) => previous(desc, eflags),
-            None => pg_sys::standard_ExecutorStart(desc, eflags),
+            None => missing::standard_ExecutorStart(desc, eflags),
         }
     }
 }
@@ -44,7 +47,7 @@ unsafe extern "C-unwind" fn finish(desc: *mut pg_sys::QueryDesc) {
     unsafe {
         match PREVIOUS_FINISH {
             Some(previous) => previous(desc),
-            None => pg_sys::standard_ExecutorFinish(desc),
+            None => missing::standard_ExecutorFinish(desc),
         }
     }
 }
@@ -56,7 +59,7 @@ unsafe extern "C-unwind" fn end(desc: *mut pg_sys::QueryDesc) {
     unsafe {
         match PREVIOUS_END {
             Some(previous) => previous(desc),
-            None => pg_sys::standard_ExecutorEnd(desc),
+            None => missing::standard_ExecutorEnd(desc),
         }
     }
 }

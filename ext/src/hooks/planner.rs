@@ -1,6 +1,7 @@
 //! The planner hook: lets Postgres plan, then lowers what the engine can run.
 
 use crate::guc;
+use crate::pg::missing;
 use pgrx::{pg_guard, pg_sys};
 
 static mut PREVIOUS: pg_sys::planner_hook_type = None;
@@ -29,7 +30,7 @@ unsafe extern "C-unwind" fn relation_info(
             previous(root, relid, inhparent, rel);
         }
         // The engine is parallel by itself; a parallel scan would return cold rows once only.
-        if crate::am::is_iceberg(relid) {
+        if crate::am::has_iceberg_am(relid) {
             (*rel).rel_parallel_workers = 0;
         }
     }
@@ -47,13 +48,14 @@ unsafe extern "C-unwind" fn plan(
         let bulk = may_be_bulk(parse);
         let stmt = match PREVIOUS {
             Some(previous) => previous(parse, query_string, cursor_options, bound_params),
-            None => pg_sys::standard_planner(parse, query_string, cursor_options, bound_params),
+            None => missing::standard_planner(parse, query_string, cursor_options, bound_params),
         };
-        if !touches_iceberg(stmt) {
-            return stmt;
-        }
-        if bulk {
+        let touches = touches_iceberg(stmt);
+        if bulk && (touches || into_partitions(stmt)) {
             mark_bulk((*stmt).planTree);
+        }
+        if !touches {
+            return stmt;
         }
         if guc::engine() != guc::Engine::Off {
             crate::lower::lower_statement(stmt, cursor_options);
@@ -71,6 +73,17 @@ unsafe fn touches_iceberg(stmt: *mut pg_sys::PlannedStmt) -> bool {
         rtable.iter_ptr().any(|rte| {
             (*rte).rtekind == pg_sys::RTEKind::RTE_RELATION && crate::am::is_iceberg((*rte).relid)
         })
+    }
+}
+
+/// Whether rows go to a partitioned table: only the executor finds out to which partitions.
+unsafe fn into_partitions(stmt: *mut pg_sys::PlannedStmt) -> bool {
+    // SAFETY: the range table of a finished plan.
+    unsafe {
+        let rtable = pgrx::PgList::<pg_sys::RangeTblEntry>::from_pg((*stmt).rtable);
+        rtable
+            .iter_ptr()
+            .any(|rte| (*rte).relkind as u8 == pg_sys::RELKIND_PARTITIONED_TABLE)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Utility commands: bulk loads, table options, changes of type, databases.
 
 use crate::catalog::storage;
+use crate::pg::missing;
 use crate::relation;
 use crate::{bulk, error, pg};
 use pg_lake_plan::types::LakeType;
@@ -45,7 +46,8 @@ unsafe extern "C-unwind" fn process(
             let copy = tag(statement) == pg_sys::NodeTag::T_CopyStmt;
             bulk::begin_statement(pstmt as usize, true, copy);
         }
-        let before = types_before(statement);
+        // As a raw pointer: an error passes this frame without dropping anything.
+        let before = Box::into_raw(Box::new(types_before(statement)));
         leave_databases(statement);
         let run = |stmt| match PREVIOUS {
             Some(previous) => previous(
@@ -58,7 +60,7 @@ unsafe extern "C-unwind" fn process(
                 dest,
                 qc,
             ),
-            None => pg_sys::standard_ProcessUtility(
+            None => missing::standard_ProcessUtility(
                 stmt,
                 query_string,
                 read_only_tree,
@@ -73,8 +75,8 @@ unsafe extern "C-unwind" fn process(
         if bulk_load {
             bulk::end_statement(pstmt as usize);
         }
-        for before in &before {
-            check_types_after(before);
+        for before in *Box::from_raw(before) {
+            check_types_after(&before);
         }
         if let Some((table, version)) = format_version {
             apply_format_version(table, version);
@@ -93,12 +95,15 @@ unsafe fn is_bulk_load(statement: *mut pg_sys::Node) -> bool {
     unsafe {
         match tag(statement) {
             pg_sys::NodeTag::T_CopyStmt => (*statement.cast::<pg_sys::CopyStmt>()).is_from,
-            pg_sys::NodeTag::T_CreateTableAsStmt => true,
+            pg_sys::NodeTag::T_CreateTableAsStmt => {
+                let query = (*statement.cast::<pg_sys::CreateTableAsStmt>()).query;
+                tag(query) == pg_sys::NodeTag::T_Query && !pg_sys::contain_volatile_functions(query)
+            }
             pg_sys::NodeTag::T_RefreshMatViewStmt => {
                 let refresh = statement.cast::<pg_sys::RefreshMatViewStmt>();
                 let relid = range_var((*refresh).relation);
                 // The new rows' indexes are built inside the command.
-                relid != pg_sys::InvalidOid && !has_index(relid)
+                relid != pg_sys::InvalidOid && !has_index(relid) && !has_volatile_query(relid)
             }
             _ => false,
         }
@@ -115,6 +120,24 @@ unsafe fn range_var(var: *mut pg_sys::RangeVar) -> pg_sys::Oid {
             None,
             std::ptr::null_mut(),
         )
+    }
+}
+
+/// Whether the query of a materialized view may look at what it fills.
+unsafe fn has_volatile_query(relid: pg_sys::Oid) -> bool {
+    // SAFETY: opened and closed here; a matview has one rule with one query (matview.c).
+    unsafe {
+        let rel = pg_sys::try_relation_open(relid, pg_sys::AccessShareLock as i32);
+        if rel.is_null() {
+            return true;
+        }
+        let rules = (*rel).rd_rules;
+        let volatile = rules.is_null() || (*rules).numLocks < 1 || {
+            let rule = *(*rules).rules;
+            pg_sys::contain_volatile_functions((*rule).actions.cast())
+        };
+        pg_sys::relation_close(rel, pg_sys::AccessShareLock as i32);
+        volatile
     }
 }
 
@@ -431,7 +454,14 @@ unsafe fn leave_databases(statement: *mut pg_sys::Node) {
         };
         if !name.is_null() {
             let database = pg_sys::get_database_oid(name, true);
-            if database != pg_sys::InvalidOid {
+            // The command itself checks the right; who has none doesn't disturb the maintainer.
+            let may = database != pg_sys::InvalidOid
+                && pg_sys::object_ownercheck(
+                    pg_sys::DatabaseRelationId,
+                    database,
+                    pg_sys::GetUserId(),
+                );
+            if may {
                 crate::worker::leave_database(database);
             }
         }

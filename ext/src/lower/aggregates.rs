@@ -165,8 +165,6 @@ fn known(function: u32) -> Option<Kind> {
         pg_sys::F_MIN_INT2
         | pg_sys::F_MIN_INT4
         | pg_sys::F_MIN_INT8
-        | pg_sys::F_MIN_FLOAT4
-        | pg_sys::F_MIN_FLOAT8
         | pg_sys::F_MIN_NUMERIC
         | pg_sys::F_MIN_DATE
         | pg_sys::F_MIN_TIME
@@ -176,8 +174,6 @@ fn known(function: u32) -> Option<Kind> {
         pg_sys::F_MAX_INT2
         | pg_sys::F_MAX_INT4
         | pg_sys::F_MAX_INT8
-        | pg_sys::F_MAX_FLOAT4
-        | pg_sys::F_MAX_FLOAT8
         | pg_sys::F_MAX_NUMERIC
         | pg_sys::F_MAX_DATE
         | pg_sys::F_MAX_TIME

@@ -3,10 +3,41 @@
 use pgrx::pg_sys;
 use pgrx::pg_sys::submodules::ffi::pg_guard_ffi_boundary;
 
+#[allow(non_snake_case)]
 unsafe extern "C-unwind" {
     // src/include/commands/sequence.h
     #[link_name = "nextval_internal"]
     fn raw_nextval(relid: pg_sys::Oid, check_permissions: bool) -> i64;
+    // src/include/executor/executor.h, tcop/utility.h, optimizer/planner.h. pgrx's bindings of these
+    // rebuild every error that passes from its message, detail and hint, and lose its context and
+    // the names of constraint, table and column. Our hooks own nothing that an error would have to
+    // drop, so that errors may pass as they are.
+    pub fn standard_ExecutorStart(desc: *mut pg_sys::QueryDesc, eflags: i32);
+    pub fn standard_ExecutorFinish(desc: *mut pg_sys::QueryDesc);
+    pub fn standard_ExecutorEnd(desc: *mut pg_sys::QueryDesc);
+    pub fn ExecScan(
+        node: *mut pg_sys::ScanState,
+        access: pg_sys::ExecScanAccessMtd,
+        recheck: pg_sys::ExecScanRecheckMtd,
+    ) -> *mut pg_sys::TupleTableSlot;
+    pub fn standard_ProcessUtility(
+        pstmt: *mut pg_sys::PlannedStmt,
+        query_string: *const std::ffi::c_char,
+        read_only_tree: bool,
+        context: pg_sys::ProcessUtilityContext::Type,
+        params: pg_sys::ParamListInfo,
+        query_env: *mut pg_sys::QueryEnvironment,
+        dest: *mut pg_sys::DestReceiver,
+        qc: *mut pg_sys::QueryCompletion,
+    );
+    pub fn standard_planner(
+        parse: *mut pg_sys::Query,
+        query_string: *const std::ffi::c_char,
+        cursor_options: i32,
+        bound_params: pg_sys::ParamListInfo,
+    ) -> *mut pg_sys::PlannedStmt;
+    // src/include/tcop/tcopprot.h: a signal handler.
+    pub fn die(signal: std::ffi::c_int);
     // src/include/catalog/pg_inherits.h
     #[link_name = "find_all_inheritors"]
     fn raw_find_all_inheritors(
@@ -35,6 +66,26 @@ pub fn find_all_inheritors(parent: pg_sys::Oid) -> Vec<pg_sys::Oid> {
         pgrx::PgList::<pg_sys::Oid>::from_pg(list)
             .iter_oid()
             .collect()
+    }
+}
+
+/// Takes `count` values of a sequence at once: the first. Not transactional, logged at once.
+///
+/// The caller has the right to change the sequence.
+pub fn take_values(sequence: pg_sys::Oid, count: i64) -> i64 {
+    // The lock makes taking and setting one step; it conflicts with itself only.
+    // SAFETY: lock and unlock of the same relation; an error in between releases it.
+    unsafe {
+        pg_sys::LockRelationOid(sequence, pg_sys::ShareUpdateExclusiveLock as i32);
+        let first = nextval(sequence);
+        if count > 1 {
+            let _: Option<i64> = pgrx::direct_function_call(
+                pg_sys::setval_oid,
+                &[Some(sequence.into()), Some((first + count - 1).into())],
+            );
+        }
+        pg_sys::UnlockRelationOid(sequence, pg_sys::ShareUpdateExclusiveLock as i32);
+        first
     }
 }
 

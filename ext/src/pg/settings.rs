@@ -113,8 +113,20 @@ pub fn as_extension_owner<R>(f: impl FnOnce() -> R) -> R {
                 | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32
                 | pg_sys::SECURITY_RESTRICTED_OPERATION as i32,
         );
-        let result = f();
+        let result = with_safe_search_path(f);
         pg_sys::SetUserIdAndSecContext(user, context);
+        result
+    }
+}
+
+/// Runs `f` with a search path that nobody can put objects of their own on.
+pub fn with_safe_search_path<R>(f: impl FnOnce() -> R) -> R {
+    // SAFETY: the level is left on the way out; an error leaves it at abort.
+    unsafe {
+        let level = pg_sys::NewGUCNestLevel();
+        pg_sys::RestrictSearchPath();
+        let result = f();
+        pg_sys::AtEOXact_GUC(false, level);
         result
     }
 }

@@ -9,6 +9,7 @@ use crate::ring::region;
 use pg_lake_plan::message::{Envelope, ErrorCode, Reply, Request, StreamId, WireError, kind};
 use pg_lake_ring::{Consumer, Peek, Producer, Region, Stream, StreamRef, Wake};
 use pgrx::{PgSqlErrorCode, pg_sys};
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -24,12 +25,19 @@ static RESOURCE: Description = Description(pg_sys::ResourceOwnerDesc {
     DebugPrint: None,
 });
 
+thread_local! {
+    /// The calls that no resource owner has released yet.
+    static LIVE: RefCell<Vec<*mut Inner>> = const { RefCell::new(vec![]) };
+}
+
 /// A fallback: every wait looks at the worker's incarnation that often.
 const RECHECK: Duration = Duration::from_millis(500);
 
 unsafe extern "C-unwind" fn release_resource(resource: pg_sys::Datum) {
+    let raw = resource.cast_mut_ptr::<Inner>();
+    LIVE.with_borrow_mut(|live| live.retain(|p| *p != raw));
     // SAFETY: remembered by `Call::start` with a pointer from `Box::into_raw`.
-    drop(unsafe { Box::from_raw(resource.cast_mut_ptr::<Inner>()) });
+    drop(unsafe { Box::from_raw(raw) });
 }
 
 /// A message from the worker.
@@ -231,6 +239,7 @@ impl Call {
         };
         let owner = inner.owner;
         let raw = Box::into_raw(Box::new(inner));
+        LIVE.with_borrow_mut(|live| live.push(raw));
         // SAFETY: enlarged first, so that remembering can't fail.
         unsafe {
             pg_sys::ResourceOwnerEnlarge(owner);
@@ -253,8 +262,15 @@ impl Call {
 
     #[allow(clippy::mut_from_ref)]
     fn inner<'a>(&self) -> &'a mut Inner {
-        // SAFETY: the pointer lives until `finish` or the resource owner releases it, and a `Call`
-        // is used by this thread only, one method at a time.
+        if !LIVE.with_borrow(|live| live.contains(&self.0)) {
+            error::raise(
+                PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+                "the request ended with the transaction that made it",
+                None,
+                None,
+            );
+        }
+        // SAFETY: it is live, and a `Call` is used by this thread only, one method at a time.
         unsafe { &mut *self.0 }
     }
 
@@ -265,6 +281,9 @@ impl Call {
         let inner = self.inner();
         let mut rest = bytes;
         loop {
+            if self.inner().ended {
+                return false;
+            }
             let producer = match feed {
                 None => &mut inner.requests,
                 Some(i) => &mut inner.feed_ends[i],
@@ -421,6 +440,10 @@ impl Call {
 
     /// Gives the streams back.
     pub fn finish(self) {
+        if !LIVE.with_borrow(|live| live.contains(&self.0)) {
+            return; // its resource owner was faster
+        }
+        LIVE.with_borrow_mut(|live| live.retain(|p| *p != self.0));
         // SAFETY: remembered at the start, not released since: `finish` consumes the call.
         unsafe {
             pg_sys::ResourceOwnerForget((*self.0).owner, pg_sys::Datum::from(self.0), &RESOURCE.0);

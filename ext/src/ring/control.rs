@@ -65,6 +65,19 @@ impl Control {
         })
     }
 
+    /// Frees the slots of databases that are gone. Only the launcher does.
+    pub fn forget_others(&self, databases: &[u32]) {
+        for slot in &self.databases {
+            let database = slot.database.load(Ordering::Relaxed);
+            let gone = database != 0 && !databases.contains(&database);
+            if gone && slot.pid.load(Ordering::Acquire) == 0 {
+                slot.since.store(0, Ordering::Relaxed);
+                slot.away_until.store(0, Ordering::Relaxed);
+                slot.database.store(0, Ordering::Release);
+            }
+        }
+    }
+
     pub fn find(&self, database: u32) -> Option<&DatabaseSlot> {
         self.databases
             .iter()

@@ -2,10 +2,11 @@
 
 use crate::catalog::{garbage, intent};
 use crate::error;
+use crate::pg::table::Table;
 use crate::ring::call::ask;
 use crate::ring::region::control;
 use pg_lake_plan::message::{Reply, Request};
-use pgrx::{PgSqlErrorCode, Spi, pg_extern, pg_sys};
+use pgrx::{PgSqlErrorCode, pg_extern, pg_sys};
 use std::collections::HashSet;
 
 /// Moves settled hot rows of a table to Parquet; returns their number.
@@ -67,7 +68,7 @@ pub fn as_owner<R>(relid: pg_sys::Oid, f: impl FnOnce() -> R) -> R {
             owner,
             context | pg_sys::SECURITY_RESTRICTED_OPERATION as i32,
         );
-        let result = f();
+        let result = crate::pg::with_safe_search_path(f);
         pg_sys::SetUserIdAndSecContext(user, context);
         result
     }
@@ -93,30 +94,23 @@ fn remove(paths: Vec<String>) -> u64 {
     }
 }
 
-/// The files of a directory that some transaction has registered and committed, or published.
+/// The files of a directory that a committed transaction has registered, or published: as of now,
+/// whatever the snapshot of the transaction that asks.
 fn registered(directory: &str) -> HashSet<String> {
-    let pattern = format!("{directory}/");
-    let query = "SELECT path FROM lake.data_file WHERE pg_catalog.starts_with(path, $1) \
-                 UNION ALL SELECT path FROM lake.hot_image WHERE pg_catalog.starts_with(path, $1)";
-    Spi::connect(|client| {
-        let mut found = HashSet::new();
-        match client.select(query, None, &[pattern.into()]) {
-            Ok(rows) => {
-                for row in rows {
-                    if let Ok(Some(path)) = row.get::<String>(1) {
-                        found.insert(path);
-                    }
-                }
-            }
-            Err(e) => error::raise(
-                PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
-                &format!("could not read the list of files: {e}"),
-                None,
-                None,
-            ),
+    let prefix = format!("{directory}/");
+    let mut found = HashSet::new();
+    // SAFETY: registered and unregistered here; an error does so at abort.
+    unsafe {
+        let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot());
+        for (table, column) in [(c"data_file", 4), (c"hot_image", 2)] {
+            Table::read(table).scan(None, &[], snapshot, |row| {
+                found.extend(row.text(column).filter(|path| path.starts_with(&prefix)));
+                true
+            });
         }
-        found
-    })
+        pg_sys::UnregisterSnapshot(snapshot);
+    }
+    found
 }
 
 /// Removes files that ended intents have left unregistered, and garbage that no snapshot needs.
@@ -125,8 +119,7 @@ pub fn sweep_now() -> u64 {
     crate::catalog::storage::incarnation();
     crate::pg::as_extension_owner(|| {
         let mut removed = 0;
-        // The owner has ended before the statement below takes its snapshot: what it registered
-        // and committed is seen.
+        // An owner that has ended here has ended before `registered` takes its snapshot.
         for intent in intent::ended() {
             let keep = registered(&intent.directory);
             let orphans: Vec<String> = files_below(&intent.directory)

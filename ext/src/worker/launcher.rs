@@ -1,6 +1,6 @@
 //! The launcher: keeps one maintainer in each database that has the extension.
 
-use crate::ring::control::{Control, DatabaseSlot, now, state};
+use crate::ring::control::{DatabaseSlot, now, state};
 use crate::ring::region::control;
 use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, SignalWakeFlags};
 use pgrx::{pg_guard, pg_sys};
@@ -31,9 +31,11 @@ pub extern "C-unwind" fn lake_launcher_main(_argument: pg_sys::Datum) {
             // SAFETY: on the main thread, outside of any transaction.
             unsafe { pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP) };
         }
-        for database in databases() {
+        let databases = databases();
+        control.forget_others(&databases);
+        for database in databases {
             if let Some(slot) = control.claim(database) {
-                look_after(control, slot);
+                look_after(slot);
             }
         }
     }
@@ -69,7 +71,7 @@ fn databases() -> Vec<u32> {
     found
 }
 
-fn look_after(_control: &Control, slot: &DatabaseSlot) {
+fn look_after(slot: &DatabaseSlot) {
     let now = now();
     if slot.away_until.load(Ordering::Acquire) > now {
         return;

@@ -36,6 +36,9 @@ struct Seen {
 #[pg_guard]
 pub extern "C-unwind" fn lake_maintainer_main(argument: pg_sys::Datum) {
     BackgroundWorker::attach_signal_handlers(SignalWakeFlags::SIGHUP | SignalWakeFlags::SIGTERM);
+    // Whatever it is doing, it leaves when told to, as a backend does.
+    // SAFETY: the server's own handler.
+    unsafe { pg_sys::pqsignal(pg_sys::SIGTERM as i32, Some(crate::pg::missing::die)) };
     let database = argument.value() as u32;
     let Some(slot) = control().and_then(|c| c.find(database)) else {
         return;
@@ -151,8 +154,8 @@ fn publish_due(tables: &[Table], seen: &mut HashMap<pg_sys::Oid, Seen>) {
 /// The tables with a storage that are still there.
 fn tables() -> Vec<Table> {
     let query = "SELECT c.oid, pg_catalog.pg_stat_get_live_tuples(c.oid), \
-         pg_catalog.pg_stat_get_tuples_inserted(c.oid) + pg_catalog.pg_stat_get_tuples_updated(c.oid) \
-         + pg_catalog.pg_stat_get_tuples_deleted(c.oid), \
+         pg_catalog.pg_stat_get_tuples_inserted(c.oid) OPERATOR(pg_catalog.+) pg_catalog.pg_stat_get_tuples_updated(c.oid) \
+         OPERATOR(pg_catalog.+) pg_catalog.pg_stat_get_tuples_deleted(c.oid), \
          (SELECT pg_catalog.count(*) FROM lake.data_file f WHERE f.storage_id OPERATOR(pg_catalog.=) s.storage_id), \
          EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid OPERATOR(pg_catalog.=) c.oid) \
          FROM lake.storage s JOIN pg_catalog.pg_class c ON c.relfilenode OPERATOR(pg_catalog.=) s.relfilenumber \
@@ -194,10 +197,12 @@ fn guarded<R>(f: impl FnOnce() -> R) -> Option<R> {
         unsafe {
             pg_sys::SetCurrentStatementStartTimestamp();
             pg_sys::StartTransactionCommand();
+            pg_sys::XactIsoLevel = pg_sys::XACT_READ_COMMITTED as i32;
             pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
-            let result = f();
+            let result = crate::pg::with_safe_search_path(f);
             pg_sys::PopActiveSnapshot();
             pg_sys::CommitTransactionCommand();
+            pg_sys::pgstat_report_stat(true);
             Some(result)
         }
     }))
@@ -215,7 +220,10 @@ fn guarded<R>(f: impl FnOnce() -> R) -> Option<R> {
             );
         }
         // SAFETY: as above.
-        unsafe { pg_sys::AbortCurrentTransaction() };
+        unsafe {
+            pg_sys::AbortCurrentTransaction();
+            pg_sys::pgstat_report_stat(true);
+        };
         None
     })
     .execute();

@@ -57,11 +57,9 @@ pub fn leave_database(database: pg_sys::Oid) {
     slot.away_until
         .store(now() + AWAY_SECONDS, Ordering::Release);
     let deadline = Instant::now() + Duration::from_secs(5);
-    while slot.pid.load(Ordering::Acquire) != 0 && Instant::now() < deadline {
-        let proc = slot.proc.load(Ordering::Acquire);
-        if proc > 0 {
-            crate::pg::latch::wake(proc - 1);
-        }
+    while slot.pid.load(Ordering::Acquire) > 1 && Instant::now() < deadline {
+        // SAFETY: the pid of a worker of this server, which clears it before it ends.
+        unsafe { libc::kill(slot.pid.load(Ordering::Acquire) as i32, libc::SIGTERM) };
         // SAFETY: waits on the process latch; the maintainer has no latch to set for us.
         unsafe {
             pg_sys::WaitLatch(
