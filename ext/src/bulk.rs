@@ -20,8 +20,10 @@ struct Statement {
     key: usize,
     /// Whether its rows may go to Parquet.
     allowed: bool,
-    /// Only batches of rows may: COPY sends single rows where volatile code runs between them.
-    batches_only: bool,
+    /// A COPY. Only its batches of rows may: single ones have volatile code between them.
+    copy: bool,
+    /// Executors that ran when it began.
+    depth: u32,
     subxact: pg_sys::SubTransactionId,
     tables: Vec<Table>,
 }
@@ -42,11 +44,12 @@ enum State {
 
 thread_local! {
     static ALLOWED: Cell<bool> = const { Cell::new(false) };
+    static DEPTH: Cell<u32> = const { Cell::new(0) };
     static STATEMENTS: RefCell<Vec<Statement>> = const { RefCell::new(vec![]) };
 }
 
 /// A statement begins. While it is the innermost one, its rows may go the bulk path if `allowed`.
-pub fn begin_statement(key: usize, allowed: bool, batches_only: bool) {
+pub fn begin_statement(key: usize, allowed: bool, copy: bool) {
     drain();
     // SAFETY: in a transaction.
     let subxact = unsafe { pg_sys::GetCurrentSubTransactionId() };
@@ -54,12 +57,29 @@ pub fn begin_statement(key: usize, allowed: bool, batches_only: bool) {
         s.push(Statement {
             key,
             allowed,
-            batches_only,
+            copy,
+            depth: DEPTH.get(),
             subxact,
             tables: vec![],
         })
     });
     ALLOWED.set(allowed && guc::bulk_rows().is_some());
+}
+
+/// An executor starts.
+pub fn enter_executor() {
+    DEPTH.set(DEPTH.get().saturating_add(1));
+}
+
+/// An executor has ended.
+pub fn leave_executor() {
+    DEPTH.set(DEPTH.get().saturating_sub(1));
+}
+
+/// Whether the innermost thing that runs is a COPY FROM, and no query inside it.
+pub fn copy_runs() -> bool {
+    ALLOWED.get()
+        && STATEMENTS.with_borrow(|s| s.last().is_some_and(|s| s.copy && s.depth == DEPTH.get()))
 }
 
 /// Registers what statements have written so far: a nested one must see it, as with heap.
@@ -141,7 +161,10 @@ pub fn end_statement(key: usize) {
 pub fn abort(subxact: Option<pg_sys::SubTransactionId>) {
     STATEMENTS.with_borrow_mut(|s| match subxact {
         Some(id) => s.retain(|s| s.subxact < id),
-        None => s.clear(),
+        None => {
+            DEPTH.set(0);
+            s.clear();
+        }
     });
     let allowed = STATEMENTS.with_borrow(|s| s.last().is_some_and(|s| s.allowed));
     ALLOWED.set(allowed);
@@ -249,7 +272,7 @@ fn take_slowly(
         // What runs in an inner subtransaction isn't this statement, and may be rolled back alone.
         // SAFETY: in a transaction.
         let subxact = unsafe { pg_sys::GetCurrentSubTransactionId() };
-        if (statement.batches_only && !in_batch) || statement.subxact != subxact {
+        if (statement.copy && !in_batch) || statement.subxact != subxact {
             return None;
         }
         let table = match statement.tables.iter().position(|t| t.relid == relid) {

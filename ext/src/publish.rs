@@ -46,6 +46,7 @@ pub fn publish(relids: &[pg_sys::Oid]) -> Vec<Option<String>> {
 
 fn publish_one(rel: &Relation) -> Option<String> {
     let storage = storage::of_relation(rel.0)?;
+    storage::incarnation(); // an error in a copy of a database
     let info = relation::info(rel.0);
     let mut files: Vec<PublishFile> = data_file::list_written(storage.id, active_snapshot())
         .into_iter()

@@ -63,6 +63,7 @@ pub fn table_columns(info: &Info) -> Vec<TableColumn> {
 impl Sink {
     /// Announces the files and opens a stream to a worker.
     pub fn open(storage: &Storage, info: Rc<Info>, kind: Kind) -> Sink {
+        crate::catalog::storage::incarnation(); // an error in a copy of a database
         let directory = storage.data_directory();
         let intent = intent::announce(storage.id, &directory, kind.prefix());
         let columns = table_columns(&info);

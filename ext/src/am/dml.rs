@@ -10,6 +10,7 @@ use crate::{bulk, error, pg, relation};
 use pgrx::{pg_guard, pg_sys};
 
 pub fn install(routine: &mut pg_sys::TableAmRoutine) {
+    routine.slot_callbacks = Some(slot_callbacks);
     routine.tuple_fetch_row_version = Some(fetch_row_version);
     routine.tuple_tid_valid = Some(tid_valid);
     routine.tuple_get_latest_tid = Some(get_latest_tid);
@@ -33,6 +34,19 @@ pub fn cold_row(tid: pg_sys::ItemPointer) -> Option<u64> {
         )
     };
     data_file::row_of(block, offset)
+}
+
+/// COPY materialises each row before it hands it over. A virtual slot copies the values once, where
+/// a heap slot forms a tuple that would have to be taken apart again for Parquet.
+#[pg_guard]
+unsafe extern "C-unwind" fn slot_callbacks(
+    rel: pg_sys::Relation,
+) -> *const pg_sys::TupleTableSlotOps {
+    if bulk::copy_runs() {
+        return &raw const pg_sys::TTSOpsVirtual;
+    }
+    // SAFETY: a callback of heap with its arguments.
+    unsafe { (heap().slot_callbacks.unwrap_unchecked())(rel) }
 }
 
 fn refuse(relation: pg_sys::Relation, what: &str) -> ! {

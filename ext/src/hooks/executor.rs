@@ -23,6 +23,7 @@ pub fn init() {
 #[pg_guard]
 unsafe extern "C-unwind" fn start(desc: *mut pg_sys::QueryDesc, eflags: i32) {
     bulk::drain();
+    bulk::enter_executor();
     // SAFETY: arguments of the hook.
     unsafe {
         let writes = (*desc).operation != pg_sys::CmdType::CMD_SELECT
@@ -55,6 +56,7 @@ unsafe extern "C-unwind" fn finish(desc: *mut pg_sys::QueryDesc) {
 #[pg_guard]
 unsafe extern "C-unwind" fn end(desc: *mut pg_sys::QueryDesc) {
     bulk::end_statement(desc as usize);
+    bulk::leave_executor();
     // SAFETY: arguments of the hook.
     unsafe {
         match PREVIOUS_END {

@@ -146,6 +146,7 @@ CREATE TEMP TABLE b_temp USING iceberg AS SELECT g FROM generate_series(1, 100) 
 CREATE UNLOGGED TABLE b_unlogged USING iceberg AS SELECT g FROM generate_series(1, 100) g;
 SELECT * FROM hot_cold('b_temp');
 SELECT * FROM hot_cold('b_unlogged');
+CALL settle();
 SELECT lake.flush('b_temp'), lake.flush('b_unlogged');
 SELECT sum(g) FROM b_temp;
 SELECT sum(g) FROM b_unlogged;
@@ -326,6 +327,7 @@ CREATE TABLE b_none () USING iceberg;
 INSERT INTO b_none SELECT FROM generate_series(1, 30);
 SELECT count(*) FROM b_none;
 SELECT FROM b_none LIMIT 2;
+CALL settle();
 SELECT lake.flush('b_none');
 SELECT count(*) FROM b_none;
 

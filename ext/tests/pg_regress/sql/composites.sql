@@ -9,6 +9,7 @@ INSERT INTO k_heap SELECT g, ROW(g, 'y' || g)::co, ARRAY[ROW(g, NULL)::co, NULL]
 INSERT INTO k_lake SELECT g, ROW(g, 'y' || g)::co, ARRAY[ROW(g, NULL)::co, NULL], 'sad', g FROM generate_series(1, 30) g;
 INSERT INTO k_heap VALUES (31, NULL, NULL, NULL, NULL), (32, ROW(NULL, NULL), '{}', 'ok', 1);
 INSERT INTO k_lake VALUES (31, NULL, NULL, NULL, NULL), (32, ROW(NULL, NULL), '{}', 'ok', 1);
+CALL settle();
 SELECT lake.flush('k_lake') > 0 AS flushed;
 SELECT twins('SELECT *, (c).x, c IS NULL, cs[1] FROM @k');
 SELECT twins('SELECT count(*), sum((c).x) FROM @k WHERE (c).y LIKE ''y1%'' AND m = ''sad''');
@@ -29,6 +30,7 @@ ALTER TYPE co ADD ATTRIBUTE y date;
 INSERT INTO k_heap (id, c) SELECT g, ROW(g, g, date '2024-01-01' + g)::co FROM generate_series(301, 330) g;
 INSERT INTO k_lake (id, c) SELECT g, ROW(g, g, date '2024-01-01' + g)::co FROM generate_series(301, 330) g;
 SELECT twins('SELECT * FROM @k');
+CALL settle();
 SELECT lake.flush('k_lake') > 0 AS flushed;
 SELECT twins('SELECT * FROM @k');
 -- another session's view of it
@@ -74,6 +76,7 @@ INSERT INTO k_heap VALUES (31, ROW(NULL, NULL, NULL, NULL)), (32, NULL), (33, RO
 INSERT INTO k_lake SELECT * FROM k_heap;
 SELECT * FROM hot_cold('k_lake');
 SELECT twins('SELECT *, (v).r.a, (v).d, (v).arr[3], (v).inner_rows[1].b, v IS NULL, v IS NOT NULL FROM @k');
+CALL settle();
 SELECT lake.flush('k_lake');
 SELECT twins('SELECT * FROM @k');
 SELECT lake.publish('k_lake') IS NOT NULL AS published;

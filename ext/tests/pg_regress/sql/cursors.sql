@@ -80,6 +80,7 @@ ROLLBACK;
 BEGIN;
 DECLARE c CURSOR FOR SELECT id FROM c_lake;
 FETCH 3 FROM c;
+CALL settle();
 SELECT lake.flush('c_lake') > 0 AS flushed;
 FETCH 9 FROM c;
 MOVE 85 IN c;

@@ -58,6 +58,7 @@ SELECT count(*), sum(id) FROM x_lake;
 CREATE TABLE x_pk (id int PRIMARY KEY, t text) USING iceberg;
 INSERT INTO x_pk SELECT g, 't' FROM generate_series(1, 100) g;
 SELECT * FROM hot_cold('x_pk');
+CALL settle();
 SELECT lake.flush('x_pk');
 INSERT INTO x_pk VALUES (5, 'again');
 INSERT INTO x_pk VALUES (5, 'again') ON CONFLICT (id) DO UPDATE SET t = excluded.t;
@@ -77,6 +78,7 @@ VACUUM FULL x_pk;
 SELECT count(*), sum(id) FROM x_pk;
 ALTER TABLE x_pk DROP CONSTRAINT x_pk_pkey;
 DROP INDEX x_pk_t_id_idx;
+CALL settle();
 SELECT lake.flush('x_pk') > 0 AS flushed;
 SELECT count(*), sum(id) FROM x_pk;
 
@@ -116,13 +118,19 @@ SET lake.workers = 3;
 -- what isn't an iceberg table
 CREATE TABLE x_heap (a int);
 CREATE VIEW x_view AS SELECT 1 AS a;
+CALL settle();
 SELECT lake.flush('x_heap');
 SELECT lake.publish('x_heap');
+CALL settle();
 SELECT lake.flush('x_view');
 SELECT lake.publish('x_view');
+CALL settle();
 SELECT lake.flush('pg_class');
+CALL settle();
 SELECT lake.flush(0);
+CALL settle();
 SELECT lake.flush('no_such_table');
+CALL settle();
 SELECT lake.flush(NULL) IS NULL AS "null";
 
 -- who may
@@ -130,6 +138,7 @@ CREATE SCHEMA x_schema;
 GRANT USAGE, CREATE ON SCHEMA x_schema TO regress_lake_user;
 GRANT SELECT ON x_types TO regress_lake_user;
 SET ROLE regress_lake_user;
+CALL settle();
 SELECT lake.flush('x_lake');
 SELECT lake.publish('x_lake');
 SELECT lake.sweep();
@@ -156,6 +165,7 @@ COPY x_schema.own FROM stdin;
 60	c
 \.
 SELECT count(*), sum(a) FROM x_schema.own;
+CALL settle();
 SELECT lake.flush('x_schema.own');
 SELECT lake.publish('x_schema.own') IS NOT NULL AS published;
 SELECT count(*), sum(a) FROM x_schema.own;
@@ -167,6 +177,7 @@ DROP TABLE x_schema.own;
 RESET ROLE;
 GRANT MAINTAIN ON x_lake TO regress_lake_user;
 SET ROLE regress_lake_user;
+CALL settle();
 SELECT lake.flush('x_lake') > 0 AS flushed;
 SELECT lake.publish('x_lake') IS NOT NULL AS published;
 RESET ROLE;

@@ -2,6 +2,7 @@
 SET lake.bulk_rows = -1;
 CREATE TABLE f_heap (id int, t text, n numeric(10,2));
 CREATE TABLE f_lake (id int, t text, n numeric(10,2)) USING iceberg;
+CALL settle();
 SELECT lake.flush('f_lake');
 INSERT INTO f_heap SELECT g, 't' || g, g * 0.5 FROM generate_series(1, 1000) g;
 INSERT INTO f_lake SELECT g, 't' || g, g * 0.5 FROM generate_series(1, 1000) g;
@@ -12,12 +13,15 @@ UPDATE f_lake SET t = 'changed' WHERE id % 10 = 0;
 DELETE FROM f_heap WHERE id % 7 = 0;
 DELETE FROM f_lake WHERE id % 7 = 0;
 SELECT twins('SELECT * FROM @f');
+CALL settle();
 SELECT lake.flush('f_lake');
 SELECT * FROM hot_cold('f_lake');
 SELECT twins('SELECT * FROM @f');
+CALL settle();
 SELECT lake.flush('f_lake');
 -- nothing more to do, also after VACUUM
 VACUUM f_lake;
+CALL settle();
 SELECT lake.flush('f_lake');
 SELECT twins('SELECT * FROM @f');
 -- hot and cold mixed, a bulk load's file, a second flush
@@ -32,6 +36,7 @@ SELECT * FROM hot_cold('f_lake');
 SELECT twins('SELECT * FROM @f');
 SELECT twins('SELECT t, count(*), sum(n) FROM @f GROUP BY t');
 SELECT twins('SELECT * FROM @f ORDER BY n DESC NULLS LAST, id LIMIT 15', true);
+CALL settle();
 SELECT lake.flush('f_lake');
 SELECT twins('SELECT * FROM @f');
 SELECT twins('SELECT t, count(*), sum(n) FROM @f GROUP BY t');
@@ -41,6 +46,7 @@ SELECT * FROM hot_cold('f_lake');
 INSERT INTO f_heap VALUES (4000, 'x', 1), (4001, 'y', 2);
 INSERT INTO f_lake VALUES (4000, 'x', 1), (4001, 'y', 2);
 BEGIN;
+CALL settle();
 SELECT lake.flush('f_lake');
 SELECT * FROM hot_cold('f_lake');
 ROLLBACK;
@@ -52,9 +58,11 @@ UPDATE f_lake SET t = 'z' WHERE id = 4000;
 -- a flush in a subtransaction that is rolled back, then one that is not
 BEGIN;
 SAVEPOINT s;
+CALL settle();
 SELECT lake.flush('f_lake') > 0 AS moved;
 ROLLBACK TO s;
 SELECT count(*) FROM f_lake WHERE id >= 4000;
+CALL settle();
 SELECT lake.flush('f_lake') > 0 AS moved;
 COMMIT;
 SELECT twins('SELECT * FROM @f');
@@ -62,11 +70,13 @@ SELECT * FROM hot_cold('f_lake');
 -- rows of this transaction aren't settled: they stay hot
 BEGIN;
 INSERT INTO f_lake VALUES (4002, 'own', 3);
+CALL settle();
 SELECT lake.flush('f_lake');
 SELECT count(*) FROM f_lake WHERE id = 4002;
 COMMIT;
 INSERT INTO f_heap VALUES (4002, 'own', 3);
 SELECT twins('SELECT * FROM @f');
+CALL settle();
 SELECT lake.flush('f_lake');
 SELECT twins('SELECT * FROM @f');
 
@@ -77,6 +87,7 @@ INSERT INTO f_wide_heap SELECT g, (SELECT string_agg(md5(g || '-' || i), '') FRO
     ARRAY(SELECT generate_series(1, g)), jsonb_build_object('k', repeat('v', g * 100)) FROM generate_series(1, 30) g;
 INSERT INTO f_wide_heap VALUES (31, '', '', '{}', '{}'), (32, NULL, NULL, NULL, 'null');
 INSERT INTO f_wide_lake SELECT * FROM f_wide_heap;
+CALL settle();
 SELECT lake.flush('f_wide_lake');
 SELECT twins('SELECT id, md5(big), length(big), md5(bin), arr, md5(js::text) FROM @f_wide');
 SELECT twins('SELECT * FROM @f_wide');
@@ -107,6 +118,7 @@ SELECT sequence_number, is_current, summary ->> 'total-records' AS records, pare
 DELETE FROM f_lake WHERE id = 5001;
 SELECT lake.publish('f_lake') IS NOT NULL AS published;
 SELECT sequence_number, is_current, summary ->> 'total-records' AS records FROM lake.snapshots WHERE table_name = 'f_lake' ORDER BY 1;
+CALL settle();
 SELECT lake.flush('f_lake');
 SELECT lake.publish('f_lake') IS NOT NULL AS published;
 SELECT sequence_number, is_current, summary ->> 'total-records' AS records FROM lake.snapshots WHERE table_name = 'f_lake' ORDER BY 1;
@@ -127,6 +139,7 @@ SELECT sequence_number, summary ->> 'total-records' AS records FROM lake.snapsho
 -- format version 3
 CREATE TABLE f_three (id int, t text) USING iceberg WITH (format_version = 3);
 INSERT INTO f_three SELECT g, 'x' FROM generate_series(1, 50) g;
+CALL settle();
 SELECT lake.flush('f_three'), (SELECT format_version FROM lake.tables WHERE table_name = 'f_three');
 SELECT lake.publish('f_three') IS NOT NULL AS published;
 SELECT sequence_number, summary ->> 'total-records' AS records FROM lake.snapshots WHERE table_name = 'f_three';
@@ -144,6 +157,7 @@ SELECT summary ->> 'total-records' AS records FROM lake.snapshots WHERE table_na
 CREATE SCHEMA "F Schema";
 CREATE TABLE "F Schema"."T ""x"" é" ("a b" int, "select" text) USING iceberg;
 INSERT INTO "F Schema"."T ""x"" é" SELECT g, 'q' FROM generate_series(1, 20) g;
+CALL settle();
 SELECT lake.flush('"F Schema"."T ""x"" é"');
 SELECT lake.publish('"F Schema"."T ""x"" é"') IS NOT NULL AS published;
 SELECT table_namespace, table_name FROM lake.iceberg_tables WHERE table_namespace LIKE 'F%';

@@ -11,7 +11,7 @@ SET lake.bulk_rows = 1;
 COPY r_lake FROM stdin;
 1	2024-01-01	1
 2	2024-01-01	2
-3	2024-01-01	Infinity
+3	infinity	3
 \.
 SELECT count(*) FROM r_lake;
 COPY r_lake FROM stdin;

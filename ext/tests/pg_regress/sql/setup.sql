@@ -30,6 +30,15 @@ EXCEPTION WHEN OTHERS THEN
     RETURN SQLSTATE;
 END $$;
 
+-- A flush moves what every snapshot sees: waits until no background process holds one.
+CREATE PROCEDURE settle() SECURITY DEFINER LANGUAGE plpgsql AS $$
+BEGIN
+    WHILE EXISTS (SELECT FROM pg_stat_activity
+                  WHERE backend_type <> 'client backend' AND datname = current_database() AND backend_xmin IS NOT NULL) LOOP
+        PERFORM pg_sleep(0.01), pg_stat_clear_snapshot();
+    END LOOP;
+END $$;
+
 CREATE FUNCTION rows_or_error(query text, ordered bool) RETURNS text LANGUAGE plpgsql AS $$
 BEGIN
     RETURN rows_of(query, ordered);
