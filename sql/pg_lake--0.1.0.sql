@@ -64,6 +64,7 @@ CREATE TABLE lake.publication (
     previous_metadata_location text,
     snapshot_id bigint NOT NULL,
     published_at timestamptz NOT NULL,
+    digest bigint NOT NULL,
     CONSTRAINT publication_pkey PRIMARY KEY (storage_id)
 );
 

@@ -14,6 +14,7 @@ use crate::ring::call::ask;
 use crate::sink::{Kind, Sink, table_columns};
 use pg_lake_plan::message::{Publish, PublishFile, Published, Reply, Request, WrittenFile};
 use pgrx::{PgSqlErrorCode, pg_sys};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// Publishes tables; returns the metadata location of each, `None` for tables without a storage.
 pub fn publish(relids: &[pg_sys::Oid]) -> Vec<Option<String>> {
@@ -39,8 +40,11 @@ pub fn publish(relids: &[pg_sys::Oid]) -> Vec<Option<String>> {
     // SAFETY: pushed and popped here; an error pops it at abort.
     unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot()) };
     let locations = relations.iter().map(publish_one).collect();
-    // SAFETY: as above.
-    unsafe { pg_sys::PopActiveSnapshot() };
+    // SAFETY: as above. A second publication in the same statement must see this one.
+    unsafe {
+        pg_sys::PopActiveSnapshot();
+        pg_sys::CommandCounterIncrement();
+    }
     locations
 }
 
@@ -57,8 +61,23 @@ fn publish_one(rel: &Relation) -> Option<String> {
         })
         .collect();
     let previous = publication::find(storage.id);
-    let hot = hot_image(rel, &storage);
+    let (hot, hot_digest) = hot_image(rel, &storage);
     let hot_path = hot.as_ref().map(|f| f.path.clone());
+    let columns = table_columns(&info);
+    let mut digest = DefaultHasher::new();
+    format!("{columns:?} {}", storage.format_version).hash(&mut digest);
+    pg::qualified_name(rel_oid(rel)).hash(&mut digest);
+    for file in &files {
+        (&file.file.path, &file.deleted).hash(&mut digest);
+    }
+    hot_digest.hash(&mut digest);
+    let digest = digest.finish() as i64;
+    if let Some(previous) = &previous
+        && previous.digest == digest
+    {
+        // The hot image that was just written belongs to nobody: the sweeper takes it.
+        return Some(previous.metadata_location.clone());
+    }
     if let Some(file) = hot {
         files.push(PublishFile {
             file: absolute(file),
@@ -77,7 +96,7 @@ fn publish_one(rel: &Relation) -> Option<String> {
         location: pg::absolute(&storage.directory),
         table_uuid: storage.uuid,
         format_version: storage.format_version,
-        columns: table_columns(&info),
+        columns,
         properties,
         previous_metadata: previous.as_ref().map(|p| p.metadata_location.clone()),
         files,
@@ -93,7 +112,7 @@ fn publish_one(rel: &Relation) -> Option<String> {
         )
     };
     if !published.unchanged {
-        publication::set(storage.id, &published);
+        publication::set(storage.id, &published, digest);
         retire(&storage, &published, hot_path.as_deref());
     }
     Some(published.metadata_location)
@@ -116,15 +135,18 @@ fn retire(storage: &Storage, published: &Published, hot_image: Option<&str>) {
     }
 }
 
-/// Writes the hot rows that the snapshot sees to one file, if there are any.
-fn hot_image(rel: &Relation, storage: &Storage) -> Option<WrittenFile> {
+/// Writes the hot rows that the snapshot sees to one file, if there are any: the file and a digest
+/// of the rows.
+fn hot_image(rel: &Relation, storage: &Storage) -> (Option<WrittenFile>, Option<u64>) {
     let mut sink: Option<Sink> = None;
     crate::am::hot::scan(rel.0, active_snapshot(), |slot| {
         sink.get_or_insert_with(|| Sink::open(storage, relation::info(rel.0), Kind::HotImage))
             .push(slot);
         true
     });
-    sink.and_then(|sink| sink.finish().into_iter().next())
+    let digest = sink.as_mut().map(Sink::digest);
+    let file = sink.and_then(|sink| sink.finish().into_iter().next());
+    (file, digest)
 }
 
 fn absolute(mut file: WrittenFile) -> WrittenFile {

@@ -13,6 +13,7 @@ use crate::types::PinnedSettings;
 use pg_lake_plan::batch::BatchBuilder;
 use pg_lake_plan::message::{Reply, Request, TableColumn, Write, WrittenFile};
 use pgrx::{PgSqlErrorCode, pg_sys};
+use std::hash::{DefaultHasher, Hasher};
 use std::rc::Rc;
 
 const ROWS_PER_BATCH: usize = 8192;
@@ -39,12 +40,15 @@ impl Kind {
 pub struct Sink {
     pub storage: i64,
     pub relid: pg_sys::Oid,
+    kind: Kind,
     info: Rc<Info>,
     call: Call,
     builder: BatchBuilder,
     buffer: Vec<u8>,
     batch_bytes: usize,
     pub rows: u64,
+    /// Of the batches sent so far.
+    digest: DefaultHasher,
 }
 
 /// The table's columns as Iceberg has them.
@@ -85,12 +89,14 @@ impl Sink {
         Sink {
             storage: storage.id,
             relid: storage.relid,
+            kind,
             builder: BatchBuilder::new(info.codecs.iter().map(|c| &c.lake)),
             info,
             call,
             buffer: vec![],
             batch_bytes: guc::ring_bytes() as usize / 4,
             rows: 0,
+            digest: DefaultHasher::new(),
         }
     }
 
@@ -132,12 +138,21 @@ impl Sink {
                 None,
             );
         }
+        if self.kind == Kind::HotImage {
+            self.digest.write(&self.buffer);
+        }
         if !self.call.feed(0, &self.buffer) {
             // The worker gave up: its reply says why.
             if let crate::ring::call::Message::Error(e) = self.call.next() {
                 error::raise_wire(&e);
             }
         }
+    }
+
+    /// Of a hot image's rows, in their order, all of which must have been pushed.
+    pub fn digest(&mut self) -> u64 {
+        self.send();
+        self.digest.finish()
     }
 
     /// Waits until the files are durable.

@@ -42,7 +42,10 @@ pub fn cold_row(tid: pg_sys::ItemPointer) -> Option<u64> {
 unsafe extern "C-unwind" fn slot_callbacks(
     rel: pg_sys::Relation,
 ) -> *const pg_sys::TupleTableSlotOps {
-    if bulk::copy_runs() {
+    // Triggers and index checks fetch rows of the heap into slots of the same kind.
+    // SAFETY: the relation is open.
+    let plain = unsafe { (*rel).trigdesc.is_null() && !(*(*rel).rd_rel).relhasindex };
+    if plain && bulk::copy_runs() {
         return &raw const pg_sys::TTSOpsVirtual;
     }
     // SAFETY: a callback of heap with its arguments.

@@ -13,6 +13,8 @@ const BY_STORAGE: &CStr = c"publication_pkey";
 pub struct Publication {
     /// A `file://` URI.
     pub metadata_location: String,
+    /// Of everything that the metadata depends on, the hot rows included.
+    pub digest: i64,
 }
 
 pub fn find(storage: i64) -> Option<Publication> {
@@ -24,6 +26,7 @@ pub fn find(storage: i64) -> Option<Publication> {
         |row| {
             found = Some(Publication {
                 metadata_location: row.text(2).unwrap_or_default(),
+                digest: row.int8(6),
             });
             false
         },
@@ -32,7 +35,7 @@ pub fn find(storage: i64) -> Option<Publication> {
 }
 
 /// Moves the pointer to the new metadata.
-pub fn set(storage: i64, published: &Published) {
+pub fn set(storage: i64, published: &Published, digest: i64) {
     let table = Table::write(TABLE);
     // SAFETY: reads the clock.
     let now = unsafe { pg_sys::GetCurrentTimestamp() };
@@ -43,6 +46,7 @@ pub fn set(storage: i64, published: &Published) {
             previous,
             Some(published.snapshot_id.into()),
             Some(now.into()),
+            Some(digest.into()),
         ]
     };
     let mut updated = false;
