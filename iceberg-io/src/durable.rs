@@ -13,12 +13,19 @@ use crate::error::{Error, ErrorKind, Result};
 /// Creates a file that must not exist yet, and whatever directories it lacks. The file's own directory entry is
 /// durable only after [`sync_parent`].
 pub(crate) fn create_new(path: &Path) -> Result<File> {
-    create_directory(parent(path)?)?;
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(path)
-        .map_err(|e| Error::io(format!("could not create file \"{}\"", path.display()), e))
+    let mut tries = 0;
+    loop {
+        create_directory(parent(path)?)?;
+        match OpenOptions::new().write(true).create_new(true).open(path) {
+            Ok(file) => return Ok(file),
+            // An empty directory may be removed between the two steps.
+            Err(e) if e.kind() == IoErrorKind::NotFound && tries < 10 => tries += 1,
+            Err(e) => {
+                let message = format!("could not create file \"{}\"", path.display());
+                return Err(Error::io(message, e));
+            }
+        }
+    }
 }
 
 /// Creates, fills and syncs a new file. Its directory entry still needs [`sync_parent`].

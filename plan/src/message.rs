@@ -44,7 +44,7 @@ pub enum Request {
     Publish(Publish),
     /// To a worker: the snapshots in a metadata file.
     Inspect { metadata_location: String },
-    /// To a worker.
+    /// To a worker. A path that ends in `/` is a table's directory, removed if it is empty.
     RemoveFiles { paths: Vec<String> },
     /// To a worker: the files below a directory, which may be missing.
     ListFiles { directory: String },

@@ -8,9 +8,27 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Removes files, durably; those that are missing are no error. Returns how many were there.
+/// Removes files, durably; those that are missing are no error. Returns how many were there. A name
+/// that ends in `/` is a table's directory, which goes if no file is left in it.
 pub(crate) async fn remove(paths: Vec<String>) -> Result<u64, WireError> {
     blocking("removing files", move || remove_now(&paths)).await
+}
+
+/// Removes a directory that has become empty, and those above it as far as the one that all tables of
+/// a database share, so that DROP TABLESPACE finds nothing of ours. Writers make them again.
+fn remove_empty(directory: &Path) -> bool {
+    let mut removed = false;
+    for directory in directory.ancestors() {
+        let ours = directory
+            .ancestors()
+            .any(|above| above.file_name().is_some_and(|name| name == "lake"));
+        // Fails where it isn't empty.
+        if !ours || fs::remove_dir(directory).is_err() {
+            break;
+        }
+        removed = true;
+    }
+    removed
 }
 
 fn remove_now(paths: &[String]) -> Result<u64, WireError> {
@@ -19,6 +37,14 @@ fn remove_now(paths: &[String]) -> Result<u64, WireError> {
     let mut first_error = None;
     for name in paths {
         let path = local(name)?;
+        if name.ends_with('/') {
+            // A table's directory: what is left of it once its files are gone.
+            for part in ["data", "metadata"] {
+                let _ = fs::remove_dir(path.join(part));
+            }
+            remove_empty(&path);
+            continue;
+        }
         match fs::remove_file(&path) {
             Ok(()) => {
                 removed += 1;
@@ -33,6 +59,9 @@ fn remove_now(paths: &[String]) -> Result<u64, WireError> {
         }
     }
     for directory in directories {
+        if remove_empty(&directory) {
+            continue;
+        }
         match File::open(&directory).and_then(|handle| handle.sync_all()) {
             Err(e) if !is_missing(&e) => {
                 let message = format!("could not fsync directory \"{}\"", directory.display());

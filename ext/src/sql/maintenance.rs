@@ -134,7 +134,11 @@ pub fn sweep_now() -> u64 {
         }
         for entry in garbage::removable() {
             let paths = match entry.path.strip_suffix('/') {
-                Some(directory) => files_below(directory),
+                Some(directory) => {
+                    let mut all = files_below(directory);
+                    all.push(entry.path.clone());
+                    all
+                }
                 None => vec![entry.path.clone()],
             };
             removed += remove(paths);
