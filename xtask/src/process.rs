@@ -388,7 +388,11 @@ pub fn signal(name: &str, pids: &[u32]) -> Result<()> {
     let list: Vec<String> = pids.iter().map(u32::to_string).collect();
     let status = Command::new("sh")
         .arg("-c")
-        .arg(format!("kill -{name} {}", list.join(" ")))
+        // One that has ended meanwhile is as good as signalled.
+        .arg(format!(
+            "for p in {}; do kill -{name} $p || [ ! -d /proc/$p ] || exit 1; done",
+            list.join(" ")
+        ))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

@@ -115,6 +115,8 @@ CLOSE many1;
 FETCH 2 FROM many30;
 SELECT count(*) FROM c_lake;
 COMMIT;
+-- the engine lets go of them a moment later
+DO $$ BEGIN FOR i IN 1..500 LOOP EXIT WHEN NOT EXISTS (SELECT FROM lake.stat_streams WHERE pid = pg_backend_pid() AND state <> 'free'); PERFORM pg_sleep(0.01); END LOOP; END $$;
 SELECT count(*) FROM lake.stat_streams WHERE pid = pg_backend_pid() AND state <> 'free';
 
 -- a cursor dies with its savepoint

@@ -106,7 +106,7 @@ SELECT operation, parent_id IS NULL AS first, sequence_number, is_current,
        summary ->> 'total-records' AS records, summary ->> 'total-delete-files' AS delete_files
 FROM lake.snapshots WHERE table_name = 'f_lake' ORDER BY sequence_number;
 SELECT count(*) AS rows FROM f_lake;
-SELECT catalog_name, table_namespace, table_name, metadata_location IS NOT NULL AS m, previous_metadata_location IS NOT NULL AS p, iceberg_type
+SELECT catalog_name = current_database() AS c, table_namespace, table_name, metadata_location IS NOT NULL AS m, previous_metadata_location IS NOT NULL AS p, iceberg_type
 FROM lake.iceberg_tables WHERE table_name = 'f_lake';
 -- nothing has changed: the same snapshot
 SELECT lake.publish('f_lake') = (SELECT metadata_location FROM lake.tables WHERE table_name = 'f_lake') AS same;
