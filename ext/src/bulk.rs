@@ -5,10 +5,11 @@
 //! of the statement with its command id, so that the next command sees them and an abort doesn't.
 
 use crate::catalog::{data_file, storage};
+use crate::error;
 use crate::guc;
 use crate::relation;
 use crate::sink::{Kind, Sink};
-use pgrx::pg_sys;
+use pgrx::{PgSqlErrorCode, pg_sys};
 use std::cell::{Cell, RefCell};
 
 /// Files that one statement writes at a time.
@@ -255,6 +256,49 @@ pub fn take(relation: pg_sys::Relation, slot: *mut pg_sys::TupleTableSlot, in_ba
     take_slowly(relation, slot, in_batch)
 }
 
+/// Takes the rows of a batch after one that went to Parquet.
+pub fn take_rest(relation: pg_sys::Relation, slots: &[*mut pg_sys::TupleTableSlot]) {
+    // SAFETY: the relation is open.
+    let relid = unsafe { (*relation).rd_id };
+    let sink = STATEMENTS.with_borrow_mut(|s| {
+        let table = s.last_mut()?.tables.iter_mut().find(|t| t.relid == relid)?;
+        table.rows += slots.len() as u64;
+        take_sink(table)
+    });
+    let Some(mut sink) = sink else {
+        error::raise(
+            PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+            "a bulk load has lost its writer",
+            None,
+            None,
+        )
+    };
+    for slot in slots {
+        store(&mut sink, *slot, relid);
+    }
+    put_back(relid, sink);
+}
+
+fn store(sink: &mut Sink, slot: *mut pg_sys::TupleTableSlot, relid: pg_sys::Oid) {
+    sink.push(slot);
+    // SAFETY: the slot is the caller's; the row has no TID before its file is registered.
+    unsafe {
+        (*slot).tts_tid = pg_sys::ItemPointerData::default();
+        (*slot).tts_tableOid = relid;
+    }
+}
+
+fn put_back(relid: pg_sys::Oid, sink: Box<Sink>) {
+    STATEMENTS.with_borrow_mut(|s| {
+        if let Some(table) = s
+            .last_mut()
+            .and_then(|s| s.tables.iter_mut().find(|t| t.relid == relid))
+        {
+            table.state = State::Writing(sink);
+        }
+    });
+}
+
 fn take_slowly(
     relation: pg_sys::Relation,
     slot: *mut pg_sys::TupleTableSlot,
@@ -310,19 +354,7 @@ fn take_slowly(
             Box::new(Sink::open(&storage, relation::info(relation), Kind::Bulk))
         }
     };
-    sink.push(slot);
-    // SAFETY: the slot is the caller's; the row has no TID before its file is registered.
-    unsafe {
-        pg_sys::ItemPointerSetInvalid(&mut (*slot).tts_tid);
-        (*slot).tts_tableOid = relid;
-    }
-    STATEMENTS.with_borrow_mut(|s| {
-        if let Some(table) = s
-            .last_mut()
-            .and_then(|s| s.tables.iter_mut().find(|t| t.relid == relid))
-        {
-            table.state = State::Writing(sink);
-        }
-    });
+    store(&mut sink, slot, relid);
+    put_back(relid, sink);
     true
 }

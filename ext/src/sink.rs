@@ -105,7 +105,11 @@ impl Sink {
         let info = self.info.clone();
         // SAFETY: the slot holds a row of the table; its arrays have an entry for each attribute.
         unsafe {
-            pg_sys::slot_getallattrs(slot);
+            // A virtual slot has all its values; each call into Postgres costs some nanoseconds.
+            let natts = (*(*slot).tts_tupleDescriptor).natts as i16;
+            if (*slot).tts_nvalid < natts {
+                pg_sys::slot_getallattrs(slot);
+            }
             let values = (*slot).tts_values;
             let nulls = (*slot).tts_isnull;
             let pinned = info.pinned_settings.then(PinnedSettings::new);

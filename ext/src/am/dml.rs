@@ -236,10 +236,16 @@ unsafe fn hot_rows(
     for i in 0..nslots {
         // SAFETY: by contract.
         let slot = unsafe { *slots.add(i as usize) };
-        if !bulk::take(rel, slot, true) {
-            relation::check_row(rel, slot);
-            hot = i + 1;
+        if bulk::take(rel, slot, true) {
+            // SAFETY: as above.
+            let rest = unsafe {
+                std::slice::from_raw_parts(slots.add(i as usize + 1), (nslots - i - 1) as usize)
+            };
+            bulk::take_rest(rel, rest);
+            break;
         }
+        relation::check_row(rel, slot);
+        hot = i + 1;
     }
     hot
 }
