@@ -10,7 +10,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 const MODE: &str = "PG_LAKE_RING_BENCH";
 const REGION: &str = "PG_LAKE_RING_BENCH_REGION";
@@ -69,6 +69,8 @@ enum Waiting {
     Spin,
     Sleep,
     SpinThenSleep,
+    /// As a backend waits for its first reply: 20 µs at most, then on its latch.
+    BriefThenSleep,
 }
 
 /// One end of the two streams, with its latch and the other's.
@@ -123,6 +125,16 @@ impl Side {
             Waiting::Spin => u32::MAX,
             Waiting::Sleep => 0,
             Waiting::SpinThenSleep => 2_000,
+            Waiting::BriefThenSleep => {
+                let start = Instant::now();
+                while start.elapsed() < Duration::from_micros(20) {
+                    if ready(self) {
+                        return;
+                    }
+                    spin_loop();
+                }
+                0
+            }
         };
         for turn in 0..limit {
             if ready(self) {
@@ -192,7 +204,11 @@ fn child(mode: &str) {
         consumer: streams[0].consumer().expect("the only one"),
         mine: worker,
         theirs: backend,
-        waiting: waiting(mode),
+        // A worker never spins for requests.
+        waiting: match waiting(mode) {
+            Waiting::BriefThenSleep => Waiting::Sleep,
+            other => other,
+        },
     };
     if mode == "pump" {
         let source = vec![1_u8; FRAME];
@@ -218,6 +234,7 @@ fn waiting(mode: &str) -> Waiting {
     match mode {
         "echo_spin" => Waiting::Spin,
         "echo_futex" => Waiting::Sleep,
+        "echo_latch" => Waiting::BriefThenSleep,
         _ => Waiting::SpinThenSleep,
     }
 }
@@ -374,12 +391,13 @@ fn report(bench: &str, value: f64) {
 
 fn parent() {
     let (mut spin, mut spin_p99, mut futex, mut socket) = (vec![], vec![], vec![], vec![]);
-    let (mut ring, mut stream, mut memcpy) = (vec![], vec![], vec![]);
+    let (mut ring, mut stream, mut memcpy, mut latch) = (vec![], vec![], vec![], vec![]);
     for _ in 0..ROUNDS {
         let (p50, p99) = trips_over_rings("echo_spin");
         spin.push(p50);
         spin_p99.push(p99);
         futex.push(trips_over_rings("echo_futex").0);
+        latch.push(trips_over_rings("echo_latch").0);
         socket.push(trips_over_socket().0);
         ring.push(rate_over_rings());
         stream.push(rate_over_socket());
@@ -390,6 +408,7 @@ fn parent() {
     report("rtt_spin_p50_us", spin);
     report("rtt_spin_p99_us", median(spin_p99));
     report("rtt_futex_p50_us", futex);
+    report("rtt_latch_p50_us", median(latch));
     report("rtt_socket_p50_us", socket);
     report("rtt_futex_over_socket", futex / socket);
     report("throughput_gb_s", ring);
