@@ -425,3 +425,9 @@ pub fn tail_of(file: &Path, lines: usize) -> String {
         Err(_) => String::new(),
     }
 }
+
+/// A number of `/proc/<pid>/status`, in kB where the file gives sizes.
+pub fn status_field(status: &str, name: &str) -> Option<u64> {
+    let line = status.lines().find(|line| line.starts_with(name))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}

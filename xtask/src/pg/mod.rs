@@ -2,6 +2,7 @@
 //!
 //! A scenario is a function that makes its own cluster; it must bound every wait.
 
+mod background;
 mod crash;
 mod docs;
 mod faults;
@@ -24,6 +25,8 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("sums_everywhere", sums::sums_everywhere),
     ("worker_killed", faults::worker_killed),
     ("damaged_file", faults::damaged_file),
+    ("maintainer", background::maintainer),
+    ("memory_bound", background::memory_bound),
     ("streams_exhausted", limits::streams_exhausted),
     ("statement_timeout", limits::statement_timeout),
     ("cancel", limits::cancel),
@@ -32,6 +35,9 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("settings_documented", docs::settings_documented),
     ("documentation_examples", docs::documentation_examples),
 ];
+
+/// Not in a run of everything, unless it is a long one.
+const LONG: &[&str] = &["memory_bound"];
 
 pub fn suite(run: &mut Run) -> Result<Tally> {
     let mut tally = Tally::default();
@@ -51,6 +57,10 @@ pub fn suite(run: &mut Run) -> Result<Tally> {
     let limit = run.limit(25);
     for (name, scenario) in SCENARIOS {
         if !run.only.is_empty() && !run.only.iter().any(|wanted| wanted == name) {
+            continue;
+        }
+        if LONG.contains(name) && run.only.is_empty() && !run.long {
+            tally.skip(name, "it spills gigabytes: with --long, or by its name");
             continue;
         }
         if started.elapsed() > limit {
