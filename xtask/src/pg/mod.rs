@@ -60,7 +60,7 @@ pub fn suite(run: &mut Run) -> Result<Tally> {
             continue;
         }
         if LONG.contains(name) && run.only.is_empty() && !run.long {
-            tally.skip(name, "it spills gigabytes: with --long, or by its name");
+            tally.skip(name, "a longer soak: with --long, or by its name");
             continue;
         }
         if started.elapsed() > limit {
