@@ -42,7 +42,7 @@ pub(crate) fn build(name: &str, threads: usize) -> Result<Runtime, WireError> {
 }
 
 /// Panics in the runtime's threads are logged and remembered; those of other threads are left to
-/// the hook that was there before (pgrx needs its own on the main thread, and writes raw stderr).
+/// the hook that was there before (the process that runs us may need its own on the main thread, and that one writes raw stderr).
 fn install_panic_hook() {
     static INSTALL: Once = Once::new();
     INSTALL.call_once(|| {

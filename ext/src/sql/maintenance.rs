@@ -74,12 +74,22 @@ pub fn as_owner<R>(relid: pg_sys::Oid, f: impl FnOnce() -> R) -> R {
     }
 }
 
+/// Taking another reply for "nothing there" would forget files for good.
+pub fn unexpected(reply: &Reply) -> ! {
+    error::raise(
+        PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+        &format!("unexpected reply of a lake worker: {reply:?}"),
+        None,
+        None,
+    )
+}
+
 fn files_below(directory: &str) -> Vec<String> {
     match ask(Request::ListFiles {
         directory: crate::pg::absolute(directory),
     }) {
         Reply::Files(files) => files.iter().map(|f| crate::pg::relative(f)).collect(),
-        _ => vec![],
+        other => unexpected(&other),
     }
 }
 
@@ -90,7 +100,7 @@ fn remove(paths: Vec<String>) -> u64 {
     let paths = paths.iter().map(|p| crate::pg::absolute(p)).collect();
     match ask(Request::RemoveFiles { paths }) {
         Reply::Removed(n) => n,
-        _ => 0,
+        other => unexpected(&other),
     }
 }
 

@@ -126,7 +126,7 @@ fn metadata_snapshots(
         metadata_location: metadata_location.to_owned(),
     });
     let Reply::Snapshots(snapshots) = reply else {
-        return TableIterator::new(vec![]);
+        super::maintenance::unexpected(&reply)
     };
     let rows: Vec<_> = snapshots
         .into_iter()

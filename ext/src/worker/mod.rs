@@ -57,9 +57,14 @@ pub fn leave_database(database: pg_sys::Oid) {
     slot.away_until
         .store(now() + AWAY_SECONDS, Ordering::Release);
     let deadline = Instant::now() + Duration::from_secs(5);
-    while slot.pid.load(Ordering::Acquire) > 1 && Instant::now() < deadline {
+    while Instant::now() < deadline {
+        // Read once: a pid that turns into 0 between two reads would mean this process' own group.
+        let pid = slot.pid.load(Ordering::Acquire) as i32;
+        if pid <= 1 {
+            return;
+        }
         // SAFETY: the pid of a worker of this server, which clears it before it ends.
-        unsafe { libc::kill(slot.pid.load(Ordering::Acquire) as i32, libc::SIGTERM) };
+        unsafe { libc::kill(pid, libc::SIGTERM) };
         // SAFETY: waits on the process latch; the maintainer has no latch to set for us.
         unsafe {
             pg_sys::WaitLatch(
