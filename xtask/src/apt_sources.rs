@@ -1,9 +1,12 @@
 //! Which archives this machine's apt uses: one-line `*.list` and deb822 `*.sources` files.
 //!
-//! Only read, to ask the same mirror for a source package of a later suite.
+//! Only read, to ask the same mirror for packages of a later suite.
 
+use crate::process::Cmd;
+use crate::{Context, Result, os, paths};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// A distribution's main archive.
 #[derive(Debug, PartialEq, Clone)]
@@ -23,7 +26,83 @@ impl Archive {
     }
 }
 
-pub fn archives() -> Vec<Archive> {
+/// A suite that is not the machine's, with package lists of its own below the state directory.
+pub struct Suite {
+    pub name: &'static str,
+    /// For whatever belongs to it.
+    pub dir: PathBuf,
+}
+
+impl Suite {
+    /// `kind` is `deb` or `deb-src`.
+    fn of(archive: &Archive, name: &'static str, kind: &str) -> Result<Suite> {
+        let dir = paths::state().join("apt").join(format!("{name}-{kind}"));
+        let lists = dir.join("lists").join("partial");
+        fs::create_dir_all(&lists).context(lists.display())?;
+        let signed = match &archive.signed_by {
+            Some(key) => format!("[signed-by={key}] "),
+            None => String::new(),
+        };
+        let source = format!("{kind} {signed}{} {name} main\n", archive.uri);
+        let suite = Suite { name, dir };
+        fs::write(suite.list(), source).context(suite.list().display())?;
+        fs::write(suite.status(), "").context(suite.status().display())?;
+        Ok(suite)
+    }
+
+    fn list(&self) -> PathBuf {
+        self.dir.join("source.list")
+    }
+
+    /// An empty list of installed packages.
+    fn status(&self) -> PathBuf {
+        self.dir.join("status")
+    }
+
+    /// `apt-get` that knows this suite alone, and no installed package.
+    pub fn apt_get(&self) -> Cmd {
+        let at = |option: &str, path: &Path| format!("Dir::{option}={}", path.display());
+        Cmd::new("apt-get")
+            .arg("-o")
+            .arg(at("Etc::sourcelist", &self.list()))
+            .args(["-o", "Dir::Etc::sourceparts=-"])
+            .arg("-o")
+            .arg(at("State", &self.dir))
+            .arg("-o")
+            .arg(at("State::status", &self.status()))
+            .args(["-o", "Debug::NoLocking=1", "-o", "APT::Sandbox::User="])
+            .cwd(&self.dir)
+            .limit(Duration::from_secs(900))
+            .log(self.dir.join("apt.log"))
+    }
+
+    pub fn update(&self) -> Result<()> {
+        self.apt_get()
+            .arg("update")
+            .progress("apt-get update")
+            .ok()
+            .map(drop)
+    }
+}
+
+/// Tries later suites of this machine's archives one after another; the last error, if all fail.
+pub fn in_a_later_suite<T>(kind: &str, get: impl Fn(&Suite) -> Result<T>) -> Result<T> {
+    if !os::has_apt() {
+        return Err("no apt on this machine".to_owned());
+    }
+    let mut last = "apt's sources name no Debian or Ubuntu archive".to_owned();
+    for archive in archives() {
+        for name in archive.suites() {
+            match Suite::of(&archive, name, kind).and_then(|suite| get(&suite)) {
+                Ok(found) => return Ok(found),
+                Err(error) => last = error,
+            }
+        }
+    }
+    Err(last)
+}
+
+fn archives() -> Vec<Archive> {
     let mut files = vec![PathBuf::from("/etc/apt/sources.list")];
     if let Ok(entries) = fs::read_dir("/etc/apt/sources.list.d") {
         let mut parts: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
