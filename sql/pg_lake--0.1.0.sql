@@ -39,8 +39,24 @@ CREATE TABLE lake.data_file (
     deleted bytea,
     stats bytea NOT NULL,
     flush_xid bigint,
+    forward bytea,
     CONSTRAINT data_file_pkey PRIMARY KEY (storage_id, row_start)
 );
+
+-- Deleted cold rows, and where the new versions of updated ones are.
+CREATE TABLE lake.row_mark (
+    storage_id bigint NOT NULL,
+    "row" bigint NOT NULL,
+    successor tid
+);
+CREATE INDEX row_mark_row_idx ON lake.row_mark (storage_id, "row");
+
+-- What row locks of cold rows are held on.
+CREATE TABLE lake.anchor (
+    storage_id bigint NOT NULL,
+    "row" bigint NOT NULL
+);
+CREATE INDEX anchor_row_idx ON lake.anchor (storage_id, "row");
 
 CREATE TABLE lake.intent (
     intent_id bigint NOT NULL,
@@ -151,7 +167,8 @@ JOIN pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 CROSS JOIN LATERAL (
     SELECT pg_catalog.count(*) AS files,
-           COALESCE(pg_catalog.sum(d.row_count - COALESCE(pg_catalog.length(d.deleted), 0) / 4), 0)::bigint AS cold_rows,
+           COALESCE(pg_catalog.sum(d.row_count - COALESCE(pg_catalog.length(d.deleted), 0) / 4), 0)::bigint
+           - (SELECT pg_catalog.count(*) FROM lake.row_mark m WHERE m.storage_id = s.storage_id) AS cold_rows,
            COALESCE(pg_catalog.sum(d.size), 0)::bigint AS cold_bytes
     FROM lake.data_file d WHERE d.storage_id = s.storage_id
 ) f
@@ -162,7 +179,9 @@ SELECT t.schema_name, t.table_name, t."table",
        CASE WHEN pg_catalog.pg_has_role('pg_read_all_settings', 'USAGE')
             THEN pg_catalog.current_setting('data_directory') || '/' END || d.path AS path,
        d.row_start, d.row_count, d.size,
-       COALESCE(pg_catalog.length(d.deleted), 0) / 4 AS deleted_rows
+       COALESCE(pg_catalog.length(d.deleted), 0) / 4
+       + (SELECT pg_catalog.count(*) FROM lake.row_mark m
+          WHERE m.storage_id = d.storage_id AND m."row" >= d.row_start AND m."row" < d.row_start + d.row_count) AS deleted_rows
 FROM lake.data_file d JOIN lake.tables t ON t.storage_id = d.storage_id;
 
 CREATE VIEW lake.snapshots AS

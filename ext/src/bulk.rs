@@ -175,7 +175,7 @@ pub fn abort(subxact: Option<pg_sys::SubTransactionId>) {
 fn register(sink: Box<Sink>) {
     let (storage, relid) = (sink.storage, sink.relid);
     let files = sink.finish();
-    data_file::register(storage, &files, &[], None);
+    data_file::register(storage, &files, &data_file::Origin::Load);
     // SAFETY: the statement holds a lock on the relation that it writes.
     unsafe {
         let rel = pg_sys::try_relation_open(relid, pg_sys::NoLock as i32);

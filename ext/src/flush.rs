@@ -4,7 +4,7 @@
 //! so that every snapshot sees each row once: an older one the heap tuple, a newer one the file
 //! (I1). A row that changed in between stays hot and the file is written again without it.
 
-use crate::catalog::data_file;
+use crate::catalog::data_file::{self, Origin};
 use crate::catalog::storage::{self, Storage};
 use crate::error;
 use crate::pg;
@@ -96,6 +96,9 @@ pub fn flush(relid: pg_sys::Oid) -> u64 {
         );
     }
     let info = relation::info(rel.0);
+    // SAFETY: the relation is open.
+    let horizon = unsafe { pg_sys::GetOldestNonRemovableTransactionId(rel.0) };
+    data_file::forget_forwards(storage.id, horizon);
     let mut moved = 0;
     loop {
         // Each pass sees the deletes of the one before it, and keeps its snapshot for itself.
@@ -134,8 +137,9 @@ fn pass(rel: &Relation, storage: &Storage, info: &Rc<Info>) -> u64 {
     };
     // SAFETY: in a transaction.
     let xid = unsafe { pg_sys::GetCurrentTransactionId() };
-    data_file::register(storage.id, &files, &[], Some(u32::from(xid)));
-    (tids.len() - gone.len()) as u64
+    let moved: Vec<Tid> = tids.into_iter().filter(|t| !gone.contains(t)).collect();
+    data_file::register(storage.id, &files, &Origin::Flush(u32::from(xid), &moved));
+    moved.len() as u64
 }
 
 /// Writes the settled rows, or those of `only`, and returns their TIDs in the files' order.

@@ -1,4 +1,5 @@
-//! Manifest entries' data files: made from what the caller knows of a file, and copied with a row id.
+//! Manifest entries' data files: made from what the caller knows of a file, and copied with a row id. Those of delete
+//! files are made in `deletes`.
 
 use std::collections::HashMap;
 
@@ -85,7 +86,7 @@ pub(crate) fn with_first_row_id(file: &DataFile, first_row_id: i64) -> Result<Da
     build(&builder)
 }
 
-fn build(builder: &DataFileBuilder) -> Result<DataFile> {
+pub(crate) fn build(builder: &DataFileBuilder) -> Result<DataFile> {
     builder.build().map_err(|e| {
         Error::new(
             ErrorKind::Internal,

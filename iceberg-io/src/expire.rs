@@ -1,14 +1,22 @@
 //! Old snapshots: which ones a publication drops from the metadata, and which files only they referenced.
 //!
-//! Nothing is deleted here. A reader may still hold older metadata, so the caller's sweeper decides when.
+//! Nothing is deleted here. A reader may still hold older metadata, so the caller's sweeper decides when. Data files
+//! are the caller's, who knows them; of manifests and delete files nobody else keeps count.
 
 use std::collections::HashSet;
 
-use iceberg::spec::{ManifestFile, SnapshotRef};
+use iceberg::spec::{ManifestContentType, ManifestFile, SnapshotRef};
 
+use crate::error::Result;
 use crate::manifests;
 use crate::store::MetadataStore;
 use crate::table::BaseTable;
+
+/// The locations that the new snapshot references.
+pub(crate) struct References {
+    pub(crate) manifests: HashSet<String>,
+    pub(crate) delete_files: HashSet<String>,
+}
 
 /// Splits the table's snapshots into those to drop and those to keep beside the new one, which counts towards `keep`.
 /// What a tag or a branch holds is kept.
@@ -29,13 +37,13 @@ pub(crate) fn split(base: &BaseTable, keep: u32) -> (Vec<SnapshotRef>, Vec<Snaps
     (expired, retained)
 }
 
-/// The manifest lists and manifests that only expired snapshots reference. A list that can't be read is no reason to
-/// fail the publication: nothing is reported whose last reference isn't certain.
+/// The manifest lists, manifests and delete files that only expired snapshots reference. One that can't be read is no
+/// reason to fail the publication: nothing is reported whose last reference isn't certain.
 pub(crate) async fn unreferenced(
     store: &dyn MetadataStore,
     expired: &[SnapshotRef],
     retained: &[SnapshotRef],
-    new_manifests: &HashSet<String>,
+    new: References,
 ) -> Vec<String> {
     if expired.is_empty() {
         return Vec::new();
@@ -44,27 +52,75 @@ pub(crate) async fn unreferenced(
         .iter()
         .map(|snapshot| snapshot.manifest_list().to_string())
         .collect();
-    let mut referenced = new_manifests.clone();
+    let mut referenced = new.manifests;
+    let mut retained_deletes = Vec::new();
     for snapshot in retained {
-        match manifests::load_list(store, snapshot).await {
-            Ok(list) => referenced.extend(paths(list)),
-            Err(_) => return garbage,
-        }
+        let Ok(list) = manifests::load_list(store, snapshot).await else {
+            return garbage;
+        };
+        retained_deletes.extend(unseen(list, &mut referenced).filter(lists_deletes));
     }
+    let mut expired_deletes = Vec::new();
     for snapshot in expired {
         let Ok(list) = manifests::load_list(store, snapshot).await else {
             continue;
         };
-        for path in paths(list) {
-            // Inserted so that it is reported once.
-            if referenced.insert(path.clone()) {
-                garbage.push(path);
+        for manifest in unseen(list, &mut referenced) {
+            garbage.push(manifest.manifest_path.clone());
+            if lists_deletes(&manifest) {
+                expired_deletes.push(manifest);
             }
         }
     }
+    garbage.extend(
+        unreferenced_deletes(store, expired_deletes, retained_deletes, new.delete_files).await,
+    );
     garbage
 }
 
-fn paths(list: Vec<ManifestFile>) -> impl Iterator<Item = String> {
-    list.into_iter().map(|manifest| manifest.manifest_path)
+/// The delete files in manifests that only expired snapshots have, unless a retained one has them in another manifest.
+async fn unreferenced_deletes(
+    store: &dyn MetadataStore,
+    expired: Vec<ManifestFile>,
+    retained: Vec<ManifestFile>,
+    mut referenced: HashSet<String>,
+) -> Vec<String> {
+    let mut candidates = Vec::new();
+    for manifest in expired {
+        if let Ok(paths) = live_paths(store, manifest).await {
+            candidates.extend(paths);
+        }
+    }
+    candidates.retain(|path| !referenced.contains(path));
+    if candidates.is_empty() {
+        return candidates;
+    }
+    for manifest in retained {
+        match live_paths(store, manifest).await {
+            Ok(paths) => referenced.extend(paths),
+            Err(_) => return Vec::new(),
+        }
+    }
+    // Inserted so that the file of several vectors is reported once.
+    candidates.retain(|path| referenced.insert(path.clone()));
+    candidates
+}
+
+async fn live_paths(store: &dyn MetadataStore, manifest: ManifestFile) -> Result<Vec<String>> {
+    let manifest = manifests::load_manifest(store, manifest).await?;
+    let live = manifest.live.iter();
+    Ok(live.map(|file| file.file.file_path().to_string()).collect())
+}
+
+/// The manifests of a list that were not seen before.
+fn unseen(
+    list: Vec<ManifestFile>,
+    seen: &mut HashSet<String>,
+) -> impl Iterator<Item = ManifestFile> {
+    list.into_iter()
+        .filter(|manifest| seen.insert(manifest.manifest_path.clone()))
+}
+
+fn lists_deletes(manifest: &ManifestFile) -> bool {
+    manifest.content == ManifestContentType::Deletes
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use iceberg::spec::ManifestContentType;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -49,7 +50,9 @@ pub async fn read_table(metadata_path: &str) -> Result<TableSummary> {
     let metadata = table::parse(metadata_path, &store.read(metadata_path).await?)?;
     let mut data_files = Vec::new();
     if let Some(snapshot) = metadata.current_snapshot() {
-        for manifest in manifests::load_manifests(&store, snapshot).await? {
+        let mut loaded = manifests::load_manifests(&store, snapshot).await?;
+        loaded.retain(|manifest| manifest.entry.content == ManifestContentType::Data);
+        for manifest in loaded {
             data_files.extend(manifest.live.iter().map(|live| DataFileSummary {
                 path: live.file.file_path().to_string(),
                 row_count: live.file.record_count(),

@@ -4,21 +4,24 @@
 //!
 //! - [`schema`]: a table's schema with field ids, and what it becomes in Iceberg and in Arrow.
 //! - [`parquet_file`]: writes one Parquet data file ([`DataFileWriter`]).
-//! - [`stats`]: a data file's per-column counts and bounds ([`ColumnStats`]), computed here, never taken from a library.
-//! - [`publish`]: the snapshot producer: a set of live data files becomes an Iceberg snapshot ([`publish()`]).
-//!   It is made of `changes` (what differs from the current snapshot), `manifests` (reading and writing them),
-//!   `data_file` (manifest entries), `summary`, `table` (`metadata.json`) and `expire` (old snapshots and what only they
-//!   referenced).
+//! - [`stats`]: a data file's per-column counts and bounds ([`ColumnStats`]), computed here, never taken from a
+//!   library.
+//! - [`publish`]: the snapshot producer: a set of live data files becomes an Iceberg snapshot ([`publish()`]). It is
+//!   made of `changes` (what differs from the current snapshot), `deletes` (delete files), `assemble` (the manifests of
+//!   the new snapshot), `manifests` (reading and writing them), `data_file` (manifest entries), `summary`, `table`
+//!   (`metadata.json`) and `expire` (old snapshots and what only they referenced).
 //! - [`inspect`]: reads a published table back ([`read_table`]).
-//! - [`store`]: where metadata files live ([`MetadataStore`], [`LocalStore`]); `durable` is how a local file is made
-//!   to survive a crash.
+//! - [`store`]: where metadata files live ([`MetadataStore`], [`LocalStore`]); `durable` is how a local file is made to
+//!   survive a crash.
 //! - [`error`]: the crate's one error type.
 //!
 //! What is deliberately absent: Postgres, DataFusion, the disk cache and object-store clients. The crate never decides
 //! which rows or files a table has; it is told.
 
+mod assemble;
 mod changes;
 mod data_file;
+mod deletes;
 mod durable;
 pub mod error;
 mod expire;

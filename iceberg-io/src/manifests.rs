@@ -18,12 +18,12 @@ use crate::data_file;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::{MetadataStore, NewFile};
 
-/// A live data file with what its manifest entry inherited.
+/// A live data or delete file with what its manifest entry inherited.
 #[derive(Debug, Clone)]
 pub(crate) struct LiveFile {
     pub(crate) file: DataFile,
     snapshot_id: i64,
-    sequence_number: i64,
+    pub(crate) sequence_number: i64,
     file_sequence_number: i64,
 }
 
@@ -59,30 +59,31 @@ pub(crate) async fn load_manifests(
 ) -> Result<Vec<LoadedManifest>> {
     let mut manifests = Vec::new();
     for entry in load_list(store, snapshot).await? {
-        if entry.content == ManifestContentType::Deletes {
-            let message = format!(
-                "manifest \"{}\" lists delete files, which are not supported",
-                entry.manifest_path
-            );
-            return Err(Error::new(ErrorKind::Unsupported, message));
-        }
-        let content = store.read(&entry.manifest_path).await?;
-        let (entries, metadata) = Manifest::parse_avro(&content)?.into_parts();
-        let mut live = Vec::new();
-        let mut next_row_id = entry.first_row_id;
-        for manifest_entry in &entries {
-            if manifest_entry.is_alive() {
-                live.push(inherit(manifest_entry, &entry, &mut next_row_id)?);
-            }
-        }
-        manifests.push(LoadedManifest {
-            entry,
-            schema: metadata.schema,
-            spec: metadata.partition_spec,
-            live,
-        });
+        manifests.push(load_manifest(store, entry).await?);
     }
     Ok(manifests)
+}
+
+/// Reads a manifest of a snapshot's list.
+pub(crate) async fn load_manifest(
+    store: &dyn MetadataStore,
+    entry: ManifestFile,
+) -> Result<LoadedManifest> {
+    let content = store.read(&entry.manifest_path).await?;
+    let (entries, metadata) = Manifest::parse_avro(&content)?.into_parts();
+    let mut live = Vec::new();
+    let mut next_row_id = entry.first_row_id;
+    for manifest_entry in &entries {
+        if manifest_entry.is_alive() {
+            live.push(inherit(manifest_entry, &entry, &mut next_row_id)?);
+        }
+    }
+    Ok(LoadedManifest {
+        entry,
+        schema: metadata.schema,
+        spec: metadata.partition_spec,
+        live,
+    })
 }
 
 /// Fills in what an entry inherits from its manifest (spec: sequence number inheritance, first row id inheritance).
@@ -154,11 +155,12 @@ impl ManifestOutput {
     /// A manifest of new files. Sequence numbers and row ids are left to be inherited.
     pub(crate) async fn added(
         &mut self,
+        content: ManifestContentType,
         schema: SchemaRef,
         spec: PartitionSpec,
         files: Vec<DataFile>,
     ) -> Result<ManifestFile> {
-        let mut writer = self.writer(schema, spec)?;
+        let mut writer = self.writer(content, schema, spec)?;
         for file in files {
             writer.add_file(file, UNASSIGNED_SEQUENCE_NUMBER)?;
         }
@@ -168,12 +170,13 @@ impl ManifestOutput {
     /// A manifest that replaces others: the files that stay, and those that this snapshot deletes.
     pub(crate) async fn rewritten(
         &mut self,
+        content: ManifestContentType,
         schema: SchemaRef,
         spec: PartitionSpec,
         existing: Vec<LiveFile>,
         deleted: Vec<LiveFile>,
     ) -> Result<ManifestFile> {
-        let mut writer = self.writer(schema, spec)?;
+        let mut writer = self.writer(content, schema, spec)?;
         for live in existing {
             let file_sequence_number = Some(live.file_sequence_number);
             writer.add_existing_file(
@@ -240,7 +243,12 @@ impl ManifestOutput {
         })
     }
 
-    fn writer(&mut self, schema: SchemaRef, spec: PartitionSpec) -> Result<ManifestWriter> {
+    fn writer(
+        &mut self,
+        content: ManifestContentType,
+        schema: SchemaRef,
+        spec: PartitionSpec,
+    ) -> Result<ManifestWriter> {
         let location = format!(
             "{}/{}-m{}.avro",
             self.directory,
@@ -250,9 +258,11 @@ impl ManifestOutput {
         let output = self.memory.new_output(&location)?;
         self.locations.push(location);
         let builder = ManifestWriterBuilder::new(output, Some(self.snapshot_id), schema, spec);
-        Ok(match self.format {
-            FormatVersion::V3 => builder.build_v3_data(),
-            _ => builder.build_v2_data(),
+        Ok(match (self.format, content) {
+            (FormatVersion::V3, ManifestContentType::Data) => builder.build_v3_data(),
+            (FormatVersion::V3, ManifestContentType::Deletes) => builder.build_v3_deletes(),
+            (_, ManifestContentType::Data) => builder.build_v2_data(),
+            (_, ManifestContentType::Deletes) => builder.build_v2_deletes(),
         })
     }
 }

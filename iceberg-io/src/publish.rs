@@ -1,11 +1,15 @@
-//! The snapshot producer: makes the set of a table's live data files the current snapshot of its Iceberg table.
+//! The snapshot producer: makes the set of a table's live data files, less their deleted rows, the current snapshot of
+//! its Iceberg table.
 //!
-//! A publication compares the wanted files with those of the current snapshot, by path:
+//! A publication compares the wanted files with those of the current snapshot, by path, and what is deleted of them
+//! with what its delete files say:
 //!
 //! - a manifest all of whose files stay is carried over as it is;
 //! - a manifest that loses files is rewritten: what stays is EXISTING with its sequence numbers, what goes is DELETED;
 //! - a manifest without live files is dropped;
 //! - new files go into new manifests, the hot image into one of its own, because the next round replaces it;
+//! - a file of whose rows others are deleted than before gets a new delete entry in place of the old one, and a file
+//!   that goes takes its entry with it (see `deletes`);
 //! - many small manifests are merged.
 //!
 //! All files are durable before [`publish()`] returns; moving the pointer to the new metadata is up to the caller. A
@@ -16,17 +20,18 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use iceberg::spec::{
-    FormatVersion, MAIN_BRANCH, ManifestFile, PartitionSpec, Schema, SchemaRef, Snapshot, Summary,
-    TableMetadata, TableMetadataBuilder,
+    FormatVersion, MAIN_BRANCH, Schema, SchemaRef, Snapshot, Summary, TableMetadata,
+    TableMetadataBuilder,
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::changes::{self, Changes, MANIFEST_ENTRIES};
-use crate::data_file;
+use crate::assemble;
+use crate::changes;
+use crate::deletes;
 use crate::error::{Error, ErrorKind, Result};
-use crate::expire;
-use crate::manifests::{self, LiveFile, ManifestOutput};
+use crate::expire::{self, References};
+use crate::manifests::{self, ManifestOutput};
 use crate::schema::TableSchema;
 use crate::stats::ColumnStats;
 use crate::store::{LocalStore, MetadataStore, NewFile};
@@ -66,6 +71,8 @@ pub struct PublishFile {
     pub columns: Vec<ColumnStats>,
     /// The image of the hot rows, replaced at the next round.
     pub hot_image: bool,
+    /// Positions of deleted rows, ascending; the other rows are the live ones.
+    pub deleted: Vec<u32>,
 }
 
 /// What was published.
@@ -78,8 +85,8 @@ pub struct Published {
     /// The table was like that already; nothing was written.
     pub unchanged: bool,
     pub manifests_written: u32,
-    /// Metadata files that the new metadata no longer reference.
-    pub removed_metadata: Vec<String>,
+    /// Metadata files and delete files that the new metadata no longer reference.
+    pub removed_files: Vec<String>,
 }
 
 /// Publishes to the local file system.
@@ -103,6 +110,7 @@ pub async fn publish_to(store: &dyn MetadataStore, request: PublishRequest) -> R
         )?,
     };
     check(&request, &base, format)?;
+    check_deleted(&request.files)?;
     let schema_id = base.schema_id_for(&schema);
     let schema: SchemaRef = Arc::new(schema.into_builder().with_schema_id(schema_id).build()?);
 
@@ -110,7 +118,7 @@ pub async fn publish_to(store: &dyn MetadataStore, request: PublishRequest) -> R
         Some(snapshot) => manifests::load_manifests(store, snapshot).await?,
         None => Vec::new(),
     };
-    let changes = changes::compare(&request.files, loaded)?;
+    let changes = changes::compare(store, &request.files, loaded).await?;
     let metadata = &base.metadata;
     if let (Some(current), Some(previous)) = (metadata.current_snapshot(), &base.location)
         && changes.is_empty()
@@ -126,7 +134,7 @@ pub async fn publish_to(store: &dyn MetadataStore, request: PublishRequest) -> R
             schema_id,
             unchanged: true,
             manifests_written: 0,
-            removed_metadata: Vec::new(),
+            removed_files: Vec::new(),
         });
     }
 
@@ -140,7 +148,20 @@ pub async fn publish_to(store: &dyn MetadataStore, request: PublishRequest) -> R
         None => request.timestamp_ms,
     };
     let operation = changes.operation();
-    let mut counts = Counts::of(&request.files, &changes);
+    let data_directory = format!("{location}/data");
+    let deletes = deletes::encode(
+        &changes.undeleted,
+        format,
+        &data_directory,
+        &request.commit_id,
+    )
+    .await?;
+    let delete_files = changes.kept_deletes().map(|live| &live.file);
+    let delete_files: HashSet<String> = delete_files
+        .chain(&deletes.entries)
+        .map(|file| file.file_path().to_string())
+        .collect();
+    let mut counts = Counts::of(&request.files, &changes, &deletes.entries);
     let mut output = ManifestOutput::new(
         format!("{location}/metadata"),
         request.commit_id,
@@ -148,12 +169,21 @@ pub async fn publish_to(store: &dyn MetadataStore, request: PublishRequest) -> R
         format,
     );
     let spec = metadata.default_partition_spec().as_ref().clone();
-    let list = write_manifests(&mut output, changes, &schema, spec, &mut counts).await?;
+    let list = assemble::write_manifests(
+        &mut output,
+        changes,
+        deletes.entries,
+        &schema,
+        spec,
+        &mut counts,
+    )
+    .await?;
     let manifests_written = output.count();
-    let new_manifests: HashSet<String> = list
-        .iter()
-        .map(|manifest| manifest.manifest_path.clone())
-        .collect();
+    let manifests = list.iter().map(|manifest| &manifest.manifest_path);
+    let references = References {
+        manifests: manifests.cloned().collect(),
+        delete_files,
+    };
 
     let first_row_id = (format >= FormatVersion::V3).then(|| metadata.next_row_id());
     let finished = output
@@ -183,8 +213,7 @@ pub async fn publish_to(store: &dyn MetadataStore, request: PublishRequest) -> R
     };
 
     let (expired, retained) = expire::split(&base, request.keep_snapshots.max(1));
-    let mut removed_metadata =
-        expire::unreferenced(store, &expired, &retained, &new_manifests).await;
+    let mut removed_files = expire::unreferenced(store, &expired, &retained, references).await;
     let expired: Vec<i64> = expired
         .iter()
         .map(|snapshot| snapshot.snapshot_id())
@@ -192,10 +221,11 @@ pub async fn publish_to(store: &dyn MetadataStore, request: PublishRequest) -> R
     let (metadata, forgotten) = next_metadata(
         &request, &base, &location, format, &schema, snapshot, &expired,
     )?;
-    removed_metadata.extend(forgotten);
+    removed_files.extend(forgotten);
 
     let metadata_location = base.next_location(&location, &request.commit_id);
-    let mut files = finished.files;
+    let mut files = deletes.files;
+    files.extend(finished.files);
     files.push(NewFile {
         location: metadata_location.clone(),
         content: to_json(&metadata)?,
@@ -216,7 +246,7 @@ pub async fn publish_to(store: &dyn MetadataStore, request: PublishRequest) -> R
         schema_id,
         unchanged: false,
         manifests_written: u32::try_from(manifests_written).unwrap_or(u32::MAX),
-        removed_metadata,
+        removed_files,
     })
 }
 
@@ -257,55 +287,19 @@ fn check(request: &PublishRequest, base: &BaseTable, format: FormatVersion) -> R
     Ok(())
 }
 
-/// Writes the new manifests and returns all manifests of the snapshot.
-async fn write_manifests(
-    output: &mut ManifestOutput,
-    changes: Changes<'_>,
-    schema: &SchemaRef,
-    spec: PartitionSpec,
-    counts: &mut Counts,
-) -> Result<Vec<ManifestFile>> {
-    let mut list = Vec::new();
-    let (small, kept) = changes::to_merge(changes.kept);
-    counts.manifests_kept = kept.len();
-    counts.manifests_replaced = changes.reduced.len() + small.values().map(Vec::len).sum::<usize>();
-    list.extend(kept.into_iter().map(|manifest| manifest.entry));
-    for group in small.into_values() {
-        let Some((schema, spec)) = group.first().map(|m| (m.schema.clone(), m.spec.clone())) else {
-            continue;
-        };
-        let live: Vec<LiveFile> = group
-            .into_iter()
-            .flat_map(|manifest| manifest.live)
-            .collect();
-        for chunk in live.chunks(MANIFEST_ENTRIES) {
-            list.push(
-                output
-                    .rewritten(schema.clone(), spec.clone(), chunk.to_vec(), Vec::new())
-                    .await?,
+fn check_deleted(files: &[PublishFile]) -> Result<()> {
+    for file in files {
+        let ascending = file.deleted.is_sorted_by(|a, b| a < b);
+        let outside = |last: &u32| u64::from(*last) >= file.row_count;
+        if !ascending || file.deleted.last().is_some_and(outside) {
+            let message = format!(
+                "the deleted rows of file \"{}\" are not ascending positions of its {} rows",
+                file.path, file.row_count
             );
+            return Err(Error::new(ErrorKind::InvalidInput, message));
         }
     }
-    for (manifest, gone) in changes.reduced {
-        list.push(
-            output
-                .rewritten(manifest.schema, manifest.spec, manifest.live, gone)
-                .await?,
-        );
-    }
-    let (hot, cold): (Vec<&PublishFile>, Vec<&PublishFile>) =
-        changes.added.into_iter().partition(|f| f.hot_image);
-    for files in cold
-        .chunks(MANIFEST_ENTRIES)
-        .chain(hot.chunks(MANIFEST_ENTRIES))
-    {
-        let entries = files
-            .iter()
-            .map(|file| data_file::new_data_file(file, schema))
-            .collect::<Result<Vec<_>>>()?;
-        list.push(output.added(schema.clone(), spec.clone(), entries).await?);
-    }
-    Ok(list)
+    Ok(())
 }
 
 /// The next metadata, and the metadata files that dropped out of their log.

@@ -1,4 +1,4 @@
-//! Where Iceberg metadata files live.
+//! Where Iceberg metadata files and delete files live.
 //!
 //! The snapshot producer builds every file in memory and hands all of them over at once, so a store needs three
 //! operations only: read, create durably, replace. [`LocalStore`] serves `file://` locations and plain paths.
@@ -105,13 +105,14 @@ pub fn local_path(location: &str) -> Result<PathBuf> {
     Ok(PathBuf::from(path))
 }
 
-async fn blocking<T, F>(work: F) -> Result<T>
+/// Runs what reads, writes or takes its time on a thread that may block.
+pub(crate) async fn blocking<T, F>(work: F) -> Result<T>
 where
     T: Send + 'static,
     F: FnOnce() -> Result<T> + Send + 'static,
 {
     tokio::task::spawn_blocking(work).await.map_err(|e| {
-        Error::new(ErrorKind::Internal, "a file operation was abandoned").with_source(e)
+        Error::new(ErrorKind::Internal, "a blocking operation was abandoned").with_source(e)
     })?
 }
 

@@ -127,6 +127,7 @@ fn file(name: &str, rows: u64) -> PublishFile {
             stats(3, b"a", "é".as_bytes()),
         ],
         hot_image: false,
+        deleted: vec![],
     }
 }
 
@@ -344,7 +345,7 @@ async fn expired_snapshots_name_what_they_leave() {
     let mut removed = Vec::new();
     for round in 0..6 {
         let files = [file("a", 10), hot(&format!("hot{round}"), 1)];
-        removed.extend(rig.publish(&files).await.removed_metadata);
+        removed.extend(rig.publish(&files).await.removed_files);
     }
     let metadata = rig.library().await;
     assert_eq!(metadata.snapshots().len(), 2);

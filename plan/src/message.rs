@@ -140,7 +140,7 @@ pub struct PublishFile {
     pub file: WrittenFile,
     /// Holds the hot rows of this snapshot only.
     pub hot_image: bool,
-    /// Positions of deleted rows.
+    /// Positions of deleted rows, ascending. What is published has delete files for them.
     pub deleted: Vec<u32>,
 }
 
@@ -162,7 +162,7 @@ pub struct Published {
     pub sequence_number: i64,
     /// Nothing had changed, nothing was written.
     pub unchanged: bool,
-    /// Metadata files that nothing refers to any more.
+    /// Metadata files and delete files that nothing refers to any more.
     pub removed: Vec<String>,
 }
 

@@ -8,6 +8,7 @@ use super::aggregate::LakeAggregate;
 use super::cache::Cache;
 use super::describe::describe;
 use super::error::{internal, protocol, wire};
+use super::exchange::exchange;
 use super::expr::{Node, PgExpr};
 use super::prune;
 use super::scan::LakeScanExec;
@@ -20,13 +21,12 @@ use datafusion_common::{DataFusionError, ScalarValue};
 use datafusion_expr::AggregateUDF;
 use datafusion_physical_expr::aggregate::{AggregateExprBuilder, AggregateFunctionExpr};
 use datafusion_physical_expr::expressions::{Column, Literal};
-use datafusion_physical_expr::{LexOrdering, Partitioning, PhysicalExpr, PhysicalSortExpr};
+use datafusion_physical_expr::{LexOrdering, PhysicalExpr, PhysicalSortExpr};
 use datafusion_physical_plan::aggregates::{AggregateExec, AggregateMode, PhysicalGroupBy};
 use datafusion_physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion_physical_plan::filter::FilterExec;
 use datafusion_physical_plan::limit::{GlobalLimitExec, LocalLimitExec};
 use datafusion_physical_plan::projection::ProjectionExec;
-use datafusion_physical_plan::repartition::RepartitionExec;
 use datafusion_physical_plan::sorts::sort::SortExec;
 use datafusion_physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
 use datafusion_physical_plan::{ExecutionPlan, ExecutionPlanProperties};
@@ -39,7 +39,7 @@ use tokio_util::sync::CancellationToken;
 /// With fewer groups than this, partial results are merged by one thread.
 const FEW_GROUPS: f64 = 5000.0;
 
-type Operator = Arc<dyn ExecutionPlan>;
+pub(super) type Operator = Arc<dyn ExecutionPlan>;
 
 /// What lowering takes from the request and the engine.
 pub(super) struct Lowering {
@@ -52,7 +52,7 @@ pub(super) struct Lowering {
     pub(super) threads: usize,
 }
 
-fn check<T>(result: Result<T, DataFusionError>) -> Result<T, WireError> {
+pub(super) fn check<T>(result: Result<T, DataFusionError>) -> Result<T, WireError> {
     result.map_err(|e| wire(&e))
 }
 
@@ -234,13 +234,8 @@ impl Lowering {
         for i in 0..groups.len() {
             hashed.push(column(&partial.schema(), i)?);
         }
-        let partitioning = Partitioning::Hash(hashed, self.threads.max(1));
-        let repartitioned = check(RepartitionExec::try_new(partial, partitioning))?;
-        build(
-            AggregateMode::FinalPartitioned,
-            last,
-            Arc::new(repartitioned),
-        )
+        let repartitioned = exchange(partial, hashed, self.threads)?;
+        build(AggregateMode::FinalPartitioned, last, repartitioned)
     }
 
     fn sort(
@@ -278,7 +273,7 @@ impl Lowering {
     }
 }
 
-fn single(input: Operator) -> Operator {
+pub(super) fn single(input: Operator) -> Operator {
     if input.output_partitioning().partition_count() > 1 {
         Arc::new(CoalescePartitionsExec::new(input))
     } else {

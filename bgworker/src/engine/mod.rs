@@ -6,7 +6,7 @@
 //! * `runtime`: [`Engine`]: limits, one memory budget, starting a fragment
 //! * `running`: [`Running`]: one fragment under way, cancellation, statistics
 //! * `validate`: refuses malformed and unsupported fragments before anything is built
-//! * `lower`: plan nodes to DataFusion's physical operators
+//! * `lower`: plan nodes to DataFusion's physical operators; `exchange`: rows to partitions
 //! * scan: `scan` (operator), `source` (files to row groups), `rowgroup` (decoding),
 //!   `selection` (deleted rows and ranges), `prune` (row-group statistics), `adapt` (file types),
 //!   `cache` (decoded columns and footers)
@@ -23,6 +23,7 @@ mod cast;
 mod compare;
 mod describe;
 mod error;
+mod exchange;
 mod expr;
 mod extremes;
 mod inlist;

@@ -21,7 +21,7 @@ pub(crate) async fn publish(request: Publish) -> Result<Published, WireError> {
         snapshot_id: published.snapshot_id,
         sequence_number: published.sequence_number,
         unchanged: published.unchanged,
-        removed: published.removed_metadata,
+        removed: published.removed_files,
     })
 }
 
@@ -62,19 +62,6 @@ fn to_iceberg(request: Publish) -> Result<PublishRequest, WireError> {
 }
 
 fn publish_file(file: WireFile) -> Result<PublishFile, WireError> {
-    if !file.deleted.is_empty() {
-        // A snapshot without them would show rows that are deleted.
-        return Err(WireError::new(
-            ErrorCode::Unsupported,
-            "publishing tables with deleted rows in data files is not supported yet",
-        )
-        .detail(format!(
-            "File \"{}\" has {} deleted rows.",
-            file.file.path,
-            file.deleted.len()
-        ))
-        .hint("Copy the table with CREATE TABLE … AS."));
-    }
     let columns: Vec<ColumnStats> = pg_lake_plan::decode(&file.file.stats).map_err(|e| {
         let message = format!("malformed statistics of file \"{}\"", file.file.path);
         WireError::new(ErrorCode::DataCorrupted, message).detail(e.to_string())
@@ -86,6 +73,7 @@ fn publish_file(file: WireFile) -> Result<PublishFile, WireError> {
         split_offsets: file.file.split_offsets,
         columns,
         hot_image: file.hot_image,
+        deleted: file.deleted,
     })
 }
 
@@ -104,8 +92,8 @@ mod tests {
     use pg_lake_plan::message::WrittenFile;
 
     #[test]
-    fn deleted_rows_are_never_dropped_silently() {
-        let file = WireFile {
+    fn a_file_is_passed_on_with_its_deleted_rows() {
+        let published = publish_file(WireFile {
             file: WrittenFile {
                 path: "/lake/data/1.parquet".into(),
                 size: 100,
@@ -114,15 +102,10 @@ mod tests {
                 stats: pg_lake_plan::encode(&Vec::<ColumnStats>::new()).expect("encoded"),
             },
             hot_image: false,
-            deleted: vec![],
-        };
-        let published = publish_file(file.clone()).expect("a file without deleted rows");
-        assert_eq!(published.path, "file:///lake/data/1.parquet");
-        let error = publish_file(WireFile {
-            deleted: vec![3],
-            ..file
+            deleted: vec![3, 7],
         })
-        .expect_err("deleted rows");
-        assert_eq!(error.code, ErrorCode::Unsupported);
+        .expect("a file");
+        assert_eq!(published.path, "file:///lake/data/1.parquet");
+        assert_eq!(published.deleted, [3, 7]);
     }
 }

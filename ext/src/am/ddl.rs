@@ -17,10 +17,11 @@ pub fn install(routine: &mut pg_sys::TableAmRoutine) {
     routine.relation_toast_am = Some(toast_am);
 }
 
-/// Whether any transaction, this one included, has registered cold rows that may live.
+/// Whether any transaction, this one included, has registered a file. All rows of it may be deleted,
+/// and still be seen by an older snapshot.
 pub fn has_cold_rows(rel: pg_sys::Relation) -> bool {
     storage::of_relation(rel)
-        .is_some_and(|s| data_file::totals(s.id, &raw mut pg::SNAPSHOT_SELF).0 > 0)
+        .is_some_and(|s| !data_file::files(s.id, &raw mut pg::SNAPSHOT_SELF).is_empty())
 }
 
 fn refuse_with_cold_rows(rel: pg_sys::Relation, what: &str, hint: &str) {

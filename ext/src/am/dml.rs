@@ -1,12 +1,13 @@
 //! Single rows: fetch, insert, update, delete, lock.
 //!
-//! Heap's code does the work for hot rows. UPDATE, DELETE and row locks of cold rows raise
-//! `feature_not_supported`.
+//! Heap's code does the work for hot rows, [`super::cold_dml`] for cold ones. A hot row that a flush
+//! has moved since the statement's snapshot is followed to its new place.
 
+use crate::am::cold_dml::{self, ColdRow};
 use crate::am::heap;
-use crate::catalog::{data_file, storage};
-use crate::cold::{self, FullScan};
-use crate::{bulk, error, pg, relation};
+use crate::catalog::{data_file, mark, storage};
+use crate::{bulk, cold, copy_input, relation};
+use pgrx::pg_sys::TM_Result;
 use pgrx::{pg_guard, pg_sys};
 
 pub fn install(routine: &mut pg_sys::TableAmRoutine) {
@@ -36,6 +37,15 @@ pub fn cold_row(tid: pg_sys::ItemPointer) -> Option<u64> {
     data_file::row_of(block, offset)
 }
 
+/// The TID of a row number.
+pub fn tid_of_row(row: u64) -> pg_sys::ItemPointerData {
+    let (block, offset) = data_file::tid_of(row);
+    let mut tid = pg_sys::ItemPointerData::default();
+    // SAFETY: writes the fields.
+    unsafe { pg_sys::ItemPointerSet(&mut tid, block, offset) };
+    tid
+}
+
 /// COPY materialises each row before it hands it over. A virtual slot copies the values once, where
 /// a heap slot forms a tuple that would have to be taken apart again for Parquet.
 #[pg_guard]
@@ -45,39 +55,55 @@ unsafe extern "C-unwind" fn slot_callbacks(
     // Triggers and index checks fetch rows of the heap into slots of the same kind.
     // SAFETY: the relation is open.
     let plain = unsafe { (*rel).trigdesc.is_null() && !(*(*rel).rd_rel).relhasindex };
-    if plain && bulk::copy_runs() {
-        return &raw const pg_sys::TTSOpsVirtual;
+    if bulk::copy_runs() {
+        copy_input::install(rel);
+        if plain {
+            return &raw const pg_sys::TTSOpsVirtual;
+        }
     }
     // SAFETY: a callback of heap with its arguments.
     unsafe { (heap().slot_callbacks.unwrap_unchecked())(rel) }
 }
 
-fn refuse(relation: pg_sys::Relation, what: &str) -> ! {
-    error::unsupported(
-        &format!(
-            "cannot {what} a cold row of iceberg table \"{}\"",
-            pg::relation_name(relation)
-        ),
-        "Only rows that have not been flushed to Parquet can be changed or locked.",
-    )
+/// After heap said that a hot row was deleted: the row number, if a flush has only moved it.
+fn moved_to(
+    relation: pg_sys::Relation,
+    tid: pg_sys::ItemPointer,
+    result: TM_Result::Type,
+    failure: *const pg_sys::TM_FailureData,
+) -> Option<u64> {
+    if result != TM_Result::TM_Deleted {
+        return None;
+    }
+    // SAFETY: heap has filled it in for this result; the TID is a valid one.
+    let (xmax, tid) = unsafe {
+        (
+            (*failure).xmax,
+            (
+                pg_sys::ItemPointerGetBlockNumberNoCheck(tid),
+                pg_sys::ItemPointerGetOffsetNumberNoCheck(tid),
+            ),
+        )
+    };
+    data_file::moved_to(storage::of_relation(relation)?.id, u32::from(xmax), tid)
 }
 
-/// After heap said that a row was deleted: was it only moved?
-fn refuse_if_moved(
+/// A row that has moved counts as updated: the caller locks its latest version, which is the cold
+/// row, and begins again with that. Under a transaction's own snapshot that is a serialization
+/// failure, since the row would stay visible at its old place.
+fn updated_if_moved(
     relation: pg_sys::Relation,
-    result: pg_sys::TM_Result::Type,
-    failure: *const pg_sys::TM_FailureData,
-    what: &str,
-) {
-    if result != pg_sys::TM_Result::TM_Deleted {
-        return;
-    }
-    // SAFETY: heap has filled it in for this result.
-    let xmax = unsafe { (*failure).xmax };
-    if let Some(storage) = storage::of_relation(relation)
-        && data_file::is_flush_of(storage.id, u32::from(xmax))
-    {
-        refuse(relation, what);
+    tid: pg_sys::ItemPointer,
+    result: TM_Result::Type,
+    failure: *mut pg_sys::TM_FailureData,
+) -> TM_Result::Type {
+    match moved_to(relation, tid, result, failure) {
+        None => result,
+        Some(row) => {
+            // SAFETY: the caller's.
+            unsafe { (*failure).ctid = tid_of_row(row) };
+            TM_Result::TM_Updated
+        }
     }
 }
 
@@ -97,19 +123,22 @@ unsafe extern "C-unwind" fn fetch_row_version(
     let Some(storage) = storage::of_relation(rel) else {
         return false;
     };
-    let files = cold::files_of_row(&data_file::list(storage.id, snapshot), row);
-    if files.is_empty() {
+    // SnapshotAny asks for a version that the caller knows to exist, deleted or not.
+    // SAFETY: a snapshot of the caller.
+    let any = unsafe { (*snapshot).snapshot_type } == pg_sys::SnapshotType::SNAPSHOT_ANY;
+    (any || is_live(storage.id, row, snapshot)) && cold::fetch(rel, &storage, row, slot)
+}
+
+/// Whether a snapshot sees a cold row.
+fn is_live(storage: i64, row: u64, snapshot: pg_sys::Snapshot) -> bool {
+    if mark::find(storage, row, snapshot).is_some() {
         return false;
     }
-    // SAFETY: the context is deleted below, or with its parent after an error.
-    unsafe {
-        let context = row_context();
-        let mut scan = FullScan::start(rel, (*slot).tts_tupleDescriptor, &files);
-        let found = scan.next(rel, slot, context);
-        scan.stop();
-        pg_sys::MemoryContextDelete(context);
-        found
-    }
+    let files = data_file::files(storage, snapshot);
+    data_file::file_of(&files, row).is_some_and(|file| {
+        let position = (row - file.row_start) as u32;
+        file.deleted.binary_search(&position).is_err()
+    })
 }
 
 /// A memory context for the values of one row.
@@ -158,16 +187,7 @@ unsafe extern "C-unwind" fn satisfies_snapshot(
         let Some(row) = cold_row(tid) else {
             return (heap().tuple_satisfies_snapshot.unwrap_unchecked())(rel, slot, snapshot);
         };
-        let Some(storage) = storage::of_relation(rel) else {
-            return false;
-        };
-        cold::files_of_row(&data_file::list(storage.id, snapshot), row)
-            .iter()
-            .any(|f| {
-                f.deleted
-                    .binary_search(&((row - f.row_start) as u32))
-                    .is_err()
-            })
+        storage::of_relation(rel).is_some_and(|s| is_live(s.id, row, snapshot))
     }
 }
 
@@ -262,8 +282,11 @@ unsafe extern "C-unwind" fn delete(
     tmfd: *mut pg_sys::TM_FailureData,
     changing_part: bool,
 ) -> pg_sys::TM_Result::Type {
-    if cold_row(tid).is_some() {
-        refuse(rel, "delete");
+    if let Some(row) = cold_row(tid) {
+        let row = ColdRow::of(rel, row);
+        // SAFETY: the caller's.
+        let failure = unsafe { &mut *tmfd };
+        return cold_dml::delete(&row, cid, crosscheck, wait, failure, changing_part);
     }
     // SAFETY: a callback of heap with its arguments.
     let result = unsafe {
@@ -278,8 +301,7 @@ unsafe extern "C-unwind" fn delete(
             changing_part,
         )
     };
-    refuse_if_moved(rel, result, tmfd, "delete");
-    result
+    updated_if_moved(rel, tid, result, tmfd)
 }
 
 #[pg_guard]
@@ -296,10 +318,23 @@ unsafe extern "C-unwind" fn update(
     lockmode: *mut pg_sys::LockTupleMode::Type,
     update_indexes: *mut pg_sys::TU_UpdateIndexes::Type,
 ) -> pg_sys::TM_Result::Type {
-    if cold_row(otid).is_some() {
-        refuse(rel, "update");
-    }
     relation::check_row(rel, slot);
+    if let Some(row) = cold_row(otid) {
+        let row = ColdRow::of(rel, row);
+        // SAFETY: the caller's.
+        unsafe {
+            *update_indexes = pg_sys::TU_UpdateIndexes::TU_All;
+            return cold_dml::update(
+                &row,
+                slot,
+                cid,
+                crosscheck,
+                wait,
+                &mut *tmfd,
+                &mut *lockmode,
+            );
+        }
+    }
     // SAFETY: as above.
     let result = unsafe {
         (heap().tuple_update.unwrap_unchecked())(
@@ -315,13 +350,13 @@ unsafe extern "C-unwind" fn update(
             update_indexes,
         )
     };
-    refuse_if_moved(rel, result, tmfd, "update");
-    result
+    updated_if_moved(rel, otid, result, tmfd)
 }
 
+/// `table_tuple_lock` of any row of a table.
 #[pg_guard]
 #[allow(clippy::too_many_arguments)] // the callback's signature
-unsafe extern "C-unwind" fn lock(
+pub unsafe extern "C-unwind" fn lock(
     rel: pg_sys::Relation,
     tid: pg_sys::ItemPointer,
     snapshot: pg_sys::Snapshot,
@@ -332,8 +367,26 @@ unsafe extern "C-unwind" fn lock(
     flags: u8,
     tmfd: *mut pg_sys::TM_FailureData,
 ) -> pg_sys::TM_Result::Type {
-    if cold_row(tid).is_some() {
-        refuse(rel, "lock");
+    let lock_cold = |row: u64, tid: pg_sys::ItemPointer| {
+        let row = ColdRow::of(rel, row);
+        // SAFETY: the arguments of the callback.
+        unsafe {
+            let failure = &mut *tmfd;
+            cold_dml::lock(
+                &row,
+                tid,
+                snapshot,
+                slot,
+                cid,
+                mode,
+                wait_policy,
+                flags,
+                failure,
+            )
+        }
+    };
+    if let Some(row) = cold_row(tid) {
+        return lock_cold(row, tid);
     }
     // SAFETY: as above.
     let result = unsafe {
@@ -349,8 +402,19 @@ unsafe extern "C-unwind" fn lock(
             tmfd,
         )
     };
-    refuse_if_moved(rel, result, tmfd, "lock");
-    result
+    let Some(row) = moved_to(rel, tid, result, tmfd) else {
+        return result;
+    };
+    if u32::from(flags) & pg_sys::TUPLE_LOCK_FLAG_FIND_LAST_VERSION == 0 {
+        return updated_if_moved(rel, tid, result, tmfd);
+    }
+    // SAFETY: the arguments of the callback.
+    unsafe {
+        *tid = tid_of_row(row);
+        let result = lock_cold(row, tid);
+        (*tmfd).traversed = true;
+        result
+    }
 }
 
 #[pg_guard]

@@ -4,14 +4,17 @@
 //!
 //! * [`scan`]: sequential, TID-range, sample and bitmap scans
 //! * [`dml`]: single rows: fetch, insert, update, delete, lock
+//! * [`cold_dml`]: the same for cold rows; [`lockers`]: their row locks
 //! * [`ddl`]: files of relations, sizes, vacuum, indexes
 //! * [`analyze`]: samples for ANALYZE
 //! * [`hot`]: direct access to the heap half
 
 mod analyze;
+mod cold_dml;
 mod ddl;
 pub mod dml;
 pub mod hot;
+mod lockers;
 mod scan;
 
 pub use ddl::has_cold_rows;

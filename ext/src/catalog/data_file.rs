@@ -4,10 +4,12 @@
 //! [`ROWS_PER_BLOCK`] offsets a block. Numbers come from a sequence of blocks and are never used
 //! again after an abort (STORAGE section 1).
 
+use crate::catalog::{forward, mark};
 use crate::error;
 use crate::pg::table::{Key, Table, bytea_datum, relation_oid, text_datum};
 use pg_lake_plan::message::{FileRef, WrittenFile};
 use pgrx::{PgSqlErrorCode, pg_sys};
+use std::collections::HashMap;
 use std::ffi::CStr;
 
 const TABLE: &CStr = c"data_file";
@@ -26,7 +28,10 @@ pub struct DataFile {
     /// Relative to the data directory.
     pub path: String,
     pub size: u64,
+    /// Positions of deleted rows, ascending.
     pub deleted: Vec<u32>,
+    /// Whether its rows were hot before.
+    pub flushed: bool,
 }
 
 impl DataFile {
@@ -64,8 +69,50 @@ fn positions(bytes: &[u8]) -> Vec<u32> {
         .collect()
 }
 
-/// The files that `snapshot` sees, in the order of their row numbers. Null: the catalog snapshot.
+/// The file that holds a row.
+pub fn file_of(files: &[DataFile], row: u64) -> Option<&DataFile> {
+    let after = files.partition_point(|f| f.row_start <= row);
+    let file = files.get(after.checked_sub(1)?)?;
+    (row < file.row_start + file.row_count).then_some(file)
+}
+
+/// The files that `snapshot` sees, in the order of their row numbers, with all their rows that it
+/// sees as deleted. Null: the catalog snapshot.
 pub fn list(storage: i64, snapshot: pg_sys::Snapshot) -> Vec<DataFile> {
+    // Marks first: a merge that commits in between has put them into the files (STORAGE section 4).
+    let marked = mark::list(storage, snapshot);
+    let mut files = files(storage, snapshot);
+    if !marked.is_empty() {
+        add_marked(&mut files, marked);
+    }
+    files
+}
+
+/// Adds rows that are marked as deleted to the files that hold them.
+fn add_marked(files: &mut [DataFile], mut marked: Vec<u64>) {
+    marked.sort_unstable();
+    let mut marked = marked.into_iter().peekable();
+    for file in files {
+        while marked.next_if(|row| *row < file.row_start).is_some() {}
+        let end = file.row_start + file.row_count;
+        let before = file.deleted.len();
+        while let Some(row) = marked.next_if(|row| *row < end) {
+            file.deleted.push((row - file.row_start) as u32);
+        }
+        if before > 0 && file.deleted.len() > before {
+            file.deleted.sort_unstable();
+        }
+        file.deleted.dedup();
+    }
+}
+
+/// Whether a snapshot sees a row's file.
+pub fn is_visible(storage: i64, row: u64, snapshot: pg_sys::Snapshot) -> bool {
+    file_of(&files(storage, snapshot), row).is_some()
+}
+
+/// The files that `snapshot` sees, without the rows that are only marked as deleted.
+pub fn files(storage: i64, snapshot: pg_sys::Snapshot) -> Vec<DataFile> {
     let mut files = vec![];
     Table::read(TABLE).scan(
         Some(BY_STORAGE),
@@ -78,6 +125,7 @@ pub fn list(storage: i64, snapshot: pg_sys::Snapshot) -> Vec<DataFile> {
                 path: row.text(4).unwrap_or_default(),
                 size: row.int8(5) as u64,
                 deleted: row.bytes(7).map(|b| positions(&b)).unwrap_or_default(),
+                flushed: row.get(9).is_some(),
             });
             true
         },
@@ -86,8 +134,12 @@ pub fn list(storage: i64, snapshot: pg_sys::Snapshot) -> Vec<DataFile> {
     files
 }
 
-/// A file with everything that publication needs.
+/// A file with everything that publication needs, and its deleted rows.
 pub fn list_written(storage: i64, snapshot: pg_sys::Snapshot) -> Vec<(WrittenFile, Vec<u32>)> {
+    let mut deleted: HashMap<String, Vec<u32>> = list(storage, snapshot)
+        .into_iter()
+        .map(|file| (file.path, file.deleted))
+        .collect();
     let mut files = vec![];
     Table::read(TABLE).scan(
         Some(BY_STORAGE),
@@ -95,15 +147,17 @@ pub fn list_written(storage: i64, snapshot: pg_sys::Snapshot) -> Vec<(WrittenFil
         snapshot,
         |row| {
             let offsets = row.bytes(6).unwrap_or_default();
+            let path = row.text(4).unwrap_or_default();
+            let deleted = deleted.remove(&path).unwrap_or_default();
             files.push((
                 WrittenFile {
-                    path: row.text(4).unwrap_or_default(),
+                    path,
                     size: row.int8(5) as u64,
                     rows: row.int8(3) as u64,
                     split_offsets: pg_lake_plan::decode(&offsets).unwrap_or_default(),
                     stats: row.bytes(8).unwrap_or_default(),
                 },
-                row.bytes(7).map(|b| positions(&b)).unwrap_or_default(),
+                deleted,
             ));
             true
         },
@@ -114,36 +168,54 @@ pub fn list_written(storage: i64, snapshot: pg_sys::Snapshot) -> Vec<(WrittenFil
 
 /// Number of live cold rows and bytes.
 pub fn totals(storage: i64, snapshot: pg_sys::Snapshot) -> (u64, u64) {
-    let mut totals = (0, 0);
-    Table::read(TABLE).scan(
-        Some(BY_STORAGE),
-        &[Key::int8(1, storage)],
-        snapshot,
-        |row| {
-            let deleted = row
-                .get(7)
-                .map_or(0, |_| row.bytes(7).map_or(0, |b| b.len() / 4));
-            totals.0 += (row.int8(3) as u64).saturating_sub(deleted as u64);
-            totals.1 += row.int8(5) as u64;
-            true
-        },
-    );
-    totals
+    let files = list(storage, snapshot);
+    let rows = files
+        .iter()
+        .map(|f| f.row_count.saturating_sub(f.deleted.len() as u64));
+    (rows.sum(), files.iter().map(|f| f.size).sum())
 }
 
-/// Whether a transaction moved rows of this storage to a file.
-pub fn is_flush_of(storage: i64, xid: u32) -> bool {
-    let mut found = false;
+/// Where a flush put a hot row: `xid` is the transaction that deleted it, `tid` where it was.
+pub fn moved_to(storage: i64, xid: u32, tid: (u32, u16)) -> Option<u64> {
+    let mut found = None;
     Table::read(TABLE).scan(
         Some(BY_STORAGE),
         &[Key::int8(1, storage)],
         &raw mut crate::pg::SNAPSHOT_SELF,
         |row| {
-            found |= row.get(9).is_some_and(|d| d.value() as u32 == xid);
-            !found
+            if row.get(9).is_some_and(|d| d.value() as u32 == xid)
+                && let Some(forward) = row.bytes(10)
+            {
+                found = forward::find(&forward, tid).map(|at| row.int8(2) as u64 + at);
+            }
+            found.is_none()
         },
     );
     found
+}
+
+/// Drops the forwards of flushes that every snapshot sees: nobody can come by an old TID any more.
+pub fn forget_forwards(storage: i64, horizon: pg_sys::TransactionId) {
+    let table = Table::write(TABLE);
+    table.scan(
+        Some(BY_STORAGE),
+        &[Key::int8(1, storage)],
+        std::ptr::null_mut(),
+        |row| {
+            let settled = row.get(10).is_some()
+                && row.get(9).is_some_and(|xid| {
+                    let xid = pg_sys::TransactionId::from(xid.value() as u32);
+                    // SAFETY: pure arithmetic.
+                    unsafe { pg_sys::TransactionIdPrecedes(xid, horizon) }
+                });
+            if settled {
+                let mut values: Vec<_> = (1..=10).map(|i| row.get(i)).collect();
+                values[9] = None;
+                table.update(row.tid, &values);
+            }
+            true
+        },
+    );
 }
 
 /// Reserves row numbers: the first of `rows` consecutive ones, at the start of a block.
@@ -162,25 +234,30 @@ fn reserve(rows: u64) -> u64 {
     first * ROWS_PER_BLOCK
 }
 
-/// Registers files with the current command id. `deleted` belongs to the first file's start.
-/// Returns the row number of each file.
-pub fn register(
-    storage: i64,
-    files: &[WrittenFile],
-    deleted: &[Vec<u32>],
-    flush_xid: Option<u32>,
-) -> Vec<u64> {
+/// Where the rows of files that are registered come from.
+pub enum Origin<'a> {
+    Load,
+    /// The flushing transaction, and the rows' TIDs in the order of the files.
+    Flush(u32, &'a [(u32, u16)]),
+}
+
+/// Registers files with the current command id.
+pub fn register(storage: i64, files: &[WrittenFile], origin: &Origin<'_>) {
     let starts: Vec<u64> =
         crate::pg::as_extension_owner(|| files.iter().map(|file| reserve(file.rows)).collect());
     let table = Table::write(TABLE);
-    for (i, (file, start)) in files.iter().zip(&starts).enumerate() {
+    let mut first = 0;
+    for (file, start) in files.iter().zip(&starts) {
         let offsets = pg_lake_plan::encode(&file.split_offsets).unwrap_or_default();
-        let deleted: Vec<u8> = deleted
-            .get(i)
-            .into_iter()
-            .flatten()
-            .flat_map(|p| p.to_le_bytes())
-            .collect();
+        let (flush_xid, forward) = match origin {
+            Origin::Load => (None, None),
+            Origin::Flush(xid, tids) => {
+                let last = first + file.rows as usize;
+                let forward = forward::encode(tids.get(first..last).unwrap_or_default());
+                first = last;
+                (Some(*xid), Some(bytea_datum(&forward)))
+            }
+        };
         table.insert(&[
             Some(storage.into()),
             Some((*start as i64).into()),
@@ -188,12 +265,12 @@ pub fn register(
             Some(text_datum(&file.path)),
             Some((file.size as i64).into()),
             Some(bytea_datum(&offsets)),
-            (!deleted.is_empty()).then(|| bytea_datum(&deleted)),
+            None,
             Some(bytea_datum(&file.stats)),
             flush_xid.map(|xid| pg_sys::Datum::from(i64::from(xid))),
+            forward,
         ]);
     }
-    starts
 }
 
 /// Removes all files of a storage from the catalog, as TRUNCATE of a table that the same

@@ -26,13 +26,15 @@ pub fn announce(storage: i64, directory: &str, kind: &str) -> Intent {
         )
     };
     let prefix = format!("{kind}-{id:08}");
-    Table::write(TABLE).insert_frozen_and_flush(&[
+    Table::write(TABLE).insert_frozen(&[
         Some(id.into()),
         Some((owner as i64).into()),
         Some(storage.into()),
         Some(text_datum(directory)),
         Some(text_datum(&prefix)),
     ]);
+    // SAFETY: the record that was just written.
+    unsafe { pg_sys::XLogFlush(pg_sys::XactLastRecEnd) };
     Intent {
         directory: directory.to_owned(),
         prefix,

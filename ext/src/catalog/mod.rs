@@ -3,12 +3,17 @@
 //!
 //! * [`storage`]: which storage a relation's file belongs to
 //! * [`data_file`]: the cold files of a storage
+//! * [`mark`], [`anchor`]: deletions and locks of cold rows
+//! * `forward`: where flushed rows were
 //! * [`intent`]: what is about to be written
 //! * [`garbage`]: what may be removed once no snapshot needs it
 //! * [`publication`]: the published Iceberg metadata of a storage
 
+pub mod anchor;
 pub mod data_file;
+mod forward;
 pub mod garbage;
 pub mod intent;
+pub mod mark;
 pub mod publication;
 pub mod storage;

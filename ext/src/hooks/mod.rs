@@ -38,6 +38,7 @@ unsafe extern "C-unwind" fn xact(event: pg_sys::XactEvent::Type, _arg: *mut std:
         XACT_EVENT_ABORT | XACT_EVENT_COMMIT | XACT_EVENT_PARALLEL_ABORT | XACT_EVENT_PREPARE
     ) {
         bulk::abort(None);
+        crate::cold::recent::forget();
     }
 }
 

@@ -45,6 +45,13 @@ unsafe extern "C-unwind" {
         lockmode: pg_sys::LOCKMODE,
         numparents: *mut *mut pg_sys::List,
     ) -> *mut pg_sys::List;
+    // src/include/storage/predicate.h
+    #[link_name = "CheckForSerializableConflictIn"]
+    fn raw_check_serializable(
+        relation: pg_sys::Relation,
+        tid: pg_sys::ItemPointer,
+        block: pg_sys::BlockNumber,
+    );
     // src/include/executor/nodeSubplan.h
     #[link_name = "ExecSetParamPlan"]
     fn raw_set_param_plan(node: *mut pg_sys::SubPlanState, econtext: *mut pg_sys::ExprContext);
@@ -54,6 +61,15 @@ unsafe extern "C-unwind" {
 pub fn nextval(sequence: pg_sys::Oid) -> i64 {
     // SAFETY: raises an error if the relation isn't a sequence.
     unsafe { pg_guard_ffi_boundary(|| raw_nextval(sequence, false)) }
+}
+
+/// SSI's check that a writer makes before it changes a row.
+pub fn check_serializable(relation: pg_sys::Relation, mut tid: pg_sys::ItemPointerData) {
+    // SAFETY: the relation is open; a TID is compared only.
+    unsafe {
+        let block = pg_sys::ItemPointerGetBlockNumberNoCheck(&tid);
+        pg_guard_ffi_boundary(|| raw_check_serializable(relation, &mut tid, block));
+    }
 }
 
 /// A table with its partitions and children, at any depth, unlocked.

@@ -1,10 +1,12 @@
 //! Raw Postgres resources behind small safe types. Only this folder and the modules that
 //! `lib.rs` names as unsafe touch `pg_sys` freely.
 //!
+//! * [`copy_state`]: what COPY FROM calls input functions by
 //! * [`table`]: catalog tables of the extension: insert, scan, delete
 //! * [`latch`]: the one call that is allowed off the main thread
 //! * [`settings`]: small questions to the server
 
+pub mod copy_state;
 pub mod latch;
 pub mod missing;
 pub mod settings;

@@ -100,6 +100,14 @@ pub static mut SNAPSHOT_SELF: pg_sys::SnapshotData = {
     data
 };
 
+/// A `SnapshotDirty`: also what transactions in progress have done.
+pub fn dirty_snapshot() -> pg_sys::SnapshotData {
+    // SAFETY: as above; InitDirtySnapshot (snapmgr.h) sets nothing but the type.
+    let mut data: pg_sys::SnapshotData = unsafe { std::mem::zeroed() };
+    data.snapshot_type = pg_sys::SnapshotType::SNAPSHOT_DIRTY;
+    data
+}
+
 /// Runs `f` with the rights of the extension's owner, in a context that can't change settings.
 pub fn as_extension_owner<R>(f: impl FnOnce() -> R) -> R {
     // SAFETY: the user id and context are restored on the way out; an error restores them at abort.

@@ -15,6 +15,7 @@ pub struct Table {
 /// One row during a scan.
 pub struct Row<'a> {
     pub tid: pg_sys::ItemPointerData,
+    header: pg_sys::HeapTupleHeader,
     values: &'a [pg_sys::Datum],
     nulls: &'a [bool],
 }
@@ -23,6 +24,18 @@ impl Row<'_> {
     /// Column `attnum` (from 1), `None` for null.
     pub fn get(&self, attnum: usize) -> Option<pg_sys::Datum> {
         (!self.nulls[attnum - 1]).then(|| self.values[attnum - 1])
+    }
+
+    /// The inserting transaction.
+    pub fn xmin(&self) -> pg_sys::TransactionId {
+        // SAFETY: the tuple that the scan stands on.
+        unsafe { pg_sys::HeapTupleHeaderGetXmin(self.header) }
+    }
+
+    /// The inserting command, of a row that this transaction inserted.
+    pub fn cmin(&self) -> pg_sys::CommandId {
+        // SAFETY: as above.
+        unsafe { pg_sys::HeapTupleHeaderGetCmin(self.header) }
     }
 
     pub fn int8(&self, attnum: usize) -> i64 {
@@ -147,22 +160,65 @@ impl Table {
         }
     }
 
-    /// Inserts a row that is visible to everyone at once and survives an abort, and makes it
-    /// durable. For tables without indexes. STORAGE section 2.
-    pub fn insert_frozen_and_flush(&self, values: &[Option<pg_sys::Datum>]) {
+    /// Inserts a row that is visible to everyone at once and survives an abort. STORAGE sections 2
+    /// and 4. Returns its TID.
+    pub fn insert_frozen(&self, values: &[Option<pg_sys::Datum>]) -> pg_sys::ItemPointerData {
+        // SAFETY: in a transaction that writes.
+        let cid = unsafe { pg_sys::GetCurrentCommandId(true) };
+        self.insert_as(values, cid, pg_sys::HEAP_INSERT_FROZEN as i32)
+    }
+
+    /// Inserts a row as a given command of this transaction.
+    pub fn insert_by(&self, values: &[Option<pg_sys::Datum>], cid: pg_sys::CommandId) {
+        self.insert_as(values, cid, 0);
+    }
+
+    fn insert_as(
+        &self,
+        values: &[Option<pg_sys::Datum>],
+        cid: pg_sys::CommandId,
+        options: i32,
+    ) -> pg_sys::ItemPointerData {
         let tuple = self.form(values);
-        // SAFETY: as above; HEAP_INSERT_FROZEN only changes the tuple's header.
+        // SAFETY: open for writing; the tuple fits its descriptor. Its index entries are plain
+        // columns, and no index of a table that this is used for is unique.
         unsafe {
-            pg_sys::heap_insert(
-                self.rel,
-                tuple,
-                pg_sys::GetCurrentCommandId(true),
-                pg_sys::HEAP_INSERT_FROZEN as i32,
-                std::ptr::null_mut(),
-            );
-            pg_sys::XLogFlush(pg_sys::XactLastRecEnd);
+            pg_sys::heap_insert(self.rel, tuple, cid, options, std::ptr::null_mut());
+            let mut tid = (*tuple).t_self;
+            let indexes =
+                pgrx::PgList::<pg_sys::Oid>::from_pg(pg_sys::RelationGetIndexList(self.rel));
+            for oid in indexes.iter_oid() {
+                let index = pg_sys::index_open(oid, pg_sys::RowExclusiveLock as i32);
+                let info = pg_sys::BuildIndexInfo(index);
+                let n = (*info).ii_NumIndexKeyAttrs as usize;
+                let keys = &(&(*info).ii_IndexAttrNumbers)[..n];
+                let key = |attnum: &i16| values[*attnum as usize - 1];
+                let mut datums: Vec<_> = keys
+                    .iter()
+                    .map(|a| key(a).unwrap_or(pg_sys::Datum::null()))
+                    .collect();
+                let mut nulls: Vec<_> = keys.iter().map(|a| key(a).is_none()).collect();
+                pg_sys::index_insert(
+                    index,
+                    datums.as_mut_ptr(),
+                    nulls.as_mut_ptr(),
+                    &mut tid,
+                    self.rel,
+                    pg_sys::IndexUniqueCheck::UNIQUE_CHECK_NO,
+                    false,
+                    info,
+                );
+                pg_sys::pfree(info.cast());
+                pg_sys::index_close(index, pg_sys::NoLock as i32);
+            }
             pg_sys::heap_freetuple(tuple);
+            tid
         }
+    }
+
+    /// The open relation.
+    pub fn relation(&self) -> pg_sys::Relation {
+        self.rel
     }
 
     pub fn delete(&self, mut tid: pg_sys::ItemPointerData) {
@@ -231,6 +287,7 @@ impl Table {
                 );
                 let row = Row {
                     tid: (*tuple).t_self,
+                    header: (*tuple).t_data,
                     values: &values,
                     nulls: &nulls,
                 };

@@ -41,6 +41,7 @@ fn driver(run: &mut Run, suite: &str, program: &str, source: &Path, inputs: &str
     for sub in [inputs, "expected", "results"] {
         os::make_dir(&dir.join(sub), run.user.as_ref())?;
     }
+    add_twins(&dir, inputs, run)?;
     add_missing_expectations(&dir, run)?;
     let log = run.log(suite);
     let output = cluster
@@ -100,6 +101,37 @@ fn driver(run: &mut Run, suite: &str, program: &str, source: &Path, inputs: &str
     Ok(tally)
 }
 
+/// What a spec says whose steps must do the same to a heap table.
+const TWIN: &str = "The expected output is that of the same table in heap.";
+const IN_HEAP: &str = "-in-heap";
+
+/// Specs that say so run a second time, on heap, and must give the same output.
+fn add_twins(dir: &Path, inputs: &str, run: &Run) -> Result<()> {
+    let user = run.user.as_ref();
+    let file = dir.join("schedule");
+    let mut schedule = fs::read_to_string(&file).context(file.display())?;
+    let folder = dir.join(inputs);
+    for entry in fs::read_dir(&folder).context(folder.display())? {
+        let path = entry.context(folder.display())?.path();
+        let text = fs::read_to_string(&path).context(path.display())?;
+        let Some(name) = path.file_stem().and_then(|n| n.to_str()) else {
+            continue;
+        };
+        if !text.contains(TWIN) {
+            continue;
+        }
+        let twin = format!("{name}{IN_HEAP}");
+        let spec = folder.join(format!("{twin}.spec"));
+        os::write_file(&spec, &text.replace("USING iceberg", "USING heap"), user)?;
+        let expected = dir.join("expected");
+        if let Ok(text) = fs::read_to_string(expected.join(format!("{name}.out"))) {
+            os::write_file(&expected.join(format!("{twin}.out")), &text, user)?;
+        }
+        schedule.push_str(&format!("test: {twin}\n"));
+    }
+    os::write_file(&file, &schedule, user)
+}
+
 /// The drivers give up at the first test that has no expected output: let it differ from an empty
 /// one instead, so that `--accept` can fill it.
 fn add_missing_expectations(dir: &Path, run: &Run) -> Result<()> {
@@ -124,11 +156,16 @@ fn accept(results: &Path, expected: &Path) -> Result<()> {
     fs::create_dir_all(expected).context(expected.display())?;
     for entry in fs::read_dir(results).context(results.display())? {
         let path = entry.context(results.display())?.path();
-        if let Some(name) = path.file_name()
-            && path.extension().is_some_and(|extension| extension == "out")
-        {
-            fs::copy(&path, expected.join(name)).context(path.display())?;
+        let Some(name) = path.file_stem().and_then(|n| n.to_str()) else {
+            continue;
+        };
+        if path.extension().is_none_or(|extension| extension != "out") || name.ends_with(IN_HEAP) {
+            continue;
         }
+        // Heap says what is right.
+        let twin = results.join(format!("{name}{IN_HEAP}.out"));
+        let from = if twin.is_file() { &twin } else { &path };
+        fs::copy(from, expected.join(format!("{name}.out"))).context(from.display())?;
     }
     say(&format!("    results accepted into {}", expected.display()));
     Ok(())

@@ -89,7 +89,7 @@ SELECT count(*), sum(id) FROM c_lake;
 ROLLBACK;
 SELECT count(*), sum(id) FROM c_lake;
 
--- WHERE CURRENT OF: hot rows can be changed
+-- WHERE CURRENT OF, hot and cold
 BEGIN;
 DECLARE c CURSOR FOR SELECT id FROM c_lake WHERE id < 20;
 FETCH 2 FROM c;

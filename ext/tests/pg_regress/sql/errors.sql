@@ -4,44 +4,6 @@ CREATE TABLE x_lake (id int, t text) USING iceberg;
 INSERT INTO x_lake SELECT g, 't' || g FROM generate_series(1, 30) g;
 SELECT * FROM hot_cold('x_lake');
 
--- changes and locks of cold rows
-UPDATE x_lake SET t = 'u' WHERE id = 20;
-UPDATE x_lake SET t = 'u';
-DELETE FROM x_lake WHERE id = 20;
-DELETE FROM x_lake;
-SELECT * FROM x_lake WHERE id = 20 FOR UPDATE;
-SELECT * FROM x_lake WHERE id = 20 FOR NO KEY UPDATE;
-SELECT * FROM x_lake WHERE id = 20 FOR SHARE;
-SELECT * FROM x_lake WHERE id = 20 FOR KEY SHARE;
-SELECT * FROM x_lake WHERE id = 20 FOR UPDATE SKIP LOCKED;
-SELECT * FROM x_lake WHERE id = 20 FOR UPDATE NOWAIT;
-MERGE INTO x_lake USING (VALUES (20, 'm')) v (id, t) ON x_lake.id = v.id WHEN MATCHED THEN UPDATE SET t = v.t;
-MERGE INTO x_lake USING (VALUES (20, 'm')) v (id, t) ON x_lake.id = v.id WHEN MATCHED THEN DELETE;
-UPDATE x_lake SET t = v.t FROM (VALUES (20, 'm')) v (id, t) WHERE x_lake.id = v.id;
-SELECT sqlstate_of('DELETE FROM x_lake WHERE id = 20'), sqlstate_of('SELECT * FROM x_lake WHERE id = 20 FOR UPDATE');
--- nothing of all that has happened
-SELECT count(*), sum(id), count(DISTINCT t) FROM x_lake;
--- hot rows next to them can be changed, and what matches no cold row runs
-UPDATE x_lake SET t = 'u' WHERE id = 2;
-DELETE FROM x_lake WHERE id = 3;
-SELECT id, t FROM x_lake WHERE id IN (4) FOR UPDATE;
-UPDATE x_lake SET t = 'u' WHERE id > 1000;
-DELETE FROM x_lake WHERE false;
-MERGE INTO x_lake USING (VALUES (2, 'm'), (1002, 'new')) v (id, t) ON x_lake.id = v.id
-    WHEN MATCHED THEN UPDATE SET t = v.t WHEN NOT MATCHED THEN INSERT VALUES (v.id, v.t);
-SELECT * FROM x_lake WHERE id IN (2, 3, 4, 1002) ORDER BY id;
--- a statement that changes hot rows first and then meets a cold one leaves nothing behind
-UPDATE x_lake SET t = 'half' WHERE id BETWEEN 5 AND 15;
-SELECT count(*) FROM x_lake WHERE t = 'half';
--- the transaction can go on after a savepoint
-BEGIN;
-SAVEPOINT s;
-DELETE FROM x_lake WHERE id = 20;
-ROLLBACK TO s;
-INSERT INTO x_lake VALUES (1003, 'after');
-COMMIT;
-SELECT count(*) FROM x_lake;
-
 -- indexes and constraints that need one
 CREATE INDEX x_i ON x_lake (id);
 CREATE UNIQUE INDEX x_i ON x_lake (id);

@@ -1,6 +1,11 @@
 //! Cold rows in a backend: asks the engine for rows of a table's files and turns batches into datums.
+//!
+//! * [`recent`]: the rows that full scans have just read, for who comes back for one of them
 
-use crate::catalog::data_file::{self, DataFile};
+pub mod recent;
+
+use crate::catalog::data_file;
+use crate::catalog::storage::Storage;
 use crate::error;
 use crate::relation::{self, Info};
 use crate::ring::ENGINE;
@@ -42,6 +47,18 @@ impl OwnedBatch {
     pub fn reader(&self) -> &BatchReader<'_> {
         &self.reader
     }
+
+    fn datum(&self, i: usize, row: usize, codec: &Codec) -> (pg_sys::Datum, bool) {
+        // SAFETY: the codec is the one of this column; datums go to the current memory context.
+        match unsafe { codec.datum(&self.reader().columns[i], row) } {
+            Ok(value) => value,
+            Err(e) => error::raise(e.code, &e.message, e.detail.as_deref(), e.hint.as_deref()),
+        }
+    }
+
+    fn int8(&self, i: usize, row: usize) -> i64 {
+        i64::from_le_bytes(self.reader().columns[i].fixed(row))
+    }
 }
 
 /// The scan column that yields row numbers.
@@ -78,7 +95,7 @@ pub fn scan_column(codec: &Codec, missing: Option<Value>) -> ScanColumn {
 pub struct Rows {
     call: Option<Call>,
     types: Vec<LakeType>,
-    batch: Option<OwnedBatch>,
+    batch: Option<Rc<OwnedBatch>>,
     next: usize,
     /// Whether any row has been handed out.
     pub delivered: bool,
@@ -140,7 +157,7 @@ impl Rows {
             };
             match call.next() {
                 Message::Batch(bytes) => {
-                    self.batch = Some(OwnedBatch::new(bytes, &self.types));
+                    self.batch = Some(Rc::new(OwnedBatch::new(bytes, &self.types)));
                     self.next = 0;
                 }
                 Message::Done(reply) => {
@@ -159,23 +176,24 @@ impl Rows {
         }
     }
 
+    /// The batch of the current row, if that is its first.
+    fn fresh_batch(&self) -> Option<&Rc<OwnedBatch>> {
+        self.batch.as_ref().filter(|_| self.next == 1)
+    }
+
     /// The current row's column `i`.
     pub fn datum(&self, i: usize, codec: &Codec) -> (pg_sys::Datum, bool) {
         let Some(batch) = &self.batch else {
             return (pg_sys::Datum::null(), true);
         };
-        // SAFETY: the codec is the one of this column; datums go to the current memory context.
-        match unsafe { codec.datum(&batch.reader().columns[i], self.next - 1) } {
-            Ok(value) => value,
-            Err(e) => error::raise(e.code, &e.message, e.detail.as_deref(), e.hint.as_deref()),
-        }
+        batch.datum(i, self.next - 1, codec)
     }
 
     /// The current row's column `i` of type `Int8`, 0 for null.
     pub fn int8(&self, i: usize) -> i64 {
-        self.batch.as_ref().map_or(0, |batch| {
-            i64::from_le_bytes(batch.reader().columns[i].fixed(self.next - 1))
-        })
+        self.batch
+            .as_ref()
+            .map_or(0, |batch| batch.int8(i, self.next - 1))
     }
 
     /// Ends the request, if it runs.
@@ -237,46 +255,66 @@ impl FullScan {
         if !matches!(self.rows.advance(), Step::Row) {
             return false;
         }
-        let info = &self.info;
-        let row = self.rows.int8(info.codecs.len()) as u64;
-        // SAFETY: the slot has the descriptor; the temporary context is ours and reset for each row.
-        unsafe {
-            pg_sys::MemoryContextReset(context);
-            let old = pg_sys::MemoryContextSwitchTo(context);
-            let natts = (*self.desc).natts as usize;
-            let mut values = vec![pg_sys::Datum::null(); natts];
-            let mut nulls = vec![true; natts];
-            let pinned = info.pinned_settings.then(PinnedSettings::new);
-            for (i, codec) in info.codecs.iter().enumerate() {
-                let (datum, isnull) = self.rows.datum(i, codec);
-                values[codec.attnum as usize - 1] = datum;
-                nulls[codec.attnum as usize - 1] = isnull;
-            }
-            drop(pinned);
-            let tuple = pg_sys::heap_form_tuple(self.desc, values.as_mut_ptr(), nulls.as_mut_ptr());
-            let (block, offset) = data_file::tid_of(row);
-            let header = (*tuple).t_data;
-            // What system columns show: inserted by a transaction that everyone sees.
-            (*header).t_choice.t_heap = pg_sys::HeapTupleFields {
-                t_xmin: pg_sys::TransactionId::from(2),
-                t_xmax: pg_sys::InvalidTransactionId,
-                ..Default::default()
-            };
-            (*header).t_infomask |= (pg_sys::HEAP_XMIN_FROZEN | pg_sys::HEAP_XMAX_INVALID) as u16;
-            (*tuple).t_tableOid = (*relation).rd_id;
-            pg_sys::ItemPointerSet(&mut (*tuple).t_self, block, offset);
-            let tid = (*tuple).t_self;
-            (*header).t_ctid = tid;
-            pg_sys::MemoryContextSwitchTo(old);
-            pg_sys::ExecForceStoreHeapTuple(tuple, slot, false);
-            (*slot).tts_tid = tid;
-            (*slot).tts_tableOid = (*relation).rd_id;
+        if let Some(batch) = self.rows.fresh_batch() {
+            recent::remember(relation, self.desc, &self.info, batch);
         }
+        let row = self.rows.int8(self.info.codecs.len()) as u64;
+        let datum = |i: usize, codec: &Codec| self.rows.datum(i, codec);
+        // SAFETY: the slot has the descriptor; the context is ours.
+        unsafe { store(relation, self.desc, &self.info, row, datum, slot, context) };
         true
     }
 
     pub fn stop(&mut self) {
         self.rows.stop();
+    }
+}
+
+/// Forms a cold row and puts it into a slot of any kind. `context` is for the row's values and is
+/// reset.
+///
+/// # Safety
+/// The slot has the descriptor; `datum` makes values of it in the current memory context.
+unsafe fn store(
+    relation: pg_sys::Relation,
+    desc: pg_sys::TupleDesc,
+    info: &Info,
+    row: u64,
+    datum: impl Fn(usize, &Codec) -> (pg_sys::Datum, bool),
+    slot: *mut pg_sys::TupleTableSlot,
+    context: pg_sys::MemoryContext,
+) {
+    // SAFETY: by contract.
+    unsafe {
+        pg_sys::MemoryContextReset(context);
+        let old = pg_sys::MemoryContextSwitchTo(context);
+        let natts = (*desc).natts as usize;
+        let mut values = vec![pg_sys::Datum::null(); natts];
+        let mut nulls = vec![true; natts];
+        let pinned = info.pinned_settings.then(PinnedSettings::new);
+        for (i, codec) in info.codecs.iter().enumerate() {
+            let (datum, isnull) = datum(i, codec);
+            values[codec.attnum as usize - 1] = datum;
+            nulls[codec.attnum as usize - 1] = isnull;
+        }
+        drop(pinned);
+        let tuple = pg_sys::heap_form_tuple(desc, values.as_mut_ptr(), nulls.as_mut_ptr());
+        let header = (*tuple).t_data;
+        // What system columns show: inserted by a transaction that everyone sees.
+        (*header).t_choice.t_heap = pg_sys::HeapTupleFields {
+            t_xmin: pg_sys::TransactionId::from(2),
+            t_xmax: pg_sys::InvalidTransactionId,
+            ..Default::default()
+        };
+        (*header).t_infomask |= (pg_sys::HEAP_XMIN_FROZEN | pg_sys::HEAP_XMAX_INVALID) as u16;
+        (*tuple).t_tableOid = (*relation).rd_id;
+        let tid = crate::am::dml::tid_of_row(row);
+        (*tuple).t_self = tid;
+        (*header).t_ctid = tid;
+        pg_sys::MemoryContextSwitchTo(old);
+        pg_sys::ExecForceStoreHeapTuple(tuple, slot, false);
+        (*slot).tts_tid = tid;
+        (*slot).tts_tableOid = (*relation).rd_id;
     }
 }
 
@@ -298,16 +336,31 @@ pub fn missing_value(desc: pg_sys::TupleDesc, codec: &Codec) -> Option<Value> {
     }
 }
 
-/// The files of a table that hold one TID, restricted to it.
-pub fn files_of_row(files: &[DataFile], row: u64) -> Vec<FileRef> {
-    files
-        .iter()
-        .filter(|f| row >= f.row_start && row < f.row_start + f.row_count)
-        .map(|f| {
-            let mut file = f.file_ref();
-            let position = row - f.row_start;
-            file.ranges = Some(vec![(position, position + 1)]);
-            file
-        })
-        .collect()
+/// Puts one cold row into a slot, whether it is deleted or not; false if no file has it.
+pub fn fetch(
+    relation: pg_sys::Relation,
+    storage: &Storage,
+    row: u64,
+    slot: *mut pg_sys::TupleTableSlot,
+) -> bool {
+    if recent::fetch(relation, row, slot) {
+        return true;
+    }
+    let files = data_file::files(storage.id, &raw mut crate::pg::SNAPSHOT_SELF);
+    let Some(file) = data_file::file_of(&files, row) else {
+        return false;
+    };
+    let position = row - file.row_start;
+    let mut wanted = file.file_ref();
+    wanted.deleted.clear();
+    wanted.ranges = Some(vec![(position, position + 1)]);
+    // SAFETY: the context is deleted below, or with its parent after an error.
+    unsafe {
+        let context = crate::am::dml::row_context();
+        let mut scan = FullScan::start(relation, (*slot).tts_tupleDescriptor, &[wanted]);
+        let found = scan.next(relation, slot, context);
+        scan.stop();
+        pg_sys::MemoryContextDelete(context);
+        found
+    }
 }

@@ -1,0 +1,344 @@
+//! DELETE, UPDATE and row locks of cold rows.
+//!
+//! Every one of them locks the row's anchor by heap's own code, then looks whether the row is still
+//! there. Whoever holds the anchor exclusively is alone with the row until it ends, so that what it
+//! finds under `SnapshotSelf` is final (STORAGE section 4).
+
+use crate::am::{heap, lockers};
+use crate::catalog::anchor;
+use crate::catalog::data_file::{self, FIRST_COLD_BLOCK, ROWS_PER_BLOCK};
+use crate::catalog::mark::{self, Mark};
+use crate::catalog::storage::{self, Storage};
+use crate::{cold, error, pg};
+use pgrx::pg_sys::{LockTupleMode, LockWaitPolicy, TM_Result};
+use pgrx::{PgSqlErrorCode, pg_sys};
+
+/// A cold row that a statement wants to change or lock.
+pub struct ColdRow {
+    pub relation: pg_sys::Relation,
+    pub storage: Storage,
+    pub row: u64,
+    tid: pg_sys::ItemPointerData,
+}
+
+/// What became of a row before it could be locked.
+pub struct Gone {
+    pub result: TM_Result::Type,
+    pub mark: Option<Mark>,
+}
+
+impl ColdRow {
+    pub fn of(relation: pg_sys::Relation, row: u64) -> ColdRow {
+        match storage::of_relation(relation) {
+            Some(storage) => ColdRow {
+                relation,
+                storage,
+                row,
+                tid: super::dml::tid_of_row(row),
+            },
+            None => error::raise(
+                PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+                "a temporary or unlogged table has no cold rows",
+                None,
+                None,
+            ),
+        }
+    }
+
+    /// Keeps whatever rewrites files away from this row's file to the end of the transaction.
+    fn hold_file(&self) {
+        let files = data_file::files(self.storage.id, &raw mut pg::SNAPSHOT_SELF);
+        if let Some(file) = data_file::file_of(&files, self.row) {
+            // SAFETY: a heavyweight lock of a tag that heaps don't use.
+            unsafe {
+                pg_sys::LockPage(
+                    self.relation,
+                    FIRST_COLD_BLOCK + (file.row_start / ROWS_PER_BLOCK) as u32,
+                    pg_sys::ShareLock as i32,
+                );
+            }
+        }
+    }
+
+    /// Locks the row; `Err` if it isn't there any more, or can't be locked without waiting.
+    fn lock(
+        &self,
+        mode: LockTupleMode::Type,
+        policy: LockWaitPolicy::Type,
+        cid: pg_sys::CommandId,
+    ) -> Result<(), Gone> {
+        self.hold_file();
+        anchor::lock(self.relation, self.storage.id, self.row, mode, policy)
+            .map_err(|result| Gone { result, mark: None })?;
+        match mark::find(self.storage.id, self.row, &raw mut pg::SNAPSHOT_SELF) {
+            None => Ok(()),
+            Some(mark) => Err(Gone {
+                result: self.fate(&mark, cid),
+                mark: Some(mark),
+            }),
+        }
+    }
+
+    /// What heap would say of a row with such a deletion (`HeapTupleSatisfiesUpdate`).
+    fn fate(&self, mark: &Mark, cid: pg_sys::CommandId) -> TM_Result::Type {
+        // SAFETY: in a transaction.
+        if unsafe { pg_sys::TransactionIdIsCurrentTransactionId(mark.xmin) } {
+            if mark::cmin(self.storage.id, self.row, mark) >= cid {
+                TM_Result::TM_SelfModified
+            } else {
+                TM_Result::TM_Invisible
+            }
+        } else if mark.successor.is_some() {
+            TM_Result::TM_Updated
+        } else {
+            TM_Result::TM_Deleted
+        }
+    }
+
+    fn describe(&self, gone: &Gone, failure: &mut pg_sys::TM_FailureData) {
+        failure.ctid = self.tid;
+        failure.traversed = false;
+        failure.xmax = pg_sys::InvalidTransactionId;
+        failure.cmax = pg_sys::InvalidCommandId;
+        if let Some(mark) = &gone.mark {
+            failure.xmax = mark.xmin;
+            if let Some(successor) = mark.successor {
+                failure.ctid = successor;
+            }
+            if gone.result == TM_Result::TM_SelfModified {
+                failure.cmax = mark::cmin(self.storage.id, self.row, mark);
+            }
+        }
+    }
+
+    /// Whether a snapshot that a foreign key's action brings along sees the row's file. One that a
+    /// flush made holds rows that were there before.
+    fn crosschecked(&self, crosscheck: pg_sys::Snapshot) -> bool {
+        if crosscheck.is_null() {
+            return true;
+        }
+        let files = data_file::files(self.storage.id, &raw mut pg::SNAPSHOT_SELF);
+        data_file::file_of(&files, self.row).is_some_and(|f| f.flushed)
+            || data_file::is_visible(self.storage.id, self.row, crosscheck)
+    }
+
+    /// Puts the row into a slot; false if its file can't be found.
+    pub fn fetch(&self, slot: *mut pg_sys::TupleTableSlot) -> bool {
+        cold::fetch(self.relation, &self.storage, self.row, slot)
+    }
+}
+
+fn policy(wait: bool) -> LockWaitPolicy::Type {
+    if wait {
+        LockWaitPolicy::LockWaitBlock
+    } else {
+        LockWaitPolicy::LockWaitSkip
+    }
+}
+
+/// A row that an earlier command of this transaction has deleted can't be in its snapshot.
+fn refuse_invisible(result: TM_Result::Type, what: &str) {
+    if result == TM_Result::TM_Invisible {
+        error::raise(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            &format!("attempted to {what} invisible tuple"),
+            None,
+            None,
+        );
+    }
+}
+
+/// `heap_delete` of a cold row.
+#[allow(clippy::too_many_arguments)] // the callback's
+pub fn delete(
+    row: &ColdRow,
+    cid: pg_sys::CommandId,
+    crosscheck: pg_sys::Snapshot,
+    wait: bool,
+    failure: &mut pg_sys::TM_FailureData,
+    changing_part: bool,
+) -> TM_Result::Type {
+    if let Err(gone) = row.lock(LockTupleMode::LockTupleExclusive, policy(wait), cid) {
+        refuse_invisible(gone.result, "delete");
+        row.describe(&gone, failure);
+        return busy(gone.result);
+    }
+    if !row.crosschecked(crosscheck) {
+        row.describe(&untouched(), failure);
+        return TM_Result::TM_Updated;
+    }
+    pg::missing::check_serializable(row.relation, row.tid);
+    let moved = moved_partitions();
+    mark::insert(
+        row.storage.id,
+        row.row,
+        changing_part.then_some(&moved),
+        cid,
+    );
+    // SAFETY: the relation is open.
+    unsafe { pg_sys::pgstat_count_heap_delete(row.relation) };
+    TM_Result::TM_Ok
+}
+
+fn untouched() -> Gone {
+    Gone {
+        result: TM_Result::TM_Updated,
+        mark: None,
+    }
+}
+
+/// What a caller that doesn't wait hears of a locked row.
+fn busy(result: TM_Result::Type) -> TM_Result::Type {
+    if result == TM_Result::TM_WouldBlock {
+        TM_Result::TM_BeingModified
+    } else {
+        result
+    }
+}
+
+/// `ItemPointerSetMovedPartitions` (storage/itemptr.h).
+fn moved_partitions() -> pg_sys::ItemPointerData {
+    let mut tid = pg_sys::ItemPointerData::default();
+    // SAFETY: writes the fields.
+    unsafe {
+        pg_sys::ItemPointerSet(
+            &mut tid,
+            pg_sys::InvalidBlockNumber,
+            MOVED_PARTITIONS_OFFSET,
+        )
+    };
+    tid
+}
+
+/// `MovedPartitionsOffsetNumber` (storage/itemptr.h).
+const MOVED_PARTITIONS_OFFSET: pg_sys::OffsetNumber = 0xfffd;
+
+fn is_moved_partitions(tid: &pg_sys::ItemPointerData) -> bool {
+    tid.ip_posid == MOVED_PARTITIONS_OFFSET
+}
+
+/// `heap_update` of a cold row: the new version is hot.
+#[allow(clippy::too_many_arguments)] // the callback's
+pub fn update(
+    row: &ColdRow,
+    slot: *mut pg_sys::TupleTableSlot,
+    cid: pg_sys::CommandId,
+    crosscheck: pg_sys::Snapshot,
+    wait: bool,
+    failure: &mut pg_sys::TM_FailureData,
+    mode: &mut LockTupleMode::Type,
+) -> TM_Result::Type {
+    // Tables whose cold rows can be updated have no index that a foreign key could refer to, so
+    // that no key changes.
+    *mode = LockTupleMode::LockTupleNoKeyExclusive;
+    if let Err(gone) = row.lock(*mode, policy(wait), cid) {
+        refuse_invisible(gone.result, "update");
+        row.describe(&gone, failure);
+        return busy(gone.result);
+    }
+    if !row.crosschecked(crosscheck) {
+        row.describe(&untouched(), failure);
+        return TM_Result::TM_Updated;
+    }
+    pg::missing::check_serializable(row.relation, row.tid);
+    // SAFETY: heap's own insertion of a row of this table.
+    unsafe {
+        (heap().tuple_insert.unwrap_unchecked())(row.relation, slot, cid, 0, std::ptr::null_mut());
+        let successor = (*slot).tts_tid;
+        mark::insert(row.storage.id, row.row, Some(&successor), cid);
+        lockers::inherit(row.relation, row.storage.id, row.row, successor);
+        count_update(row.relation);
+    }
+    TM_Result::TM_Ok
+}
+
+/// An update is not an insertion in the statistics.
+unsafe fn count_update(relation: pg_sys::Relation) {
+    // SAFETY: the insertion has just been counted in the same place.
+    unsafe {
+        let info = (*relation).pgstat_info;
+        if !info.is_null() && !(*info).trans.is_null() {
+            (*(*info).trans).tuples_inserted -= 1;
+        }
+        pg_sys::pgstat_count_heap_update(relation, false, true);
+    }
+}
+
+/// `heapam_tuple_lock` of a cold row. `tid` follows the row to where it was locked.
+#[allow(clippy::too_many_arguments)] // the callback's
+pub unsafe fn lock(
+    row: &ColdRow,
+    tid: pg_sys::ItemPointer,
+    snapshot: pg_sys::Snapshot,
+    slot: *mut pg_sys::TupleTableSlot,
+    cid: pg_sys::CommandId,
+    mode: LockTupleMode::Type,
+    wait_policy: LockWaitPolicy::Type,
+    flags: u8,
+    failure: &mut pg_sys::TM_FailureData,
+) -> TM_Result::Type {
+    failure.traversed = false;
+    let quiet = if wait_policy == LockWaitPolicy::LockWaitError {
+        LockWaitPolicy::LockWaitSkip
+    } else {
+        wait_policy
+    };
+    let gone = match row.lock(mode, quiet, cid) {
+        Ok(()) => {
+            // An update that lets this lock pass may be under way.
+            if mode == LockTupleMode::LockTupleKeyShare {
+                lockers::join_update(row.relation, row.storage.id, row.row);
+            }
+            return if row.fetch(slot) {
+                TM_Result::TM_Ok
+            } else {
+                TM_Result::TM_Invisible
+            };
+        }
+        Err(gone) => gone,
+    };
+    if gone.result == TM_Result::TM_WouldBlock && wait_policy == LockWaitPolicy::LockWaitError {
+        error::raise(
+            PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
+            &format!(
+                "could not obtain lock on row in relation \"{}\"",
+                pg::relation_name(row.relation)
+            ),
+            None,
+            None,
+        );
+    }
+    row.describe(&gone, failure);
+    let last_version = u32::from(flags) & pg_sys::TUPLE_LOCK_FLAG_FIND_LAST_VERSION != 0;
+    let successor = gone.mark.and_then(|m| m.successor);
+    match successor {
+        Some(mut successor) if gone.result == TM_Result::TM_Updated && last_version => {
+            if is_moved_partitions(&successor) {
+                error::raise(
+                    PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
+                    "tuple to be locked was already moved to another partition due to concurrent update",
+                    None,
+                    None,
+                );
+            }
+            // SAFETY: the arguments of the callback; the successor is a hot row of this table.
+            unsafe {
+                let result = super::dml::lock(
+                    row.relation,
+                    &mut successor,
+                    snapshot,
+                    slot,
+                    cid,
+                    mode,
+                    wait_policy,
+                    flags,
+                    failure,
+                );
+                *tid = successor;
+                failure.traversed = true;
+                result
+            }
+        }
+        _ => gone.result,
+    }
+}

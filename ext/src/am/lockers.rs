@@ -1,0 +1,229 @@
+//! Row locks that outlive an UPDATE of a cold row.
+//!
+//! An UPDATE that changes no key lets FOR KEY SHARE pass. Heap copies such locks from the old version
+//! to the new one, so that a later DELETE meets them. The old version of a cold row is locked through
+//! its anchor; here its locks are put on the hot successor (STORAGE section 4).
+
+use crate::catalog::{anchor, mark};
+use pgrx::pg_sys::{self, MultiXactMember, MultiXactStatus};
+use std::mem::size_of;
+
+/// `XLOG_HEAP2_LOCK_UPDATED` and its record `xl_heap_lock_updated` (access/heapam_xlog.h), whose redo
+/// leaves everything but xmax as it is.
+const XLOG_HEAP2_LOCK_UPDATED: u8 = 0x60;
+const XLHL_XMAX_IS_MULTI: u8 = 0x01;
+const XLHL_XMAX_LOCK_ONLY: u8 = 0x02;
+const XLHL_XMAX_EXCL_LOCK: u8 = 0x04;
+const XLHL_XMAX_KEYSHR_LOCK: u8 = 0x08;
+const XLHL_KEYS_UPDATED: u8 = 0x10;
+const SIZE_OF_HEAP_LOCK: usize = 8;
+
+/// After an update of a cold row by this transaction: the anchor's other holders hold the successor
+/// too.
+pub fn inherit(
+    relation: pg_sys::Relation,
+    storage: i64,
+    row: u64,
+    successor: pg_sys::ItemPointerData,
+) {
+    let Some(anchor) = anchor::state(storage, row) else {
+        return;
+    };
+    let members = live_lockers(&anchor);
+    if !members.is_empty() {
+        add(relation, successor, &members);
+    }
+}
+
+/// After this transaction got FOR KEY SHARE of a cold row: if an update of it is in progress, the
+/// successor gets the lock too.
+pub fn join_update(relation: pg_sys::Relation, storage: i64, row: u64) {
+    let mut dirty = crate::pg::dirty_snapshot();
+    if let Some(mark) = mark::find(storage, row, &mut dirty)
+        && let Some(successor) = mark.successor
+    {
+        // SAFETY: in a transaction, which has an xid since it has locked the anchor.
+        let me = MultiXactMember {
+            xid: unsafe { pg_sys::GetCurrentTransactionId() },
+            status: MultiXactStatus::MultiXactStatusForKeyShare,
+        };
+        add(relation, successor, &[me]);
+    }
+}
+
+fn live_lockers(anchor: &anchor::Anchor) -> Vec<MultiXactMember> {
+    members_of(anchor.xmax, anchor.infomask, false)
+        .into_iter()
+        .filter(|member| {
+            // SAFETY: xids of lockers that were live when the snapshot of the anchor was taken.
+            unsafe {
+                member.status <= MultiXactStatus::MultiXactStatusForUpdate
+                    && !pg_sys::TransactionIdIsCurrentTransactionId(member.xid)
+                    && pg_sys::TransactionIdIsInProgress(member.xid)
+            }
+        })
+        .collect()
+}
+
+/// The holders that an xmax stands for.
+fn members_of(
+    xmax: pg_sys::TransactionId,
+    infomask: u16,
+    keys_updated: bool,
+) -> Vec<MultiXactMember> {
+    let mask = u32::from(infomask);
+    if mask & pg_sys::HEAP_XMAX_INVALID != 0 || xmax == pg_sys::InvalidTransactionId {
+        return vec![];
+    }
+    if mask & pg_sys::HEAP_XMAX_IS_MULTI != 0 {
+        let only = mask & pg_sys::HEAP_XMAX_LOCK_ONLY != 0;
+        let mut raw = std::ptr::null_mut();
+        // SAFETY: a multixact of a tuple; the members are palloc'd.
+        return unsafe {
+            let n = pg_sys::GetMultiXactIdMembers(xmax, &mut raw, false, only);
+            if n <= 0 {
+                return vec![];
+            }
+            let members = std::slice::from_raw_parts(raw, n as usize).to_vec();
+            pg_sys::pfree(raw.cast());
+            members
+        };
+    }
+    let share = pg_sys::HEAP_XMAX_KEYSHR_LOCK | pg_sys::HEAP_XMAX_EXCL_LOCK;
+    let status = if mask & pg_sys::HEAP_XMAX_LOCK_ONLY == 0 {
+        if keys_updated {
+            MultiXactStatus::MultiXactStatusUpdate
+        } else {
+            MultiXactStatus::MultiXactStatusNoKeyUpdate
+        }
+    } else if mask & share == share {
+        MultiXactStatus::MultiXactStatusForShare
+    } else if mask & pg_sys::HEAP_XMAX_KEYSHR_LOCK != 0 {
+        MultiXactStatus::MultiXactStatusForKeyShare
+    } else if keys_updated {
+        MultiXactStatus::MultiXactStatusForUpdate
+    } else {
+        MultiXactStatus::MultiXactStatusForNoKeyUpdate
+    };
+    vec![MultiXactMember { xid: xmax, status }]
+}
+
+/// Adds holders to a hot tuple and to the versions that its own transaction has made of it since.
+fn add(relation: pg_sys::Relation, tid: pg_sys::ItemPointerData, lockers: &[MultiXactMember]) {
+    // SAFETY: reads and writes a tuple of the relation's heap under its buffer's lock, as
+    // `heap_lock_updated_tuple_rec` (heapam.c) does; the change is logged before the lock ends.
+    unsafe {
+        pg_sys::MultiXactIdSetOldestMember();
+        let mut next = tid;
+        loop {
+            let buffer = pg_sys::ReadBuffer(relation, pg_sys::ItemPointerGetBlockNumber(&next));
+            pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_EXCLUSIVE as i32);
+            let page = pg_sys::BufferGetPage(buffer);
+            let offset = pg_sys::ItemPointerGetOffsetNumber(&next);
+            let item = pg_sys::PageGetItemId(page, offset);
+            if (*item).lp_flags() != pg_sys::LP_NORMAL {
+                pg_sys::UnlockReleaseBuffer(buffer);
+                return;
+            }
+            let tuple = pg_sys::PageGetItem(page, item).cast::<pg_sys::HeapTupleHeaderData>();
+            let keys = u32::from((*tuple).t_infomask2) & pg_sys::HEAP_KEYS_UPDATED != 0;
+            let old = members_of((*tuple).t_choice.t_heap.t_xmax, (*tuple).t_infomask, keys);
+            let updated = old
+                .iter()
+                .any(|m| m.status > MultiXactStatus::MultiXactStatusForUpdate);
+            set(buffer, page, offset, tuple, old, lockers);
+            let here = next;
+            next = (*tuple).t_ctid;
+            pg_sys::UnlockReleaseBuffer(buffer);
+            if !updated || pg_sys::ItemPointerEquals(&mut next, &mut { here }) {
+                return;
+            }
+        }
+    }
+}
+
+/// Writes the old holders that still matter and the new ones into a tuple's xmax.
+unsafe fn set(
+    buffer: pg_sys::Buffer,
+    page: pg_sys::Page,
+    offset: pg_sys::OffsetNumber,
+    tuple: *mut pg_sys::HeapTupleHeaderData,
+    old: Vec<MultiXactMember>,
+    lockers: &[MultiXactMember],
+) {
+    // SAFETY: by contract of `add`.
+    unsafe {
+        let mut members: Vec<MultiXactMember> = old
+            .into_iter()
+            .filter(|m| {
+                m.status > MultiXactStatus::MultiXactStatusForUpdate
+                    || pg_sys::TransactionIdIsCurrentTransactionId(m.xid)
+                    || pg_sys::TransactionIdIsInProgress(m.xid)
+            })
+            .collect();
+        members.extend_from_slice(lockers);
+        // One holder once, with its strongest claim.
+        members.sort_by_key(|m| (m.xid.into_inner(), std::cmp::Reverse(m.status)));
+        members.dedup_by_key(|m| m.xid.into_inner());
+        let update = members
+            .iter()
+            .find(|m| m.status > MultiXactStatus::MultiXactStatusForUpdate)
+            .map(|m| m.status);
+        let strongest = members.iter().map(|m| m.status).max().unwrap_or(0);
+        let multi =
+            pg_sys::MultiXactIdCreateFromMembers(members.len() as i32, members.as_mut_ptr());
+        // As GetMultiXactIdHintBits does.
+        let mut bits = XLHL_XMAX_IS_MULTI;
+        let mut mask = pg_sys::HEAP_XMAX_IS_MULTI;
+        if update.is_none() {
+            bits |= XLHL_XMAX_LOCK_ONLY;
+            mask |= pg_sys::HEAP_XMAX_LOCK_ONLY;
+        }
+        match strongest {
+            MultiXactStatus::MultiXactStatusForKeyShare => {
+                bits |= XLHL_XMAX_KEYSHR_LOCK;
+                mask |= pg_sys::HEAP_XMAX_KEYSHR_LOCK;
+            }
+            MultiXactStatus::MultiXactStatusForShare => {
+                bits |= XLHL_XMAX_KEYSHR_LOCK | XLHL_XMAX_EXCL_LOCK;
+                mask |= pg_sys::HEAP_XMAX_KEYSHR_LOCK | pg_sys::HEAP_XMAX_EXCL_LOCK;
+            }
+            _ => {
+                bits |= XLHL_XMAX_EXCL_LOCK;
+                mask |= pg_sys::HEAP_XMAX_EXCL_LOCK;
+            }
+        }
+        let keys_updated = update == Some(MultiXactStatus::MultiXactStatusUpdate)
+            || members
+                .iter()
+                .any(|m| m.status == MultiXactStatus::MultiXactStatusForUpdate);
+        if keys_updated {
+            bits |= XLHL_KEYS_UPDATED;
+        }
+        let all = pg_sys::HEAP_XMAX_COMMITTED
+            | pg_sys::HEAP_XMAX_INVALID
+            | pg_sys::HEAP_XMAX_IS_MULTI
+            | pg_sys::HEAP_XMAX_LOCK_ONLY
+            | pg_sys::HEAP_XMAX_KEYSHR_LOCK
+            | pg_sys::HEAP_XMAX_EXCL_LOCK;
+
+        pg_sys::CritSectionCount += 1;
+        (*tuple).t_infomask = ((*tuple).t_infomask & !(all as u16)) | mask as u16;
+        (*tuple).t_infomask2 &= !(pg_sys::HEAP_KEYS_UPDATED as u16);
+        if keys_updated {
+            (*tuple).t_infomask2 |= pg_sys::HEAP_KEYS_UPDATED as u16;
+        }
+        (*tuple).t_choice.t_heap.t_xmax = multi;
+        pg_sys::MarkBufferDirty(buffer);
+        let mut record = [0u8; SIZE_OF_HEAP_LOCK];
+        record[..4].copy_from_slice(&multi.into_inner().to_ne_bytes());
+        record[4..4 + size_of::<u16>()].copy_from_slice(&offset.to_ne_bytes());
+        record[6] = bits;
+        pg_sys::XLogBeginInsert();
+        pg_sys::XLogRegisterBuffer(0, buffer, pg_sys::REGBUF_STANDARD as u8);
+        pg_sys::XLogRegisterData(record.as_mut_ptr().cast(), record.len() as u32);
+        let at = pg_sys::XLogInsert(pg_sys::RmgrIds::RM_HEAP2_ID as u8, XLOG_HEAP2_LOCK_UPDATED);
+        pg_sys::PageSetLSN(page, at);
+        pg_sys::CritSectionCount -= 1;
+    }
+}

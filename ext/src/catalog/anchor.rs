@@ -1,0 +1,121 @@
+//! `lake.anchor`: heap tuples that stand for cold rows in row locks.
+//!
+//! An anchor carries locks and nothing else; deletions are marks. It is inserted frozen, under a
+//! short heavyweight lock of the cold row's TID, so that it survives its creator's abort and two
+//! lockers always meet on the same tuple (STORAGE section 4).
+
+use crate::am::dml::tid_of_row;
+use crate::pg::table::{Key, Table};
+use pgrx::pg_sys;
+use std::ffi::CStr;
+
+const TABLE: &CStr = c"anchor";
+const BY_ROW: &CStr = c"anchor_row_idx";
+
+/// Who holds an anchor.
+pub struct Anchor {
+    /// Its xmax, and the infomask whose bits say what that is.
+    pub xmax: pg_sys::TransactionId,
+    pub infomask: u16,
+}
+
+fn find(table: &Table, storage: i64, row: u64) -> Option<pg_sys::ItemPointerData> {
+    let mut found = None;
+    table.scan(
+        Some(BY_ROW),
+        &[Key::int8(1, storage), Key::int8(2, row as i64)],
+        &raw mut crate::pg::SNAPSHOT_SELF,
+        |anchor| {
+            found = Some(anchor.tid);
+            false
+        },
+    );
+    found
+}
+
+/// The row's anchor, which is made if there is none.
+fn find_or_make(
+    table: &Table,
+    relation: pg_sys::Relation,
+    storage: i64,
+    row: u64,
+) -> pg_sys::ItemPointerData {
+    if let Some(tid) = find(table, storage, row) {
+        return tid;
+    }
+    let mut cold = tid_of_row(row);
+    let lock = pg_sys::ExclusiveLock as i32;
+    // SAFETY: lock and unlock of the same tag; an error in between releases it.
+    unsafe {
+        pg_sys::LockTuple(relation, &mut cold, lock);
+        let tid = find(table, storage, row).unwrap_or_else(|| {
+            table.insert_frozen(&[Some(storage.into()), Some((row as i64).into())])
+        });
+        pg_sys::UnlockTuple(relation, &mut cold, lock);
+        tid
+    }
+}
+
+/// The present holders of a row's anchor; `None` if it has none.
+pub fn state(storage: i64, row: u64) -> Option<Anchor> {
+    let table = Table::read(TABLE);
+    let tid = find(&table, storage, row)?;
+    // SAFETY: a tuple of the open table, read under its buffer's lock.
+    unsafe {
+        let buffer = pg_sys::ReadBuffer(table.relation(), pg_sys::ItemPointerGetBlockNumber(&tid));
+        pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_SHARE as i32);
+        let page = pg_sys::BufferGetPage(buffer);
+        let item = pg_sys::PageGetItemId(page, pg_sys::ItemPointerGetOffsetNumber(&tid));
+        let anchor = ((*item).lp_flags() == pg_sys::LP_NORMAL).then(|| {
+            let header = pg_sys::PageGetItem(page, item).cast::<pg_sys::HeapTupleHeaderData>();
+            Anchor {
+                xmax: (*header).t_choice.t_heap.t_xmax,
+                infomask: (*header).t_infomask,
+            }
+        });
+        pg_sys::UnlockReleaseBuffer(buffer);
+        anchor
+    }
+}
+
+/// Locks a cold row of `relation` to the end of the transaction, as `heap_lock_tuple` locks a hot
+/// one. `Err`: `TM_WouldBlock`, only where `policy` says not to wait.
+pub fn lock(
+    relation: pg_sys::Relation,
+    storage: i64,
+    row: u64,
+    mode: pg_sys::LockTupleMode::Type,
+    policy: pg_sys::LockWaitPolicy::Type,
+) -> Result<(), pg_sys::TM_Result::Type> {
+    let table = Table::write(TABLE);
+    loop {
+        let tid = find_or_make(&table, relation, storage, row);
+        // SAFETY: a tuple of the open table; the buffer is pinned by the call.
+        let result = unsafe {
+            let mut tuple = pg_sys::HeapTupleData {
+                t_self: tid,
+                ..Default::default()
+            };
+            let mut buffer = pg_sys::InvalidBuffer as pg_sys::Buffer;
+            let mut failure = pg_sys::TM_FailureData::default();
+            let result = pg_sys::heap_lock_tuple(
+                table.relation(),
+                &mut tuple,
+                pg_sys::GetCurrentCommandId(true),
+                mode,
+                policy,
+                false,
+                &mut buffer,
+                &mut failure,
+            );
+            pg_sys::ReleaseBuffer(buffer);
+            result
+        };
+        match result {
+            pg_sys::TM_Result::TM_Ok => return Ok(()),
+            pg_sys::TM_Result::TM_WouldBlock => return Err(result),
+            // A merge has removed it in the meantime.
+            _ => crate::pg::check_for_interrupts(),
+        }
+    }
+}

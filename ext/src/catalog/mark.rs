@@ -1,0 +1,91 @@
+//! `lake.row_mark`: deleted cold rows, and where their successors are.
+//!
+//! A mark is an ordinary tuple of the transaction that deletes the row: it is visible to whom the
+//! deletion is, and vanishes with an abort. At most one mark of a row is of a transaction that is
+//! in progress or has committed, since whoever inserts one holds the row's anchor.
+
+use crate::pg::table::{Key, Table};
+use pgrx::pg_sys;
+use std::ffi::CStr;
+
+const TABLE: &CStr = c"row_mark";
+const BY_ROW: &CStr = c"row_mark_row_idx";
+
+/// The deletion of a cold row.
+#[derive(Clone, Copy)]
+pub struct Mark {
+    /// The new version of an updated row, `None` for a deleted one. Heap's own sign for a row that
+    /// moved to another partition is kept as it is.
+    pub successor: Option<pg_sys::ItemPointerData>,
+    pub xmin: pg_sys::TransactionId,
+    tid: pg_sys::ItemPointerData,
+}
+
+/// The rows of a storage that `snapshot` sees as deleted, in no order.
+pub fn list(storage: i64, snapshot: pg_sys::Snapshot) -> Vec<u64> {
+    let mut rows = vec![];
+    Table::read(TABLE).scan(Some(BY_ROW), &[Key::int8(1, storage)], snapshot, |row| {
+        rows.push(row.int8(2) as u64);
+        true
+    });
+    rows
+}
+
+/// The mark of one row that `snapshot` sees.
+pub fn find(storage: i64, row: u64, snapshot: pg_sys::Snapshot) -> Option<Mark> {
+    let mut found = None;
+    Table::read(TABLE).scan(
+        Some(BY_ROW),
+        &[Key::int8(1, storage), Key::int8(2, row as i64)],
+        snapshot,
+        |mark| {
+            found = Some(Mark {
+                // SAFETY: a `tid` datum points to an item pointer.
+                successor: mark.get(3).map(|d| unsafe { *d.cast_mut_ptr() }),
+                xmin: mark.xmin(),
+                tid: mark.tid,
+            });
+            false
+        },
+    );
+    found
+}
+
+/// The command that made a mark of this transaction.
+pub fn cmin(storage: i64, row: u64, mark: &Mark) -> pg_sys::CommandId {
+    let mut cmin = pg_sys::InvalidCommandId;
+    Table::read(TABLE).scan(
+        Some(BY_ROW),
+        &[Key::int8(1, storage), Key::int8(2, row as i64)],
+        &raw mut crate::pg::SNAPSHOT_SELF,
+        |found| {
+            if same(&found.tid, &mark.tid) {
+                cmin = found.cmin();
+            }
+            cmin == pg_sys::InvalidCommandId
+        },
+    );
+    cmin
+}
+
+fn same(a: &pg_sys::ItemPointerData, b: &pg_sys::ItemPointerData) -> bool {
+    (a.ip_blkid.bi_hi, a.ip_blkid.bi_lo, a.ip_posid)
+        == (b.ip_blkid.bi_hi, b.ip_blkid.bi_lo, b.ip_posid)
+}
+
+/// Marks a row as deleted by a command. The caller holds its anchor.
+pub fn insert(
+    storage: i64,
+    row: u64,
+    successor: Option<&pg_sys::ItemPointerData>,
+    cid: pg_sys::CommandId,
+) {
+    Table::write(TABLE).insert_by(
+        &[
+            Some(storage.into()),
+            Some((row as i64).into()),
+            successor.map(|tid| pg_sys::Datum::from(std::ptr::from_ref(tid))),
+        ],
+        cid,
+    );
+}

@@ -1,0 +1,14 @@
+//! Unit tests of the modules of `ext` that work on bytes alone. The crate itself can't be linked
+//! without a server, so they are compiled here a second time.
+
+#[allow(dead_code)]
+#[path = "../src/types/numeric.rs"]
+mod numeric;
+
+#[allow(dead_code)]
+#[path = "../src/copy_input/parse.rs"]
+mod parse;
+
+#[allow(dead_code)]
+#[path = "../src/catalog/forward.rs"]
+mod forward;
