@@ -71,7 +71,9 @@ CREATE TABLE lake.garbage (
     path text NOT NULL,
     reason text NOT NULL,
     xid bigint NOT NULL,
-    since timestamptz NOT NULL
+    since timestamptz NOT NULL,
+    -- Published snapshots refer to it until the storage's publication of this number.
+    publication bigint
 );
 
 CREATE TABLE lake.publication (
@@ -81,6 +83,7 @@ CREATE TABLE lake.publication (
     snapshot_id bigint NOT NULL,
     published_at timestamptz NOT NULL,
     digest bigint NOT NULL,
+    number bigint NOT NULL,
     CONSTRAINT publication_pkey PRIMARY KEY (storage_id)
 );
 
@@ -103,6 +106,10 @@ COMMENT ON ACCESS METHOD iceberg IS 'hot rows in a heap, cold rows in the Parque
 CREATE FUNCTION lake.flush(regclass) RETURNS bigint
     LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'flush_wrapper';
 COMMENT ON FUNCTION lake.flush(regclass) IS 'moves settled hot rows to Parquet; returns their number';
+
+CREATE FUNCTION lake.merge(regclass) RETURNS bigint
+    LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'merge_wrapper';
+COMMENT ON FUNCTION lake.merge(regclass) IS 'puts deletions of cold rows into their files'' lists and drops files without a row; returns the number of deletions';
 
 CREATE FUNCTION lake.publish(regclass) RETURNS text
     LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'publish_wrapper';

@@ -113,6 +113,7 @@ pub fn flush(relid: pg_sys::Oid) -> u64 {
         };
         moved += n;
         if n < ROWS_PER_PASS as u64 {
+            crate::merge::merge_marks(&rel, &storage);
             return moved;
         }
     }

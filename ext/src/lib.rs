@@ -23,6 +23,8 @@ mod guc;
 mod hooks;
 #[allow(unsafe_code)] // walks Postgres' plan trees
 mod lower;
+#[allow(unsafe_code)] // calls Postgres
+mod merge;
 #[allow(unsafe_code)] // the one place for raw Postgres resources
 mod pg;
 #[allow(unsafe_code)] // calls Postgres

@@ -4,7 +4,7 @@
 //! there. Whoever holds the anchor exclusively is alone with the row until it ends, so that what it
 //! finds under `SnapshotSelf` is final (STORAGE section 4).
 
-use crate::am::{heap, lockers};
+use crate::am::{heap, held, lockers};
 use crate::catalog::anchor;
 use crate::catalog::data_file::{self, FIRST_COLD_BLOCK, ROWS_PER_BLOCK};
 use crate::catalog::mark::{self, Mark};
@@ -47,6 +47,9 @@ impl ColdRow {
 
     /// Keeps whatever rewrites files away from this row's file to the end of the transaction.
     fn hold_file(&self) {
+        if held::has(self.storage.id, self.row) {
+            return;
+        }
         let files = data_file::files(self.storage.id, &raw mut pg::SNAPSHOT_SELF);
         if let Some(file) = data_file::file_of(&files, self.row) {
             // SAFETY: a heavyweight lock of a tag that heaps don't use.
@@ -57,6 +60,10 @@ impl ColdRow {
                     pg_sys::ShareLock as i32,
                 );
             }
+            held::add(
+                self.storage.id,
+                file.row_start..file.row_start + file.row_count,
+            );
         }
     }
 

@@ -4,7 +4,8 @@
 //!
 //! * [`scan`]: sequential, TID-range, sample and bitmap scans
 //! * [`dml`]: single rows: fetch, insert, update, delete, lock
-//! * [`cold_dml`]: the same for cold rows; [`lockers`]: their row locks
+//! * [`cold_dml`]: the same for cold rows; [`lockers`]: their row locks;
+//!   [`held`]: their files
 //! * [`ddl`]: files of relations, sizes, vacuum, indexes
 //! * [`analyze`]: samples for ANALYZE
 //! * [`hot`]: direct access to the heap half
@@ -13,6 +14,7 @@ mod analyze;
 mod cold_dml;
 mod ddl;
 pub mod dml;
+pub mod held;
 pub mod hot;
 mod lockers;
 mod scan;

@@ -78,6 +78,14 @@ pub fn state(storage: i64, row: u64) -> Option<Anchor> {
     }
 }
 
+/// Removes the anchor of a row that nobody can lock any more.
+pub fn remove(storage: i64, row: u64) {
+    let table = Table::write(TABLE);
+    if let Some(tid) = find(&table, storage, row) {
+        table.delete(tid);
+    }
+}
+
 /// Locks a cold row of `relation` to the end of the transaction, as `heap_lock_tuple` locks a hot
 /// one. `Err`: `TM_WouldBlock`, only where `policy` says not to wait.
 pub fn lock(

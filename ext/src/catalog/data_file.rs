@@ -6,7 +6,7 @@
 
 use crate::catalog::{forward, mark};
 use crate::error;
-use crate::pg::table::{Key, Table, bytea_datum, relation_oid, text_datum};
+use crate::pg::table::{Key, Row, Table, bytea_datum, relation_oid, text_datum};
 use pg_lake_plan::message::{FileRef, WrittenFile};
 use pgrx::{PgSqlErrorCode, pg_sys};
 use std::collections::HashMap;
@@ -271,6 +271,37 @@ pub fn register(storage: i64, files: &[WrittenFile], origin: &Origin<'_>) {
             forward,
         ]);
     }
+}
+
+fn one(storage: i64, row_start: u64, f: impl FnOnce(&Table, &Row<'_>)) {
+    let table = Table::write(TABLE);
+    let mut f = Some(f);
+    table.scan(
+        Some(BY_STORAGE),
+        &[Key::int8(1, storage), Key::int8(2, row_start as i64)],
+        std::ptr::null_mut(),
+        |row| {
+            if let Some(f) = f.take() {
+                f(&table, row);
+            }
+            false
+        },
+    );
+}
+
+/// Replaces the list of a file's deleted rows: positions, ascending.
+pub fn set_deleted(storage: i64, row_start: u64, deleted: &[u32]) {
+    let bytes: Vec<u8> = deleted.iter().flat_map(|p| p.to_le_bytes()).collect();
+    one(storage, row_start, |table, row| {
+        let mut values: Vec<_> = (1..=10).map(|i| row.get(i)).collect();
+        values[6] = Some(bytea_datum(&bytes));
+        table.update(row.tid, &values);
+    });
+}
+
+/// Removes one file from the catalog.
+pub fn remove(storage: i64, row_start: u64) {
+    one(storage, row_start, |table, row| table.delete(row.tid));
 }
 
 /// Removes all files of a storage from the catalog, as TRUNCATE of a table that the same

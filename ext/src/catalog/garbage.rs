@@ -1,6 +1,7 @@
 //! `lake.garbage`: files and storages that are no longer part of any table, with the transaction
 //! that said so. They are removed when no snapshot can need them (I2).
 
+use crate::catalog::publication;
 use crate::catalog::storage::Storage;
 use crate::pg::table::{Table, text_datum};
 use pgrx::pg_sys;
@@ -18,15 +19,26 @@ pub struct Garbage {
 
 /// The whole directory of a dropped storage.
 pub fn add_storage(storage: &Storage) {
-    add(storage.id, &format!("{}/", storage.directory), "dropped");
+    add(
+        storage.id,
+        &format!("{}/", storage.directory),
+        "dropped",
+        None,
+    );
 }
 
 /// One file.
 pub fn add_file(storage: i64, path: &str, reason: &str) {
-    add(storage, path, reason);
+    add(storage, path, reason, None);
 }
 
-fn add(storage: i64, path: &str, reason: &str) {
+/// A file that published snapshots refer to until the storage has made its publication of that
+/// number.
+pub fn add_file_after(storage: i64, path: &str, reason: &str, publication: Option<i64>) {
+    add(storage, path, reason, publication);
+}
+
+fn add(storage: i64, path: &str, reason: &str, publication: Option<i64>) {
     // SAFETY: in a transaction.
     let xid = unsafe { pg_sys::GetTopFullTransactionId().value };
     // SAFETY: reads the clock.
@@ -37,7 +49,18 @@ fn add(storage: i64, path: &str, reason: &str) {
         Some(text_datum(reason)),
         Some((xid as i64).into()),
         Some(now.into()),
+        publication.map(pg_sys::Datum::from),
     ]);
+}
+
+/// The files that wait to be removed.
+pub fn paths() -> Vec<String> {
+    let mut paths = vec![];
+    Table::read(TABLE).scan(None, &[], std::ptr::null_mut(), |row| {
+        paths.extend(row.text(2));
+        true
+    });
+    paths
 }
 
 /// Entries of transactions that every snapshot sees as committed.
@@ -47,8 +70,12 @@ pub fn removable() -> Vec<Garbage> {
     let mut found = vec![];
     Table::read(TABLE).scan(None, &[], std::ptr::null_mut(), |row| {
         let xid = pg_sys::TransactionId::from(row.int8(4) as u32);
+        // Of a storage that is gone, the metadata is too.
+        let published = row.get(6).is_none_or(|after| {
+            publication::find(row.int8(1)).is_none_or(|p| p.number >= after.value() as i64)
+        });
         // SAFETY: pure arithmetic.
-        if unsafe { pg_sys::TransactionIdPrecedes(xid, horizon) } {
+        if published && unsafe { pg_sys::TransactionIdPrecedes(xid, horizon) } {
             found.push(Garbage {
                 tid: row.tid,
                 path: row.text(2).unwrap_or_default(),

@@ -51,6 +51,32 @@ pub fn find(storage: i64, row: u64, snapshot: pg_sys::Snapshot) -> Option<Mark> 
     found
 }
 
+/// The marks that every snapshot sees, with where they are.
+pub fn settled(
+    storage: i64,
+    horizon: pg_sys::TransactionId,
+) -> Vec<(u64, pg_sys::ItemPointerData)> {
+    let mut settled = vec![];
+    Table::read(TABLE).scan(
+        Some(BY_ROW),
+        &[Key::int8(1, storage)],
+        std::ptr::null_mut(),
+        |row| {
+            // SAFETY: pure arithmetic.
+            if unsafe { pg_sys::TransactionIdPrecedes(row.xmin(), horizon) } {
+                settled.push((row.int8(2) as u64, row.tid));
+            }
+            true
+        },
+    );
+    settled
+}
+
+/// Removes a mark that has been merged.
+pub fn remove(tid: pg_sys::ItemPointerData) {
+    Table::write(TABLE).delete(tid);
+}
+
 /// The command that made a mark of this transaction.
 pub fn cmin(storage: i64, row: u64, mark: &Mark) -> pg_sys::CommandId {
     let mut cmin = pg_sys::InvalidCommandId;

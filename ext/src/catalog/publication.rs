@@ -15,6 +15,8 @@ pub struct Publication {
     pub metadata_location: String,
     /// Of everything that the metadata depends on, the hot rows included.
     pub digest: i64,
+    /// How many times the storage has been published.
+    pub number: i64,
 }
 
 pub fn find(storage: i64) -> Option<Publication> {
@@ -27,6 +29,7 @@ pub fn find(storage: i64) -> Option<Publication> {
             found = Some(Publication {
                 metadata_location: row.text(2).unwrap_or_default(),
                 digest: row.int8(6),
+                number: row.int8(7),
             });
             false
         },
@@ -39,7 +42,7 @@ pub fn set(storage: i64, published: &Published, digest: i64) {
     let table = Table::write(TABLE);
     // SAFETY: reads the clock.
     let now = unsafe { pg_sys::GetCurrentTimestamp() };
-    let row = |previous: Option<pg_sys::Datum>| {
+    let row = |previous: Option<pg_sys::Datum>, number: i64| {
         [
             Some(storage.into()),
             Some(text_datum(&published.metadata_location)),
@@ -47,6 +50,7 @@ pub fn set(storage: i64, published: &Published, digest: i64) {
             Some(published.snapshot_id.into()),
             Some(now.into()),
             Some(digest.into()),
+            Some(number.into()),
         ]
     };
     let mut updated = false;
@@ -55,13 +59,13 @@ pub fn set(storage: i64, published: &Published, digest: i64) {
         &[Key::int8(1, storage)],
         std::ptr::null_mut(),
         |old| {
-            table.update(old.tid, &row(old.get(2)));
+            table.update(old.tid, &row(old.get(2), old.int8(7) + 1));
             updated = true;
             false
         },
     );
     if !updated {
-        table.insert(&row(None));
+        table.insert(&row(None, 1));
     }
 }
 

@@ -39,6 +39,7 @@ unsafe extern "C-unwind" fn xact(event: pg_sys::XactEvent::Type, _arg: *mut std:
     ) {
         bulk::abort(None);
         crate::cold::recent::forget();
+        crate::am::held::forget();
     }
 }
 
@@ -51,5 +52,6 @@ unsafe extern "C-unwind" fn subxact(
 ) {
     if event == pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB {
         bulk::abort(Some(subid));
+        crate::am::held::forget();
     }
 }

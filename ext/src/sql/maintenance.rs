@@ -1,4 +1,4 @@
-//! `lake.flush`, `lake.publish`, `lake.sweep` and what the maintainer shares with them.
+//! `lake.flush`, `lake.merge`, `lake.publish`, `lake.sweep` and what the maintainer shares with them.
 
 use crate::catalog::{garbage, intent};
 use crate::error;
@@ -13,6 +13,12 @@ use std::collections::HashSet;
 #[pg_extern(sql = false)]
 fn flush(table: pg_sys::Oid) -> i64 {
     crate::flush::flush(table) as i64
+}
+
+/// Merges the marks of deleted cold rows; returns their number.
+#[pg_extern(sql = false)]
+fn merge(table: pg_sys::Oid) -> i64 {
+    crate::merge::merge(table) as i64
 }
 
 /// Publishes a table; returns the location of its metadata.
@@ -120,6 +126,8 @@ fn registered(directory: &str) -> HashSet<String> {
         }
         pg_sys::UnregisterSnapshot(snapshot);
     }
+    // Older snapshots may need these: they go when garbage does.
+    found.extend(garbage::paths());
     found
 }
 

@@ -1,4 +1,4 @@
-//! The maintainer of one database: flushes, publishes and sweeps in the background.
+//! The maintainer of one database: flushes, merges, publishes and sweeps in the background.
 //!
 //! It leaves when the database is needed by someone alone, and after an error it goes on with the
 //! next table.
@@ -16,6 +16,10 @@ use std::time::{Duration, Instant};
 
 const PERIOD: Duration = Duration::from_secs(1);
 const SWEEP_PERIOD: Duration = Duration::from_secs(60);
+/// Fewer marks than this wait for the next flush.
+const MARKS_MIN: i64 = 10_000;
+/// A merge that had to leave marks is not tried again sooner.
+const MERGE_PERIOD: Duration = Duration::from_secs(10);
 
 /// One table, as the statistics and the catalog show it.
 struct Table {
@@ -24,10 +28,13 @@ struct Table {
     /// Changes so far and cold files: what is compared to see whether a table changed.
     version: (i64, i64),
     has_index: bool,
+    /// Deletions of cold rows that wait for a merge.
+    marks: i64,
 }
 
 struct Seen {
     flushed: Instant,
+    merged: Option<Instant>,
     published: Option<(i64, i64)>,
 }
 
@@ -98,6 +105,7 @@ fn run(slot: &DatabaseSlot) {
         }
         let tables = guarded(tables).unwrap_or_default();
         flush_due(&tables, &mut seen);
+        merge_due(&tables, &mut seen);
         if guc::publish_interval().is_some_and(|s| published.elapsed().as_secs() >= s) {
             publish_due(&tables, &mut seen);
             published = Instant::now();
@@ -113,6 +121,7 @@ fn flush_due(tables: &[Table], seen: &mut HashMap<pg_sys::Oid, Seen>) {
     for table in tables.iter().filter(|t| !t.has_index && t.live_hot > 0) {
         let entry = seen.entry(table.relid).or_insert_with(|| Seen {
             flushed: Instant::now(),
+            merged: None,
             published: None,
         });
         let many = guc::flush_rows().is_some_and(|n| table.live_hot as u64 >= n.max(1));
@@ -122,6 +131,21 @@ fn flush_due(tables: &[Table], seen: &mut HashMap<pg_sys::Oid, Seen>) {
             entry.flushed = Instant::now();
             report("flush", table.relid);
             guarded(|| maintenance::as_owner(table.relid, || crate::flush::flush(table.relid)));
+        }
+    }
+}
+
+fn merge_due(tables: &[Table], seen: &mut HashMap<pg_sys::Oid, Seen>) {
+    for table in tables.iter().filter(|t| t.marks >= MARKS_MIN) {
+        let entry = seen.entry(table.relid).or_insert_with(|| Seen {
+            flushed: Instant::now(),
+            merged: None,
+            published: None,
+        });
+        if entry.merged.is_none_or(|at| at.elapsed() >= MERGE_PERIOD) {
+            entry.merged = Some(Instant::now());
+            report("merge", table.relid);
+            guarded(|| maintenance::as_owner(table.relid, || crate::merge::merge(table.relid)));
         }
     }
 }
@@ -144,6 +168,7 @@ fn publish_due(tables: &[Table], seen: &mut HashMap<pg_sys::Oid, Seen>) {
             seen.entry(table.relid)
                 .or_insert_with(|| Seen {
                     flushed: Instant::now(),
+                    merged: None,
                     published: None,
                 })
                 .published = Some(table.version);
@@ -157,7 +182,8 @@ fn tables() -> Vec<Table> {
          pg_catalog.pg_stat_get_tuples_inserted(c.oid) OPERATOR(pg_catalog.+) pg_catalog.pg_stat_get_tuples_updated(c.oid) \
          OPERATOR(pg_catalog.+) pg_catalog.pg_stat_get_tuples_deleted(c.oid), \
          (SELECT pg_catalog.count(*) FROM lake.data_file f WHERE f.storage_id OPERATOR(pg_catalog.=) s.storage_id), \
-         EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid OPERATOR(pg_catalog.=) c.oid) \
+         EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid OPERATOR(pg_catalog.=) c.oid), \
+         (SELECT pg_catalog.count(*) FROM lake.row_mark m WHERE m.storage_id OPERATOR(pg_catalog.=) s.storage_id) \
          FROM lake.storage s JOIN pg_catalog.pg_class c ON c.relfilenode OPERATOR(pg_catalog.=) s.relfilenumber \
          WHERE c.relam OPERATOR(pg_catalog.=) (SELECT a.oid FROM pg_catalog.pg_am a WHERE a.amname OPERATOR(pg_catalog.=) 'iceberg')";
     Spi::connect(|client| {
@@ -173,6 +199,7 @@ fn tables() -> Vec<Table> {
                     live_hot: number(2),
                     version: (number(3), number(4)),
                     has_index: row.get::<bool>(5).ok().flatten().unwrap_or(false),
+                    marks: number(6),
                 });
             }
         }

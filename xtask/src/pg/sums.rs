@@ -40,8 +40,36 @@ pub fn sums_everywhere(run: &mut Run) -> Result<()> {
     }
     agree(&cluster, python, "after a flush")?;
 
+    // Cold rows by now.
+    for schema in ["t", "h"] {
+        cluster.sql(&format!(
+            "DELETE FROM {schema}.lineitem WHERE l_linenumber = 4;
+             UPDATE {schema}.lineitem SET l_quantity = l_quantity + 1 WHERE l_orderkey % 7 = 0;
+             DELETE FROM {schema}.supplier;
+             UPDATE {schema}.nation SET n_name = 'LEMURIA' WHERE n_nationkey = 26;
+             MERGE INTO {schema}.orders o USING h.customer c ON o.o_custkey = c.c_custkey AND c.c_nationkey = 3
+               WHEN MATCHED AND o.o_totalprice < 100000 THEN DELETE
+               WHEN MATCHED THEN UPDATE SET o_totalprice = o_totalprice - 1;"
+        ))?;
+    }
+    agree(
+        &cluster,
+        python,
+        "after UPDATE, DELETE and MERGE of cold rows",
+    )?;
+
+    for table in TABLES {
+        cluster.sql(&format!("SELECT lake.merge('t.{}')", table.name))?;
+    }
+    cluster.sql(
+        "DELETE FROM t.part WHERE p_partkey % 3 = 0; DELETE FROM h.part WHERE p_partkey % 3 = 0;",
+    )?;
+    agree(&cluster, python, "after a merge and more deletions")?;
+
     cluster.sql(
         "BEGIN;
+         DELETE FROM t.partsupp;
+         UPDATE t.customer SET c_acctbal = 0;
          INSERT INTO t.orders SELECT * FROM h.orders;
          INSERT INTO t.region VALUES (6, 'NOWHERE', 'never');
          SAVEPOINT a;
