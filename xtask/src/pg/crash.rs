@@ -62,7 +62,7 @@ pub fn crash_leftovers(run: &mut Run) -> Result<()> {
     )
 }
 
-fn parquet_files(dir: &Path) -> Vec<PathBuf> {
+pub fn parquet_files(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut pending = vec![dir.to_owned()];
     while let Some(dir) = pending.pop() {

@@ -4,9 +4,11 @@
 
 mod background;
 mod crash;
+mod disk;
 mod docs;
 mod faults;
 mod limits;
+mod stop;
 mod sums;
 
 use crate::Result;
@@ -24,7 +26,9 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("not_preloaded", faults::not_preloaded),
     ("sums_everywhere", sums::sums_everywhere),
     ("worker_killed", faults::worker_killed),
+    ("graceful_stop", stop::graceful_stop),
     ("damaged_file", faults::damaged_file),
+    ("disk_full", disk::disk_full),
     ("maintainer", background::maintainer),
     ("memory_bound", background::memory_bound),
     ("streams_exhausted", limits::streams_exhausted),
@@ -35,6 +39,11 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("settings_documented", docs::settings_documented),
     ("documentation_examples", docs::documentation_examples),
 ];
+
+/// What a scenario needs of the machine: the reason to skip it, if that is missing.
+type Lack = fn(&Run) -> Option<String>;
+
+const NEEDS: &[(&str, Lack)] = &[("disk_full", disk::cannot_mount)];
 
 /// Not in a run of everything, unless it is a long one.
 const LONG: &[&str] = &["memory_bound"];
@@ -61,6 +70,14 @@ pub fn suite(run: &mut Run) -> Result<Tally> {
         }
         if LONG.contains(name) && run.only.is_empty() && !run.long {
             tally.skip(name, "a longer soak: with --long, or by its name");
+            continue;
+        }
+        let lack = NEEDS
+            .iter()
+            .find(|(needy, _)| needy == name)
+            .and_then(|&(_, lack)| lack(run));
+        if let Some(reason) = lack {
+            tally.skip(name, &reason);
             continue;
         }
         if started.elapsed() > limit {

@@ -46,6 +46,36 @@ const TABLES: &[(&str, &str)] = &[
          SELECT lake.flush('t.third');
          INSERT INTO t.third VALUES (1001, 'hot');",
     ),
+    (
+        "deleted",
+        "CREATE TABLE t.deleted (id int, s text) USING iceberg;
+         SET lake.bulk_rows = 0;
+         INSERT INTO t.deleted SELECT g, 'row ' || g FROM generate_series(1, 20000) g;
+         INSERT INTO t.deleted SELECT g, 'row ' || g FROM generate_series(20001, 30000) g;
+         DELETE FROM t.deleted WHERE id % 3 = 0;
+         SELECT lake.publish('t.deleted');
+         DELETE FROM t.deleted WHERE id BETWEEN 100 AND 5000;
+         UPDATE t.deleted SET s = 'changed' WHERE id % 1000 = 1;
+         SELECT lake.publish('t.deleted');
+         DELETE FROM t.deleted WHERE id > 20000;
+         SELECT lake.merge('t.deleted');
+         UPDATE t.deleted SET s = null WHERE id % 1000 = 2;",
+    ),
+    (
+        "vectors",
+        "CREATE TABLE t.vectors (id int, s text) USING iceberg WITH (format_version = 3);
+         SET lake.bulk_rows = 0;
+         INSERT INTO t.vectors SELECT g, 'row ' || g FROM generate_series(1, 20000) g;
+         INSERT INTO t.vectors SELECT g, 'row ' || g FROM generate_series(20001, 30000) g;
+         DELETE FROM t.vectors WHERE id % 3 = 0;
+         SELECT lake.publish('t.vectors');
+         DELETE FROM t.vectors WHERE id BETWEEN 100 AND 5000;
+         UPDATE t.vectors SET s = 'changed' WHERE id % 1000 = 1;
+         SELECT lake.publish('t.vectors');
+         DELETE FROM t.vectors WHERE id > 20000;
+         SELECT lake.merge('t.vectors');
+         UPDATE t.vectors SET s = null WHERE id % 1000 = 2;",
+    ),
 ];
 
 pub fn suite(run: &mut Run) -> Result<Tally> {
