@@ -276,7 +276,10 @@ impl Expr {
     /// leave the range in which the engine is exact.
     pub fn can_fail(&self) -> bool {
         let own = match &self.kind {
-            ExprKind::Arithmetic { .. } | ExprKind::Negate(_) => true,
+            ExprKind::Arithmetic { op, right, .. } => {
+                !(*op == ArithmeticOp::Modulo && right.is_divisor())
+            }
+            ExprKind::Negate(_) => true,
             ExprKind::Compare { left, right, .. } => {
                 left.ty.lake.is_decimal() && left.ty.lake != right.ty.lake
             }
@@ -284,5 +287,14 @@ impl Expr {
             _ => false,
         };
         own || self.children().into_iter().any(Expr::can_fail)
+    }
+
+    /// Whether it is an integer constant that every integer can be divided by.
+    fn is_divisor(&self) -> bool {
+        match &self.kind {
+            ExprKind::Const(Some(Value::I32(n))) => !matches!(n, 0 | -1),
+            ExprKind::Const(Some(Value::I64(n))) => !matches!(n, 0 | -1),
+            _ => false,
+        }
     }
 }

@@ -177,7 +177,7 @@ impl Rows {
     }
 
     /// The batch of the current row, if that is its first.
-    fn fresh_batch(&self) -> Option<&Rc<OwnedBatch>> {
+    pub fn fresh_batch(&self) -> Option<&Rc<OwnedBatch>> {
         self.batch.as_ref().filter(|_| self.next == 1)
     }
 
@@ -210,6 +210,7 @@ pub struct FullScan {
     rows: Rows,
     info: Rc<Info>,
     desc: pg_sys::TupleDesc,
+    layout: recent::Layout,
 }
 
 impl FullScan {
@@ -240,6 +241,7 @@ impl FullScan {
             rows: Rows::start(fragment, vec![], 0, |_| {
                 vec![TableInput { files, feed: None }]
             }),
+            layout: recent::Layout::full(&info),
             info,
             desc,
         }
@@ -256,7 +258,7 @@ impl FullScan {
             return false;
         }
         if let Some(batch) = self.rows.fresh_batch() {
-            recent::remember(relation, self.desc, &self.info, batch);
+            recent::remember(relation, &self.info, batch, &self.layout);
         }
         let row = self.rows.int8(self.info.codecs.len()) as u64;
         let datum = |i: usize, codec: &Codec| self.rows.datum(i, codec);

@@ -12,38 +12,84 @@ use std::rc::Rc;
 /// Batches are of some megabytes at most.
 const BATCHES_MAX: usize = 4;
 
+/// Which columns of a batch make whole rows.
+#[derive(Clone)]
+pub struct Layout {
+    /// For each of `Info::codecs`.
+    columns: Rc<[usize]>,
+    row_number: usize,
+}
+
+impl Layout {
+    /// Of a batch with these attributes, −1 for the row number; `None` if some are missing.
+    pub fn of(info: &Info, attnums: &[i16]) -> Option<Layout> {
+        let at = |attnum: i16| attnums.iter().position(|a| *a == attnum);
+        Some(Layout {
+            columns: info
+                .codecs
+                .iter()
+                .map(|codec| at(codec.attnum))
+                .collect::<Option<_>>()?,
+            row_number: at(pg_sys::SelfItemPointerAttributeNumber as i16)?,
+        })
+    }
+
+    /// Of a full scan: all columns in their order, then the row number.
+    pub fn full(info: &Info) -> Layout {
+        Layout {
+            columns: (0..info.codecs.len()).collect(),
+            row_number: info.codecs.len(),
+        }
+    }
+}
+
 struct Recent {
     relid: pg_sys::Oid,
-    natts: i32,
     info: Rc<Info>,
     batch: Rc<OwnedBatch>,
+    layout: Layout,
+    /// The least and the greatest row number; whether they ascend: a batch may come from two
+    /// threads of the engine.
+    first: u64,
+    last: u64,
+    ascending: bool,
     /// Where a row was found last: the next one is mostly behind it.
-    last: usize,
+    found: usize,
 }
 
 thread_local! {
     static RECENT: RefCell<Vec<Recent>> = const { RefCell::new(vec![]) };
 }
 
-/// Keeps a batch of a full scan, whose last column is the row number.
+/// Keeps a batch of whole rows.
 pub fn remember(
     relation: pg_sys::Relation,
-    desc: pg_sys::TupleDesc,
     info: &Rc<Info>,
     batch: &Rc<OwnedBatch>,
+    layout: &Layout,
 ) {
-    // SAFETY: both are valid.
-    let (relid, natts) = unsafe { ((*relation).rd_id, (*desc).natts) };
+    // SAFETY: the relation is open.
+    let relid = unsafe { (*relation).rd_id };
+    let (mut first, mut last, mut ascending) = (u64::MAX, 0, true);
+    for at in 0..batch.reader().rows {
+        let row = batch.int8(layout.row_number, at) as u64;
+        ascending &= at == 0 || last < row;
+        first = first.min(row);
+        last = last.max(row);
+    }
     RECENT.with_borrow_mut(|recent| {
         if recent.len() >= BATCHES_MAX {
             recent.remove(0);
         }
         recent.push(Recent {
             relid,
-            natts,
             info: info.clone(),
             batch: batch.clone(),
-            last: 0,
+            layout: layout.clone(),
+            first,
+            last,
+            ascending,
+            found: 0,
         });
     });
 }
@@ -57,24 +103,23 @@ pub fn forget() {
 pub fn fetch(relation: pg_sys::Relation, row: u64, slot: *mut pg_sys::TupleTableSlot) -> bool {
     // SAFETY: both are valid.
     let (relid, desc) = unsafe { ((*relation).rd_id, (*slot).tts_tupleDescriptor) };
-    // SAFETY: as above.
-    let natts = unsafe { (*desc).natts };
     let info = crate::relation::info_as(relation, desc);
     let found = RECENT.with_borrow_mut(|recent| {
         recent.iter_mut().rev().find_map(|r| {
-            if r.relid != relid || r.natts != natts || !Rc::ptr_eq(&r.info, &info) {
+            if r.relid != relid || !Rc::ptr_eq(&r.info, &info) {
                 return None;
             }
-            r.find(row).map(|at| (r.info.clone(), r.batch.clone(), at))
+            r.find(row)
+                .map(|at| (r.batch.clone(), r.layout.clone(), at))
         })
     });
-    let Some((info, batch, at)) = found else {
+    let Some((batch, layout, at)) = found else {
         return false;
     };
     // SAFETY: the context is deleted below, or with its parent after an error; the slot gets a copy.
     unsafe {
         let context = crate::am::dml::row_context();
-        let datum = |i: usize, codec: &_| batch.datum(i, at, codec);
+        let datum = |i: usize, codec: &_| batch.datum(layout.columns[i], at, codec);
         store(relation, desc, &info, row, datum, slot, context);
         pg_sys::ExecMaterializeSlot(slot);
         pg_sys::MemoryContextDelete(context);
@@ -84,12 +129,12 @@ pub fn fetch(relation: pg_sys::Relation, row: u64, slot: *mut pg_sys::TupleTable
 
 impl Recent {
     fn find(&mut self, row: u64) -> Option<usize> {
-        let column = self.info.codecs.len();
+        if row < self.first || row > self.last {
+            return None;
+        }
         let rows = self.batch.reader().rows;
-        let number = |at: usize| self.batch.int8(column, at) as u64;
-        let near = (self.last..rows).take(2).find(|at| number(*at) == row);
-        // Within a batch row numbers ascend.
-        let found = near.or_else(|| {
+        let number = |at: usize| self.batch.int8(self.layout.row_number, at) as u64;
+        let found = if self.ascending {
             let (mut low, mut high) = (0, rows);
             while low < high {
                 let middle = low.midpoint(high);
@@ -99,9 +144,12 @@ impl Recent {
                     high = middle;
                 }
             }
-            (low < rows && number(low) == row).then_some(low)
-        })?;
-        self.last = found;
+            (low < rows && number(low) == row).then_some(low)?
+        } else {
+            let after = (self.found..rows).chain(0..self.found.min(rows));
+            after.into_iter().find(|at| number(*at) == row)?
+        };
+        self.found = found;
         Some(found)
     }
 }

@@ -4,6 +4,7 @@
 use crate::am::dml::row_context;
 use crate::am::hot::HotScan;
 use crate::catalog::{data_file, storage};
+use crate::cold::recent::{self, Layout};
 use crate::cold::{Rows, Step};
 use crate::custom::params;
 use crate::custom::private::Private;
@@ -17,8 +18,10 @@ use std::rc::Rc;
 pub struct Leaf {
     relation: pg_sys::Relation,
     info: Rc<Info>,
-    /// For each scan column: index into `info.codecs`, `None` for the row number.
+    /// For each used column of the scan: index into `info.codecs`, `None` for the row number.
     columns: Vec<Option<usize>>,
+    /// Where a batch has whole rows, if it has them.
+    whole: Option<Layout>,
     /// The quals in the scan's predicate.
     pushed: *mut pg_sys::ExprState,
     needed_attrs: i32,
@@ -47,19 +50,18 @@ impl Leaf {
         unsafe {
             let relation = (*node).ss.ss_currentRelation;
             let info = relation::info(relation);
-            let columns: Vec<_> = private.feed_columns[0]
+            let attnums = &private.feed_columns[0];
+            let whole = Layout::of(&info, attnums);
+            let attnums = &attnums[..private.used];
+            let columns: Vec<_> = attnums
                 .iter()
                 .map(|attnum| info.codecs.iter().position(|c| c.attnum == *attnum))
                 .collect();
-            let needed_attrs = private.feed_columns[0]
-                .iter()
-                .copied()
-                .max()
-                .unwrap_or(0)
-                .max(0);
+            let needed_attrs = attnums.iter().copied().max().unwrap_or(0).max(0);
             Leaf {
                 relation,
                 columns,
+                whole,
                 info,
                 pushed: pg_sys::ExecInitQual((*plan).custom_exprs, &mut (*node).ss.ps),
                 needed_attrs: i32::from(needed_attrs),
@@ -112,6 +114,9 @@ impl Leaf {
                     }
                     Stage::Cold(rows) => {
                         if matches!(rows.advance(), Step::Row) {
+                            if let (Some(layout), Some(batch)) = (&self.whole, rows.fresh_batch()) {
+                                recent::remember(self.relation, &self.info, batch, layout);
+                            }
                             self.fill_from_cold(slot);
                             if !self.recheck || self.passes(slot, econtext) {
                                 return slot;
@@ -155,6 +160,16 @@ impl Leaf {
             pg_sys::MemoryContextReset((*econtext).ecxt_per_tuple_memory);
             passes
         }
+    }
+
+    /// Whether a row that EvalPlanQual puts in the scan's place passes the quals that the engine has.
+    pub unsafe fn recheck(
+        &self,
+        node: *mut pg_sys::CustomScanState,
+        slot: *mut pg_sys::TupleTableSlot,
+    ) -> bool {
+        // SAFETY: the slot has the relation's descriptor.
+        unsafe { self.passes(slot, (*node).ss.ps.ps_ExprContext) }
     }
 
     /// Lets the slot point to the hot row's values, which stay until the scan moves on.

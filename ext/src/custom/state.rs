@@ -134,12 +134,18 @@ unsafe extern "C-unwind" fn next(scan: *mut pg_sys::ScanState) -> *mut pg_sys::T
     }
 }
 
-/// Rows that EvalPlanQual substitutes can't come here: such plans aren't lowered.
+/// Rows that EvalPlanQual substitutes come to leaves only: fragments over such tables aren't made.
+#[pg_guard]
 unsafe extern "C-unwind" fn recheck(
-    _scan: *mut pg_sys::ScanState,
-    _slot: *mut pg_sys::TupleTableSlot,
+    scan: *mut pg_sys::ScanState,
+    slot: *mut pg_sys::TupleTableSlot,
 ) -> bool {
-    true
+    let node = scan.cast::<pg_sys::CustomScanState>();
+    match &run(node).work {
+        // SAFETY: arguments of the callback.
+        Work::Leaf(leaf) => unsafe { leaf.recheck(node, slot) },
+        Work::Fragment(_) => true,
+    }
 }
 
 #[pg_guard]

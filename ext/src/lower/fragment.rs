@@ -83,6 +83,7 @@ pub fn lower(
             relid: relid.to_u32(),
         }],
         feed_columns: vec![attnums],
+        used: 0,
         params,
         reasons: notes.to_vec(),
         restartable: true,

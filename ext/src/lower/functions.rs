@@ -231,6 +231,14 @@ pub fn known(function: pg_sys::Oid) -> Option<Call> {
             Call::Arithmetic(ArithmeticOp::Multiply, Number::Float8)
         }
         pg::F_NUMERIC_MUL => Call::Arithmetic(ArithmeticOp::Multiply, Number::Decimal),
+        pg::F_INT4DIV | pg::F_INT24DIV | pg::F_INT42DIV => {
+            Call::Arithmetic(ArithmeticOp::Divide, Number::Int4)
+        }
+        pg::F_INT8DIV | pg::F_INT48DIV | pg::F_INT84DIV | pg::F_INT28DIV | pg::F_INT82DIV => {
+            Call::Arithmetic(ArithmeticOp::Divide, Number::Int8)
+        }
+        pg::F_INT4MOD => Call::Arithmetic(ArithmeticOp::Modulo, Number::Int4),
+        pg::F_INT8MOD => Call::Arithmetic(ArithmeticOp::Modulo, Number::Int8),
         pg::F_INT4UM => Call::Negate(Number::Int4),
         pg::F_INT8UM => Call::Negate(Number::Int8),
         pg::F_FLOAT8UM => Call::Negate(Number::Float8),

@@ -21,6 +21,8 @@ pub struct Readers<'a> {
     pub needed: Option<&'a [i16]>,
     /// Whether rows may be asked for their `ctid` from outside the plan (`WHERE CURRENT OF`).
     pub positioned: bool,
+    /// Whether rows are fetched again by their `ctid`: to be updated, or locked.
+    pub fetched: bool,
 }
 
 /// The node that replaces the scan. `notes` says why its ancestors weren't lowered.
@@ -53,6 +55,12 @@ pub fn lower(
         params.truncate(used);
         kept.push(qual);
     }
+    let used = table.width();
+    if readers.fetched {
+        for attnum in std::iter::once(CTID).chain(table.live()) {
+            table.column(attnum)?;
+        }
+    }
     let (scan_ir, attnums) = table.into_scan(predicates);
     let private = Private {
         mode: Mode::Leaf,
@@ -62,6 +70,7 @@ pub fn lower(
             relid: relid.to_u32(),
         }],
         feed_columns: vec![attnums],
+        used,
         params,
         reasons,
         restartable: false,

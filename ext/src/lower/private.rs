@@ -25,6 +25,9 @@ pub struct Private {
     pub relations: Vec<RelationUse>,
     /// For each table: the attribute behind each of the scan's columns, −1 for the row number.
     pub feed_columns: Vec<Vec<i16>>,
+    /// Of a leaf: how many of its columns, the first ones, its own quals and targets use. The others
+    /// are for whoever comes back for a row by its TID.
+    pub used: usize,
     /// By the fragment's parameter number.
     pub params: Vec<ParamUse>,
     /// Why parts around this node, or quals of it, were left to Postgres. For EXPLAIN.

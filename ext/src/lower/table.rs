@@ -64,6 +64,11 @@ impl Table {
             .collect()
     }
 
+    /// Number of the scan's columns so far.
+    pub fn width(&self) -> usize {
+        self.columns.len()
+    }
+
     /// Number of an attribute in the scan's output. [`CTID`] is the row number.
     pub fn column(&mut self, attnum: i16) -> Lowered<u32> {
         if let Some(at) = self.attnums.iter().position(|a| *a == attnum) {

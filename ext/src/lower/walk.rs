@@ -26,6 +26,8 @@ pub struct Walk {
     range_table: Vec<Option<pg_sys::Oid>>,
     /// Range table entries that are written to, locked, or fetched again by EvalPlanQual.
     kept: Vec<u32>,
+    /// Those of them whose rows are fetched as a whole for that.
+    fetched: Vec<u32>,
     force: bool,
     /// Rows may be asked for their `ctid` from outside the plan.
     positioned: bool,
@@ -46,16 +48,30 @@ impl Walk {
                     .map(|entry| entry.relid)
             })
             .collect();
-        let marks = nodes(stmt.rowMarks)
+        let range_table: Vec<Option<pg_sys::Oid>> = range_table;
+        let marks: Vec<&pg_sys::PlanRowMark> = nodes(stmt.rowMarks)
             .into_iter()
             .filter_map(get::<pg_sys::PlanRowMark>)
-            .map(|mark| mark.rti);
-        let targets = ints(stmt.resultRelations)
+            .collect();
+        let targets: Vec<u32> = ints(stmt.resultRelations)
             .into_iter()
-            .filter_map(|rti| u32::try_from(rti).ok());
+            .filter_map(|rti| u32::try_from(rti).ok())
+            .collect();
+        let deletes = stmt.commandType == pg_sys::CmdType::CMD_DELETE && !stmt.hasReturning;
+        let fetched_target = |rti: &u32| {
+            let relid = range_table.get(*rti as usize - 1).copied().flatten();
+            !deletes || relid.is_some_and(has_triggers)
+        };
+        let locked = marks
+            .iter()
+            .filter(|mark| mark.markType <= pg_sys::RowMarkType::ROW_MARK_KEYSHARE)
+            .map(|mark| mark.rti);
         Walk {
+            kept: marks.iter().map(|m| m.rti).chain(targets.clone()).collect(),
+            fetched: locked
+                .chain(targets.iter().copied().filter(fetched_target))
+                .collect(),
             range_table,
-            kept: marks.chain(targets).collect(),
             force,
             positioned,
             reasons: vec![],
@@ -139,7 +155,8 @@ impl Walk {
             return None; // the sort can be restored, a fragment can't
         }
         Some(
-            self.allowed(shape.scan.scan.scanrelid, &shape.scan.scan.plan, place)
+            self.not_parallel(&shape.scan.scan.plan, place)
+                .and_then(|()| self.not_kept(shape.scan.scan.scanrelid))
                 .and_then(|()| {
                     if !self.force && table::estimated_rows(relid) < MIN_ROWS {
                         return Err(format!("fewer than {MIN_ROWS} rows are expected"));
@@ -158,20 +175,28 @@ impl Walk {
     ) -> Result<*mut pg_sys::Plan, String> {
         let scan = get::<pg_sys::SeqScan>(plan.cast())
             .ok_or("an iceberg table is accessed through an index, by TID or by sampling")?;
-        self.allowed(scan.scan.scanrelid, &scan.scan.plan, place)?;
+        self.not_parallel(&scan.scan.plan, place)?;
         let readers = Readers {
             needed: place.needed,
             positioned: self.positioned,
+            fetched: self.fetched.contains(&scan.scan.scanrelid),
         };
         leaf::lower(plan.cast(), relid, &readers, notes)
     }
 
-    fn allowed(&self, rtindex: u32, scan: &pg_sys::Plan, place: Place<'_>) -> Result<(), String> {
+    fn not_parallel(&self, scan: &pg_sys::Plan, place: Place<'_>) -> Result<(), String> {
         if place.below_gather || scan.parallel_aware {
             return Err("a parallel plan is not lowered".to_owned());
         }
+        Ok(())
+    }
+
+    /// A fragment can't run again over a row that EvalPlanQual puts in a scan's place.
+    fn not_kept(&self, rtindex: u32) -> Result<(), String> {
         if self.kept.contains(&rtindex) {
-            return Err("a table whose rows are locked or written is not lowered".to_owned());
+            return Err(
+                "only a scan is lowered of a table whose rows are locked or written".to_owned(),
+            );
         }
         Ok(())
     }
@@ -256,6 +281,17 @@ impl Walk {
             return self.scanned(plan).is_some();
         }
         self.is_all_iceberg(left) && self.is_all_iceberg(right)
+    }
+}
+
+/// Whether rows that are deleted are fetched for triggers.
+fn has_triggers(relid: pg_sys::Oid) -> bool {
+    // SAFETY: the relation is locked by the query.
+    unsafe {
+        let rel = pg_sys::table_open(relid, pg_sys::NoLock as i32);
+        let has = !(*rel).trigdesc.is_null();
+        pg_sys::table_close(rel, pg_sys::NoLock as i32);
+        has
     }
 }
 

@@ -3,6 +3,8 @@
 
 use crate::error;
 use pgrx::{PgSqlErrorCode, pg_sys};
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::ffi::CStr;
 
 /// An open catalog table of schema `lake`. Closed when dropped; its lock is kept to the end of the
@@ -97,8 +99,31 @@ impl Key {
     }
 }
 
+thread_local! {
+    /// The catalogs' OIDs, until a relation changes.
+    static OIDS: RefCell<HashMap<&'static CStr, pg_sys::Oid>> = RefCell::default();
+    static WATCHED: Cell<bool> = const { Cell::new(false) };
+}
+
+unsafe extern "C-unwind" fn relation_changed(_arg: pg_sys::Datum, _relid: pg_sys::Oid) {
+    OIDS.with(|oids| {
+        if let Ok(mut oids) = oids.try_borrow_mut() {
+            oids.clear();
+        }
+    });
+}
+
 /// OID of a relation of schema `lake`.
-pub fn relation_oid(name: &CStr) -> pg_sys::Oid {
+pub fn relation_oid(name: &'static CStr) -> pg_sys::Oid {
+    if let Some(oid) = OIDS.with_borrow(|oids| oids.get(name).copied()) {
+        return oid;
+    }
+    if !WATCHED.replace(true) {
+        // SAFETY: registered once in this process. Dropping the extension drops its relations.
+        unsafe {
+            pg_sys::CacheRegisterRelcacheCallback(Some(relation_changed), pg_sys::Datum::null());
+        }
+    }
     let missing = || -> ! {
         error::raise(
             PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
@@ -115,19 +140,20 @@ pub fn relation_oid(name: &CStr) -> pg_sys::Oid {
     if oid == pg_sys::InvalidOid {
         missing()
     }
+    OIDS.with_borrow_mut(|oids| oids.insert(name, oid));
     oid
 }
 
 impl Table {
-    pub fn read(name: &CStr) -> Table {
+    pub fn read(name: &'static CStr) -> Table {
         Table::open(name, pg_sys::AccessShareLock as i32)
     }
 
-    pub fn write(name: &CStr) -> Table {
+    pub fn write(name: &'static CStr) -> Table {
         Table::open(name, pg_sys::RowExclusiveLock as i32)
     }
 
-    fn open(name: &CStr, lock: pg_sys::LOCKMODE) -> Table {
+    fn open(name: &'static CStr, lock: pg_sys::LOCKMODE) -> Table {
         // SAFETY: raises an error if the relation is gone.
         let rel = unsafe { pg_sys::table_open(relation_oid(name), lock) };
         Table { rel, lock }
@@ -240,7 +266,7 @@ impl Table {
     /// A null snapshot is the catalog snapshot.
     pub fn scan(
         &self,
-        index: Option<&CStr>,
+        index: Option<&'static CStr>,
         keys: &[Key],
         snapshot: pg_sys::Snapshot,
         mut f: impl FnMut(&Row<'_>) -> bool,
