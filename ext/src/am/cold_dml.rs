@@ -45,40 +45,52 @@ impl ColdRow {
         }
     }
 
-    /// Keeps whatever rewrites files away from this row's file to the end of the transaction.
-    fn hold_file(&self) {
+    /// Keeps whatever rewrites files away from this row's file to the end of the transaction; false
+    /// if that can't be had without waiting, and `policy` says not to.
+    fn hold_file(&self, policy: LockWaitPolicy::Type) -> bool {
         if held::has(self.storage.id, self.row) {
-            return;
+            return true;
         }
         let files = data_file::files(self.storage.id, &raw mut pg::SNAPSHOT_SELF);
-        if let Some(file) = data_file::file_of(&files, self.row) {
-            // SAFETY: a heavyweight lock of a tag that heaps don't use.
-            unsafe {
-                pg_sys::LockPage(
-                    self.relation,
-                    FIRST_COLD_BLOCK + (file.row_start / ROWS_PER_BLOCK) as u32,
-                    pg_sys::ShareLock as i32,
-                );
+        let Some(file) = data_file::file_of(&files, self.row) else {
+            return true;
+        };
+        let block = FIRST_COLD_BLOCK + (file.row_start / ROWS_PER_BLOCK) as u32;
+        let mode = pg_sys::ShareLock as i32;
+        // SAFETY: a heavyweight lock of a tag that heaps don't use.
+        let held = unsafe {
+            if policy == LockWaitPolicy::LockWaitBlock {
+                pg_sys::LockPage(self.relation, block, mode);
+                true
+            } else {
+                pg_sys::ConditionalLockPage(self.relation, block, mode)
             }
+        };
+        if held {
             held::add(
                 self.storage.id,
                 file.row_start..file.row_start + file.row_count,
             );
         }
+        held
     }
 
-    /// Locks the row; `Err` if it isn't there any more, or can't be locked without waiting.
+    /// Locks the row and returns its anchor; `Err` if the row isn't there any more, or can't be
+    /// locked without waiting.
     fn lock(
         &self,
         mode: LockTupleMode::Type,
         policy: LockWaitPolicy::Type,
         cid: pg_sys::CommandId,
-    ) -> Result<(), Gone> {
-        self.hold_file();
-        anchor::lock(self.relation, self.storage.id, self.row, mode, policy)
-            .map_err(|result| Gone { result, mark: None })?;
+    ) -> Result<pg_sys::ItemPointerData, Gone> {
+        let refused = |result| Gone { result, mark: None };
+        if !self.hold_file(policy) {
+            return Err(refused(TM_Result::TM_WouldBlock));
+        }
+        let anchor = anchor::lock(self.relation, self.storage.id, self.row, mode, policy)
+            .map_err(refused)?;
         match mark::find(self.storage.id, self.row, &raw mut pg::SNAPSHOT_SELF) {
-            None => Ok(()),
+            None => Ok(anchor),
             Some(mark) => Err(Gone {
                 result: self.fate(&mark, cid),
                 mark: Some(mark),
@@ -238,11 +250,14 @@ pub fn update(
     // Tables whose cold rows can be updated have no index that a foreign key could refer to, so
     // that no key changes.
     *mode = LockTupleMode::LockTupleNoKeyExclusive;
-    if let Err(gone) = row.lock(*mode, policy(wait), cid) {
-        refuse_invisible(gone.result, "update");
-        row.describe(&gone, failure);
-        return busy(gone.result);
-    }
+    let anchor = match row.lock(*mode, policy(wait), cid) {
+        Ok(anchor) => anchor,
+        Err(gone) => {
+            refuse_invisible(gone.result, "update");
+            row.describe(&gone, failure);
+            return busy(gone.result);
+        }
+    };
     if !row.crosschecked(crosscheck) {
         row.describe(&untouched(), failure);
         return TM_Result::TM_Updated;
@@ -253,7 +268,7 @@ pub fn update(
         (heap().tuple_insert.unwrap_unchecked())(row.relation, slot, cid, 0, std::ptr::null_mut());
         let successor = (*slot).tts_tid;
         mark::insert(row.storage.id, row.row, Some(&successor), cid);
-        lockers::inherit(row.relation, row.storage.id, row.row, successor);
+        lockers::inherit(row.relation, anchor, successor);
         count_update(row.relation);
     }
     TM_Result::TM_Ok
@@ -291,7 +306,7 @@ pub unsafe fn lock(
         wait_policy
     };
     let gone = match row.lock(mode, quiet, cid) {
-        Ok(()) => {
+        Ok(_) => {
             // An update that lets this lock pass may be under way.
             if mode == LockTupleMode::LockTupleKeyShare {
                 lockers::join_update(row.relation, row.storage.id, row.row);

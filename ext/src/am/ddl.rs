@@ -248,8 +248,7 @@ unsafe extern "C-unwind" fn index_build_range_scan(
     }
 }
 
-const INDEX_HINT: &str =
-    "Create indexes and constraints that need one before rows are loaded; the rows then stay hot.";
+const INDEX_HINT: &str = "Create indexes and constraints that need one before rows are loaded; the rows then stay hot. Files whose rows are all deleted go with lake.merge.";
 
 #[pg_guard]
 unsafe extern "C-unwind" fn index_validate_scan(

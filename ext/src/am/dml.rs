@@ -169,10 +169,21 @@ unsafe extern "C-unwind" fn tid_valid(
 
 #[pg_guard]
 unsafe extern "C-unwind" fn get_latest_tid(scan: pg_sys::TableScanDesc, tid: pg_sys::ItemPointer) {
-    if cold_row(tid).is_none() {
-        // SAFETY: the scan is one of ours. A cold row is its own latest version.
-        unsafe { (heap().tuple_get_latest_tid.unwrap_unchecked())(super::scan::hot(scan), tid) }
+    // SAFETY: the scan is one of ours.
+    let (rel, snapshot) = unsafe { ((*scan).rs_rd, (*scan).rs_snapshot) };
+    if let Some(row) = cold_row(tid) {
+        let storage = storage::of_relation(rel);
+        let Some(next) = storage
+            .and_then(|s| mark::find(s.id, row, snapshot))
+            .and_then(|m| m.successor)
+        else {
+            return;
+        };
+        // SAFETY: the caller's.
+        unsafe { *tid = next };
     }
+    // SAFETY: as above; the TID is a hot one by now.
+    unsafe { (heap().tuple_get_latest_tid.unwrap_unchecked())(super::scan::hot(scan), tid) }
 }
 
 #[pg_guard]

@@ -18,15 +18,14 @@ const XLHL_XMAX_KEYSHR_LOCK: u8 = 0x08;
 const XLHL_KEYS_UPDATED: u8 = 0x10;
 const SIZE_OF_HEAP_LOCK: usize = 8;
 
-/// After an update of a cold row by this transaction: the anchor's other holders hold the successor
+/// After an update of a cold row by this transaction: its anchor's other holders hold the successor
 /// too.
 pub fn inherit(
     relation: pg_sys::Relation,
-    storage: i64,
-    row: u64,
+    anchor: pg_sys::ItemPointerData,
     successor: pg_sys::ItemPointerData,
 ) {
-    let Some(anchor) = anchor::state(storage, row) else {
+    let Some(anchor) = anchor::state(anchor) else {
         return;
     };
     let members = live_lockers(&anchor);

@@ -33,16 +33,14 @@ fn find(table: &Table, storage: i64, row: u64) -> Option<pg_sys::ItemPointerData
     found
 }
 
-/// The row's anchor, which is made if there is none.
+/// The row's anchor, which is made if there is none. The lock comes first: most rows that are deleted
+/// have no anchor yet, and would be looked up twice.
 fn find_or_make(
     table: &Table,
     relation: pg_sys::Relation,
     storage: i64,
     row: u64,
 ) -> pg_sys::ItemPointerData {
-    if let Some(tid) = find(table, storage, row) {
-        return tid;
-    }
     let mut cold = tid_of_row(row);
     let lock = pg_sys::ExclusiveLock as i32;
     // SAFETY: lock and unlock of the same tag; an error in between releases it.
@@ -56,10 +54,9 @@ fn find_or_make(
     }
 }
 
-/// The present holders of a row's anchor; `None` if it has none.
-pub fn state(storage: i64, row: u64) -> Option<Anchor> {
+/// The present holders of an anchor that this transaction holds; `None` if it is gone.
+pub fn state(tid: pg_sys::ItemPointerData) -> Option<Anchor> {
     let table = Table::read(TABLE);
-    let tid = find(&table, storage, row)?;
     // SAFETY: a tuple of the open table, read under its buffer's lock.
     unsafe {
         let buffer = pg_sys::ReadBuffer(table.relation(), pg_sys::ItemPointerGetBlockNumber(&tid));
@@ -87,14 +84,14 @@ pub fn remove(storage: i64, row: u64) {
 }
 
 /// Locks a cold row of `relation` to the end of the transaction, as `heap_lock_tuple` locks a hot
-/// one. `Err`: `TM_WouldBlock`, only where `policy` says not to wait.
+/// one. Returns the anchor's TID. `Err`: `TM_WouldBlock`, only where `policy` says not to wait.
 pub fn lock(
     relation: pg_sys::Relation,
     storage: i64,
     row: u64,
     mode: pg_sys::LockTupleMode::Type,
     policy: pg_sys::LockWaitPolicy::Type,
-) -> Result<(), pg_sys::TM_Result::Type> {
+) -> Result<pg_sys::ItemPointerData, pg_sys::TM_Result::Type> {
     let table = Table::write(TABLE);
     loop {
         let tid = find_or_make(&table, relation, storage, row);
@@ -120,7 +117,7 @@ pub fn lock(
             result
         };
         match result {
-            pg_sys::TM_Result::TM_Ok => return Ok(()),
+            pg_sys::TM_Result::TM_Ok => return Ok(tid),
             pg_sys::TM_Result::TM_WouldBlock => return Err(result),
             // A merge has removed it in the meantime.
             _ => crate::pg::check_for_interrupts(),

@@ -13,6 +13,7 @@ const TABLE: &CStr = c"garbage";
 #[derive(Clone, Debug)]
 pub struct Garbage {
     pub tid: pg_sys::ItemPointerData,
+    pub storage: i64,
     /// A file, or a directory that ends in `/`, relative to the data directory.
     pub path: String,
 }
@@ -70,7 +71,7 @@ pub fn removable() -> Vec<Garbage> {
     let mut found = vec![];
     Table::read(TABLE).scan(None, &[], std::ptr::null_mut(), |row| {
         let xid = pg_sys::TransactionId::from(row.int8(4) as u32);
-        // Of a storage that is gone, the metadata is too.
+        // With a storage that is gone, its metadata and its publication went too.
         let published = row.get(6).is_none_or(|after| {
             publication::find(row.int8(1)).is_none_or(|p| p.number >= after.value() as i64)
         });
@@ -78,6 +79,7 @@ pub fn removable() -> Vec<Garbage> {
         if published && unsafe { pg_sys::TransactionIdPrecedes(xid, horizon) } {
             found.push(Garbage {
                 tid: row.tid,
+                storage: row.int8(1),
                 path: row.text(2).unwrap_or_default(),
             });
         }

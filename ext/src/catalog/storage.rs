@@ -7,6 +7,8 @@ use crate::catalog::garbage;
 use crate::error;
 use crate::pg::table::{Key, Table, relation_oid, text_datum};
 use pgrx::{PgSqlErrorCode, pg_sys};
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::ffi::CStr;
 
 const TABLE: &CStr = c"storage";
@@ -75,6 +77,34 @@ fn locator_keys(tablespace: pg_sys::Oid, number: pg_sys::Oid) -> [Key; 2] {
     [Key::oid(2, tablespace), Key::oid(3, number)]
 }
 
+thread_local! {
+    /// By tablespace and relfilenumber, until any relation changes or the transaction ends.
+    static KNOWN: RefCell<HashMap<(pg_sys::Oid, pg_sys::Oid), Storage>> = RefCell::default();
+    static WATCHED: Cell<bool> = const { Cell::new(false) };
+}
+
+unsafe extern "C-unwind" fn relation_changed(_arg: pg_sys::Datum, _relid: pg_sys::Oid) {
+    forget();
+}
+
+fn watch() {
+    if !WATCHED.replace(true) {
+        // SAFETY: registered once in this process.
+        unsafe {
+            pg_sys::CacheRegisterRelcacheCallback(Some(relation_changed), pg_sys::Datum::null());
+        }
+    }
+}
+
+/// Looks storages up anew from now on.
+pub fn forget() {
+    KNOWN.with(|known| {
+        if let Ok(mut known) = known.try_borrow_mut() {
+            known.clear();
+        }
+    });
+}
+
 /// The storage of a relation, or `None` for temporary and unlogged tables, which stay hot.
 pub fn of_relation(relation: pg_sys::Relation) -> Option<Storage> {
     // SAFETY: the relation is open.
@@ -87,7 +117,15 @@ pub fn of_relation(relation: pg_sys::Relation) -> Option<Storage> {
     if persistence != pg_sys::RELPERSISTENCE_PERMANENT {
         return None;
     }
+    let key = (locator.spcOid, locator.relNumber);
+    if let Some(known) = KNOWN.with_borrow(|known| known.get(&key).cloned()) {
+        return Some(known);
+    }
     let found = find(locator.spcOid, locator.relNumber);
+    if let Some(found) = &found {
+        watch();
+        KNOWN.with_borrow_mut(|known| known.insert(key, found.clone()));
+    }
     if found.is_none() {
         error::raise(
             PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
@@ -172,6 +210,7 @@ pub fn create(
 /// Forgets the storage of a relfilenumber that this transaction drops; its files go once no
 /// snapshot needs them.
 pub fn drop_locator(tablespace: pg_sys::Oid, number: pg_sys::Oid) -> Option<Storage> {
+    forget();
     let storage = find(tablespace, number)?;
     let table = Table::write(TABLE);
     table.scan(
@@ -189,8 +228,26 @@ pub fn drop_locator(tablespace: pg_sys::Oid, number: pg_sys::Oid) -> Option<Stor
     Some(storage)
 }
 
+/// Removes what the catalogs know about a storage whose directory is gone.
+pub fn purge(id: i64) {
+    for (name, index) in [
+        (c"data_file", Some(c"data_file_pkey")),
+        (c"row_mark", Some(c"row_mark_row_idx")),
+        (c"anchor", Some(c"anchor_row_idx")),
+        (c"publication", Some(c"publication_pkey")),
+        (c"hot_image", Some(c"hot_image_pkey")),
+    ] {
+        let table = Table::write(name);
+        table.scan(index, &[Key::int8(1, id)], std::ptr::null_mut(), |row| {
+            table.delete(row.tid);
+            true
+        });
+    }
+}
+
 /// Sets the Iceberg format version of a storage.
 pub fn set_format_version(storage: &Storage, version: u8) {
+    forget();
     let table = Table::write(TABLE);
     table.scan(
         Some(c"storage_pkey"),

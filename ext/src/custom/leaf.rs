@@ -168,8 +168,12 @@ impl Leaf {
         node: *mut pg_sys::CustomScanState,
         slot: *mut pg_sys::TupleTableSlot,
     ) -> bool {
-        // SAFETY: the slot has the relation's descriptor.
-        unsafe { self.passes(slot, (*node).ss.ps.ps_ExprContext) }
+        // SAFETY: the slot has the relation's descriptor. Expressions of this node are compiled for a
+        // virtual slot, whose values they take as they are: this one's must be there.
+        unsafe {
+            pg_sys::slot_getallattrs(slot);
+            self.passes(slot, (*node).ss.ps.ps_ExprContext)
+        }
     }
 
     /// Lets the slot point to the hot row's values, which stay until the scan moves on.

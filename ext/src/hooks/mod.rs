@@ -40,6 +40,7 @@ unsafe extern "C-unwind" fn xact(event: pg_sys::XactEvent::Type, _arg: *mut std:
         bulk::abort(None);
         crate::cold::recent::forget();
         crate::am::held::forget();
+        crate::catalog::storage::forget();
     }
 }
 
@@ -53,5 +54,6 @@ unsafe extern "C-unwind" fn subxact(
     if event == pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB {
         bulk::abort(Some(subid));
         crate::am::held::forget();
+        crate::catalog::storage::forget();
     }
 }

@@ -155,6 +155,7 @@ pub fn sweep_now() -> u64 {
                 Some(directory) => {
                     let mut all = files_below(directory);
                     all.push(entry.path.clone());
+                    crate::catalog::storage::purge(entry.storage);
                     all
                 }
                 None => vec![entry.path.clone()],

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 const PERIOD: Duration = Duration::from_secs(1);
 const SWEEP_PERIOD: Duration = Duration::from_secs(60);
-/// Fewer marks than this wait for the next flush.
+/// Fewer marks than this wait for `lake.flush_interval`.
 const MARKS_MIN: i64 = 10_000;
 /// A merge that had to leave marks is not tried again sooner.
 const MERGE_PERIOD: Duration = Duration::from_secs(10);
@@ -136,13 +136,17 @@ fn flush_due(tables: &[Table], seen: &mut HashMap<pg_sys::Oid, Seen>) {
 }
 
 fn merge_due(tables: &[Table], seen: &mut HashMap<pg_sys::Oid, Seen>) {
-    for table in tables.iter().filter(|t| t.marks >= MARKS_MIN) {
+    for table in tables.iter().filter(|t| t.marks > 0) {
         let entry = seen.entry(table.relid).or_insert_with(|| Seen {
             flushed: Instant::now(),
             merged: None,
             published: None,
         });
-        if entry.merged.is_none_or(|at| at.elapsed() >= MERGE_PERIOD) {
+        let many =
+            table.marks >= MARKS_MIN && entry.merged.is_none_or(|at| at.elapsed() >= MERGE_PERIOD);
+        let since = entry.merged.unwrap_or(entry.flushed);
+        let long = guc::flush_interval().is_some_and(|s| since.elapsed().as_secs() >= s);
+        if many || long {
             entry.merged = Some(Instant::now());
             report("merge", table.relid);
             guarded(|| maintenance::as_owner(table.relid, || crate::merge::merge(table.relid)));

@@ -146,7 +146,7 @@ SELECT tableoid::regclass AS part, count(*), sum(n) FROM d_part GROUP BY 1 ORDER
 SELECT count(*), sum(n) FROM d_part WHERE k BETWEEN 90 AND 210;
 EXPLAIN (COSTS OFF) SELECT * FROM d_part WHERE k BETWEEN 90 AND 110;
 SELECT * FROM d_part WHERE k = 105 ORDER BY v;
--- a row can't leave its partition once it is cold; a hot one can
+-- rows leave their partition, cold or hot
 UPDATE d_part SET k = 150 WHERE k = 50;
 INSERT INTO d_part VALUES (60, 'mover', 0);
 UPDATE d_part SET k = 160 WHERE v = 'mover';
