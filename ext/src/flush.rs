@@ -50,17 +50,24 @@ impl Relation {
     }
 }
 
-/// Before the lock, which others would have to wait for.
-fn check_right(relid: pg_sys::Oid) {
+/// Whether the user may do maintenance on an existing table.
+pub fn is_allowed(relid: pg_sys::Oid) -> bool {
     // SAFETY: a permission check of the current user.
     unsafe {
         let user = pg_sys::GetUserId();
-        let name = pg_sys::get_rel_name(relid);
-        let allowed = name.is_null() // gone: opening it says so
-            || pg_sys::object_ownercheck(pg_sys::RelationRelationId, relid, user)
+        pg_sys::object_ownercheck(pg_sys::RelationRelationId, relid, user)
             || pg_sys::pg_class_aclcheck(relid, user, pg_sys::ACL_MAINTAIN as pg_sys::AclMode)
-                == pg_sys::AclResult::ACLCHECK_OK;
-        if !allowed {
+                == pg_sys::AclResult::ACLCHECK_OK
+    }
+}
+
+/// Before the lock, which others would have to wait for.
+fn check_right(relid: pg_sys::Oid) {
+    // SAFETY: catalog look-ups.
+    unsafe {
+        let name = pg_sys::get_rel_name(relid);
+        // One that is gone is found out when it is opened.
+        if !name.is_null() && !is_allowed(relid) {
             pg_sys::aclcheck_error(
                 pg_sys::AclResult::ACLCHECK_NOT_OWNER,
                 pg_sys::ObjectType::OBJECT_TABLE,
@@ -76,6 +83,22 @@ impl Drop for Relation {
             // SAFETY: opened by this value.
             unsafe { pg_sys::table_close(self.0, pg_sys::NoLock as i32) }
         }
+    }
+}
+
+/// Flushes a table unless it has an index or is gone.
+pub fn flush_if_possible(relid: pg_sys::Oid) {
+    // SAFETY: looked at under a lock that keeps the table, and closed with the lock kept.
+    let possible = unsafe {
+        let rel = pg_sys::try_relation_open(relid, pg_sys::ShareUpdateExclusiveLock as i32);
+        !rel.is_null() && {
+            let indexed = pg::has_indexes(rel);
+            pg_sys::relation_close(rel, pg_sys::NoLock as i32);
+            !indexed
+        }
+    };
+    if possible {
+        flush(relid);
     }
 }
 

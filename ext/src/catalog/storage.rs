@@ -49,6 +49,11 @@ fn own_incarnation() -> Option<String> {
         .map(|(_, _, incarnation)| incarnation)
 }
 
+/// Whether the files of this database's tables are its own.
+pub fn is_own() -> bool {
+    own_incarnation().is_some()
+}
+
 /// Raises an error in a copy of a database: nothing may be written or removed there.
 pub fn incarnation() -> String {
     match own_incarnation() {
@@ -71,6 +76,16 @@ pub fn catalog_exists() -> bool {
         let oid = unsafe { pg_sys::get_relname_relid(TABLE.as_ptr(), schema) };
         oid != pg_sys::InvalidOid
     })
+}
+
+/// The tables that have a storage.
+pub fn relations() -> Vec<pg_sys::Oid> {
+    let mut relations = vec![];
+    Table::read(TABLE).scan(None, &[], std::ptr::null_mut(), |row| {
+        relations.push(row.oid(4));
+        true
+    });
+    relations
 }
 
 fn locator_keys(tablespace: pg_sys::Oid, number: pg_sys::Oid) -> [Key; 2] {

@@ -96,7 +96,7 @@ pub fn numeric(
         (b'+', rest) => (false, rest),
         _ => (false, text),
     };
-    if text.is_empty() || text.len() > 20 {
+    if text.is_empty() || text.len() > 19 {
         return None;
     }
     let mut value: u64 = 0;
@@ -113,7 +113,8 @@ pub fn numeric(
     }
     let written = point.map_or(0, |at| text.len() - at - 1) as u32;
     let digits = text.len() - usize::from(point.is_some());
-    if digits == 0 || digits > 18 {
+    // The digits after the point, filled up to groups of four, must fit as well.
+    if digits == 0 || digits > 18 || written > 16 {
         return None;
     }
     let scale = match limits {
@@ -269,9 +270,9 @@ mod tests {
                 (header(0, 4), vec![99, 9999, 9999, 9999, 9999]),
             ),
             (
-                "0.123456789012345678",
+                "0.999999999999999",
                 None,
-                (header(18, -1), vec![1234, 5678, 9012, 3456, 7800]),
+                (header(15, -1), vec![9999, 9999, 9999, 9990]),
             ),
         ] {
             assert_eq!(parts(text, limits), Some(expected), "{text}");
@@ -294,6 +295,7 @@ mod tests {
             ("1_000", None),
             ("0x10", None),
             ("1234567890123456789", None),
+            ("0.12345678901234567", None),
             ("--1", None),
         ] {
             assert_eq!(parts(text, limits), None, "{text:?}");

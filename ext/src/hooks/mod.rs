@@ -11,6 +11,7 @@ mod drop;
 mod executor;
 mod planner;
 mod utility;
+mod vacuum;
 
 use crate::bulk;
 use pgrx::{pg_guard, pg_sys};

@@ -49,6 +49,7 @@ unsafe extern "C-unwind" fn process(
         // As a raw pointer: an error passes this frame without dropping anything.
         let before = Box::into_raw(Box::new(types_before(statement)));
         leave_databases(statement);
+        super::vacuum::before(statement, context);
         let run = |stmt| match PREVIOUS {
             Some(previous) => previous(
                 stmt,

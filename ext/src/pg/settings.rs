@@ -46,6 +46,12 @@ pub fn lake_schema() -> Option<pg_sys::Oid> {
     (oid != pg_sys::InvalidOid).then_some(oid)
 }
 
+/// Whether this database has the extension.
+pub fn is_installed() -> bool {
+    // SAFETY: plain catalog lookup in a transaction.
+    unsafe { pg_sys::get_extension_oid(c"pg_lake".as_ptr(), true) != pg_sys::InvalidOid }
+}
+
 /// Serves a cancel or a termination if one is pending.
 pub fn check_for_interrupts() {
     pgrx::check_for_interrupts!();

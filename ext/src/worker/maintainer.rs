@@ -57,7 +57,7 @@ pub extern "C-unwind" fn lake_maintainer_main(argument: pg_sys::Datum) {
         pg_sys::before_shmem_exit(Some(gone), argument);
     }
     BackgroundWorker::connect_worker_to_spi_by_oid(Some(pg_sys::Oid::from(database)), None);
-    if !guarded(has_extension).unwrap_or(false) {
+    if !guarded(crate::pg::is_installed).unwrap_or(false) {
         slot.state.store(state::NO_EXTENSION, Ordering::Release);
         slot.since.store(now(), Ordering::Relaxed);
         return;
@@ -77,11 +77,6 @@ unsafe extern "C-unwind" fn gone(_code: i32, argument: pg_sys::Datum) {
     }
 }
 
-fn has_extension() -> bool {
-    // SAFETY: a catalog look-up in a transaction.
-    unsafe { pg_sys::get_extension_oid(c"pg_lake".as_ptr(), true) != pg_sys::InvalidOid }
-}
-
 fn run(slot: &DatabaseSlot) {
     let mut seen: HashMap<pg_sys::Oid, Seen> = HashMap::new();
     let mut published = Instant::now();
@@ -94,7 +89,7 @@ fn run(slot: &DatabaseSlot) {
             // SAFETY: on the main thread, outside of any transaction.
             unsafe { pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP) };
         }
-        match guarded(has_extension) {
+        match guarded(crate::pg::is_installed) {
             Some(true) => {}
             Some(false) => {
                 slot.state.store(state::NO_EXTENSION, Ordering::Release);

@@ -10,6 +10,7 @@ mod faults;
 mod limits;
 mod stop;
 mod sums;
+mod twins;
 
 use crate::Result;
 use crate::cluster::Cluster;
@@ -36,6 +37,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("cancel", limits::cancel),
     ("crash_leftovers", crash::crash_leftovers),
     ("flush_under_load", crash::flush_under_load),
+    ("twins", twins::twins),
     ("settings_documented", docs::settings_documented),
     ("documentation_examples", docs::documentation_examples),
 ];

@@ -134,7 +134,7 @@ SELECT twins('SELECT * FROM @d');
 SELECT alike('DELETE FROM @d WHERE id % 2 = 0');
 SELECT twins('SELECT * FROM @d');
 SELECT twins('SELECT k, count(*), min(id), max(id), sum(n) FROM @d GROUP BY k');
-VACUUM ANALYZE d_lake;
+ANALYZE d_lake;
 SELECT twins('SELECT * FROM @d');
 SELECT (SELECT count(*) FROM d_lake) = cold_rows FROM lake.tables WHERE table_name = 'd_lake';
 -- a merge changes nothing that a query sees, and leaves nothing to do
@@ -159,6 +159,17 @@ CALL settle();
 SELECT lake.merge('d_lake') > 0 AS merged;
 SELECT twins('SELECT * FROM @d');
 COMMIT;
+SELECT twins('SELECT * FROM @d');
+-- VACUUM flushes and merges; in a transaction block it is refused, and does neither
+SELECT alike('UPDATE @d SET t = ''before vacuum'' WHERE id % 9 = 1');
+BEGIN;
+VACUUM d_lake;
+ROLLBACK;
+SELECT hot > 0 AS hot FROM hot_cold('d_lake');
+CALL settle();
+VACUUM d_lake;
+SELECT hot FROM hot_cold('d_lake');
+SELECT count(*) FROM lake.row_mark m JOIN lake.tables t USING (storage_id) WHERE t.table_name = 'd_lake';
 SELECT twins('SELECT * FROM @d');
 SELECT alike('DELETE FROM @d');
 SELECT twins('SELECT count(*) FROM @d');

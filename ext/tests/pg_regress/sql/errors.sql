@@ -138,6 +138,7 @@ TRUNCATE x_schema.own;
 DROP TABLE x_schema.own;
 RESET ROLE;
 GRANT MAINTAIN ON x_lake TO regress_lake_user;
+INSERT INTO x_lake VALUES (5000, 'hot');
 SET ROLE regress_lake_user;
 CALL settle();
 SELECT lake.flush('x_lake') > 0 AS flushed;

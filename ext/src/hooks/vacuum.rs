@@ -1,0 +1,82 @@
+//! `VACUUM`: flushes and merges the iceberg tables among its targets before Postgres takes its lock.
+//!
+//! Not inside of `relation_vacuum`: a vacuuming backend's own transaction is hidden from horizons
+//! (STORAGE section 7).
+
+use crate::catalog::storage;
+use crate::pg::missing;
+use crate::{am, flush, pg};
+use pgrx::{PgList, pg_sys};
+use std::ffi::CStr;
+
+/// Does the work for a VACUUM that stands alone; anything else is left to Postgres, which refuses
+/// what isn't allowed.
+///
+/// # Safety
+/// `statement` is the statement of a utility command that is about to run.
+pub unsafe fn before(statement: *mut pg_sys::Node, context: pg_sys::ProcessUtilityContext::Type) {
+    // SAFETY: by contract; the tag says what the node is.
+    unsafe {
+        if (*statement).type_ != pg_sys::NodeTag::T_VacuumStmt
+            || context != pg_sys::ProcessUtilityContext::PROCESS_UTILITY_TOPLEVEL
+            || pg_sys::IsTransactionBlock()
+            || pg_sys::RecoveryInProgress()
+            || !pg::is_installed()
+        {
+            return;
+        }
+        let vacuum = &*statement.cast::<pg_sys::VacuumStmt>();
+        if !vacuum.is_vacuumcmd || has_option(vacuum) || !storage::is_own() {
+            return;
+        }
+        pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+        for relid in targets(vacuum) {
+            if am::is_iceberg(relid) && flush::is_allowed(relid) {
+                flush::flush_if_possible(relid);
+            }
+        }
+        pg_sys::PopActiveSnapshot();
+    }
+}
+
+/// Options under which it is not this command's business, or might have to wait.
+unsafe fn has_option(vacuum: &pg_sys::VacuumStmt) -> bool {
+    const OTHERS: [&CStr; 3] = [c"full", c"skip_locked", c"only_database_stats"];
+    // SAFETY: a list of options as parsed.
+    unsafe {
+        PgList::<pg_sys::DefElem>::from_pg(vacuum.options)
+            .iter_ptr()
+            .any(|option| {
+                OTHERS.contains(&CStr::from_ptr((*option).defname)) && pg_sys::defGetBoolean(option)
+            })
+    }
+}
+
+unsafe fn targets(vacuum: &pg_sys::VacuumStmt) -> Vec<pg_sys::Oid> {
+    // SAFETY: a list of parsed names.
+    let named: Vec<pg_sys::Oid> = unsafe {
+        PgList::<pg_sys::VacuumRelation>::from_pg(vacuum.rels)
+            .iter_ptr()
+            .map(|rel| {
+                if (*rel).oid != pg_sys::InvalidOid {
+                    return (*rel).oid;
+                }
+                pg_sys::RangeVarGetRelidExtended(
+                    (*rel).relation,
+                    pg_sys::NoLock as i32,
+                    pg_sys::RVROption::RVR_MISSING_OK,
+                    None,
+                    std::ptr::null_mut(),
+                )
+            })
+            .filter(|relid| *relid != pg_sys::InvalidOid)
+            .collect()
+    };
+    if vacuum.rels.is_null() {
+        return storage::relations();
+    }
+    named
+        .into_iter()
+        .flat_map(missing::find_all_inheritors)
+        .collect()
+}

@@ -1,0 +1,196 @@
+//! An iceberg table and a heap table that get the same changes in the same transactions, under
+//! maintenance that never stops and a server that is killed: they are equal at every moment.
+
+use super::wait_until;
+use crate::cluster::{Cluster, DATABASE, answer};
+use crate::process::Running;
+use crate::test::Run;
+use crate::{Result, say};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+const WRITERS: usize = 3;
+/// More than a session gets to before the server is killed.
+const STATEMENTS: usize = 4000;
+const IDS: u64 = 600;
+
+/// What a writer says when the iceberg table doesn't have exactly the row that the heap table has.
+const LOST: &str = "the twins have parted";
+
+const TABLES: &str = "
+    CREATE SEQUENCE ops;
+    CREATE TABLE h (id int PRIMARY KEY, n bigint, v text);
+    CREATE TABLE t (id int, n bigint, v text) USING iceberg;
+    INSERT INTO h SELECT g, g, 'v' || g FROM generate_series(1, 600) g;
+    SET lake.bulk_rows = 0;
+    INSERT INTO t SELECT g, g, 'v' || g FROM generate_series(1, 400) g;
+    RESET lake.bulk_rows;
+    INSERT INTO t SELECT g, g, 'v' || g FROM generate_series(401, 600) g;
+    CREATE FUNCTION parted(what text, id int, rows bigint) RETURNS void LANGUAGE plpgsql AS $$
+    BEGIN
+        IF rows <> 1 THEN
+            RAISE EXCEPTION 'the twins have parted: % of row %: % rows', what, id, rows;
+        END IF;
+    END $$;
+    -- The heap row's lock makes the transactions on one row come one after another.
+    CREATE PROCEDURE change(what text, i int, d int) LANGUAGE plpgsql AS $$
+    DECLARE rows bigint;
+    BEGIN
+        PERFORM nextval('ops');
+        IF what = 'update' THEN
+            UPDATE h SET n = n + d, v = left(v, 20) || d WHERE id = i;
+            IF FOUND THEN
+                UPDATE t SET n = n + d, v = left(v, 20) || d WHERE id = i;
+                GET DIAGNOSTICS rows = ROW_COUNT;
+                PERFORM parted(what, i, rows);
+            END IF;
+        ELSIF what = 'delete' THEN
+            DELETE FROM h WHERE id = i;
+            IF FOUND THEN
+                DELETE FROM t WHERE id = i;
+                GET DIAGNOSTICS rows = ROW_COUNT;
+                PERFORM parted(what, i, rows);
+            END IF;
+        ELSIF what = 'insert' THEN
+            INSERT INTO h VALUES (i, d, 'new') ON CONFLICT DO NOTHING;
+            IF FOUND THEN
+                INSERT INTO t VALUES (i, d, 'new');
+            END IF;
+        ELSIF what = 'lock' THEN
+            PERFORM FROM h WHERE id = i FOR UPDATE;
+            IF FOUND THEN
+                PERFORM FROM t WHERE id = i FOR NO KEY UPDATE;
+                GET DIAGNOSTICS rows = ROW_COUNT;
+                PERFORM parted(what, i, rows);
+            END IF;
+        ELSE
+            PERFORM FROM h WHERE id = i FOR UPDATE;
+            IF FOUND THEN
+                BEGIN
+                    UPDATE t SET n = -1 WHERE id = i;
+                    DELETE FROM t WHERE id = i;
+                    RAISE EXCEPTION USING ERRCODE = 'LK001';
+                EXCEPTION WHEN SQLSTATE 'LK001' THEN
+                    NULL;
+                END;
+                UPDATE h SET n = n - d WHERE id = i;
+                UPDATE t SET n = n - d WHERE id = i;
+                GET DIAGNOSTICS rows = ROW_COUNT;
+                PERFORM parted(what, i, rows);
+            END IF;
+        END IF;
+    END $$;
+    CREATE PROCEDURE compare(setting text) LANGUAGE plpgsql AS $$
+    DECLARE r record;
+    BEGIN
+        PERFORM set_config('lake.engine', setting, true);
+        SELECT count(*) AS n, min(x::text) AS one INTO r
+        FROM ((TABLE h EXCEPT ALL TABLE t) UNION ALL (TABLE t EXCEPT ALL TABLE h)) x;
+        IF r.n <> 0 THEN
+            RAISE EXCEPTION 'the twins have parted, lake.engine = %: % rows, one is %', setting, r.n, r.one;
+        END IF;
+    END $$;";
+
+/// xorshift64*
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) % n
+    }
+
+    /// Changes of random rows, each in a transaction of its own.
+    fn script(&mut self, statements: usize) -> String {
+        (0..statements)
+            .map(|_| {
+                let what = [
+                    "update", "update", "update", "delete", "insert", "lock", "undo",
+                ][self.below(7) as usize];
+                let (id, d) = (self.below(IDS) + 1, self.below(1000));
+                format!("CALL change('{what}', {id}, {d});\n")
+            })
+            .collect()
+    }
+}
+
+pub fn twins(run: &mut Run) -> Result<()> {
+    let seed = std::env::var("PG_LAKE_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or_else(|| {
+            SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(1, |since| since.as_nanos() as u64 | 1)
+        });
+    say(&format!("      PG_LAKE_SEED={seed}"));
+    let mut random = Random(seed);
+    let mut cluster = run.cluster(
+        "twins",
+        &[("lake.flush_rows", "50"), ("lake.publish_interval", "1")],
+    )?;
+    cluster.sql(TABLES)?;
+    compare(&cluster, "loaded")?;
+    let rounds = if run.long { 20 } else { 3 };
+    for round in 1..=rounds {
+        let sessions = load(&cluster, &mut random)?;
+        let until = ops(&cluster)? + 200 + random.below(600);
+        wait_until(Duration::from_secs(120), "changes", || {
+            Ok(ops(&cluster)? >= until)
+        })?;
+        cluster.kill9()?;
+        for (who, session) in sessions {
+            if let Err(error) = answer(session.wait()?)
+                && error.contains(LOST)
+            {
+                return Err(format!("{who}, before kill {round}: {error}"));
+            }
+        }
+        cluster.start()?;
+        compare(&cluster, &format!("after kill {round}"))?;
+    }
+    // Once to the end.
+    let writers: Vec<Running> = (0..WRITERS)
+        .map(|_| start(&cluster, random.script(150)))
+        .collect::<Result<_>>()?;
+    for writer in writers {
+        answer(writer.wait()?)?;
+    }
+    cluster.sql("SELECT lake.flush('t'); SELECT lake.merge('t'); SELECT lake.sweep();")?;
+    compare(&cluster, "in the end")
+}
+
+/// Numbers that sequences hand out are logged ahead: it never goes back by more than a crash's gap.
+fn ops(cluster: &Cluster) -> Result<u64> {
+    let text = cluster.sql("SELECT last_value FROM ops")?;
+    text.parse().map_err(|_| format!("not a number: {text:?}"))
+}
+
+fn compare(cluster: &Cluster, when: &str) -> Result<()> {
+    cluster
+        .sql("CALL compare('on'); CALL compare('off');")
+        .map(drop)
+        .map_err(|error| format!("{when}: {error}"))
+}
+
+fn start(cluster: &Cluster, script: String) -> Result<Running> {
+    cluster.psql(DATABASE).stdin(script).start()
+}
+
+/// Writers, maintenance and readers, none of which comes to its end.
+fn load(cluster: &Cluster, random: &mut Random) -> Result<Vec<(&'static str, Running)>> {
+    let mut sessions = Vec::new();
+    for _ in 0..WRITERS {
+        sessions.push(("a writer", start(cluster, random.script(STATEMENTS))?));
+    }
+    let maintenance = "SELECT lake.flush('t');\nSELECT lake.merge('t');\nVACUUM t, lake.row_mark, lake.anchor;\n\
+                       SELECT lake.publish('t');\nSELECT lake.sweep();\n";
+    sessions.push((
+        "maintenance",
+        start(cluster, maintenance.repeat(STATEMENTS))?,
+    ));
+    let reader = "CALL compare('on');\nCALL compare('off');\n";
+    sessions.push(("a reader", start(cluster, reader.repeat(STATEMENTS))?));
+    Ok(sessions)
+}
