@@ -11,6 +11,9 @@ const LAKE: &str = "demo";
 
 pub fn command(scale: &str) -> Result<()> {
     let cluster = up::up(None, false)?;
+    if up::is_outdated(&cluster)? {
+        return Err("the dev server is of an earlier state of the SQL scripts".to_owned());
+    }
     let python = Python::set_up()?;
     let csv = tpch::csv(&python, scale)?;
 

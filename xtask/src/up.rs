@@ -77,8 +77,7 @@ pub fn up(pg_config: Option<&str>, fresh: bool) -> Result<Cluster> {
             cluster.sql("CREATE EXTENSION pg_lake")?;
             remember_scripts(&cluster)?;
         }
-        let old = fs::read_to_string(scripts_file(&cluster)).unwrap_or_default();
-        if old != scripts()? {
+        if is_outdated(&cluster)? {
             say("the SQL scripts have changed since this database got its extension:");
             say("    `cargo xtask up --fresh` begins with an empty server");
         }
@@ -88,6 +87,12 @@ pub fn up(pg_config: Option<&str>, fresh: bool) -> Result<Cluster> {
         pg.version, cluster.port
     ));
     Ok(cluster)
+}
+
+/// Whether the dev server's extension was created by other scripts than these.
+pub fn is_outdated(cluster: &Cluster) -> Result<bool> {
+    let old = fs::read_to_string(scripts_file(cluster)).unwrap_or_default();
+    Ok(old != scripts()?)
 }
 
 fn scripts_file(cluster: &Cluster) -> PathBuf {

@@ -166,7 +166,17 @@ impl Table {
 
     /// Forms a tuple; `values` has one entry a column.
     fn form(&self, values: &[Option<pg_sys::Datum>]) -> pg_sys::HeapTuple {
-        assert_eq!(values.len(), self.natts(), "columns of a lake catalog");
+        if values.len() != self.natts() {
+            error::raise(
+                PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                &format!(
+                    "table lake.{} does not have the columns that this library expects",
+                    super::relation_name(self.rel)
+                ),
+                Some("The extension was created by another version of pg_lake."),
+                Some("Save what you need, then drop the extension and create it again."),
+            );
+        }
         let nulls: Vec<bool> = values.iter().map(Option::is_none).collect();
         let datums: Vec<pg_sys::Datum> = values
             .iter()
