@@ -10,7 +10,7 @@ use crate::{Result, cargo, install, os, paths, say, up};
 use std::path::Path;
 use std::time::Duration;
 
-const NAMES: &[&str] = &["ring", "copy", "insert", "q1q6", "count"];
+const NAMES: &[&str] = &["ring", "copy", "insert", "q1q6", "count", "dml"];
 
 /// A server for one call of `bench`.
 struct Bench {
@@ -70,6 +70,7 @@ pub fn command(names: &[String]) -> Result<()> {
             "copy" => copy(bench)?,
             "insert" => insert(bench)?,
             "q1q6" => q1q6(bench)?,
+            "dml" => dml(bench)?,
             _ => count(bench)?,
         }
     }
@@ -252,6 +253,41 @@ fn q1q6(bench: &Bench) -> Result<()> {
                 ("duckdb_ms", duck),
                 ("ratio_heap", lake / heap),
                 ("ratio_duckdb", lake / duck),
+            ],
+        );
+    }
+    Ok(())
+}
+
+/// UPDATE and DELETE of one row in a hundred, rolled back.
+fn dml(bench: &Bench) -> Result<()> {
+    load(bench)?;
+    for (name, change) in [
+        ("delete", "DELETE FROM lineitem WHERE l_orderkey % 100 = 7"),
+        (
+            "update",
+            "UPDATE lineitem SET l_tax = l_tax + 1 WHERE l_orderkey % 100 = 7",
+        ),
+    ] {
+        let mut times = (Vec::new(), Vec::new());
+        for _ in 0..5 {
+            for (schema, times) in [("bench_heap", &mut times.0), ("bench", &mut times.1)] {
+                // The first statement warms up; the second one is timed.
+                let warm = "SELECT count(*) FROM lineitem WHERE l_orderkey % 100 = 7";
+                times.push(statement(
+                    &bench.cluster,
+                    &format!("SET search_path = {schema};\n{warm};\nBEGIN;\n{change};"),
+                )?);
+            }
+        }
+        let ratios = times.0.iter().zip(&times.1).map(|(heap, lake)| lake / heap);
+        let ratio = median(ratios.collect());
+        report(
+            &format!("dml.{name}_1_percent"),
+            &[
+                ("heap_ms", median(times.0)),
+                ("iceberg_ms", median(times.1)),
+                ("ratio", ratio),
             ],
         );
     }

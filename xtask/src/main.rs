@@ -123,6 +123,7 @@ cargo xtask bench <name>…
   insert  single-row INSERT by pgbench, iceberg beside heap
   q1q6    TPC-H Q1 and Q6: heap, iceberg (warm), DuckDB on the published files
   count   count(*) of SF1 lineitem
+  dml     UPDATE and DELETE of 1 % of SF1 lineitem, iceberg (cold rows) beside heap
 
 Prints JSON lines: medians, and ratios within the same run.
 ";

@@ -6,6 +6,7 @@
 use crate::am::cold_dml::{self, ColdRow};
 use crate::am::heap;
 use crate::catalog::{data_file, mark, storage};
+use crate::pg::missing;
 use crate::{bulk, cold, copy_input, relation};
 use pgrx::pg_sys::TM_Result;
 use pgrx::{pg_guard, pg_sys};
@@ -126,7 +127,11 @@ unsafe extern "C-unwind" fn fetch_row_version(
     // SnapshotAny asks for a version that the caller knows to exist, deleted or not.
     // SAFETY: a snapshot of the caller.
     let any = unsafe { (*snapshot).snapshot_type } == pg_sys::SnapshotType::SNAPSHOT_ANY;
-    (any || is_live(storage.id, row, snapshot)) && cold::fetch(rel, &storage, row, slot)
+    if any {
+        return cold::fetch(rel, &storage, row, slot);
+    }
+    missing::predicate_lock(rel, tid_of_row(row), snapshot);
+    is_live(storage.id, row, snapshot) && cold::fetch(rel, &storage, row, slot)
 }
 
 /// Whether a snapshot sees a cold row.

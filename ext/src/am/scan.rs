@@ -7,6 +7,7 @@ use crate::am::{dml, heap};
 use crate::catalog::{data_file, storage};
 use crate::cold::FullScan;
 use crate::error;
+use crate::pg::missing;
 use pg_lake_plan::message::FileRef;
 use pgrx::{pg_guard, pg_sys};
 
@@ -307,6 +308,8 @@ unsafe extern "C-unwind" fn set_tidrange(
         // SAFETY: the relation of the scan is open; its files are read anew for the new range.
         unsafe {
             let snapshot = this.base.rs_snapshot;
+            // Heap notes the rows of a TID range one by one.
+            missing::predicate_lock_relation(this.base.rs_rd, snapshot);
             let files = cold_files(this.base.rs_rd, snapshot);
             let (first, last) = (position(mintid, false), position(maxtid, true));
             let cold = &mut *this.cold;

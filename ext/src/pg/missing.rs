@@ -52,6 +52,15 @@ unsafe extern "C-unwind" {
         tid: pg_sys::ItemPointer,
         block: pg_sys::BlockNumber,
     );
+    #[link_name = "PredicateLockTID"]
+    fn raw_predicate_lock_tid(
+        relation: pg_sys::Relation,
+        tid: pg_sys::ItemPointer,
+        snapshot: pg_sys::Snapshot,
+        tuple_xid: pg_sys::TransactionId,
+    );
+    #[link_name = "PredicateLockRelation"]
+    fn raw_predicate_lock_relation(relation: pg_sys::Relation, snapshot: pg_sys::Snapshot);
     // src/include/executor/nodeSubplan.h
     #[link_name = "ExecSetParamPlan"]
     fn raw_set_param_plan(node: *mut pg_sys::SubPlanState, econtext: *mut pg_sys::ExprContext);
@@ -70,6 +79,26 @@ pub fn check_serializable(relation: pg_sys::Relation, mut tid: pg_sys::ItemPoint
         let block = pg_sys::ItemPointerGetBlockNumberNoCheck(&tid);
         pg_guard_ffi_boundary(|| raw_check_serializable(relation, &mut tid, block));
     }
+}
+
+/// SSI's note that a snapshot has read a row that it did not write.
+pub fn predicate_lock(
+    relation: pg_sys::Relation,
+    mut tid: pg_sys::ItemPointerData,
+    snapshot: pg_sys::Snapshot,
+) {
+    // SAFETY: the relation is open; does nothing unless the snapshot is a serializable one.
+    unsafe {
+        pg_guard_ffi_boundary(|| {
+            raw_predicate_lock_tid(relation, &mut tid, snapshot, pg_sys::InvalidTransactionId)
+        });
+    }
+}
+
+/// SSI's note that a snapshot has read any rows of a relation.
+pub fn predicate_lock_relation(relation: pg_sys::Relation, snapshot: pg_sys::Snapshot) {
+    // SAFETY: as above.
+    unsafe { pg_guard_ffi_boundary(|| raw_predicate_lock_relation(relation, snapshot)) }
 }
 
 /// A table with its partitions and children, at any depth, unlocked.
