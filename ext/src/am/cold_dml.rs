@@ -9,6 +9,7 @@ use crate::catalog::anchor;
 use crate::catalog::data_file::{self, FIRST_COLD_BLOCK, ROWS_PER_BLOCK};
 use crate::catalog::mark::{self, Mark};
 use crate::catalog::storage::{self, Storage};
+use crate::pg::table::relation_oid;
 use crate::{cold, error, pg};
 use pgrx::pg_sys::{LockTupleMode, LockWaitPolicy, TM_Result};
 use pgrx::{PgSqlErrorCode, pg_sys};
@@ -67,6 +68,7 @@ impl ColdRow {
             }
         };
         if held {
+            keep_catalogs_locked();
             held::add(
                 self.storage.id,
                 file.row_start..file.row_start + file.row_count,
@@ -144,6 +146,21 @@ impl ColdRow {
     /// Puts the row into a slot; false if its file can't be found.
     pub fn fetch(&self, slot: *mut pg_sys::TupleTableSlot) -> bool {
         cold::fetch(self.relation, &self.storage, self.row, slot)
+    }
+}
+
+/// To the end of the transaction: for each row these are opened several times, and a lock that is held
+/// already costs next to nothing.
+fn keep_catalogs_locked() {
+    for name in [
+        c"row_mark",
+        c"row_mark_row_idx",
+        c"anchor",
+        c"anchor_row_idx",
+    ] {
+        let oid = relation_oid(name);
+        // SAFETY: a heavyweight lock, released at the end of the (sub)transaction.
+        unsafe { pg_sys::LockRelationOid(oid, pg_sys::AccessShareLock as i32) };
     }
 }
 
