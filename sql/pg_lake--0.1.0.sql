@@ -72,8 +72,9 @@ CREATE TABLE lake.garbage (
     reason text NOT NULL,
     xid bigint NOT NULL,
     since timestamptz NOT NULL,
-    -- Published snapshots refer to it until the storage's publication of this number.
-    publication bigint
+    -- Of a file that published snapshots refer to: the last of these, and how many are kept.
+    publication bigint,
+    kept int
 );
 
 CREATE TABLE lake.publication (

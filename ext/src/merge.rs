@@ -28,7 +28,8 @@ pub fn merge_marks(rel: &Relation, storage: &Storage) -> u64 {
     for file in data_file::files(storage.id, std::ptr::null_mut()) {
         let first = settled.partition_point(|(row, _)| *row < file.row_start);
         let last = settled.partition_point(|(row, _)| *row < file.row_start + file.row_count);
-        if first == last || !lock_file(rel, &file) {
+        let left = file.deleted.len() as u64 == file.row_count;
+        if (first == last && !left) || !lock_file(rel, &file) {
             continue;
         }
         let marks = &settled[first..last];
@@ -36,9 +37,9 @@ pub fn merge_marks(rel: &Relation, storage: &Storage) -> u64 {
         deleted.extend(marks.iter().map(|(row, _)| (row - file.row_start) as u32));
         deleted.sort_unstable();
         deleted.dedup();
-        if deleted.len() as u64 == file.row_count {
+        if deleted.len() as u64 == file.row_count && lock_publication(rel) {
             drop_file(storage, &file);
-        } else {
+        } else if !marks.is_empty() {
             data_file::set_deleted(storage.id, file.row_start, &deleted);
         }
         for (row, tid) in marks {
@@ -59,10 +60,24 @@ fn lock_file(rel: &Relation, file: &DataFile) -> bool {
     unsafe { pg_sys::ConditionalLockPage(rel.0, block, pg_sys::ExclusiveLock as i32) }
 }
 
+/// Keeps the table from being published to the end of the transaction: a publication under way may
+/// be about to refer to a file. False if one is; the file is dropped by a later merge.
+fn lock_publication(rel: &Relation) -> bool {
+    // SAFETY: the relation is open; the tag that `publish` takes.
+    unsafe {
+        pg_sys::ConditionalLockDatabaseObject(
+            pg_sys::RelationRelationId,
+            (*rel.0).rd_id,
+            0,
+            pg_sys::ExclusiveLock as i32,
+        )
+    }
+}
+
 /// The file goes when no snapshot needs it, neither of Postgres nor of what was published.
 fn drop_file(storage: &Storage, file: &DataFile) {
     data_file::remove(storage.id, file.row_start);
-    let after = publication::find(storage.id)
-        .map(|published| published.number + i64::from(guc::keep_snapshots()));
-    garbage::add_file_after(storage.id, &file.path, "no live row", after);
+    let last = publication::find(storage.id)
+        .map(|published| (published.number, guc::keep_snapshots() as i32));
+    garbage::add_file_after(storage.id, &file.path, "no live row", last);
 }

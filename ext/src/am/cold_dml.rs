@@ -4,7 +4,8 @@
 //! there. Whoever holds the anchor exclusively is alone with the row until it ends, so that what it
 //! finds under `SnapshotSelf` is final (STORAGE section 4).
 
-use crate::am::{heap, held, lockers};
+use crate::am::lockers::{self, Joined};
+use crate::am::{heap, held};
 use crate::catalog::anchor;
 use crate::catalog::data_file::{self, FIRST_COLD_BLOCK, ROWS_PER_BLOCK};
 use crate::catalog::mark::{self, Mark};
@@ -52,8 +53,7 @@ impl ColdRow {
         if held::has(self.storage.id, self.row) {
             return true;
         }
-        let files = data_file::files(self.storage.id, &raw mut pg::SNAPSHOT_SELF);
-        let Some(file) = data_file::file_of(&files, self.row) else {
+        let Some(file) = data_file::holding(self.storage.id, self.row) else {
             return true;
         };
         let block = FIRST_COLD_BLOCK + (file.row_start / ROWS_PER_BLOCK) as u32;
@@ -249,7 +249,8 @@ fn moved_partitions() -> pg_sys::ItemPointerData {
 /// `MovedPartitionsOffsetNumber` (storage/itemptr.h).
 const MOVED_PARTITIONS_OFFSET: pg_sys::OffsetNumber = 0xfffd;
 
-fn is_moved_partitions(tid: &pg_sys::ItemPointerData) -> bool {
+/// `ItemPointerIndicatesMovedPartitions` (storage/itemptr.h).
+pub fn is_moved_partitions(tid: &pg_sys::ItemPointerData) -> bool {
     tid.ip_posid == MOVED_PARTITIONS_OFFSET
 }
 
@@ -303,6 +304,29 @@ unsafe fn count_update(relation: pg_sys::Relation) {
     }
 }
 
+/// Puts this transaction's FOR KEY SHARE on the new version that an update in progress has made, if
+/// there is one. `Ok(false)`: that version is gone, and the row's deletion has become final.
+fn join_update(row: &ColdRow, policy: LockWaitPolicy::Type) -> Result<bool, Gone> {
+    loop {
+        match lockers::join_update(row.relation, row.storage.id, row.row) {
+            Joined::Done => return Ok(true),
+            Joined::Gone => return Ok(false),
+            Joined::Wait(xid) if policy == LockWaitPolicy::LockWaitBlock => {
+                let mut tid = row.tid;
+                let why = pg_sys::XLTW_Oper::XLTW_Lock;
+                // SAFETY: waits for a transaction in progress, as heap does.
+                unsafe { pg_sys::XactLockTableWait(xid, row.relation, &mut tid, why) };
+            }
+            Joined::Wait(_) => {
+                return Err(Gone {
+                    result: TM_Result::TM_WouldBlock,
+                    mark: None,
+                });
+            }
+        }
+    }
+}
+
 /// `heapam_tuple_lock` of a cold row. `tid` follows the row to where it was locked.
 #[allow(clippy::too_many_arguments)] // the callback's
 pub unsafe fn lock(
@@ -322,19 +346,23 @@ pub unsafe fn lock(
     } else {
         wait_policy
     };
-    let gone = match row.lock(mode, quiet, cid) {
-        Ok(_) => {
-            // An update that lets this lock pass may be under way.
-            if mode == LockTupleMode::LockTupleKeyShare {
-                lockers::join_update(row.relation, row.storage.id, row.row);
-            }
-            return if row.fetch(slot) {
-                TM_Result::TM_Ok
-            } else {
-                TM_Result::TM_Invisible
-            };
+    let gone = loop {
+        if let Err(gone) = row.lock(mode, quiet, cid) {
+            break gone;
         }
-        Err(gone) => gone,
+        // An update that lets this lock pass may be under way.
+        if mode == LockTupleMode::LockTupleKeyShare {
+            match join_update(row, quiet) {
+                Ok(true) => {}
+                Ok(false) => continue,
+                Err(gone) => break gone,
+            }
+        }
+        return if row.fetch(slot) {
+            TM_Result::TM_Ok
+        } else {
+            TM_Result::TM_Invisible
+        };
     };
     if gone.result == TM_Result::TM_WouldBlock && wait_policy == LockWaitPolicy::LockWaitError {
         error::raise(

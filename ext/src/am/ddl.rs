@@ -88,17 +88,25 @@ unsafe extern "C-unwind" fn set_new_filelocator(
         };
         if persistence as u8 == pg_sys::RELPERSISTENCE_PERMANENT {
             refuse_encoding();
-            storage::create(rel, &new, replaced.map(|s| s.format_version));
+            let relid = replaces(rel).unwrap_or((*rel).rd_id);
+            storage::create(&new, replaced.map(|s| s.format_version), relid);
         }
     }
 }
 
-/// The storage of the table that a transient one is going to replace: `make_new_heap`
-/// (commands/cluster.c) names it after the table's OID.
-fn rewritten(rel: pg_sys::Relation) -> Option<storage::Storage> {
+/// The table that a transient one is going to replace: `make_new_heap` (commands/cluster.c) names it
+/// after the table's OID.
+fn replaces(rel: pg_sys::Relation) -> Option<pg_sys::Oid> {
     let name = pg::relation_name(rel);
     let relid: u32 = name.strip_prefix("pg_temp_")?.parse().ok()?;
     let relid = pg_sys::Oid::from(relid);
+    // SAFETY: a catalog look-up.
+    (!unsafe { pg_sys::get_rel_name(relid) }.is_null()).then_some(relid)
+}
+
+/// The storage of that table.
+fn rewritten(rel: pg_sys::Relation) -> Option<storage::Storage> {
+    let relid = replaces(rel)?;
     if !super::is_iceberg(relid) {
         return None;
     }
@@ -150,7 +158,7 @@ unsafe extern "C-unwind" fn copy_data(
         let old = (*rel).rd_locator;
         if storage::of_relation(rel).is_some() {
             let old = storage::drop_locator(old.spcOid, old.relNumber);
-            storage::create(rel, &*newrlocator, old.map(|s| s.format_version));
+            storage::create(&*newrlocator, old.map(|s| s.format_version), (*rel).rd_id);
         }
     }
 }

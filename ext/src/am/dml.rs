@@ -181,6 +181,7 @@ unsafe extern "C-unwind" fn get_latest_tid(scan: pg_sys::TableScanDesc, tid: pg_
         let Some(next) = storage
             .and_then(|s| mark::find(s.id, row, snapshot))
             .and_then(|m| m.successor)
+            .filter(|next| !cold_dml::is_moved_partitions(next))
         else {
             return;
         };

@@ -30,24 +30,49 @@ pub fn inherit(
     };
     let members = live_lockers(&anchor);
     if !members.is_empty() {
+        // The successor is this transaction's own: nobody else holds it.
         add(relation, successor, &members);
     }
 }
 
 /// After this transaction got FOR KEY SHARE of a cold row: if an update of it is in progress, the
 /// successor gets the lock too.
-pub fn join_update(relation: pg_sys::Relation, storage: i64, row: u64) {
+pub fn join_update(relation: pg_sys::Relation, storage: i64, row: u64) -> Joined {
     let mut dirty = crate::pg::dirty_snapshot();
-    if let Some(mark) = mark::find(storage, row, &mut dirty)
-        && let Some(successor) = mark.successor
-    {
-        // SAFETY: in a transaction, which has an xid since it has locked the anchor.
-        let me = MultiXactMember {
-            xid: unsafe { pg_sys::GetCurrentTransactionId() },
-            status: MultiXactStatus::MultiXactStatusForKeyShare,
-        };
-        add(relation, successor, &[me]);
-    }
+    let mark = mark::find(storage, row, &mut dirty);
+    let Some(successor) = mark.and_then(|mark| mark.successor) else {
+        return Joined::Done;
+    };
+    // SAFETY: in a transaction, which has an xid since it has locked the anchor.
+    let me = MultiXactMember {
+        xid: unsafe { pg_sys::GetCurrentTransactionId() },
+        status: MultiXactStatus::MultiXactStatusForKeyShare,
+    };
+    add(relation, successor, &[me])
+}
+
+/// Whether a lock has reached the newest version of a row.
+pub enum Joined {
+    Done,
+    /// The updating transaction has gone on to delete the row, to change its key or to lock it against
+    /// that, and hasn't ended.
+    Wait(pg_sys::TransactionId),
+    /// It has ended, and the row is deleted or has another key.
+    Gone,
+}
+
+/// What FOR KEY SHARE has to wait for.
+fn excludes(member: &MultiXactMember) -> bool {
+    let strong = matches!(
+        member.status,
+        MultiXactStatus::MultiXactStatusUpdate | MultiXactStatus::MultiXactStatusForUpdate
+    );
+    // SAFETY: an xid of a tuple that is not frozen.
+    strong
+        && unsafe {
+            !pg_sys::TransactionIdIsCurrentTransactionId(member.xid)
+                && pg_sys::TransactionIdIsInProgress(member.xid)
+        }
 }
 
 fn live_lockers(anchor: &anchor::Anchor) -> Vec<MultiXactMember> {
@@ -108,34 +133,65 @@ fn members_of(
 }
 
 /// Adds holders to a hot tuple and to the versions that its own transaction has made of it since.
-fn add(relation: pg_sys::Relation, tid: pg_sys::ItemPointerData, lockers: &[MultiXactMember]) {
+fn add(
+    relation: pg_sys::Relation,
+    tid: pg_sys::ItemPointerData,
+    lockers: &[MultiXactMember],
+) -> Joined {
     // SAFETY: reads and writes a tuple of the relation's heap under its buffer's lock, as
     // `heap_lock_updated_tuple_rec` (heapam.c) does; the change is logged before the lock ends.
     unsafe {
         pg_sys::MultiXactIdSetOldestMember();
         let mut next = tid;
+        let mut updater = None;
         loop {
+            if super::cold_dml::is_moved_partitions(&next) {
+                return Joined::Done;
+            }
             let buffer = pg_sys::ReadBuffer(relation, pg_sys::ItemPointerGetBlockNumber(&next));
             pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_EXCLUSIVE as i32);
             let page = pg_sys::BufferGetPage(buffer);
             let offset = pg_sys::ItemPointerGetOffsetNumber(&next);
+            if offset > pg_sys::PageGetMaxOffsetNumber(page) {
+                pg_sys::UnlockReleaseBuffer(buffer);
+                return Joined::Done;
+            }
             let item = pg_sys::PageGetItemId(page, offset);
             if (*item).lp_flags() != pg_sys::LP_NORMAL {
                 pg_sys::UnlockReleaseBuffer(buffer);
-                return;
+                return Joined::Done;
             }
             let tuple = pg_sys::PageGetItem(page, item).cast::<pg_sys::HeapTupleHeaderData>();
             let keys = u32::from((*tuple).t_infomask2) & pg_sys::HEAP_KEYS_UPDATED != 0;
             let old = members_of((*tuple).t_choice.t_heap.t_xmax, (*tuple).t_infomask, keys);
-            let updated = old
+            // An aborted version's place may be another row's by now.
+            let xmin = pg_sys::htup::HeapTupleHeaderGetXmin(tuple);
+            if updater.is_some_and(|updater| updater != xmin) {
+                pg_sys::UnlockReleaseBuffer(buffer);
+                return Joined::Done;
+            }
+            if let Some(other) = old.iter().find(|m| excludes(m)) {
+                pg_sys::UnlockReleaseBuffer(buffer);
+                return Joined::Wait(other.xid);
+            }
+            let rekeyed = old.iter().any(|m| {
+                m.status == MultiXactStatus::MultiXactStatusUpdate
+                    && pg_sys::TransactionIdDidCommit(m.xid)
+            });
+            if rekeyed {
+                pg_sys::UnlockReleaseBuffer(buffer);
+                return Joined::Gone;
+            }
+            updater = old
                 .iter()
-                .any(|m| m.status > MultiXactStatus::MultiXactStatusForUpdate);
+                .find(|m| m.status > MultiXactStatus::MultiXactStatusForUpdate)
+                .map(|m| m.xid);
             set(buffer, page, offset, tuple, old, lockers);
             let here = next;
             next = (*tuple).t_ctid;
             pg_sys::UnlockReleaseBuffer(buffer);
-            if !updated || pg_sys::ItemPointerEquals(&mut next, &mut { here }) {
-                return;
+            if updater.is_none() || pg_sys::ItemPointerEquals(&mut next, &mut { here }) {
+                return Joined::Done;
             }
         }
     }

@@ -106,6 +106,23 @@ fn add_marked(files: &mut [DataFile], mut marked: Vec<u64>) {
     }
 }
 
+/// The file that holds a row now, whoever registered it. A scan for the latest versions may miss one
+/// that is being replaced; a snapshot can't.
+pub fn holding(storage: i64, row: u64) -> Option<DataFile> {
+    let latest = files(storage, &raw mut crate::pg::SNAPSHOT_SELF);
+    if let Some(file) = file_of(&latest, row) {
+        return Some(file.clone());
+    }
+    // SAFETY: registered and unregistered here; an error does so at abort.
+    let files = unsafe {
+        let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot());
+        let files = files(storage, snapshot);
+        pg_sys::UnregisterSnapshot(snapshot);
+        files
+    };
+    file_of(&files, row).cloned()
+}
+
 /// Whether a snapshot sees a row's file.
 pub fn is_visible(storage: i64, row: u64, snapshot: pg_sys::Snapshot) -> bool {
     file_of(&files(storage, snapshot), row).is_some()

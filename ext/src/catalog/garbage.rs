@@ -3,6 +3,7 @@
 
 use crate::catalog::publication;
 use crate::catalog::storage::Storage;
+use crate::guc;
 use crate::pg::table::{Table, text_datum};
 use pgrx::pg_sys;
 use std::ffi::CStr;
@@ -33,13 +34,13 @@ pub fn add_file(storage: i64, path: &str, reason: &str) {
     add(storage, path, reason, None);
 }
 
-/// A file that published snapshots refer to until the storage has made its publication of that
-/// number.
-pub fn add_file_after(storage: i64, path: &str, reason: &str, publication: Option<i64>) {
+/// A file that published snapshots refer to: the number of the last one that does, and how many are
+/// kept.
+pub fn add_file_after(storage: i64, path: &str, reason: &str, publication: Option<(i64, i32)>) {
     add(storage, path, reason, publication);
 }
 
-fn add(storage: i64, path: &str, reason: &str, publication: Option<i64>) {
+fn add(storage: i64, path: &str, reason: &str, publication: Option<(i64, i32)>) {
     // SAFETY: in a transaction.
     let xid = unsafe { pg_sys::GetTopFullTransactionId().value };
     // SAFETY: reads the clock.
@@ -50,7 +51,8 @@ fn add(storage: i64, path: &str, reason: &str, publication: Option<i64>) {
         Some(text_datum(reason)),
         Some((xid as i64).into()),
         Some(now.into()),
-        publication.map(pg_sys::Datum::from),
+        publication.map(|(number, _)| pg_sys::Datum::from(number)),
+        publication.map(|(_, kept)| pg_sys::Datum::from(kept)),
     ]);
 }
 
@@ -72,8 +74,10 @@ pub fn removable() -> Vec<Garbage> {
     Table::read(TABLE).scan(None, &[], std::ptr::null_mut(), |row| {
         let xid = pg_sys::TransactionId::from(row.int8(4) as u32);
         // With a storage that is gone, its metadata and its publication went too.
-        let published = row.get(6).is_none_or(|after| {
-            publication::find(row.int8(1)).is_none_or(|p| p.number >= after.value() as i64)
+        let published = row.get(6).is_none_or(|last| {
+            let kept = row.get(7).map_or(0, |kept| kept.value() as i64);
+            let kept = kept.max(i64::from(guc::keep_snapshots()));
+            publication::find(row.int8(1)).is_none_or(|p| p.number >= last.value() as i64 + kept)
         });
         // SAFETY: pure arithmetic.
         if published && unsafe { pg_sys::TransactionIdPrecedes(xid, horizon) } {

@@ -181,11 +181,7 @@ pub fn find(tablespace: pg_sys::Oid, number: pg_sys::Oid) -> Option<Storage> {
 }
 
 /// Gives a new relfilenumber a storage of its own.
-pub fn create(
-    relation: pg_sys::Relation,
-    locator: &pg_sys::RelFileLocator,
-    format_version: Option<u8>,
-) {
+pub fn create(locator: &pg_sys::RelFileLocator, format_version: Option<u8>, relid: pg_sys::Oid) {
     // SAFETY: calls of a backend in a transaction.
     let (id, database_directory, mut uuid) = unsafe {
         let id = crate::pg::missing::nextval(relation_oid(c"storage_id_seq"));
@@ -207,8 +203,6 @@ pub fn create(
     uuid[6] = (uuid[6] & 0x0f) | 0x40;
     uuid[8] = (uuid[8] & 0x3f) | 0x80;
     let directory = format!("{database_directory}/lake/{}/{id}", incarnation());
-    // SAFETY: the relation is open.
-    let relid = unsafe { (*relation).rd_id };
     Table::write(TABLE).insert(&[
         Some(id.into()),
         Some(locator.spcOid.into()),

@@ -211,6 +211,8 @@ pub struct FullScan {
     info: Rc<Info>,
     desc: pg_sys::TupleDesc,
     layout: recent::Layout,
+    /// Whether somebody may come back for its rows.
+    remembered: bool,
 }
 
 impl FullScan {
@@ -244,6 +246,7 @@ impl FullScan {
             layout: recent::Layout::full(&info),
             info,
             desc,
+            remembered: true,
         }
     }
 
@@ -257,7 +260,9 @@ impl FullScan {
         if !matches!(self.rows.advance(), Step::Row) {
             return false;
         }
-        if let Some(batch) = self.rows.fresh_batch() {
+        if self.remembered
+            && let Some(batch) = self.rows.fresh_batch()
+        {
             recent::remember(relation, &self.info, batch, &self.layout);
         }
         let row = self.rows.int8(self.info.codecs.len()) as u64;
@@ -348,8 +353,7 @@ pub fn fetch(
     if recent::fetch(relation, row, slot) {
         return true;
     }
-    let files = data_file::files(storage.id, &raw mut crate::pg::SNAPSHOT_SELF);
-    let Some(file) = data_file::file_of(&files, row) else {
+    let Some(file) = data_file::holding(storage.id, row) else {
         return false;
     };
     let position = row - file.row_start;
@@ -360,6 +364,7 @@ pub fn fetch(
     unsafe {
         let context = crate::am::dml::row_context();
         let mut scan = FullScan::start(relation, (*slot).tts_tupleDescriptor, &[wanted]);
+        scan.remembered = false;
         let found = scan.next(relation, slot, context);
         scan.stop();
         pg_sys::MemoryContextDelete(context);

@@ -2,7 +2,7 @@
 
 use crate::catalog::{garbage, intent};
 use crate::error;
-use crate::pg::table::Table;
+use crate::pg::table::{Table, relation_oid};
 use crate::ring::call::ask;
 use crate::ring::region::control;
 use pg_lake_plan::message::{Reply, Request};
@@ -137,6 +137,14 @@ pub fn sweep_now() -> u64 {
     crate::catalog::storage::incarnation();
     crate::pg::as_extension_owner(|| {
         let mut removed = 0;
+        // One sweep at a time: two would remove the same entries.
+        // SAFETY: released at the end of the transaction; conflicts with no writer of the table.
+        unsafe {
+            pg_sys::LockRelationOid(
+                relation_oid(c"garbage"),
+                pg_sys::ShareUpdateExclusiveLock as i32,
+            );
+        }
         // An owner that has ended here has ended before `registered` takes its snapshot.
         for intent in intent::ended() {
             let keep = registered(&intent.directory);

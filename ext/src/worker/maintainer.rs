@@ -184,6 +184,8 @@ fn tables() -> Vec<Table> {
          EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid OPERATOR(pg_catalog.=) c.oid), \
          (SELECT pg_catalog.count(*) FROM lake.row_mark m WHERE m.storage_id OPERATOR(pg_catalog.=) s.storage_id) \
          FROM lake.storage s JOIN pg_catalog.pg_class c ON c.relfilenode OPERATOR(pg_catalog.=) s.relfilenumber \
+         AND COALESCE(NULLIF(c.reltablespace, 0::oid), (SELECT d.dattablespace FROM pg_catalog.pg_database d \
+         WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())) OPERATOR(pg_catalog.=) s.tablespace \
          WHERE c.relam OPERATOR(pg_catalog.=) (SELECT a.oid FROM pg_catalog.pg_am a WHERE a.amname OPERATOR(pg_catalog.=) 'iceberg')";
     Spi::connect(|client| {
         let mut found = vec![];
