@@ -100,6 +100,28 @@ impl ColdRow {
         }
     }
 
+    /// Locks the row for a change and returns its anchor; `Err`, with the failure's details, if it
+    /// can't be changed.
+    fn take(
+        &self,
+        mode: LockTupleMode::Type,
+        cid: pg_sys::CommandId,
+        crosscheck: pg_sys::Snapshot,
+        wait: bool,
+        failure: &mut pg_sys::TM_FailureData,
+    ) -> Result<pg_sys::ItemPointerData, TM_Result::Type> {
+        let anchor = self.lock(mode, policy(wait), cid).map_err(|gone| {
+            self.describe(&gone, failure);
+            busy(gone.result)
+        })?;
+        if !self.crosschecked(crosscheck) {
+            self.describe(&untouched(), failure);
+            return Err(TM_Result::TM_Updated);
+        }
+        pg::missing::check_serializable(self.relation, self.tid);
+        Ok(anchor)
+    }
+
     /// What heap would say of a row with such a deletion (`HeapTupleSatisfiesUpdate`).
     fn fate(&self, mark: &Mark, cid: pg_sys::CommandId) -> TM_Result::Type {
         // SAFETY: in a transaction.
@@ -194,16 +216,11 @@ pub fn delete(
     failure: &mut pg_sys::TM_FailureData,
     changing_part: bool,
 ) -> TM_Result::Type {
-    if let Err(gone) = row.lock(LockTupleMode::LockTupleExclusive, policy(wait), cid) {
-        refuse_invisible(gone.result, "delete");
-        row.describe(&gone, failure);
-        return busy(gone.result);
+    let mode = LockTupleMode::LockTupleExclusive;
+    if let Err(result) = row.take(mode, cid, crosscheck, wait, failure) {
+        refuse_invisible(result, "delete");
+        return result;
     }
-    if !row.crosschecked(crosscheck) {
-        row.describe(&untouched(), failure);
-        return TM_Result::TM_Updated;
-    }
-    pg::missing::check_serializable(row.relation, row.tid);
     let moved = moved_partitions();
     mark::insert(
         row.storage.id,
@@ -268,19 +285,13 @@ pub fn update(
     // Tables whose cold rows can be updated have no index that a foreign key could refer to, so
     // that no key changes.
     *mode = LockTupleMode::LockTupleNoKeyExclusive;
-    let anchor = match row.lock(*mode, policy(wait), cid) {
+    let anchor = match row.take(*mode, cid, crosscheck, wait, failure) {
         Ok(anchor) => anchor,
-        Err(gone) => {
-            refuse_invisible(gone.result, "update");
-            row.describe(&gone, failure);
-            return busy(gone.result);
+        Err(result) => {
+            refuse_invisible(result, "update");
+            return result;
         }
     };
-    if !row.crosschecked(crosscheck) {
-        row.describe(&untouched(), failure);
-        return TM_Result::TM_Updated;
-    }
-    pg::missing::check_serializable(row.relation, row.tid);
     // SAFETY: heap's own insertion of a row of this table.
     unsafe {
         (heap().tuple_insert.unwrap_unchecked())(row.relation, slot, cid, 0, std::ptr::null_mut());

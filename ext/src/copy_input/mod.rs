@@ -1,7 +1,7 @@
 //! Faster input of common values in COPY FROM.
 //!
-//! More than half of the time of a COPY into an iceberg table is Postgres' general parsers of dates
-//! and numerics. Input functions of COPY's state are replaced by ones that read the common spelling
+//! A COPY into an iceberg table is bound by Postgres' own parsing, and much of that is the general
+//! parsers of dates and numerics. Input functions of COPY's state are replaced by ones that read the common spelling
 //! and hand everything else to the function they stand for, with the same result and the same
 //! errors. See `docs/adr/0008-fast-copy-input.md`.
 

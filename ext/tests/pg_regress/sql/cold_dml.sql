@@ -183,6 +183,20 @@ CREATE INDEX d_index ON d_lake (id);
 SELECT alike('INSERT INTO @d SELECT g, g, ''again'', g FROM generate_series(1, 100) g');
 SELECT twins('SELECT * FROM @d WHERE id = 50');
 
+-- a file without a row stays for the published snapshots that refer to it
+CREATE TABLE z_lake (id int) USING iceberg;
+INSERT INTO z_lake SELECT generate_series(1, 10);
+SELECT lake.publish('z_lake') IS NOT NULL AS published;
+CREATE TEMP TABLE z AS SELECT storage_id FROM lake.tables WHERE table_name = 'z_lake';
+DELETE FROM z_lake;
+CALL settle();
+SELECT lake.merge('z_lake');
+SELECT files FROM lake.tables WHERE table_name = 'z_lake';
+CALL settle();
+SELECT lake.sweep() >= 0 AS swept;
+SELECT g.reason, g.publication, g.kept > 0 AS kept FROM lake.garbage g JOIN z USING (storage_id);
+DROP TABLE z_lake;
+
 -- triggers: rows before and after, statements with transition tables
 SELECT load_twins('g', 'id int, t text', 'SELECT g, ''t'' || g FROM generate_series(1, 50) g');
 CREATE TABLE log_heap (what text, old text, new text);
