@@ -11,7 +11,7 @@ CREATE TABLE lake.control (
     system_identifier bigint NOT NULL,
     database oid NOT NULL,
     incarnation text NOT NULL
-);
+) USING heap;
 INSERT INTO lake.control
 SELECT s.system_identifier, d.oid, pg_catalog.gen_random_uuid()::text
 FROM pg_catalog.pg_control_system() s, pg_catalog.pg_database d
@@ -27,7 +27,7 @@ CREATE TABLE lake.storage (
     format_version smallint NOT NULL,
     CONSTRAINT storage_pkey PRIMARY KEY (storage_id),
     CONSTRAINT storage_locator_key UNIQUE (tablespace, relfilenumber)
-);
+) USING heap;
 
 CREATE TABLE lake.data_file (
     storage_id bigint NOT NULL,
@@ -41,21 +41,21 @@ CREATE TABLE lake.data_file (
     flush_xid bigint,
     forward bytea,
     CONSTRAINT data_file_pkey PRIMARY KEY (storage_id, row_start)
-);
+) USING heap;
 
 -- Deleted cold rows, and where the new versions of updated ones are.
 CREATE TABLE lake.row_mark (
     storage_id bigint NOT NULL,
     "row" bigint NOT NULL,
     successor tid
-);
+) USING heap;
 CREATE INDEX row_mark_row_idx ON lake.row_mark (storage_id, "row");
 
 -- What row locks of cold rows are held on.
 CREATE TABLE lake.anchor (
     storage_id bigint NOT NULL,
     "row" bigint NOT NULL
-);
+) USING heap;
 CREATE INDEX anchor_row_idx ON lake.anchor (storage_id, "row");
 
 CREATE TABLE lake.intent (
@@ -64,7 +64,7 @@ CREATE TABLE lake.intent (
     storage_id bigint NOT NULL,
     directory text NOT NULL,
     prefix text NOT NULL
-);
+) USING heap;
 
 CREATE TABLE lake.garbage (
     storage_id bigint NOT NULL,
@@ -75,7 +75,7 @@ CREATE TABLE lake.garbage (
     -- Of a file that published snapshots refer to: the last of these, and how many are kept.
     publication bigint,
     kept int
-);
+) USING heap;
 
 CREATE TABLE lake.publication (
     storage_id bigint NOT NULL,
@@ -86,14 +86,14 @@ CREATE TABLE lake.publication (
     digest bigint NOT NULL,
     number bigint NOT NULL,
     CONSTRAINT publication_pkey PRIMARY KEY (storage_id)
-);
+) USING heap;
 
 -- Files of hot rows that retained Iceberg snapshots refer to.
 CREATE TABLE lake.hot_image (
     storage_id bigint NOT NULL,
     path text NOT NULL,
     CONSTRAINT hot_image_pkey PRIMARY KEY (storage_id, path)
-);
+) USING heap;
 
 -- The access method.
 

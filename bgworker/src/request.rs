@@ -251,6 +251,14 @@ async fn run_fragment(
     writer: &mut ResultWriter,
     cancel: &CancellationToken,
 ) -> Result<Reply, WireError> {
+    if let Some(few) = engine.read_few(&execute, cancel) {
+        let few = few?;
+        let types = execute.fragment.root.output();
+        for batch in &few.batches {
+            writer.send_batch(batch, &types).await?;
+        }
+        return Ok(Reply::Executed(few.stats));
+    }
     let feeds = feed_streams(&execute, feeds)?;
     let mut running = engine.execute(execute, feeds, cancel.clone()).await?;
     let mut sent = false;

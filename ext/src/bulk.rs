@@ -173,13 +173,15 @@ pub fn abort(subxact: Option<pg_sys::SubTransactionId>) {
 
 #[allow(clippy::boxed_local)] // as the state holds it
 fn register(sink: Box<Sink>) {
-    let (storage, relid) = (sink.storage, sink.relid);
+    let storage = sink.storage.clone();
     let files = sink.finish();
-    data_file::register(storage, &files, &data_file::Origin::Load);
+    data_file::register(&storage, &files, &data_file::Origin::Load);
     // SAFETY: the statement holds a lock on the relation that it writes.
     unsafe {
-        let rel = pg_sys::try_relation_open(relid, pg_sys::NoLock as i32);
+        let rel = pg_sys::try_relation_open(storage.relid, pg_sys::NoLock as i32);
         if !rel.is_null() {
+            // As heap_insert: whoever has read the table has not seen these rows.
+            crate::pg::missing::check_serializable_table(rel);
             crate::am::hot::ensure_page(rel);
             pg_sys::relation_close(rel, pg_sys::NoLock as i32);
         }
@@ -256,8 +258,13 @@ pub fn take(relation: pg_sys::Relation, slot: *mut pg_sys::TupleTableSlot, in_ba
     take_slowly(relation, slot, in_batch)
 }
 
-/// Takes the rows of a batch after one that went to Parquet.
-pub fn take_rest(relation: pg_sys::Relation, slots: &[*mut pg_sys::TupleTableSlot]) {
+/// Takes the rows of a batch after one that went to Parquet, but for those that Iceberg can't hold,
+/// which `keep` gets.
+pub fn take_rest(
+    relation: pg_sys::Relation,
+    slots: &[*mut pg_sys::TupleTableSlot],
+    mut keep: impl FnMut(*mut pg_sys::TupleTableSlot),
+) {
     // SAFETY: the relation is open.
     let relid = unsafe { (*relation).rd_id };
     let sink = STATEMENTS.with_borrow_mut(|s| {
@@ -274,7 +281,11 @@ pub fn take_rest(relation: pg_sys::Relation, slots: &[*mut pg_sys::TupleTableSlo
         )
     };
     for slot in slots {
-        store(&mut sink, *slot, relid);
+        if relation::is_storable(&sink.info, *slot) {
+            store(&mut sink, *slot, relid);
+        } else {
+            keep(*slot);
+        }
     }
     put_back(relid, sink);
 }
@@ -354,7 +365,10 @@ fn take_slowly(
             Box::new(Sink::open(&storage, relation::info(relation), Kind::Bulk))
         }
     };
-    store(&mut sink, slot, relid);
+    let storable = relation::is_storable(&sink.info, slot);
+    if storable {
+        store(&mut sink, slot, relid);
+    }
     put_back(relid, sink);
-    true
+    storable
 }

@@ -7,6 +7,8 @@
 use crate::catalog::data_file::{self, Origin};
 use crate::catalog::storage::{self, Storage};
 use crate::error;
+use crate::indexes;
+use crate::merge::Eagerness;
 use crate::pg;
 use crate::relation::{self, Info};
 use crate::sink::{Kind, Sink};
@@ -26,7 +28,10 @@ impl Relation {
     /// Opens an iceberg table on which the user may do maintenance.
     pub fn for_maintenance(relid: pg_sys::Oid, lock: pg_sys::LOCKMODE) -> Relation {
         check_right(relid);
-        // SAFETY: raises an error if the relation is gone.
+        // What the statement has done before, maintenance too, comes first.
+        // SAFETY: in a transaction; raises an error if the relation is gone.
+        unsafe { pg_sys::CommandCounterIncrement() };
+        // SAFETY: as above.
         let rel = Relation(unsafe { pg_sys::table_open(relid, lock) });
         // SAFETY: the relation is open.
         let kind = unsafe { (*(*rel.0).rd_rel).relkind } as u8;
@@ -86,15 +91,15 @@ impl Drop for Relation {
     }
 }
 
-/// Flushes a table unless it has an index or is gone.
+/// Flushes a table unless an index keeps its rows hot or it is gone.
 pub fn flush_if_possible(relid: pg_sys::Oid) {
     // SAFETY: looked at under a lock that keeps the table, and closed with the lock kept.
     let possible = unsafe {
         let rel = pg_sys::try_relation_open(relid, pg_sys::ShareUpdateExclusiveLock as i32);
         !rel.is_null() && {
-            let indexed = pg::has_indexes(rel);
+            let hot = indexes::over_block_ranges(rel);
             pg_sys::relation_close(rel, pg_sys::NoLock as i32);
-            !indexed
+            !hot
         }
     };
     if possible {
@@ -109,15 +114,7 @@ pub fn flush(relid: pg_sys::Oid) -> u64 {
     let Some(storage) = storage::of_relation(rel.0) else {
         return 0; // temporary and unlogged tables stay hot
     };
-    if pg::has_indexes(rel.0) {
-        error::unsupported(
-            &format!(
-                "table \"{}\" has indexes, its rows can't become cold",
-                pg::relation_name(rel.0)
-            ),
-            "Drop the indexes and constraints that need one; indexes over cold rows are not supported yet.",
-        );
-    }
+    indexes::check(rel.0);
     let info = relation::info(rel.0);
     // SAFETY: the relation is open.
     let horizon = unsafe { pg_sys::GetOldestNonRemovableTransactionId(rel.0) };
@@ -136,7 +133,7 @@ pub fn flush(relid: pg_sys::Oid) -> u64 {
         };
         moved += n;
         if n < ROWS_PER_PASS as u64 {
-            crate::merge::merge_marks(&rel, &storage);
+            crate::merge::merge_marks(&rel, &storage, Eagerness::IfCheap);
             return moved;
         }
     }
@@ -162,7 +159,14 @@ fn pass(rel: &Relation, storage: &Storage, info: &Rc<Info>) -> u64 {
     // SAFETY: in a transaction.
     let xid = unsafe { pg_sys::GetCurrentTransactionId() };
     let moved: Vec<Tid> = tids.into_iter().filter(|t| !gone.contains(t)).collect();
-    data_file::register(storage.id, &files, &Origin::Flush(u32::from(xid), &moved));
+    let origin = Origin::Flush(u32::from(xid), &moved);
+    let starts = data_file::register(storage, &files, &origin);
+    let rows = files
+        .iter()
+        .zip(starts)
+        .flat_map(|(file, start)| start..start + file.rows);
+    let moved: Vec<(Tid, u64)> = moved.into_iter().zip(rows).collect();
+    indexes::insert(rel.0, &moved);
     moved.len() as u64
 }
 
@@ -196,7 +200,7 @@ fn encode(
             // SAFETY: pure arithmetic.
             None => unsafe { pg_sys::TransactionIdPrecedes(xmin, horizon) },
         };
-        if wanted {
+        if wanted && relation::is_storable(info, slot) {
             sink.get_or_insert_with(|| Sink::open(storage, info.clone(), Kind::Flush))
                 .push(slot);
             tids.push(tid);

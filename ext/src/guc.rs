@@ -14,6 +14,15 @@ pub enum Engine {
     Force,
 }
 
+/// `lake.unstorable_values`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PostgresGucEnum)]
+pub enum Unstorable {
+    #[name = c"keep_hot"]
+    KeepHot,
+    #[name = c"error"]
+    Error,
+}
+
 /// `lake.compression`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PostgresGucEnum)]
 pub enum Compression {
@@ -21,11 +30,39 @@ pub enum Compression {
     Zstd,
     #[name = c"snappy"]
     Snappy,
+    #[name = c"lz4"]
+    Lz4,
+    #[name = c"gzip"]
+    Gzip,
     #[name = c"none"]
     None,
 }
 
+impl Compression {
+    /// What a table option calls them: the same.
+    pub const NAMES: [(&str, Compression); 5] = [
+        ("zstd", Compression::Zstd),
+        ("snappy", Compression::Snappy),
+        ("lz4", Compression::Lz4),
+        ("gzip", Compression::Gzip),
+        ("none", Compression::None),
+    ];
+}
+
+impl From<Compression> for WireCompression {
+    fn from(compression: Compression) -> WireCompression {
+        match compression {
+            Compression::Zstd => WireCompression::Zstd(1),
+            Compression::Snappy => WireCompression::Snappy,
+            Compression::Lz4 => WireCompression::Lz4,
+            Compression::Gzip => WireCompression::Gzip,
+            Compression::None => WireCompression::None,
+        }
+    }
+}
+
 static ENGINE: GucSetting<Engine> = GucSetting::<Engine>::new(Engine::On);
+static UNSTORABLE: GucSetting<Unstorable> = GucSetting::<Unstorable>::new(Unstorable::KeepHot);
 static COMPRESSION: GucSetting<Compression> = GucSetting::<Compression>::new(Compression::Zstd);
 static WORKERS: GucSetting<i32> = GucSetting::<i32>::new(2);
 static STREAMS: GucSetting<i32> = GucSetting::<i32>::new(128);
@@ -36,6 +73,7 @@ static BULK_ROWS: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 static TARGET_FILE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(256);
 static FLUSH_ROWS: GucSetting<i32> = GucSetting::<i32>::new(100_000);
 static FLUSH_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(300);
+static VACUUM_FLUSH: GucSetting<bool> = GucSetting::<bool>::new(true);
 static PUBLISH_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(60);
 static KEEP_SNAPSHOTS: GucSetting<i32> = GucSetting::<i32>::new(100);
 static STREAM_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(10_000);
@@ -44,12 +82,14 @@ pub fn engine() -> Engine {
     ENGINE.get()
 }
 
-pub fn compression() -> WireCompression {
-    match COMPRESSION.get() {
-        Compression::Zstd => WireCompression::Zstd(1),
-        Compression::Snappy => WireCompression::Snappy,
-        Compression::None => WireCompression::None,
-    }
+/// What becomes of a row with a value that Iceberg can't hold.
+pub fn unstorable_values() -> Unstorable {
+    UNSTORABLE.get()
+}
+
+/// Of a table that doesn't say otherwise.
+pub fn compression() -> Compression {
+    COMPRESSION.get()
 }
 
 pub fn workers() -> u32 {
@@ -85,7 +125,7 @@ pub fn bulk_rows() -> Option<u64> {
     u64::try_from(BULK_ROWS.get()).ok()
 }
 
-/// In bytes.
+/// In bytes, of a table that doesn't say otherwise.
 pub fn target_file_size() -> u64 {
     (TARGET_FILE_SIZE.get() as u64) << 20
 }
@@ -98,6 +138,11 @@ pub fn flush_rows() -> Option<u64> {
 /// Seconds; `None`: never by time.
 pub fn flush_interval() -> Option<u64> {
     u64::try_from(FLUSH_INTERVAL.get()).ok()
+}
+
+/// Whether VACUUM makes rows cold.
+pub fn vacuum_flush() -> bool {
+    VACUUM_FLUSH.get()
 }
 
 /// Seconds; `None`: only on request.
@@ -127,9 +172,17 @@ pub fn init() {
         GucFlags::EXPLAIN,
     );
     GucRegistry::define_enum_guc(
+        c"lake.unstorable_values",
+        c"What becomes of a new row with a value that Iceberg can't hold, such as a numeric(10,2) NaN.",
+        c"\"keep_hot\" keeps it in the heap, and its table can't be published; \"error\" refuses it.",
+        &UNSTORABLE,
+        GucContext::Userset,
+        GucFlags::empty(),
+    );
+    GucRegistry::define_enum_guc(
         c"lake.compression",
         c"Compression of new Parquet files.",
-        c"",
+        c"The table option \"compression\" goes before it.",
         &COMPRESSION,
         GucContext::Userset,
         GucFlags::empty(),
@@ -191,7 +244,7 @@ pub fn init() {
     int(
         c"lake.target_file_size",
         c"Size at which a Parquet file is closed and the next one begun.",
-        c"",
+        c"The table option \"target_file_size\" goes before it.",
         &TARGET_FILE_SIZE,
         (1, 8192),
         GucContext::Userset,
@@ -214,6 +267,14 @@ pub fn init() {
         (-1, 86_400 * 7),
         GucContext::Sighup,
         GucFlags::UNIT_S,
+    );
+    GucRegistry::define_bool_guc(
+        c"lake.vacuum_flush",
+        c"VACUUM flushes and merges iceberg tables first.",
+        c"",
+        &VACUUM_FLUSH,
+        GucContext::Userset,
+        GucFlags::empty(),
     );
     int(
         c"lake.publish_interval",

@@ -21,6 +21,8 @@ mod flush;
 mod guc;
 #[allow(unsafe_code)] // hooks are chained through mutable statics of Postgres
 mod hooks;
+#[allow(unsafe_code)] // calls Postgres
+mod indexes;
 #[allow(unsafe_code)] // walks Postgres' plan trees
 mod lower;
 #[allow(unsafe_code)] // calls Postgres

@@ -8,24 +8,44 @@ use crate::catalog::data_file::{self, DataFile, FIRST_COLD_BLOCK, ROWS_PER_BLOCK
 use crate::catalog::storage::{self, Storage};
 use crate::catalog::{anchor, garbage, mark, publication};
 use crate::flush::Relation;
-use crate::guc;
+use crate::{guc, indexes, pg};
 use pgrx::pg_sys;
 
 /// Merges the marks of a table; returns how many.
 pub fn merge(relid: pg_sys::Oid) -> u64 {
     let rel = Relation::for_maintenance(relid, pg_sys::ShareUpdateExclusiveLock as i32);
-    storage::of_relation(rel.0).map_or(0, |storage| merge_marks(&rel, &storage))
+    storage::of_relation(rel.0).map_or(0, |storage| merge_marks(&rel, &storage, Eagerness::Always))
 }
 
+/// Whether a merge is worth reading the table's indexes.
+#[derive(PartialEq)]
+pub enum Eagerness {
+    Always,
+    /// Not for a small part of the table's rows.
+    IfCheap,
+}
+
+/// Fewer deletions than one in so many cold rows are left to a merge of its own.
+const FEW: u64 = 50;
+
 /// The same for a table that is open and locked against other maintenance.
-pub fn merge_marks(rel: &Relation, storage: &Storage) -> u64 {
+pub fn merge_marks(rel: &Relation, storage: &Storage, eagerness: Eagerness) -> u64 {
     storage::incarnation(); // an error in a copy of a database
     // SAFETY: the relation is open.
     let horizon = unsafe { pg_sys::GetOldestNonRemovableTransactionId(rel.0) };
     let mut settled = mark::settled(storage.id, horizon);
     settled.sort_unstable_by_key(|(row, _)| *row);
+    let files = data_file::files(storage.id, std::ptr::null_mut());
+    if !settled.is_empty() && pg::has_indexes(rel.0) {
+        let rows: u64 = files.iter().map(|file| file.row_count).sum();
+        if eagerness == Eagerness::IfCheap && (settled.len() as u64) < rows / FEW {
+            return 0;
+        }
+        // Before the marks are gone, which are the evidence.
+        indexes::remove_dead(rel.0, storage.id, settled.iter().map(|(row, _)| *row));
+    }
     let mut merged = 0;
-    for file in data_file::files(storage.id, std::ptr::null_mut()) {
+    for file in files {
         let first = settled.partition_point(|(row, _)| *row < file.row_start);
         let last = settled.partition_point(|(row, _)| *row < file.row_start + file.row_count);
         let left = file.deleted.len() as u64 == file.row_count;
@@ -47,7 +67,7 @@ pub fn merge_marks(rel: &Relation, storage: &Storage) -> u64 {
             anchor::remove(storage.id, *row);
         }
         merged += marks.len() as u64;
-        crate::pg::check_for_interrupts();
+        pg::check_for_interrupts();
     }
     merged
 }

@@ -1,7 +1,7 @@
 //! What this backend knows about iceberg relations, kept until the relation cache drops it.
 
-use crate::error;
-use crate::types::{Codec, codecs};
+use crate::types::{Codec, ValueError, codecs};
+use crate::{error, guc};
 use pgrx::pg_sys;
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -126,23 +126,34 @@ fn describe(relation: pg_sys::Relation, desc: pg_sys::TupleDesc) -> Info {
     }
 }
 
-/// Raises an error if Iceberg can't hold a value of the row.
+/// Raises an error if Iceberg can't hold a value of the row, where `lake.unstorable_values` says so.
 #[inline]
 pub fn check_row(relation: pg_sys::Relation, slot: *mut pg_sys::TupleTableSlot) {
-    let info = info(relation);
-    if info.to_check.is_empty() {
+    if guc::unstorable_values() == guc::Unstorable::KeepHot {
         return;
     }
+    if let Err(e) = storable(&info(relation), slot) {
+        error::raise(e.code, &e.message, e.detail.as_deref(), e.hint.as_deref())
+    }
+}
+
+/// Whether Iceberg can hold all values of the row; what it can't hold stays hot.
+#[inline]
+pub fn is_storable(info: &Info, slot: *mut pg_sys::TupleTableSlot) -> bool {
+    info.to_check.is_empty() || storable(info, slot).is_ok()
+}
+
+fn storable(info: &Info, slot: *mut pg_sys::TupleTableSlot) -> Result<(), ValueError> {
     for &i in &info.to_check {
         let codec = &info.codecs[i];
         let mut isnull = false;
         // SAFETY: the slot holds a row of the relation.
-        let result = unsafe {
+        unsafe {
             let datum = pg_sys::slot_getattr(slot, i32::from(codec.attnum), &mut isnull);
-            if isnull { Ok(()) } else { codec.check(datum) }
-        };
-        if let Err(e) = result {
-            error::raise(e.code, &e.message, e.detail.as_deref(), e.hint.as_deref())
+            if !isnull {
+                codec.check(datum)?;
+            }
         }
     }
+    Ok(())
 }

@@ -3,8 +3,8 @@
 //! The files are durable when [`Sink::finish`] returns and announced by an intent before they are
 //! begun; they belong to nobody until they are registered.
 
-use crate::catalog::intent;
 use crate::catalog::storage::Storage;
+use crate::catalog::{intent, options};
 use crate::error;
 use crate::guc;
 use crate::relation::Info;
@@ -38,10 +38,9 @@ impl Kind {
 
 /// An open writer of one table.
 pub struct Sink {
-    pub storage: i64,
-    pub relid: pg_sys::Oid,
+    pub storage: Storage,
     kind: Kind,
-    info: Rc<Info>,
+    pub info: Rc<Info>,
     call: Call,
     builder: BatchBuilder,
     buffer: Vec<u8>,
@@ -71,11 +70,15 @@ impl Sink {
         let directory = storage.data_directory();
         let intent = intent::announce(storage.id, &directory, kind.prefix());
         let columns = table_columns(&info);
+        let options = options::of(storage.relid);
         let target_file_size = if kind == Kind::HotImage {
             u64::MAX // one file, whatever its size
         } else {
-            guc::target_file_size()
+            options
+                .target_file_size
+                .unwrap_or_else(guc::target_file_size)
         };
+        let compression = options.compression.unwrap_or_else(guc::compression);
         let call = Call::start(pick_worker(), 1, |feeds| {
             Request::Write(Write {
                 feed: feeds[0],
@@ -83,12 +86,11 @@ impl Sink {
                 directory: crate::pg::absolute(&intent.directory),
                 prefix: intent.prefix.clone(),
                 target_file_size,
-                compression: guc::compression(),
+                compression: compression.into(),
             })
         });
         Sink {
-            storage: storage.id,
-            relid: storage.relid,
+            storage: storage.clone(),
             kind,
             builder: BatchBuilder::new(info.codecs.iter().map(|c| &c.lake)),
             info,

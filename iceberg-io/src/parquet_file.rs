@@ -12,7 +12,7 @@ use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
-use parquet::basic::{Compression as ParquetCompression, ZstdLevel};
+use parquet::basic::{Compression as ParquetCompression, GzipLevel, ZstdLevel};
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use serde::{Deserialize, Serialize};
@@ -27,6 +27,10 @@ pub enum Compression {
     /// Level 1 to 22.
     Zstd(i32),
     Snappy,
+    /// Parquet's `LZ4_RAW`; what it calls `LZ4` has a frame that readers disagree about.
+    Lz4,
+    /// Level 6.
+    Gzip,
     None,
 }
 
@@ -262,6 +266,8 @@ fn properties(options: &WriteOptions) -> Result<WriterProperties> {
             })?)
         }
         Compression::Snappy => ParquetCompression::SNAPPY,
+        Compression::Lz4 => ParquetCompression::LZ4_RAW,
+        Compression::Gzip => ParquetCompression::GZIP(GzipLevel::default()),
         Compression::None => ParquetCompression::UNCOMPRESSED,
     };
     Ok(WriterProperties::builder()

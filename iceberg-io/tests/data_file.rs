@@ -210,6 +210,43 @@ fn round_trip() {
 }
 
 #[test]
+fn every_compression_gives_the_rows_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let schema = schema();
+    let written = batch(&schema, 0, 3000);
+    for (compression, name) in [
+        (Compression::Zstd(1), "ZSTD"),
+        (Compression::Snappy, "SNAPPY"),
+        (Compression::Lz4, "LZ4_RAW"),
+        (Compression::Gzip, "GZIP"),
+        (Compression::None, "UNCOMPRESSED"),
+    ] {
+        let path = directory.path().join(format!("{name}.parquet"));
+        let options = WriteOptions {
+            compression,
+            ..WriteOptions::default()
+        };
+        let mut writer = DataFileWriter::create(&path, schema.clone(), &options).unwrap();
+        writer.write(&written).unwrap();
+        writer.finish().unwrap();
+        let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(&path).unwrap()).unwrap();
+        let used = reader.metadata().row_group(0).column(0).compression();
+        assert!(format!("{used:?}").starts_with(name), "{used:?}");
+        let read: Vec<RecordBatch> = reader
+            .with_batch_size(5000)
+            .build()
+            .unwrap()
+            .map(Result::unwrap)
+            .collect();
+        assert_eq!(read.len(), 1);
+        for column in 0..5 {
+            let (read, written) = (read[0].column(column), written.column(column));
+            assert_eq!(read.to_data(), written.to_data(), "{name}, column {column}");
+        }
+    }
+}
+
+#[test]
 fn bounds_hold_for_every_value() {
     let directory = tempfile::tempdir().unwrap();
     let written = write(

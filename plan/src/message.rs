@@ -88,6 +88,9 @@ pub enum Compression {
     None,
     Snappy,
     Zstd(i32),
+    /// Parquet's `LZ4_RAW`.
+    Lz4,
+    Gzip,
 }
 
 /// One top-level column of a table.

@@ -102,7 +102,8 @@ pub fn in_a_later_suite<T>(kind: &str, get: impl Fn(&Suite) -> Result<T>) -> Res
     Err(last)
 }
 
-fn archives() -> Vec<Archive> {
+/// The main archives that apt's sources name.
+pub fn archives() -> Vec<Archive> {
     let mut files = vec![PathBuf::from("/etc/apt/sources.list")];
     if let Ok(entries) = fs::read_dir("/etc/apt/sources.list.d") {
         let mut parts: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();

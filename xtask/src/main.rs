@@ -110,8 +110,14 @@ Suites, in this order by default:
   pg         end to end: crashes, faults, limits, documentation; `pg:NAME` runs one scenario
   readers    every kind of value read back by DuckDB and pyiceberg
 
+Only by name, or with --long:
+  postgres-regress    Postgres' own regression tests, with every table an iceberg table
+  postgres-isolation  the same with its isolation tests
+
   --long    longer soaks, wider time limits
-  --accept  let regress and isolation take their results as the expected output
+  --accept  let regress and isolation take their results as the expected output, and the
+            postgres suites the differences of the tests that are listed
+            (ext/tests/postgres)
 
 Ends with one line `N passed, N failed, N skipped`.
 ";

@@ -58,6 +58,12 @@ impl Cache {
         lock(&self.columns).used
     }
 
+    /// Bytes until the limit.
+    pub(super) fn free(&self) -> usize {
+        let columns = lock(&self.columns);
+        columns.limit.saturating_sub(columns.used)
+    }
+
     /// Whether a column of that many bytes would be kept.
     pub(super) fn admits(&self, bytes: usize) -> bool {
         bytes <= lock(&self.columns).limit / LARGEST

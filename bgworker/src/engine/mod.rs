@@ -9,7 +9,7 @@
 //! * `lower`: plan nodes to DataFusion's physical operators; `exchange`: rows to partitions
 //! * scan: `scan` (operator), `source` (files to row groups), `rowgroup` (decoding),
 //!   `selection` (deleted rows and ranges), `prune` (row-group statistics), `adapt` (file types),
-//!   `cache` (decoded columns and footers)
+//!   `cache` (decoded columns and footers), `point` (few rows, without a plan)
 //! * expressions: `expr` (compiled tree), `arith`, `compare`, `cast`, `select` (AND, OR, CASE),
 //!   `inlist`, `like`, `values` (native slices and constants), `describe` (for EXPLAIN)
 //! * aggregates: `aggregate` (the functions), `sums` and `extremes` (their states)
@@ -30,6 +30,7 @@ mod inlist;
 mod like;
 mod lower;
 mod memory;
+mod point;
 mod prune;
 mod rowgroup;
 mod running;
@@ -43,6 +44,7 @@ mod sums;
 mod validate;
 mod values;
 
+pub use point::Few;
 pub use running::Running;
 pub use runtime::Engine;
 

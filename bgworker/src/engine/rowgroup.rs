@@ -91,6 +91,11 @@ impl RowGroupReader {
         Ok(this)
     }
 
+    /// Whether columns have to be decoded.
+    pub(super) fn decodes(&self) -> bool {
+        self.reader.is_some()
+    }
+
     fn file(&self) -> Result<(&Arc<str>, &FileRef), WireError> {
         match self.source.files.get(self.file) {
             Some((path, file)) => Ok((path, file)),
@@ -262,6 +267,11 @@ impl RowGroupReader {
         if self.sparse.is_some() {
             return self.next_sparse();
         }
+        if self.reader.is_none()
+            && let Some(run) = self.only_run()?
+        {
+            return self.next_of_run(run);
+        }
         while self.next < self.window.end {
             let step = if self.slots.is_empty() {
                 BARE_ROWS
@@ -290,6 +300,49 @@ impl RowGroupReader {
         }
         self.finish();
         Ok(None)
+    }
+
+    /// The rows that are left, if they are consecutive ones that were asked for by number.
+    fn only_run(&self) -> Result<Option<Range<u64>>, WireError> {
+        let (_, file) = self.file()?;
+        if file.ranges.is_none() {
+            return Ok(None);
+        }
+        let mut runs = selection::runs(file, self.next..self.window.end);
+        Ok(match (runs.pop(), runs.is_empty()) {
+            (Some(run), true) => Some(run),
+            _ => None,
+        })
+    }
+
+    /// Slices of the cached chunks: a point read doesn't look at the rows around it.
+    fn next_of_run(&mut self, run: Range<u64>) -> Result<Option<RecordBatch>, WireError> {
+        let from = run.start - self.window.start;
+        let (chunk, offset) = (from as usize / BATCH_ROWS, from as usize % BATCH_ROWS);
+        let rows = ((run.end - run.start) as usize).min(BATCH_ROWS - offset);
+        let (_, file) = self.file()?;
+        let first = (file.row_start + run.start) as i64;
+        let columns = self
+            .slots
+            .iter()
+            .map(|slot| {
+                let column: Option<ArrayRef> = match slot {
+                    Slot::RowNumber => {
+                        let numbers = first..first + rows as i64;
+                        Some(Arc::new(Int64Array::from_iter_values(numbers)))
+                    }
+                    Slot::Constant(value) => Some(value.slice(0, rows.min(value.len()))),
+                    Slot::Cached(chunks) => chunks
+                        .get(chunk)
+                        .filter(|chunk| offset + rows <= chunk.len())
+                        .map(|chunk| chunk.slice(offset, rows)),
+                    Slot::Read(_) => None,
+                };
+                column.ok_or_else(|| super::error::internal("a column's chunk is missing"))
+            })
+            .collect::<Result<_, _>>()?;
+        self.next = run.start + rows as u64;
+        self.batch(columns, rows).map(Some)
     }
 
     /// The next rows of the columns that are read, in the order of `reading`.

@@ -4,6 +4,7 @@ use super::cache::Cache;
 use super::error::{from_io, wire};
 use super::lower::Lowering;
 use super::memory::{Budget, QueryPool};
+use super::point::Heat;
 use super::running::Running;
 use super::stats::Counters;
 use super::validate::validate;
@@ -27,8 +28,9 @@ const SORT_RESERVATION: usize = 1 << 20;
 
 /// Runs fragments on the current tokio runtime.
 pub struct Engine {
-    budget: Arc<Budget>,
-    cache: Arc<Cache>,
+    pub(super) budget: Arc<Budget>,
+    pub(super) cache: Arc<Cache>,
+    pub(super) heat: Arc<Heat>,
     config: SessionConfig,
     runtime: RuntimeEnv,
     threads: usize,
@@ -64,6 +66,7 @@ impl Engine {
         Ok(Engine {
             budget: Arc::new(Budget::new(for_queries(memory, memory_cache))),
             cache: Arc::new(Cache::new(bytes(memory_cache))),
+            heat: Arc::default(),
             config: SessionConfig::new()
                 .with_batch_size(BATCH_ROWS)
                 .with_target_partitions(threads)

@@ -66,6 +66,14 @@ pub(super) fn select(file: &FileRef, window: Range<u64>) -> Selection {
         return Selection::All;
     }
     let rows = (window.end - window.start) as usize;
+    let visible_runs = if file.ranges.is_some() {
+        runs(file, window.clone())
+    } else {
+        vec![]
+    };
+    if file.ranges.is_some() && visible_runs.is_empty() {
+        return Selection::None;
+    }
     let mut bits = BooleanBufferBuilder::new(rows);
     let mut visible = 0;
     if file.ranges.is_none() {
@@ -75,7 +83,7 @@ pub(super) fn select(file: &FileRef, window: Range<u64>) -> Selection {
         }
         visible = rows - gone.len();
     } else {
-        for run in runs(file, window.clone()) {
+        for run in visible_runs {
             let (start, end) = (run.start - window.start, run.end - window.start);
             bits.append_n(start as usize - bits.len(), false);
             bits.append_n((end - start) as usize, true);

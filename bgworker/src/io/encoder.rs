@@ -66,6 +66,8 @@ impl Encoder {
                 WireCompression::None => Compression::None,
                 WireCompression::Snappy => Compression::Snappy,
                 WireCompression::Zstd(level) => Compression::Zstd(level),
+                WireCompression::Lz4 => Compression::Lz4,
+                WireCompression::Gzip => Compression::Gzip,
             },
             target_bytes: request.target_file_size.max(1),
             current: None,

@@ -160,8 +160,8 @@ impl ColdRow {
         if crosscheck.is_null() {
             return true;
         }
-        let files = data_file::files(self.storage.id, &raw mut pg::SNAPSHOT_SELF);
-        data_file::file_of(&files, self.row).is_some_and(|f| f.flushed)
+        data_file::at(self.storage.id, self.row, &raw mut pg::SNAPSHOT_SELF)
+            .is_some_and(|at| at.flushed)
             || data_file::is_visible(self.storage.id, self.row, crosscheck)
     }
 
@@ -282,9 +282,11 @@ pub fn update(
     failure: &mut pg_sys::TM_FailureData,
     mode: &mut LockTupleMode::Type,
 ) -> TM_Result::Type {
-    // Tables whose cold rows can be updated have no index that a foreign key could refer to, so
-    // that no key changes.
-    *mode = LockTupleMode::LockTupleNoKeyExclusive;
+    *mode = if super::keys::change(row, slot) {
+        LockTupleMode::LockTupleExclusive
+    } else {
+        LockTupleMode::LockTupleNoKeyExclusive
+    };
     let anchor = match row.take(*mode, cid, crosscheck, wait, failure) {
         Ok(anchor) => anchor,
         Err(result) => {

@@ -1,6 +1,6 @@
-//! Files of relations: creation, truncation, copying, vacuum, sizes and index builds.
+//! Files of relations: creation, truncation, copying, vacuum and sizes.
 
-use crate::am::{heap, hot, scan};
+use crate::am::{heap, hot};
 use crate::catalog::{data_file, storage};
 use crate::{error, pg};
 use pgrx::{pg_guard, pg_sys};
@@ -11,8 +11,6 @@ pub fn install(routine: &mut pg_sys::TableAmRoutine) {
     routine.relation_copy_data = Some(copy_data);
     routine.relation_copy_for_cluster = Some(copy_for_cluster);
     routine.relation_vacuum = Some(vacuum);
-    routine.index_build_range_scan = Some(index_build_range_scan);
-    routine.index_validate_scan = Some(index_validate_scan);
     routine.relation_estimate_size = Some(estimate_size);
     routine.relation_toast_am = Some(toast_am);
 }
@@ -20,8 +18,7 @@ pub fn install(routine: &mut pg_sys::TableAmRoutine) {
 /// Whether any transaction, this one included, has registered a file. All rows of it may be deleted,
 /// and still be seen by an older snapshot.
 pub fn has_cold_rows(rel: pg_sys::Relation) -> bool {
-    storage::of_relation(rel)
-        .is_some_and(|s| !data_file::files(s.id, &raw mut pg::SNAPSHOT_SELF).is_empty())
+    storage::of_relation(rel).is_some_and(|s| data_file::any(s.id))
 }
 
 fn refuse_with_cold_rows(rel: pg_sys::Relation, what: &str, hint: &str) {
@@ -42,10 +39,14 @@ fn refuse_with_cold_rows(rel: pg_sys::Relation, what: &str, hint: &str) {
 /// cache is undone by any rebuild of the entry in the middle, which a GRANT suffices to cause; the
 /// copy isn't touched by one. It lives to the end of the transaction, since resource owners may
 /// hold a reference to it.
-fn as_heap(rel: pg_sys::Relation) -> pg_sys::Relation {
+pub fn as_heap(rel: pg_sys::Relation) -> pg_sys::Relation {
     // SAFETY: a plain copy of the struct; what its pointers lead to is kept by the relation cache
-    // while the original is referenced and locked.
+    // while the original is referenced and locked. Its statistics must know the original: an entry
+    // that knew the copy would follow it after its end.
     unsafe {
+        if (*rel).pgstat_enabled && (*rel).pgstat_info.is_null() {
+            pg_sys::pgstat_assoc_relation(rel);
+        }
         let copy = pg_sys::MemoryContextAlloc(
             pg_sys::TopTransactionContext,
             size_of::<pg_sys::RelationData>(),
@@ -177,11 +178,8 @@ unsafe extern "C-unwind" fn copy_for_cluster(
     tups_vacuumed: *mut f64,
     tups_recently_dead: *mut f64,
 ) {
-    refuse_with_cold_rows(
-        old_table,
-        "rewrite",
-        "Use VACUUM without FULL; cold rows are compact already.",
-    );
+    // Cold rows stay where they are, with their row numbers and in their order.
+    storage::keep(old_table, new_table);
     // SAFETY: a callback of heap with its arguments.
     unsafe {
         (heap().relation_copy_for_cluster.unwrap_unchecked())(
@@ -209,73 +207,6 @@ unsafe extern "C-unwind" fn vacuum(
     unsafe { (heap().relation_vacuum.unwrap_unchecked())(rel, params, bstrategy) }
     if has_cold_rows(rel) {
         hot::ensure_page(rel);
-    }
-}
-
-#[pg_guard]
-#[allow(clippy::too_many_arguments)] // the callback's signature
-unsafe extern "C-unwind" fn index_build_range_scan(
-    table_rel: pg_sys::Relation,
-    index_rel: pg_sys::Relation,
-    index_info: *mut pg_sys::IndexInfo,
-    allow_sync: bool,
-    anyvisible: bool,
-    progress: bool,
-    start_blockno: pg_sys::BlockNumber,
-    numblocks: pg_sys::BlockNumber,
-    callback: pg_sys::IndexBuildCallback,
-    callback_state: *mut std::ffi::c_void,
-    parallel_scan: pg_sys::TableScanDesc,
-) -> f64 {
-    refuse_with_cold_rows(table_rel, "index", INDEX_HINT);
-    let scan = if parallel_scan.is_null() {
-        parallel_scan
-    } else {
-        scan::hot(parallel_scan)
-    };
-    let table = as_heap(table_rel);
-    // SAFETY: a callback of heap with its arguments; it ends the scan, as it is documented to.
-    unsafe {
-        if !scan.is_null() {
-            (*scan).rs_rd = table;
-            (*table).rd_refcnt += 1;
-        }
-        (heap().index_build_range_scan.unwrap_unchecked())(
-            table,
-            index_rel,
-            index_info,
-            allow_sync,
-            anyvisible,
-            progress,
-            start_blockno,
-            numblocks,
-            callback,
-            callback_state,
-            scan,
-        )
-    }
-}
-
-const INDEX_HINT: &str = "Create indexes and constraints that need one before rows are loaded; the rows then stay hot. Files whose rows are all deleted go with lake.merge.";
-
-#[pg_guard]
-unsafe extern "C-unwind" fn index_validate_scan(
-    table_rel: pg_sys::Relation,
-    index_rel: pg_sys::Relation,
-    index_info: *mut pg_sys::IndexInfo,
-    snapshot: pg_sys::Snapshot,
-    state: *mut pg_sys::ValidateIndexState,
-) {
-    refuse_with_cold_rows(table_rel, "index", INDEX_HINT);
-    // SAFETY: a callback of heap with its arguments.
-    unsafe {
-        (heap().index_validate_scan.unwrap_unchecked())(
-            as_heap(table_rel),
-            index_rel,
-            index_info,
-            snapshot,
-            state,
-        )
     }
 }
 

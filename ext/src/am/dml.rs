@@ -4,7 +4,7 @@
 //! has moved since the statement's snapshot is followed to its new place.
 
 use crate::am::cold_dml::{self, ColdRow};
-use crate::am::heap;
+use crate::am::{heap, visible};
 use crate::catalog::{data_file, mark, storage};
 use crate::pg::missing;
 use crate::{bulk, cold, copy_input, relation};
@@ -108,6 +108,33 @@ fn updated_if_moved(
     }
 }
 
+/// Heap fetches into slots of its own kind only. EvalPlanQual has the slot of the scan, which is a
+/// virtual one if that is ours.
+fn fetch_hot(
+    rel: pg_sys::Relation,
+    tid: pg_sys::ItemPointer,
+    snapshot: pg_sys::Snapshot,
+    slot: *mut pg_sys::TupleTableSlot,
+) -> bool {
+    // SAFETY: a callback of heap with the arguments of ours; a slot of our own is dropped again.
+    unsafe {
+        let fetch = heap().tuple_fetch_row_version.unwrap_unchecked();
+        let kind = &raw const pg_sys::TTSOpsBufferHeapTuple;
+        if (*slot).tts_ops == kind {
+            return fetch(rel, tid, snapshot, slot);
+        }
+        let own = pg_sys::MakeSingleTupleTableSlot((*rel).rd_att, kind);
+        let found = fetch(rel, tid, snapshot, own);
+        if found {
+            pg_sys::ExecCopySlot(slot, own);
+            (*slot).tts_tid = (*own).tts_tid;
+            (*slot).tts_tableOid = (*own).tts_tableOid;
+        }
+        pg_sys::ExecDropSingleTupleTableSlot(own);
+        found
+    }
+}
+
 #[pg_guard]
 unsafe extern "C-unwind" fn fetch_row_version(
     rel: pg_sys::Relation,
@@ -116,10 +143,7 @@ unsafe extern "C-unwind" fn fetch_row_version(
     slot: *mut pg_sys::TupleTableSlot,
 ) -> bool {
     let Some(row) = cold_row(tid) else {
-        // SAFETY: a callback of heap with its arguments.
-        return unsafe {
-            (heap().tuple_fetch_row_version.unwrap_unchecked())(rel, tid, snapshot, slot)
-        };
+        return fetch_hot(rel, tid, snapshot, slot);
     };
     let Some(storage) = storage::of_relation(rel) else {
         return false;
@@ -131,19 +155,7 @@ unsafe extern "C-unwind" fn fetch_row_version(
         return cold::fetch(rel, &storage, row, slot);
     }
     missing::predicate_lock(rel, tid_of_row(row), snapshot);
-    is_live(storage.id, row, snapshot) && cold::fetch(rel, &storage, row, slot)
-}
-
-/// Whether a snapshot sees a cold row.
-fn is_live(storage: i64, row: u64, snapshot: pg_sys::Snapshot) -> bool {
-    if mark::find(storage, row, snapshot).is_some() {
-        return false;
-    }
-    let files = data_file::files(storage, snapshot);
-    data_file::file_of(&files, row).is_some_and(|file| {
-        let position = (row - file.row_start) as u32;
-        file.deleted.binary_search(&position).is_err()
-    })
+    visible::find(storage.id, row, snapshot).is_some() && cold::fetch(rel, &storage, row, slot)
 }
 
 /// A memory context for the values of one row.
@@ -204,7 +216,7 @@ unsafe extern "C-unwind" fn satisfies_snapshot(
         let Some(row) = cold_row(tid) else {
             return (heap().tuple_satisfies_snapshot.unwrap_unchecked())(rel, slot, snapshot);
         };
-        storage::of_relation(rel).is_some_and(|s| is_live(s.id, row, snapshot))
+        visible::is_live(rel, row, snapshot) || visible::was_live(rel, row, snapshot)
     }
 }
 
@@ -219,6 +231,7 @@ unsafe extern "C-unwind" fn insert(
     if bulk::take(rel, slot, false) {
         return;
     }
+    visible::prepare_if_indexed(rel);
     relation::check_row(rel, slot);
     // SAFETY: a callback of heap with its arguments; this frame owns nothing.
     unsafe { (heap().tuple_insert.unwrap_unchecked())(rel, slot, cid, options, bistate) }
@@ -233,7 +246,7 @@ unsafe extern "C-unwind" fn insert_speculative(
     bistate: *mut pg_sys::BulkInsertStateData,
     token: u32,
 ) {
-    // Tables with a unique index have hot rows only, so heap's speculative insertion is right.
+    visible::prepare_if_indexed(rel);
     relation::check_row(rel, slot);
     // SAFETY: as above.
     unsafe {
@@ -252,9 +265,13 @@ unsafe extern "C-unwind" fn multi_insert(
     options: i32,
     bistate: *mut pg_sys::BulkInsertStateData,
 ) {
+    visible::prepare_if_indexed(rel);
     // SAFETY: `slots` has `nslots` entries.
     unsafe {
-        let hot = hot_rows(rel, slots, nslots);
+        let hot = hot_rows(rel, slots, nslots, |slot| {
+            relation::check_row(rel, slot);
+            (heap().tuple_insert.unwrap_unchecked())(rel, slot, cid, options, bistate)
+        });
         if hot > 0 {
             (heap().multi_insert.unwrap_unchecked())(rel, slots, hot, cid, options, bistate);
         }
@@ -262,12 +279,13 @@ unsafe extern "C-unwind" fn multi_insert(
 }
 
 /// Offers rows to the bulk path and returns the number of those that stay hot, which are the first:
-/// once one goes to Parquet, the ones after it do too.
+/// once one goes to Parquet, the ones after it do too, but for single ones that `keep` gets.
 #[inline(never)]
 unsafe fn hot_rows(
     rel: pg_sys::Relation,
     slots: *mut *mut pg_sys::TupleTableSlot,
     nslots: i32,
+    keep: impl FnMut(*mut pg_sys::TupleTableSlot),
 ) -> i32 {
     let mut hot = 0;
     for i in 0..nslots {
@@ -278,7 +296,7 @@ unsafe fn hot_rows(
             let rest = unsafe {
                 std::slice::from_raw_parts(slots.add(i as usize + 1), (nslots - i - 1) as usize)
             };
-            bulk::take_rest(rel, rest);
+            bulk::take_rest(rel, rest, keep);
             break;
         }
         relation::check_row(rel, slot);
@@ -335,6 +353,7 @@ unsafe extern "C-unwind" fn update(
     lockmode: *mut pg_sys::LockTupleMode::Type,
     update_indexes: *mut pg_sys::TU_UpdateIndexes::Type,
 ) -> pg_sys::TM_Result::Type {
+    visible::prepare_if_indexed(rel);
     relation::check_row(rel, slot);
     if let Some(row) = cold_row(otid) {
         let row = ColdRow::of(rel, row);

@@ -2,22 +2,31 @@
 //!
 //! Callbacks are grouped as Postgres groups them in `access/tableam.h`:
 //!
-//! * [`scan`]: sequential, TID-range, sample and bitmap scans
+//! * [`scan`]: sequential, TID-range and sample scans; [`parallel`]: several processes in one;
+//!   [`bitmap`]: bitmap scans
 //! * [`dml`]: single rows: fetch, insert, update, delete, lock
 //! * [`cold_dml`]: the same for cold rows; [`lockers`]: their row locks;
-//!   [`held`]: their files
-//! * [`ddl`]: files of relations, sizes, vacuum, indexes
+//!   [`held`]: their files; [`keys`]: what foreign keys refer to
+//! * [`index`]: rows that an index leads to; [`visible`]: whether a snapshot sees them
+//! * [`index_build`]: entries for the rows that are there when an index is made
+//! * [`ddl`]: files of relations, sizes, vacuum
 //! * [`analyze`]: samples for ANALYZE
 //! * [`hot`]: direct access to the heap half
 
 mod analyze;
+mod bitmap;
 mod cold_dml;
 mod ddl;
 pub mod dml;
 pub mod held;
 pub mod hot;
+pub mod index;
+pub mod index_build;
+mod keys;
 mod lockers;
+mod parallel;
 mod scan;
+pub mod visible;
 
 pub use ddl::has_cold_rows;
 
@@ -43,7 +52,11 @@ fn routine() -> &'static pg_sys::TableAmRoutine {
         .get_or_init(|| {
             let mut routine = *heap();
             scan::install(&mut routine);
+            bitmap::install(&mut routine);
+            parallel::install(&mut routine);
             dml::install(&mut routine);
+            index::install(&mut routine);
+            index_build::install(&mut routine);
             ddl::install(&mut routine);
             analyze::install(&mut routine);
             Routine(routine)

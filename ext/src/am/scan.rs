@@ -3,7 +3,7 @@
 //! A scan's cold files are read with the scan's own snapshot, so that hot and cold rows are of one
 //! state (I1). Backward scans work over hot rows; over cold ones they raise an error.
 
-use crate::am::{dml, heap};
+use crate::am::{dml, heap, parallel};
 use crate::catalog::{data_file, storage};
 use crate::cold::FullScan;
 use crate::error;
@@ -18,8 +18,6 @@ pub fn install(routine: &mut pg_sys::TableAmRoutine) {
     routine.scan_getnextslot = Some(getnextslot);
     routine.scan_set_tidrange = Some(set_tidrange);
     routine.scan_getnextslot_tidrange = Some(getnextslot_tidrange);
-    routine.scan_bitmap_next_block = Some(bitmap_next_block);
-    routine.scan_bitmap_next_tuple = Some(bitmap_next_tuple);
     routine.scan_sample_next_block = Some(sample_next_block);
     routine.scan_sample_next_tuple = Some(sample_next_tuple);
 }
@@ -35,13 +33,14 @@ pub struct Scan {
 
 /// The cold half of a scan.
 pub struct Cold {
-    files: Vec<FileRef>,
+    pub files: Vec<FileRef>,
     running: Option<FullScan>,
     hot_done: bool,
     done: bool,
     context: pg_sys::MemoryContext,
     pub sample: Sample,
     pub analyze: super::analyze::State,
+    pub bitmap: super::bitmap::State,
 }
 
 /// Where a TABLESAMPLE scan stands among cold rows.
@@ -133,11 +132,11 @@ unsafe extern "C-unwind" fn begin(
                 files,
                 running: None,
                 hot_done: false,
-                // In a parallel scan the leader alone returns the cold rows.
-                done: !pscan.is_null() && pg_sys::ParallelWorkerNumber >= 0,
+                done: false,
                 context: dml::row_context(),
                 sample: Sample::default(),
                 analyze: super::analyze::State::default(),
+                bitmap: super::bitmap::State::default(),
             }))
         };
         scan.cast()
@@ -146,8 +145,15 @@ unsafe extern "C-unwind" fn begin(
 
 #[pg_guard]
 unsafe extern "C-unwind" fn end(scan: pg_sys::TableScanDesc) {
-    let this = ours(scan);
     // SAFETY: `end` is called once.
+    unsafe { (heap().scan_end.unwrap_unchecked())(take_hot(scan)) }
+}
+
+/// Ends a scan but for heap's part of it, which is returned.
+pub fn take_hot(scan: pg_sys::TableScanDesc) -> pg_sys::TableScanDesc {
+    let this = ours(scan);
+    let hot = this.hot;
+    // SAFETY: the scan isn't used any more.
     unsafe {
         if !this.cold.is_null() {
             let mut cold = Box::from_raw(this.cold);
@@ -155,9 +161,9 @@ unsafe extern "C-unwind" fn end(scan: pg_sys::TableScanDesc) {
             cold.stop();
             pg_sys::MemoryContextDelete(cold.context);
         }
-        (heap().scan_end.unwrap_unchecked())(this.hot);
         pg_sys::pfree(scan.cast());
     }
+    hot
 }
 
 #[pg_guard]
@@ -274,6 +280,7 @@ unsafe fn next_slot(
             return true;
         }
         cold.hot_done = true;
+        cold.done |= !parallel::claim(this.base.rs_rd, this.base.rs_parallel);
     }
     cold.next(this.base.rs_rd, slot)
 }
@@ -362,26 +369,6 @@ unsafe extern "C-unwind" fn getnextslot_tidrange(
             heap().scan_getnextslot_tidrange.unwrap_unchecked(),
         )
     }
-}
-
-#[pg_guard]
-unsafe extern "C-unwind" fn bitmap_next_block(
-    scan: pg_sys::TableScanDesc,
-    tbmres: *mut pg_sys::TBMIterateResult,
-) -> bool {
-    // Bitmaps come from indexes, and tables with indexes have hot rows only.
-    // SAFETY: a callback of heap with its arguments.
-    unsafe { (heap().scan_bitmap_next_block.unwrap_unchecked())(hot(scan), tbmres) }
-}
-
-#[pg_guard]
-unsafe extern "C-unwind" fn bitmap_next_tuple(
-    scan: pg_sys::TableScanDesc,
-    tbmres: *mut pg_sys::TBMIterateResult,
-    slot: *mut pg_sys::TupleTableSlot,
-) -> bool {
-    // SAFETY: as above.
-    unsafe { (heap().scan_bitmap_next_tuple.unwrap_unchecked())(hot(scan), tbmres, slot) }
 }
 
 /// TABLESAMPLE: cold rows are sampled as if each block of row numbers were a block of the heap,

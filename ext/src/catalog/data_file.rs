@@ -4,6 +4,7 @@
 //! [`ROWS_PER_BLOCK`] offsets a block. Numbers come from a sequence of blocks and are never used
 //! again after an abort (STORAGE section 1).
 
+use crate::catalog::storage::Storage;
 use crate::catalog::{forward, mark};
 use crate::error;
 use crate::pg::table::{Key, Row, Table, bytea_datum, relation_oid, text_datum};
@@ -43,6 +44,18 @@ impl DataFile {
             row_count: self.row_count,
             deleted: self.deleted.clone(),
             ranges: None,
+        }
+    }
+
+    /// Where a row of it is that isn't deleted.
+    pub fn at(&self) -> At {
+        At {
+            row_start: self.row_start,
+            row_count: self.row_count,
+            path: self.path.clone(),
+            size: self.size,
+            deleted: false,
+            flushed: self.flushed,
         }
     }
 }
@@ -89,7 +102,7 @@ pub fn list(storage: i64, snapshot: pg_sys::Snapshot) -> Vec<DataFile> {
 }
 
 /// Adds rows that are marked as deleted to the files that hold them.
-fn add_marked(files: &mut [DataFile], mut marked: Vec<u64>) {
+pub fn add_marked(files: &mut [DataFile], mut marked: Vec<u64>) {
     marked.sort_unstable();
     let mut marked = marked.into_iter().peekable();
     for file in files {
@@ -106,26 +119,135 @@ fn add_marked(files: &mut [DataFile], mut marked: Vec<u64>) {
     }
 }
 
+/// Where a row is: its file, as one version of the catalog has it.
+#[derive(Clone, Debug)]
+pub struct At {
+    pub row_start: u64,
+    pub row_count: u64,
+    pub path: String,
+    pub size: u64,
+    /// Whether the row is in the file's list of deleted rows.
+    pub deleted: bool,
+    /// Whether the file's rows were hot before.
+    pub flushed: bool,
+}
+
+impl At {
+    /// The file with all its rows, deleted or not.
+    pub fn file_ref(&self) -> FileRef {
+        FileRef {
+            path: crate::pg::absolute(&self.path),
+            size: self.size,
+            row_start: self.row_start,
+            row_count: self.row_count,
+            deleted: vec![],
+            ranges: None,
+        }
+    }
+}
+
+/// Calls `f`, until it returns false, for the versions of the one file that may hold a row.
+fn versions(
+    storage: i64,
+    row: u64,
+    snapshot: pg_sys::Snapshot,
+    mut f: impl FnMut(&Row<'_>, u64, u64) -> bool,
+) {
+    Table::read(TABLE).scan_down_from(BY_STORAGE, storage, row as i64, snapshot, |found| {
+        let (start, count) = (found.int8(2) as u64, found.int8(3) as u64);
+        // Ranges don't overlap: a file that begins at or before the row and ends before it is
+        // followed by smaller ones only.
+        row < start + count && f(found, start, count)
+    });
+}
+
+fn at_of(found: &Row<'_>, start: u64, count: u64, row: u64) -> At {
+    let position = (row - start) as u32;
+    At {
+        row_start: start,
+        row_count: count,
+        path: found.text(4).unwrap_or_default(),
+        size: found.int8(5) as u64,
+        deleted: found.bytes(7).is_some_and(|list| contains(&list, position)),
+        flushed: found.get(9).is_some(),
+    }
+}
+
+/// Whether an encoded list of positions has one.
+fn contains(list: &[u8], position: u32) -> bool {
+    let (entries, _) = list.as_chunks::<4>();
+    entries
+        .binary_search_by_key(&position, |entry| u32::from_le_bytes(*entry))
+        .is_ok()
+}
+
+/// The file of a row that `snapshot` sees.
+pub fn at(storage: i64, row: u64, snapshot: pg_sys::Snapshot) -> Option<At> {
+    let mut at = None;
+    versions(storage, row, snapshot, |found, start, count| {
+        at = Some(at_of(found, start, count, row));
+        false
+    });
+    at
+}
+
 /// The file that holds a row now, whoever registered it. A scan for the latest versions may miss one
 /// that is being replaced; a snapshot can't.
-pub fn holding(storage: i64, row: u64) -> Option<DataFile> {
-    let latest = files(storage, &raw mut crate::pg::SNAPSHOT_SELF);
-    if let Some(file) = file_of(&latest, row) {
-        return Some(file.clone());
-    }
+pub fn holding(storage: i64, row: u64) -> Option<At> {
+    at(storage, row, &raw mut crate::pg::SNAPSHOT_SELF)
+        .or_else(|| latest(|snapshot| at(storage, row, snapshot)))
+}
+
+/// The same as a transaction in progress has it: with who is registering the file, if that is
+/// another one. Maintenance that changes or drops a file says nothing about its rows.
+pub fn at_dirty(storage: i64, row: u64) -> Option<(At, pg_sys::TransactionId)> {
+    let mut snapshot = crate::pg::dirty_snapshot();
+    let snapshot = &raw mut snapshot;
+    let mut best: Option<(At, pg_sys::TransactionId)> = None;
+    versions(storage, row, snapshot, |found, start, count| {
+        // SAFETY: set for the version that the scan stands on.
+        let inserting = unsafe { (*snapshot).xmin };
+        let settled = inserting == pg_sys::InvalidTransactionId;
+        if settled || best.is_none() {
+            best = Some((at_of(found, start, count, row), inserting));
+        }
+        !settled
+    });
+    best.or_else(|| {
+        let at = latest(|snapshot| at(storage, row, snapshot))?;
+        Some((at, pg_sys::InvalidTransactionId))
+    })
+}
+
+/// Calls `f` with a new snapshot.
+fn latest<T>(f: impl FnOnce(pg_sys::Snapshot) -> T) -> T {
     // SAFETY: registered and unregistered here; an error does so at abort.
-    let files = unsafe {
+    unsafe {
         let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot());
-        let files = files(storage, snapshot);
+        let result = f(snapshot);
         pg_sys::UnregisterSnapshot(snapshot);
-        files
-    };
-    file_of(&files, row).cloned()
+        result
+    }
 }
 
 /// Whether a snapshot sees a row's file.
 pub fn is_visible(storage: i64, row: u64, snapshot: pg_sys::Snapshot) -> bool {
-    file_of(&files(storage, snapshot), row).is_some()
+    at(storage, row, snapshot).is_some()
+}
+
+/// Whether any transaction, this one included, has registered a file.
+pub fn any(storage: i64) -> bool {
+    let mut any = false;
+    Table::read(TABLE).scan(
+        Some(BY_STORAGE),
+        &[Key::int8(1, storage)],
+        &raw mut crate::pg::SNAPSHOT_SELF,
+        |_| {
+            any = true;
+            false
+        },
+    );
+    any
 }
 
 /// The files that `snapshot` sees, without the rows that are only marked as deleted.
@@ -213,19 +335,26 @@ pub fn moved_to(storage: i64, xid: u32, tid: (u32, u16)) -> Option<u64> {
 
 /// Drops the forwards of flushes that every snapshot sees: nobody can come by an old TID any more.
 pub fn forget_forwards(storage: i64, horizon: pg_sys::TransactionId) {
+    forget_forwards_if(storage, |xid| {
+        // SAFETY: pure arithmetic.
+        unsafe { pg_sys::TransactionIdPrecedes(xid, horizon) }
+    });
+}
+
+/// Drops all forwards: the heap is rewritten.
+pub fn forget_all_forwards(storage: i64) {
+    forget_forwards_if(storage, |_| true);
+}
+
+fn forget_forwards_if(storage: i64, settled: impl Fn(pg_sys::TransactionId) -> bool) {
     let table = Table::write(TABLE);
     table.scan(
         Some(BY_STORAGE),
         &[Key::int8(1, storage)],
         std::ptr::null_mut(),
         |row| {
-            let settled = row.get(10).is_some()
-                && row.get(9).is_some_and(|xid| {
-                    let xid = pg_sys::TransactionId::from(xid.value() as u32);
-                    // SAFETY: pure arithmetic.
-                    unsafe { pg_sys::TransactionIdPrecedes(xid, horizon) }
-                });
-            if settled {
+            let flushed_by = |xid: pg_sys::Datum| pg_sys::TransactionId::from(xid.value() as u32);
+            if row.get(10).is_some() && row.get(9).is_some_and(|xid| settled(flushed_by(xid))) {
                 let mut values: Vec<_> = (1..=10).map(|i| row.get(i)).collect();
                 values[9] = None;
                 table.update(row.tid, &values);
@@ -258,8 +387,14 @@ pub enum Origin<'a> {
     Flush(u32, &'a [(u32, u16)]),
 }
 
-/// Registers files with the current command id.
-pub fn register(storage: i64, files: &[WrittenFile], origin: &Origin<'_>) {
+/// Registers files with the current command id; returns their first rows' numbers.
+pub fn register(storage: &Storage, files: &[WrittenFile], origin: &Origin<'_>) -> Vec<u64> {
+    if !any(storage.id) {
+        // Plans that scroll over hot rows can't over cold ones.
+        // SAFETY: the relation of the storage, whose writer has locked it.
+        unsafe { pg_sys::CacheInvalidateRelcacheByRelid(storage.relid) };
+    }
+    let storage = storage.id;
     let starts: Vec<u64> =
         crate::pg::as_extension_owner(|| files.iter().map(|file| reserve(file.rows)).collect());
     let table = Table::write(TABLE);
@@ -288,6 +423,7 @@ pub fn register(storage: i64, files: &[WrittenFile], origin: &Origin<'_>) {
             forward,
         ]);
     }
+    starts
 }
 
 fn one(storage: i64, row_start: u64, f: impl FnOnce(&Table, &Row<'_>)) {

@@ -31,6 +31,21 @@ pub fn list(storage: i64, snapshot: pg_sys::Snapshot) -> Vec<u64> {
     rows
 }
 
+/// The deletions of this transaction and of those that have committed, with who made them.
+pub fn all(storage: i64) -> Vec<(u64, pg_sys::TransactionId)> {
+    let mut rows = vec![];
+    Table::read(TABLE).scan(
+        Some(BY_ROW),
+        &[Key::int8(1, storage)],
+        &raw mut crate::pg::SNAPSHOT_SELF,
+        |row| {
+            rows.push((row.int8(2) as u64, row.xmin()));
+            true
+        },
+    );
+    rows
+}
+
 /// The mark of one row that `snapshot` sees.
 pub fn find(storage: i64, row: u64, snapshot: pg_sys::Snapshot) -> Option<Mark> {
     let mut found = None;
@@ -46,6 +61,38 @@ pub fn find(storage: i64, row: u64, snapshot: pg_sys::Snapshot) -> Option<Mark> 
                 tid: mark.tid,
             });
             false
+        },
+    );
+    found
+}
+
+/// What is known about a row's deletion beyond what has committed.
+pub enum Dirty {
+    None,
+    /// Deleted by this transaction or by one that has committed.
+    Deleted,
+    /// Another transaction, still in progress, deletes it.
+    InProgress(pg_sys::TransactionId),
+}
+
+/// The state of a row's deletion right now.
+pub fn find_dirty(storage: i64, row: u64) -> Dirty {
+    let mut snapshot = crate::pg::dirty_snapshot();
+    let snapshot = &raw mut snapshot;
+    let mut found = Dirty::None;
+    Table::read(TABLE).scan(
+        Some(BY_ROW),
+        &[Key::int8(1, storage), Key::int8(2, row as i64)],
+        snapshot,
+        |_| {
+            // SAFETY: set for the row that the scan stands on.
+            let inserting = unsafe { (*snapshot).xmin };
+            found = if inserting == pg_sys::InvalidTransactionId {
+                Dirty::Deleted
+            } else {
+                Dirty::InProgress(inserting)
+            };
+            matches!(found, Dirty::InProgress(_))
         },
     );
     found

@@ -7,6 +7,7 @@
 //! * `forward`: where flushed rows were
 //! * [`intent`]: what is about to be written
 //! * [`garbage`]: what may be removed once no snapshot needs it
+//! * [`options`]: table options, which are in `pg_class`
 //! * [`publication`]: the published Iceberg metadata of a storage
 
 pub mod anchor;
@@ -15,5 +16,6 @@ mod forward;
 pub mod garbage;
 pub mod intent;
 pub mod mark;
+pub mod options;
 pub mod publication;
 pub mod storage;

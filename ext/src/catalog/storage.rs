@@ -3,9 +3,9 @@
 //! The id comes from a sequence, since Postgres uses relfilenumbers again (STORAGE section 1).
 //! TRUNCATE and rewrites get a new storage; the row of the old one goes with its relfilenumber.
 
-use crate::catalog::garbage;
+use crate::catalog::{data_file, garbage, options};
 use crate::error;
-use crate::pg::table::{Key, Table, relation_oid, text_datum};
+use crate::pg::table::{Key, Row, Table, relation_oid, text_datum};
 use pgrx::{PgSqlErrorCode, pg_sys};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -13,7 +13,7 @@ use std::ffi::CStr;
 
 const TABLE: &CStr = c"storage";
 /// Of a table that doesn't say otherwise.
-const DEFAULT_FORMAT_VERSION: u8 = 2;
+pub const DEFAULT_FORMAT_VERSION: u8 = 2;
 const BY_LOCATOR: &CStr = c"storage_locator_key";
 
 /// The storage of one table.
@@ -54,9 +54,80 @@ pub fn is_own() -> bool {
     own_incarnation().is_some()
 }
 
+/// Makes a copy of a database without iceberg tables a database of its own, as one is that was made
+/// from a template with the extension.
+fn take_over() -> Option<String> {
+    let catalogs = [
+        c"storage",
+        c"data_file",
+        c"intent",
+        c"garbage",
+        c"publication",
+    ];
+    let in_use = catalogs.into_iter().any(|name| {
+        let mut any = false;
+        Table::read(name).scan(None, &[], std::ptr::null_mut(), |_| {
+            any = true;
+            false
+        });
+        any
+    });
+    if in_use {
+        return None;
+    }
+    let table = Table::write(c"control");
+    // SAFETY: plain globals of this backend.
+    let (system, database) =
+        unsafe { (pg_sys::GetSystemIdentifier() as i64, pg_sys::MyDatabaseId) };
+    let incarnation = uuid_text(&random_uuid());
+    table.scan(None, &[], std::ptr::null_mut(), |row| {
+        table.update(
+            row.tid,
+            &[
+                Some(system.into()),
+                Some(database.into()),
+                Some(text_datum(&incarnation)),
+            ],
+        );
+        false
+    });
+    // SAFETY: in a transaction.
+    unsafe { pg_sys::CommandCounterIncrement() };
+    Some(incarnation)
+}
+
+/// RFC 9562, version 4.
+fn random_uuid() -> [u8; 16] {
+    let mut uuid = [0u8; 16];
+    // SAFETY: fills the array.
+    if !unsafe { pg_sys::pg_strong_random(uuid.as_mut_ptr().cast(), uuid.len()) } {
+        error::raise(
+            PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+            "could not generate random values",
+            None,
+            None,
+        );
+    }
+    uuid[6] = (uuid[6] & 0x0f) | 0x40;
+    uuid[8] = (uuid[8] & 0x3f) | 0x80;
+    uuid
+}
+
+fn uuid_text(uuid: &[u8; 16]) -> String {
+    let hex: String = uuid.iter().map(|byte| format!("{byte:02x}")).collect();
+    [
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..16],
+        &hex[16..20],
+        &hex[20..],
+    ]
+    .join("-")
+}
+
 /// Raises an error in a copy of a database: nothing may be written or removed there.
 pub fn incarnation() -> String {
-    match own_incarnation() {
+    match own_incarnation().or_else(take_over) {
         Some(incarnation) => incarnation,
         None => error::raise(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -180,28 +251,20 @@ pub fn find(tablespace: pg_sys::Oid, number: pg_sys::Oid) -> Option<Storage> {
     found
 }
 
-/// Gives a new relfilenumber a storage of its own.
+/// Gives a new relfilenumber a storage of its own, with the format version of the one it replaces,
+/// or that of the table's options: those of a new table are not in `pg_class` yet, and set it later.
 pub fn create(locator: &pg_sys::RelFileLocator, format_version: Option<u8>, relid: pg_sys::Oid) {
+    let format_version = format_version
+        .or_else(|| options::of(relid).format_version)
+        .unwrap_or(DEFAULT_FORMAT_VERSION);
     // SAFETY: calls of a backend in a transaction.
-    let (id, database_directory, mut uuid) = unsafe {
+    let (id, database_directory, uuid) = unsafe {
         let id = crate::pg::missing::nextval(relation_oid(c"storage_id_seq"));
         let path = pg_sys::GetDatabasePath(locator.dbOid, locator.spcOid);
         let directory = CStr::from_ptr(path).to_string_lossy().into_owned();
         pg_sys::pfree(path.cast());
-        let mut uuid = [0u8; 16];
-        if !pg_sys::pg_strong_random(uuid.as_mut_ptr().cast(), uuid.len()) {
-            error::raise(
-                PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
-                "could not generate random values",
-                None,
-                None,
-            );
-        }
-        (id, directory, uuid)
+        (id, directory, random_uuid())
     };
-    // RFC 9562, version 4
-    uuid[6] = (uuid[6] & 0x0f) | 0x40;
-    uuid[8] = (uuid[8] & 0x3f) | 0x80;
     let directory = format!("{database_directory}/lake/{}/{id}", incarnation());
     Table::write(TABLE).insert(&[
         Some(id.into()),
@@ -210,9 +273,7 @@ pub fn create(locator: &pg_sys::RelFileLocator, format_version: Option<u8>, reli
         Some(relid.into()),
         Some(text_datum(&directory)),
         Some(pg_sys::Datum::from(uuid.as_ptr())),
-        Some(pg_sys::Datum::from(i16::from(
-            format_version.unwrap_or(DEFAULT_FORMAT_VERSION),
-        ))),
+        Some(pg_sys::Datum::from(i16::from(format_version))),
     ]);
 }
 
@@ -237,6 +298,43 @@ pub fn drop_locator(tablespace: pg_sys::Oid, number: pg_sys::Oid) -> Option<Stor
     Some(storage)
 }
 
+/// Gives the storage of a table to the relfilenumber that a rewrite of its hot rows puts in place of
+/// the old one, which the transaction is going to drop.
+pub fn keep(old: pg_sys::Relation, new: pg_sys::Relation) {
+    let (Some(kept), Some(fresh)) = (of_relation(old), of_relation(new)) else {
+        return;
+    };
+    forget();
+    // Old TIDs of hot rows lead nowhere any more.
+    data_file::forget_all_forwards(kept.id);
+    // SAFETY: the relation is open.
+    let locator = unsafe { (*new).rd_locator };
+    let table = Table::write(TABLE);
+    let by_id = |id: i64, f: &dyn Fn(&Row<'_>)| {
+        table.scan(
+            Some(c"storage_pkey"),
+            &[Key::int8(1, id)],
+            std::ptr::null_mut(),
+            |row| {
+                f(row);
+                false
+            },
+        );
+    };
+    by_id(fresh.id, &|row| table.delete(row.tid));
+    // Its locator is free from here on.
+    // SAFETY: in a transaction.
+    unsafe { pg_sys::CommandCounterIncrement() };
+    by_id(kept.id, &|row| {
+        let mut values: Vec<_> = (1..=7).map(|i| row.get(i)).collect();
+        values[1] = Some(locator.spcOid.into());
+        values[2] = Some(locator.relNumber.into());
+        table.update(row.tid, &values);
+    });
+    // SAFETY: as above.
+    unsafe { pg_sys::CommandCounterIncrement() };
+}
+
 /// Removes what the catalogs know about a storage whose directory is gone.
 pub fn purge(id: i64) {
     for (name, index) in [
@@ -254,7 +352,7 @@ pub fn purge(id: i64) {
     }
 }
 
-/// Sets the Iceberg format version of a storage.
+/// Sets the Iceberg format version of a storage; the next command sees it.
 pub fn set_format_version(storage: &Storage, version: u8) {
     forget();
     let table = Table::write(TABLE);

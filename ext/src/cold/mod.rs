@@ -1,7 +1,9 @@
 //! Cold rows in a backend: asks the engine for rows of a table's files and turns batches into datums.
 //!
+//! * [`point`]: single rows by their numbers
 //! * [`recent`]: the rows that full scans have just read, for who comes back for one of them
 
+pub mod point;
 pub mod recent;
 
 use crate::catalog::data_file;
@@ -21,7 +23,7 @@ use std::rc::Rc;
 /// A batch together with the bytes that it reads from.
 pub struct OwnedBatch {
     reader: BatchReader<'static>,
-    _bytes: Vec<u8>,
+    bytes: Vec<u8>,
 }
 
 impl OwnedBatch {
@@ -31,10 +33,7 @@ impl OwnedBatch {
         let slice: &'static [u8] =
             unsafe { std::slice::from_raw_parts(bytes.as_ptr(), bytes.len()) };
         match BatchReader::parse(slice, types) {
-            Ok(reader) => OwnedBatch {
-                reader,
-                _bytes: bytes,
-            },
+            Ok(reader) => OwnedBatch { reader, bytes },
             Err(e) => error::raise(
                 PgSqlErrorCode::ERRCODE_PROTOCOL_VIOLATION,
                 &e.to_string(),
@@ -42,6 +41,11 @@ impl OwnedBatch {
                 None,
             ),
         }
+    }
+
+    /// Bytes of memory.
+    pub fn size(&self) -> usize {
+        self.bytes.capacity()
     }
 
     pub fn reader(&self) -> &BatchReader<'_> {
@@ -204,15 +208,16 @@ impl Rows {
     }
 }
 
-/// A scan of all columns of some files: what the table access method's own callbacks use. The last
-/// column is the row number.
+/// A scan of some files that makes rows of the table: what the table access method's own callbacks
+/// use. The last column is the row number.
 pub struct FullScan {
     rows: Rows,
     info: Rc<Info>,
     desc: pg_sys::TupleDesc,
-    layout: recent::Layout,
-    /// Whether somebody may come back for its rows.
-    remembered: bool,
+    /// For each of `Info::codecs` the column that is read for it.
+    columns: Vec<Option<usize>>,
+    /// Of whole rows: somebody may come back for them.
+    layout: Option<recent::Layout>,
 }
 
 impl FullScan {
@@ -222,19 +227,33 @@ impl FullScan {
         desc: pg_sys::TupleDesc,
         files: &[FileRef],
     ) -> FullScan {
+        FullScan::start_columns(relation, desc, files, |_| true)
+    }
+
+    /// The same with null in the columns that are not wanted.
+    pub fn start_columns(
+        relation: pg_sys::Relation,
+        desc: pg_sys::TupleDesc,
+        files: &[FileRef],
+        wanted: impl Fn(i16) -> bool,
+    ) -> FullScan {
         let info = relation::info_as(relation, desc);
-        let mut columns: Vec<ScanColumn> = info
-            .codecs
-            .iter()
-            .map(|codec| scan_column(codec, missing_value(desc, codec)))
-            .collect();
-        columns.push(row_number_column());
+        let mut columns = vec![];
+        let mut scanned: Vec<ScanColumn> = vec![];
+        for codec in &info.codecs {
+            columns.push(wanted(codec.attnum).then_some(scanned.len()));
+            if wanted(codec.attnum) {
+                scanned.push(scan_column(codec, missing_value(desc, codec)));
+            }
+        }
+        scanned.push(row_number_column());
+        let whole = columns.iter().all(Option::is_some);
         let fragment = Fragment {
             version: pg_lake_plan::PROTOCOL_VERSION,
             root: Plan::Scan(Scan {
                 table: 0,
                 name: crate::pg::relation_name(relation),
-                columns,
+                columns: scanned,
                 predicate: None,
             }),
         };
@@ -243,10 +262,10 @@ impl FullScan {
             rows: Rows::start(fragment, vec![], 0, |_| {
                 vec![TableInput { files, feed: None }]
             }),
-            layout: recent::Layout::full(&info),
+            layout: whole.then(|| recent::Layout::full(&info)),
+            columns,
             info,
             desc,
-            remembered: true,
         }
     }
 
@@ -260,13 +279,17 @@ impl FullScan {
         if !matches!(self.rows.advance(), Step::Row) {
             return false;
         }
-        if self.remembered
+        if let Some(layout) = &self.layout
             && let Some(batch) = self.rows.fresh_batch()
         {
-            recent::remember(relation, &self.info, batch, &self.layout);
+            recent::remember(relation, &self.info, batch, layout);
         }
-        let row = self.rows.int8(self.info.codecs.len()) as u64;
-        let datum = |i: usize, codec: &Codec| self.rows.datum(i, codec);
+        let row_number = self.columns.iter().flatten().count();
+        let row = self.rows.int8(row_number) as u64;
+        let datum = |i: usize, codec: &Codec| match self.columns[i] {
+            Some(column) => self.rows.datum(column, codec),
+            None => (pg_sys::Datum::null(), true),
+        };
         // SAFETY: the slot has the descriptor; the context is ours.
         unsafe { store(relation, self.desc, &self.info, row, datum, slot, context) };
         true
@@ -353,21 +376,7 @@ pub fn fetch(
     if recent::fetch(relation, row, slot) {
         return true;
     }
-    let Some(file) = data_file::holding(storage.id, row) else {
-        return false;
-    };
-    let position = row - file.row_start;
-    let mut wanted = file.file_ref();
-    wanted.deleted.clear();
-    wanted.ranges = Some(vec![(position, position + 1)]);
-    // SAFETY: the context is deleted below, or with its parent after an error.
-    unsafe {
-        let context = crate::am::dml::row_context();
-        let mut scan = FullScan::start(relation, (*slot).tts_tupleDescriptor, &[wanted]);
-        scan.remembered = false;
-        let found = scan.next(relation, slot, context);
-        scan.stop();
-        pg_sys::MemoryContextDelete(context);
-        found
-    }
+    data_file::holding(storage.id, row).is_some_and(|at| {
+        point::ReadAhead::default().fetch(relation, &at.file_ref(), row, row + 1, slot)
+    })
 }

@@ -9,8 +9,8 @@ use pgrx::pg_sys;
 use std::cell::RefCell;
 use std::rc::Rc;
 
-/// Batches are of some megabytes at most.
-const BATCHES_MAX: usize = 4;
+/// Batches that are kept, as long as they take no more than `work_mem`.
+const BATCHES_MAX: usize = 64;
 
 /// Which columns of a batch make whole rows.
 #[derive(Clone)]
@@ -78,8 +78,11 @@ pub fn remember(
         last = last.max(row);
     }
     RECENT.with_borrow_mut(|recent| {
-        if recent.len() >= BATCHES_MAX {
-            recent.remove(0);
+        // SAFETY: a setting, in kilobytes.
+        let limit = unsafe { pg_sys::work_mem } as usize * 1024;
+        let mut bytes: usize = recent.iter().map(|r| r.batch.size()).sum();
+        while !recent.is_empty() && (recent.len() >= BATCHES_MAX || bytes + batch.size() > limit) {
+            bytes -= recent.remove(0).batch.size();
         }
         recent.push(Recent {
             relid,

@@ -127,21 +127,27 @@ impl Fragment {
                     feed: ids.first().copied(),
                 }]
             });
-            if let Some(first) = first {
-                self.feed(&mut rows, &mut hot, first, private);
-            }
+            let fed = match first {
+                Some(first) => self.feed(&mut rows, &mut hot, first, private),
+                None => true,
+            };
             hot.end();
+            if !fed {
+                rows.stop();
+                return self.use_postgres(node, "a hot row has a value that Iceberg can't hold");
+            }
             self.state = Progress::Engine(Box::new(rows));
         }
     }
 
+    /// Sends the hot rows; false if the engine can't be given one of them.
     unsafe fn feed(
         &self,
         rows: &mut Rows,
         hot: &mut HotScan,
         first: *mut pg_sys::TupleTableSlot,
         private: &Private,
-    ) {
+    ) -> bool {
         let types: Vec<LakeType> = private
             .fragment
             .root
@@ -156,7 +162,7 @@ impl Fragment {
             .collect();
         let last = private.feed_columns[0].iter().copied().max().unwrap_or(0);
         let Some(call) = rows.call() else {
-            return;
+            return true;
         };
         let mut builder = BatchBuilder::new(&types);
         let mut buffer = vec![];
@@ -184,8 +190,8 @@ impl Fragment {
                             )
                         }
                     };
-                    if let Err(e) = result {
-                        error::raise(e.code, &e.message, e.detail.as_deref(), e.hint.as_deref())
+                    if result.is_err() {
+                        return false;
                     }
                 }
             }
@@ -203,12 +209,13 @@ impl Fragment {
                     );
                 }
                 if !call.feed(0, &buffer) {
-                    return; // the engine has ended: a LIMIT was reached, or its error comes next
+                    return true; // the engine has ended: a LIMIT was reached, or its error comes next
                 }
             }
         }
         drop(pinned);
         call.finish_feed(0);
+        true
     }
 
     /// The next row of the engine, in the node's scan slot.

@@ -37,6 +37,37 @@ unsafe extern "C-unwind" fn start(desc: *mut pg_sys::QueryDesc, eflags: i32) {
             Some(previous) => previous(desc, eflags),
             None => missing::standard_ExecutorStart(desc, eflags),
         }
+        fit((*desc).planstate, std::ptr::null_mut());
+    }
+}
+
+/// Fits Postgres' own nodes to tables with cold rows.
+unsafe extern "C-unwind" fn fit(
+    node: *mut pg_sys::PlanState,
+    context: *mut std::ffi::c_void,
+) -> bool {
+    // SAFETY: a plan that was just initialized; the tag says what a node is.
+    unsafe {
+        if node.is_null() {
+            return false;
+        }
+        match (*node).type_ {
+            pg_sys::NodeTag::T_BitmapHeapScanState => {
+                let scan = &mut *node.cast::<pg_sys::BitmapHeapScanState>();
+                if crate::am::is_iceberg_relation(scan.ss.ss_currentRelation) {
+                    // The heap's file has no block of a cold row.
+                    scan.prefetch_maximum = 0;
+                }
+            }
+            pg_sys::NodeTag::T_IndexOnlyScanState => {
+                let scan = &mut *node.cast::<pg_sys::IndexOnlyScanState>();
+                if crate::am::is_iceberg_relation(scan.ss.ss_currentRelation) {
+                    (*scan.ioss_TableSlot).tts_flags |= crate::am::index::VISIBILITY_ONLY;
+                }
+            }
+            _ => {}
+        }
+        pg_sys::planstate_tree_walker_impl(node, Some(fit), context)
     }
 }
 

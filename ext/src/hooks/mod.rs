@@ -3,12 +3,15 @@
 //! * [`planner`]: lowers finished plans, marks bulk inserts
 //! * [`executor`]: brackets statements for the bulk path
 //! * [`utility`]: COPY, CTAS, ALTER TABLE, databases
-//! * [`drop`]: storages of dropped relations
+//! * [`options`]: table options in CREATE and ALTER TABLE; [`logical`]: publications of Postgres
+//! * [`objects`]: relations that come and go
 //!
 //! Each hook calls the one that was there before it.
 
-mod drop;
 mod executor;
+mod logical;
+mod objects;
+mod options;
 mod planner;
 mod utility;
 mod vacuum;
@@ -21,7 +24,7 @@ pub fn init() {
     planner::init();
     executor::init();
     utility::init();
-    drop::init();
+    objects::init();
     // SAFETY: called once by the postmaster; backends inherit the registrations.
     unsafe {
         pg_sys::RegisterXactCallback(Some(xact), std::ptr::null_mut());
@@ -39,8 +42,10 @@ unsafe extern "C-unwind" fn xact(event: pg_sys::XactEvent::Type, _arg: *mut std:
         XACT_EVENT_ABORT | XACT_EVENT_COMMIT | XACT_EVENT_PARALLEL_ABORT | XACT_EVENT_PREPARE
     ) {
         bulk::abort(None);
+        options::abort(None);
         crate::cold::recent::forget();
         crate::am::held::forget();
+        crate::am::visible::forget();
         crate::catalog::storage::forget();
     }
 }
@@ -54,7 +59,9 @@ unsafe extern "C-unwind" fn subxact(
 ) {
     if event == pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB {
         bulk::abort(Some(subid));
+        options::abort(Some(subid));
         crate::am::held::forget();
+        crate::am::visible::forget();
         crate::catalog::storage::forget();
     }
 }

@@ -29,10 +29,39 @@ unsafe extern "C-unwind" fn relation_info(
         if let Some(previous) = PREVIOUS_RELATION_INFO {
             previous(root, relid, inhparent, rel);
         }
-        // The engine is parallel by itself; a parallel scan would return cold rows once only.
         if crate::am::has_iceberg_am(relid) {
-            (*rel).rel_parallel_workers = 0;
+            // The engine is parallel by itself, and takes no part of a parallel plan.
+            if guc::engine() != guc::Engine::Off {
+                (*rel).rel_parallel_workers = 0;
+            }
+            if may_be_rechecked(root) {
+                let indexes = pgrx::PgList::<pg_sys::IndexOptInfo>::from_pg((*rel).indexlist);
+                for index in indexes.iter_ptr() {
+                    (*index).amhasgetbitmap = false;
+                }
+            }
         }
+    }
+}
+
+/// Whether a relation is scanned by a subplan of a query that locks rows. EvalPlanQual starts such
+/// subplans again out of reach of `hooks::executor`, which has to fit bitmap scans to our tables.
+unsafe fn may_be_rechecked(root: *mut pg_sys::PlannerInfo) -> bool {
+    // SAFETY: the planner's own chain of queries.
+    unsafe {
+        let mut parent = (*root).parent_root;
+        while !parent.is_null() {
+            let query = &*(*parent).parse;
+            let reads = matches!(
+                query.commandType,
+                pg_sys::CmdType::CMD_SELECT | pg_sys::CmdType::CMD_INSERT
+            );
+            if !reads || !query.rowMarks.is_null() {
+                return true;
+            }
+            parent = (*parent).parent_root;
+        }
+        false
     }
 }
 
@@ -59,7 +88,8 @@ unsafe extern "C-unwind" fn plan(
         }
         if guc::engine() != guc::Engine::Off {
             crate::lower::lower_statement(stmt, cursor_options);
-        } else if cursor_options & pg_sys::CURSOR_OPT_SCROLL as i32 != 0 {
+        }
+        if cursor_options & pg_sys::CURSOR_OPT_SCROLL as i32 != 0 && reads_cold_rows(stmt) {
             crate::lower::materialize_statement(stmt);
         }
         stmt
@@ -72,6 +102,26 @@ unsafe fn touches_iceberg(stmt: *mut pg_sys::PlannedStmt) -> bool {
         let rtable = pgrx::PgList::<pg_sys::RangeTblEntry>::from_pg((*stmt).rtable);
         rtable.iter_ptr().any(|rte| {
             (*rte).rtekind == pg_sys::RTEKind::RTE_RELATION && crate::am::is_iceberg((*rte).relid)
+        })
+    }
+}
+
+/// Whether a table of the plan has cold rows. The first file of a table invalidates its plans.
+unsafe fn reads_cold_rows(stmt: *mut pg_sys::PlannedStmt) -> bool {
+    // SAFETY: the range table of a finished plan, whose relations are locked.
+    unsafe {
+        let rtable = pgrx::PgList::<pg_sys::RangeTblEntry>::from_pg((*stmt).rtable);
+        rtable.iter_ptr().any(|rte| {
+            (*rte).rtekind == pg_sys::RTEKind::RTE_RELATION
+                && crate::am::is_iceberg((*rte).relid)
+                && {
+                    let rel = pg_sys::try_relation_open((*rte).relid, pg_sys::NoLock as i32);
+                    !rel.is_null() && {
+                        let cold = crate::am::has_cold_rows(rel);
+                        pg_sys::relation_close(rel, pg_sys::NoLock as i32);
+                        cold
+                    }
+                }
         })
     }
 }

@@ -1,11 +1,13 @@
-//! Utility commands: bulk loads, table options, changes of type, databases.
+//! Utility commands: bulk loads, changes of type, databases; [`options`] and [`logical`] have their
+//! part in it.
 
-use crate::catalog::storage;
+use super::{logical, options};
+use crate::catalog::{publication, storage};
 use crate::pg::missing;
 use crate::relation;
 use crate::{bulk, error, pg};
 use pg_lake_plan::types::LakeType;
-use pgrx::{PgList, PgSqlErrorCode, pg_guard, pg_sys};
+use pgrx::{PgList, pg_guard, pg_sys};
 use std::collections::HashMap;
 use std::ffi::CStr;
 
@@ -34,13 +36,14 @@ unsafe extern "C-unwind" fn process(
     // SAFETY: arguments of the hook.
     unsafe {
         let (pstmt, read_only_tree): (*mut pg_sys::PlannedStmt, bool) =
-            if read_only_tree && has_options((*pstmt).utilityStmt) {
+            if read_only_tree && options::concerns((*pstmt).utilityStmt) {
                 (pg_sys::copyObjectImpl(pstmt.cast()).cast(), false)
             } else {
                 (pstmt, read_only_tree)
             };
         let statement = (*pstmt).utilityStmt;
-        let format_version = take_options(statement);
+        let watched = logical::before(statement);
+        let set = options::before(statement);
         let bulk_load = is_bulk_load(statement);
         if bulk_load {
             let copy = tag(statement) == pg_sys::NodeTag::T_CopyStmt;
@@ -79,13 +82,12 @@ unsafe extern "C-unwind" fn process(
         for before in *Box::from_raw(before) {
             check_types_after(&before);
         }
-        if let Some((table, version)) = format_version {
-            apply_format_version(table, version);
-        }
+        options::after(set);
+        logical::after(watched);
     }
 }
 
-unsafe fn tag(node: *mut pg_sys::Node) -> pg_sys::NodeTag {
+pub unsafe fn tag(node: *mut pg_sys::Node) -> pg_sys::NodeTag {
     // SAFETY: any node.
     unsafe { (*node).type_ }
 }
@@ -111,7 +113,8 @@ unsafe fn is_bulk_load(statement: *mut pg_sys::Node) -> bool {
     }
 }
 
-unsafe fn range_var(var: *mut pg_sys::RangeVar) -> pg_sys::Oid {
+/// The relation that a name stands for now, if there is one.
+pub unsafe fn range_var(var: *mut pg_sys::RangeVar) -> pg_sys::Oid {
     // SAFETY: a parsed name; no lock, missing is fine.
     unsafe {
         pg_sys::RangeVarGetRelidExtended(
@@ -156,99 +159,6 @@ unsafe fn has_index(relid: pg_sys::Oid) -> bool {
         let found = (*class).relhasindex;
         pg_sys::ReleaseSysCache(tuple);
         found
-    }
-}
-
-/// The place of a statement's table options.
-unsafe fn options<'a>(
-    statement: *mut pg_sys::Node,
-) -> Option<(&'a mut *mut pg_sys::List, *mut pg_sys::RangeVar)> {
-    // SAFETY: the tag says what the node is.
-    unsafe {
-        match tag(statement) {
-            pg_sys::NodeTag::T_CreateStmt => {
-                let create = &mut *statement.cast::<pg_sys::CreateStmt>();
-                Some((&mut create.options, create.relation))
-            }
-            pg_sys::NodeTag::T_CreateTableAsStmt => {
-                let into = &mut *(*statement.cast::<pg_sys::CreateTableAsStmt>()).into;
-                Some((&mut into.options, into.rel))
-            }
-            _ => None,
-        }
-    }
-}
-
-unsafe fn is_ours(option: *mut pg_sys::DefElem) -> bool {
-    // SAFETY: an element of an options list.
-    unsafe {
-        (*option).defnamespace.is_null() && CStr::from_ptr((*option).defname) == c"format_version"
-    }
-}
-
-unsafe fn has_options(statement: *mut pg_sys::Node) -> bool {
-    // SAFETY: as above.
-    unsafe {
-        options(statement).is_some_and(|(list, _)| {
-            PgList::<pg_sys::DefElem>::from_pg(*list)
-                .iter_ptr()
-                .any(|option| is_ours(option))
-        })
-    }
-}
-
-/// Takes our options off a CREATE statement: heap's own validation doesn't know them.
-unsafe fn take_options(statement: *mut pg_sys::Node) -> Option<(*mut pg_sys::RangeVar, u8)> {
-    // SAFETY: the statement is a copy if it had to be one.
-    unsafe {
-        let (list, table) = options(statement)?;
-        let old = PgList::<pg_sys::DefElem>::from_pg(*list);
-        let mut kept = std::ptr::null_mut();
-        let mut version = None;
-        for option in old.iter_ptr() {
-            if is_ours(option) {
-                let value = pg_sys::defGetInt32(option);
-                if !(2..=3).contains(&value) {
-                    error::raise(
-                        PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-                        &format!("invalid value for option \"format_version\": {value}"),
-                        None,
-                        Some("Iceberg format versions 2 and 3 are supported."),
-                    );
-                }
-                version = Some(value as u8);
-            } else {
-                kept = pg_sys::lappend(kept, option.cast());
-            }
-        }
-        if version.is_some() {
-            *list = kept;
-        }
-        version.map(|v| (table, v))
-    }
-}
-
-unsafe fn apply_format_version(table: *mut pg_sys::RangeVar, version: u8) {
-    // SAFETY: the command has made the table and holds its lock.
-    unsafe {
-        let relid = range_var(table);
-        if relid == pg_sys::InvalidOid {
-            return; // IF NOT EXISTS … in a schema that went away
-        }
-        if !crate::am::is_iceberg(relid) {
-            error::raise(
-                PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-                "unrecognized parameter \"format_version\"",
-                Some("It is an option of permanent tables with access method iceberg."),
-                Some("Add USING iceberg."),
-            );
-        }
-        pg_sys::CommandCounterIncrement();
-        let rel = pg_sys::table_open(relid, pg_sys::AccessExclusiveLock as i32);
-        if let Some(storage) = storage::of_relation(rel) {
-            storage::set_format_version(&storage, version);
-        }
-        pg_sys::table_close(rel, pg_sys::NoLock as i32);
     }
 }
 
@@ -320,6 +230,8 @@ unsafe fn check_types_after(before: &Before) {
         }
         if crate::am::is_iceberg_relation(rel)
             && storage::of_relation(rel).is_some_and(|s| s.id == before.storage)
+            // Hot rows follow any change that heap's do.
+            && (crate::am::has_cold_rows(rel) || publication::find(before.storage).is_some())
         {
             check_missing_values(rel);
             for (attnum, now) in types_of(rel) {

@@ -5,7 +5,7 @@
 
 use crate::catalog::storage;
 use crate::pg::missing;
-use crate::{am, flush, pg};
+use crate::{am, flush, guc, pg};
 use pgrx::{PgList, pg_sys};
 use std::ffi::CStr;
 
@@ -26,7 +26,8 @@ pub unsafe fn before(statement: *mut pg_sys::Node, context: pg_sys::ProcessUtili
             return;
         }
         let vacuum = &*statement.cast::<pg_sys::VacuumStmt>();
-        if !vacuum.is_vacuumcmd || has_option(vacuum) || !storage::is_own() {
+        if !vacuum.is_vacuumcmd || !guc::vacuum_flush() || has_option(vacuum) || !storage::is_own()
+        {
             return;
         }
         pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());

@@ -91,9 +91,8 @@ pub unsafe fn lower_statement(stmt: *mut pg_sys::PlannedStmt, cursor_options: i3
     // SAFETY: by contract.
     unsafe {
         let top = walk.tree(planned.planTree);
-        let materialize = has(pg_sys::CURSOR_OPT_SCROLL)
-            && top != planned.planTree
-            && !pg_sys::ExecSupportsBackwardScan(top);
+        // The planner has seen to plans that it knew not to run backward.
+        let materialize = has(pg_sys::CURSOR_OPT_SCROLL) && !pg_sys::ExecSupportsBackwardScan(top);
         (*stmt).planTree = if materialize { materialized(top) } else { top };
     }
     if force && !walk.reasons.is_empty() {

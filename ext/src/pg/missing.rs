@@ -45,6 +45,9 @@ unsafe extern "C-unwind" {
         lockmode: pg_sys::LOCKMODE,
         numparents: *mut *mut pg_sys::List,
     ) -> *mut pg_sys::List;
+    // src/include/catalog/partition.h
+    #[link_name = "get_partition_ancestors"]
+    fn raw_get_partition_ancestors(relid: pg_sys::Oid) -> *mut pg_sys::List;
     // src/include/storage/predicate.h
     #[link_name = "CheckForSerializableConflictIn"]
     fn raw_check_serializable(
@@ -52,6 +55,16 @@ unsafe extern "C-unwind" {
         tid: pg_sys::ItemPointer,
         block: pg_sys::BlockNumber,
     );
+    // src/include/access/heapam.h
+    #[link_name = "HeapCheckForSerializableConflictOut"]
+    fn raw_conflict_out(
+        visible: bool,
+        relation: pg_sys::Relation,
+        tuple: pg_sys::HeapTuple,
+        buffer: pg_sys::Buffer,
+        snapshot: pg_sys::Snapshot,
+    );
+    // src/include/storage/predicate.h
     #[link_name = "PredicateLockTID"]
     fn raw_predicate_lock_tid(
         relation: pg_sys::Relation,
@@ -61,6 +74,14 @@ unsafe extern "C-unwind" {
     );
     #[link_name = "PredicateLockRelation"]
     fn raw_predicate_lock_relation(relation: pg_sys::Relation, snapshot: pg_sys::Snapshot);
+    // src/include/utils/datum.h
+    #[link_name = "datum_image_eq"]
+    fn raw_datum_image_eq(
+        a: pg_sys::Datum,
+        b: pg_sys::Datum,
+        by_value: bool,
+        length: std::ffi::c_int,
+    ) -> bool;
     // src/include/executor/nodeSubplan.h
     #[link_name = "ExecSetParamPlan"]
     fn raw_set_param_plan(node: *mut pg_sys::SubPlanState, econtext: *mut pg_sys::ExprContext);
@@ -78,6 +99,33 @@ pub fn check_serializable(relation: pg_sys::Relation, mut tid: pg_sys::ItemPoint
     unsafe {
         let block = pg_sys::ItemPointerGetBlockNumberNoCheck(&tid);
         pg_guard_ffi_boundary(|| raw_check_serializable(relation, &mut tid, block));
+    }
+}
+
+/// SSI's check that a reader makes when it meets a row, seen or not.
+///
+/// # Safety
+/// The tuple is on the buffer's page, which is locked.
+pub unsafe fn conflict_out(
+    visible: bool,
+    relation: pg_sys::Relation,
+    tuple: pg_sys::HeapTuple,
+    buffer: pg_sys::Buffer,
+    snapshot: pg_sys::Snapshot,
+) {
+    // SAFETY: by contract.
+    unsafe {
+        pg_guard_ffi_boundary(|| raw_conflict_out(visible, relation, tuple, buffer, snapshot));
+    }
+}
+
+/// The same before rows are inserted that nobody can have read.
+pub fn check_serializable_table(relation: pg_sys::Relation) {
+    // SAFETY: the relation is open.
+    unsafe {
+        pg_guard_ffi_boundary(|| {
+            raw_check_serializable(relation, std::ptr::null_mut(), pg_sys::InvalidBlockNumber)
+        });
     }
 }
 
@@ -114,6 +162,17 @@ pub fn find_all_inheritors(parent: pg_sys::Oid) -> Vec<pg_sys::Oid> {
     }
 }
 
+/// The partitioned tables that a table is a partition of, at any depth.
+pub fn partition_ancestors(relid: pg_sys::Oid) -> Vec<pg_sys::Oid> {
+    // SAFETY: a catalog look-up; the list is a plain list of OIDs.
+    unsafe {
+        let list = pg_guard_ffi_boundary(|| raw_get_partition_ancestors(relid));
+        pgrx::PgList::<pg_sys::Oid>::from_pg(list)
+            .iter_oid()
+            .collect()
+    }
+}
+
 /// Takes `count` values of a sequence at once: the first. Not transactional, logged at once.
 ///
 /// The caller has the right to change the sequence.
@@ -132,6 +191,20 @@ pub fn take_values(sequence: pg_sys::Oid, count: i64) -> i64 {
         pg_sys::UnlockRelationOid(sequence, pg_sys::ShareUpdateExclusiveLock as i32);
         first
     }
+}
+
+/// Whether two values that aren't null have the same bytes, detoasted.
+///
+/// # Safety
+/// Both are of a type with this length (`typlen`) and this way of passing.
+pub unsafe fn datum_image_eq(
+    a: pg_sys::Datum,
+    b: pg_sys::Datum,
+    by_value: bool,
+    length: i32,
+) -> bool {
+    // SAFETY: by contract.
+    unsafe { pg_guard_ffi_boundary(|| raw_datum_image_eq(a, b, by_value, length)) }
 }
 
 /// Runs an initplan whose result a parameter waits for.

@@ -4,11 +4,13 @@
 //! * [`copy_state`]: what COPY FROM calls input functions by
 //! * [`table`]: catalog tables of the extension: insert, scan, delete
 //! * [`latch`]: the one call that is allowed off the main thread
+//! * [`seen`]: catalog reads of SERIALIZABLE transactions
 //! * [`settings`]: small questions to the server
 
 pub mod copy_state;
 pub mod latch;
 pub mod missing;
+mod seen;
 pub mod settings;
 pub mod table;
 

@@ -75,6 +75,12 @@ pub fn has_indexes(relation: pg_sys::Relation) -> bool {
     }
 }
 
+/// Raises an error in a read-only transaction.
+pub fn refuse_if_read_only(command: &CStr) {
+    // SAFETY: a static string.
+    unsafe { pg_sys::PreventCommandIfReadOnly(command.as_ptr()) }
+}
+
 /// A relation's name with its schema, quoted.
 pub fn qualified_name(relid: pg_sys::Oid) -> String {
     // SAFETY: catalog lookups; the strings are copied at once.

@@ -2,6 +2,7 @@
 //! by index scans and `CatalogTuple…`, without planner and without permission checks.
 
 use crate::error;
+use crate::pg::seen::Seen;
 use pgrx::{PgSqlErrorCode, pg_sys};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -272,6 +273,78 @@ impl Table {
         }
     }
 
+    /// Calls `f`, until it returns false, for the rows that `snapshot` sees and whose index columns
+    /// are `first` and at most `last`, from the greatest `last` downwards.
+    pub fn scan_down_from(
+        &self,
+        index: &'static CStr,
+        first: i64,
+        last: i64,
+        snapshot: pg_sys::Snapshot,
+        mut f: impl FnMut(&Row<'_>) -> bool,
+    ) {
+        let natts = self.natts();
+        let mut values = vec![pg_sys::Datum::null(); natts];
+        let mut nulls = vec![true; natts];
+        // SAFETY: the index belongs to the open relation and has two columns of type bigint.
+        unsafe {
+            let mut keys = [pg_sys::ScanKeyData::default(); 2];
+            let (equal, below) = (
+                pg_sys::BTEqualStrategyNumber,
+                pg_sys::BTLessEqualStrategyNumber,
+            );
+            for (i, (strategy, function, value)) in [
+                (equal, pg_sys::F_INT8EQ, first),
+                (below, pg_sys::F_INT8LE, last),
+            ]
+            .into_iter()
+            .enumerate()
+            {
+                pg_sys::ScanKeyInit(
+                    &mut keys[i],
+                    i as i16 + 1,
+                    strategy as u16,
+                    pg_sys::Oid::from(function),
+                    pg_sys::Datum::from(value),
+                );
+            }
+            let lock = pg_sys::AccessShareLock as i32;
+            let index = pg_sys::index_open(relation_oid(index), lock);
+            let seen = Seen::by(self.rel, snapshot);
+            let scan = pg_sys::systable_beginscan_ordered(
+                self.rel,
+                index,
+                seen.for_scan(snapshot),
+                2,
+                keys.as_mut_ptr(),
+            );
+            loop {
+                let backward = pg_sys::ScanDirection::BackwardScanDirection;
+                let tuple = pg_sys::systable_getnext_ordered(scan, backward);
+                if tuple.is_null() {
+                    break;
+                }
+                if !seen.sees(scan, tuple) {
+                    continue;
+                }
+                let desc = (*self.rel).rd_att;
+                pg_sys::heap_deform_tuple(tuple, desc, values.as_mut_ptr(), nulls.as_mut_ptr());
+                let row = Row {
+                    tid: (*tuple).t_self,
+                    header: (*tuple).t_data,
+                    values: &values,
+                    nulls: &nulls,
+                };
+                if !f(&row) {
+                    break;
+                }
+            }
+            pg_sys::systable_endscan_ordered(scan);
+            seen.end();
+            pg_sys::index_close(index, lock);
+        }
+    }
+
     /// Calls `f` for each row that `snapshot` sees and `keys` select, until it returns false.
     /// A null snapshot is the catalog snapshot.
     pub fn scan(
@@ -302,11 +375,12 @@ impl Table {
                 })
                 .collect();
             let index_oid = index.map_or(pg_sys::InvalidOid, relation_oid);
+            let seen = Seen::by(self.rel, snapshot);
             let scan = pg_sys::systable_beginscan(
                 self.rel,
                 index_oid,
                 index.is_some(),
-                snapshot,
+                seen.for_scan(snapshot),
                 scan_keys.len() as i32,
                 scan_keys.as_mut_ptr(),
             );
@@ -314,6 +388,9 @@ impl Table {
                 let tuple = pg_sys::systable_getnext(scan);
                 if tuple.is_null() {
                     break;
+                }
+                if !seen.sees(scan, tuple) {
+                    continue;
                 }
                 pg_sys::heap_deform_tuple(
                     tuple,
@@ -332,6 +409,7 @@ impl Table {
                 }
             }
             pg_sys::systable_endscan(scan);
+            seen.end();
         }
     }
 }

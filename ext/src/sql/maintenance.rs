@@ -2,6 +2,7 @@
 
 use crate::catalog::{garbage, intent};
 use crate::error;
+use crate::pg;
 use crate::pg::table::{Table, relation_oid};
 use crate::ring::call::ask;
 use crate::ring::region::control;
@@ -12,24 +13,28 @@ use std::collections::HashSet;
 /// Moves settled hot rows of a table to Parquet; returns their number.
 #[pg_extern(sql = false)]
 fn flush(table: pg_sys::Oid) -> i64 {
+    pg::refuse_if_read_only(c"lake.flush()");
     crate::flush::flush(table) as i64
 }
 
 /// Merges the marks of deleted cold rows; returns their number.
 #[pg_extern(sql = false)]
 fn merge(table: pg_sys::Oid) -> i64 {
+    pg::refuse_if_read_only(c"lake.merge()");
     crate::merge::merge(table) as i64
 }
 
 /// Publishes a table; returns the location of its metadata.
 #[pg_extern(sql = false)]
 fn publish(table: pg_sys::Oid) -> Option<String> {
+    pg::refuse_if_read_only(c"lake.publish()");
     crate::publish::publish(&[table]).pop().flatten()
 }
 
 /// Removes what ended transactions have left behind; returns the number of files.
 #[pg_extern(sql = false)]
 fn sweep() -> i64 {
+    pg::refuse_if_read_only(c"lake.sweep()");
     sweep_now() as i64
 }
 

@@ -27,7 +27,8 @@ struct Table {
     live_hot: i64,
     /// Changes so far and cold files: what is compared to see whether a table changed.
     version: (i64, i64),
-    has_index: bool,
+    /// Whether an index over ranges of blocks keeps its rows hot.
+    stays_hot: bool,
     /// Deletions of cold rows that wait for a merge.
     marks: i64,
 }
@@ -113,7 +114,7 @@ fn run(slot: &DatabaseSlot) {
 }
 
 fn flush_due(tables: &[Table], seen: &mut HashMap<pg_sys::Oid, Seen>) {
-    for table in tables.iter().filter(|t| !t.has_index && t.live_hot > 0) {
+    for table in tables.iter().filter(|t| !t.stays_hot && t.live_hot > 0) {
         let entry = seen.entry(table.relid).or_insert_with(|| Seen {
             flushed: Instant::now(),
             merged: None,
@@ -181,7 +182,9 @@ fn tables() -> Vec<Table> {
          pg_catalog.pg_stat_get_tuples_inserted(c.oid) OPERATOR(pg_catalog.+) pg_catalog.pg_stat_get_tuples_updated(c.oid) \
          OPERATOR(pg_catalog.+) pg_catalog.pg_stat_get_tuples_deleted(c.oid), \
          (SELECT pg_catalog.count(*) FROM lake.data_file f WHERE f.storage_id OPERATOR(pg_catalog.=) s.storage_id), \
-         EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid OPERATOR(pg_catalog.=) c.oid), \
+         EXISTS (SELECT FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class x ON x.oid OPERATOR(pg_catalog.=) i.indexrelid \
+         JOIN pg_catalog.pg_am m ON m.oid OPERATOR(pg_catalog.=) x.relam \
+         WHERE i.indrelid OPERATOR(pg_catalog.=) c.oid AND m.amname OPERATOR(pg_catalog.=) 'brin'), \
          (SELECT pg_catalog.count(*) FROM lake.row_mark m WHERE m.storage_id OPERATOR(pg_catalog.=) s.storage_id) \
          FROM lake.storage s JOIN pg_catalog.pg_class c ON c.relfilenode OPERATOR(pg_catalog.=) s.relfilenumber \
          AND COALESCE(NULLIF(c.reltablespace, 0::oid), (SELECT d.dattablespace FROM pg_catalog.pg_database d \
@@ -199,7 +202,7 @@ fn tables() -> Vec<Table> {
                     relid,
                     live_hot: number(2),
                     version: (number(3), number(4)),
-                    has_index: row.get::<bool>(5).ok().flatten().unwrap_or(false),
+                    stays_hot: row.get::<bool>(5).ok().flatten().unwrap_or(false),
                     marks: number(6),
                 });
             }

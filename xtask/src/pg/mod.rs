@@ -1,4 +1,4 @@
-//! End-to-end scenarios on throwaway clusters: crashes, faults, limits, documentation.
+//! End-to-end scenarios on throwaway clusters: crashes, faults, limits, copies, documentation.
 //!
 //! A scenario is a function that makes its own cluster; it must bound every wait.
 
@@ -6,10 +6,12 @@ mod background;
 mod crash;
 mod disk;
 mod docs;
+mod dump;
 mod faults;
 mod limits;
 mod stop;
 mod sums;
+mod tpcb;
 mod twins;
 
 use crate::Result;
@@ -38,6 +40,9 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("crash_leftovers", crash::crash_leftovers),
     ("flush_under_load", crash::flush_under_load),
     ("twins", twins::twins),
+    ("tpcb", tpcb::tpcb),
+    ("dump_and_restore", dump::dump_and_restore),
+    ("base_backup", dump::base_backup),
     ("settings_documented", docs::settings_documented),
     ("documentation_examples", docs::documentation_examples),
 ];

@@ -6,7 +6,11 @@
 //! if we can install an extension into it and the server's user can run it.
 
 mod packages;
+mod pool;
 mod source;
+
+pub use pool::Tarball;
+pub use source::of_server as source_of_server;
 
 use crate::os::{self, User};
 use crate::process::Cmd;

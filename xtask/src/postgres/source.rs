@@ -1,10 +1,12 @@
-//! Building PostgreSQL 17: from the distribution's source package, or from upstream's tarball.
+//! PostgreSQL 17's source, and building it: from the distribution's source package, from the pool
+//! that it is in, or from upstream's tarball.
 
+use super::pool::{self, Tarball};
 use super::{MAJOR, first_line};
 use crate::process::Cmd;
 use crate::{Context, Result, apt_sources, os, paths, say};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 /// Upstream's release for machines that have neither the package nor its source.
@@ -31,15 +33,7 @@ pub fn build() -> Result<()> {
     os::apt_install(BUILD_PACKAGES, "to build PostgreSQL 17 from source")?;
     let src = paths::state().join("src");
     fs::create_dir_all(&src).context(src.display())?;
-    let tarball = match distribution_source(&src) {
-        Ok(tarball) => tarball,
-        Err(error) => {
-            say(&format!("no source package: {}", first_line(&error)));
-            upstream_tarball(&src).map_err(|second| {
-                format!("From the distribution's source: {error}\nFrom upstream: {second}")
-            })?
-        }
-    };
+    let tarball = any(&src)?.path;
     let tree = src.join("pg");
     if tree.exists() {
         fs::remove_dir_all(&tree).context(tree.display())?;
@@ -91,12 +85,46 @@ pub fn build() -> Result<()> {
     Ok(())
 }
 
-/// The original tarball of the distribution's source package, from whatever mirror this
-/// machine's apt uses; a suite later than the machine's is fine, since only the source is taken.
-fn distribution_source(src: &Path) -> Result<PathBuf> {
-    if let Some(tarball) = orig_tarball(src) {
+/// The source of a server: of its own version, if that can be had, or of another one.
+pub fn of_server(version: &str) -> Result<Tarball> {
+    let src = paths::state().join("src");
+    fs::create_dir_all(&src).context(src.display())?;
+    if let Ok(tarball) = pool::exactly(&src, version) {
         return Ok(tarball);
     }
+    match pool::present(&src).into_iter().next() {
+        Some(tarball) => Ok(tarball),
+        // One request for a file, before apt fetches lists to look for another one.
+        None => pool::newest(&src).or_else(|_| any(&src)),
+    }
+}
+
+/// Whatever is there, or the newest that can be had.
+fn any(src: &Path) -> Result<Tarball> {
+    if let Some(tarball) = pool::present(src).into_iter().next() {
+        return Ok(tarball);
+    }
+    let package = match distribution_source(src) {
+        Ok(tarball) => return Ok(tarball),
+        Err(error) => error,
+    };
+    say(&format!("no source package: {}", first_line(&package)));
+    let pool = match pool::newest(src) {
+        Ok(tarball) => return Ok(tarball),
+        Err(error) => error,
+    };
+    say(&format!("nothing in the pool: {}", first_line(&pool)));
+    upstream_tarball(src).map_err(|upstream| {
+        format!(
+            "From the distribution's source: {package}\nFrom the pool: {pool}\n\
+             From upstream: {upstream}"
+        )
+    })
+}
+
+/// The original tarball of the distribution's source package, from whatever mirror this
+/// machine's apt uses; a suite later than the machine's is fine, since only the source is taken.
+fn distribution_source(src: &Path) -> Result<Tarball> {
     apt_sources::in_a_later_suite("deb-src", |suite| {
         say(&format!(
             "looking for postgresql-{MAJOR}'s source package in {}",
@@ -110,26 +138,12 @@ fn distribution_source(src: &Path) -> Result<PathBuf> {
             .cwd(src)
             .progress("apt-get source")
             .ok()?;
-        orig_tarball(src).ok_or_else(|| "apt-get source fetched no original tarball".to_owned())
+        let fetched = pool::present(src).into_iter().next();
+        fetched.ok_or_else(|| "apt-get source fetched no original tarball".to_owned())
     })
 }
 
-fn orig_tarball(src: &Path) -> Option<PathBuf> {
-    let start = format!("postgresql-{MAJOR}_{MAJOR}.");
-    let mut found: Vec<PathBuf> = fs::read_dir(src)
-        .ok()?
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| {
-            let name = path.file_name().and_then(|n| n.to_str()).unwrap_or("");
-            name.starts_with(&start) && name.contains(".orig.tar.") && !name.ends_with(".asc")
-        })
-        .collect();
-    found.sort();
-    found.pop()
-}
-
-fn upstream_tarball(src: &Path) -> Result<PathBuf> {
+fn upstream_tarball(src: &Path) -> Result<Tarball> {
     let name = format!("postgresql-{UPSTREAM}.tar.bz2");
     let url = format!("https://ftp.postgresql.org/pub/source/v{UPSTREAM}/{name}");
     let target = src.join(&name);
@@ -143,10 +157,13 @@ fn upstream_tarball(src: &Path) -> Result<PathBuf> {
         .cwd(src)
         .ok()
         .map_err(|error| format!("{name} is not what upstream published: {error}"))?;
-    Ok(target)
+    Ok(Tarball {
+        path: target,
+        version: UPSTREAM.to_owned(),
+    })
 }
 
-fn fetch(url: &str, target: &Path) -> Result<()> {
+pub(super) fn fetch(url: &str, target: &Path) -> Result<()> {
     let limit = Duration::from_secs(600);
     let command = if os::on_path("curl").is_some() {
         Cmd::new("curl")

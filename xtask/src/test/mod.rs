@@ -1,15 +1,18 @@
 //! The test suites: which there are, what they share, how their results are counted.
 //!
-//! `cargo.rs` runs what needs no server, `regress.rs` Postgres' own drivers, `readers.rs` the
-//! outside readers; the end-to-end scenarios are in `crate::pg`.
+//! `cargo.rs` runs what needs no server, `regress.rs` Postgres' drivers (`driver.rs`) on tests of
+//! ours, `postgres/` on Postgres' own, `readers.rs` the outside readers; the end-to-end scenarios
+//! are in `crate::pg`.
 
 mod cargo;
+mod driver;
+mod postgres;
 mod readers;
 mod regress;
 
 use crate::cluster::Cluster;
 use crate::os::{self, User};
-use crate::postgres::{self, Postgres};
+use crate::postgres::{Postgres, find_or_build};
 use crate::process::{self, Cmd};
 use crate::python::Python;
 use crate::{Context, Result, install, paths, pg, say, tidy};
@@ -42,6 +45,12 @@ const SUITES: &[(&str, Suite)] = &[
     ("isolation", regress::isolation),
     ("pg", pg::suite),
     ("readers", readers::suite),
+];
+
+/// Suites that run only if they are named, or with `--long`.
+const SUITES_BY_NAME: &[(&str, Suite)] = &[
+    ("postgres-regress", postgres::regress),
+    ("postgres-isolation", postgres::isolation),
 ];
 
 /// How many tests did what.
@@ -141,7 +150,7 @@ impl Run {
         if let Some(known) = &self.postgres {
             return known.clone();
         }
-        let found = postgres::find_or_build(None);
+        let found = find_or_build(None);
         self.postgres = Some(found.clone());
         found
     }
@@ -270,8 +279,12 @@ pub fn command(names: &[String], long: bool, accept: bool) -> Result<ExitCode> {
             }
             _ => name.as_str(),
         };
-        if !SUITES.iter().any(|(known, _)| *known == suite) {
-            let known: Vec<&str> = SUITES.iter().map(|(known, _)| *known).collect();
+        let known: Vec<&str> = SUITES
+            .iter()
+            .chain(SUITES_BY_NAME)
+            .map(|(known, _)| *known)
+            .collect();
+        if !known.contains(&suite) {
             return Err(format!("no suite {name:?}; there are {}", known.join(", ")));
         }
         wanted.push(suite);
@@ -281,7 +294,12 @@ pub fn command(names: &[String], long: bool, accept: bool) -> Result<ExitCode> {
     run.only = only;
     let mut total = Tally::default();
     let mut lines = Vec::new();
-    for (name, suite) in SUITES {
+    let by_name: &[(&str, Suite)] = if long || !wanted.is_empty() {
+        SUITES_BY_NAME
+    } else {
+        &[]
+    };
+    for (name, suite) in SUITES.iter().chain(by_name) {
         if !wanted.is_empty() && !wanted.contains(name) {
             continue;
         }
@@ -293,7 +311,7 @@ pub fn command(names: &[String], long: bool, accept: bool) -> Result<ExitCode> {
             tally
         });
         lines.push(format!(
-            "    {name:<10} {:>5} passed {:>4} failed {:>4} skipped  {:>5} s",
+            "    {name:<18} {:>5} passed {:>4} failed {:>4} skipped  {:>5} s",
             tally.passed,
             tally.failed,
             tally.skipped,

@@ -47,6 +47,18 @@ const TABLES: &[(&str, &str)] = &[
          INSERT INTO t.third VALUES (1001, 'hot');",
     ),
     (
+        "codecs",
+        "CREATE TABLE t.codecs (id int, s text) USING iceberg WITH (compression = lz4);
+         SET lake.bulk_rows = 0;
+         INSERT INTO t.codecs SELECT g, 'row ' || g FROM generate_series(1, 10000) g;
+         ALTER TABLE t.codecs SET (compression = gzip);
+         INSERT INTO t.codecs SELECT g, 'row ' || g FROM generate_series(10001, 20000) g;
+         ALTER TABLE t.codecs SET (compression = snappy);
+         INSERT INTO t.codecs SELECT g, 'row ' || g FROM generate_series(20001, 30000) g;
+         ALTER TABLE t.codecs SET (compression = none, format_version = 3);
+         INSERT INTO t.codecs SELECT g, 'row ' || g FROM generate_series(30001, 40000) g;",
+    ),
+    (
         "deleted",
         "CREATE TABLE t.deleted (id int, s text) USING iceberg;
          SET lake.bulk_rows = 0;

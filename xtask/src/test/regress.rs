@@ -2,39 +2,41 @@
 //!
 //! Both read copies below the state directory: the server's user may not reach the checkout.
 
+use super::driver::{self, Driver};
 use super::{Run, Tally};
-use crate::cluster::SUPERUSER;
-use crate::process::{tail, tail_of};
+use crate::process::tail_of;
 use crate::{Context, Result, os, paths, say};
 use std::fs;
 use std::path::Path;
 
 pub fn regress(run: &mut Run) -> Result<Tally> {
     let source = paths::repo().join("ext").join("tests").join("pg_regress");
-    driver(run, "regress", "pg_regress", &source, "sql")
+    with_driver(run, "regress", "pg_regress", &source, "sql")
 }
 
 pub fn isolation(run: &mut Run) -> Result<Tally> {
     let source = paths::repo().join("isolation");
-    driver(run, "isolation", "pg_isolation_regress", &source, "specs")
+    with_driver(run, "isolation", "pg_isolation_regress", &source, "specs")
 }
 
 /// The files are `schedule`, `<inputs>/` and `expected/` below `source`.
-fn driver(run: &mut Run, suite: &str, program: &str, source: &Path, inputs: &str) -> Result<Tally> {
+fn with_driver(
+    run: &mut Run,
+    suite: &str,
+    program: &str,
+    source: &Path,
+    inputs: &str,
+) -> Result<Tally> {
     let mut tally = Tally::default();
     if !source.join("schedule").is_file() {
         tally.skip(suite, "it has no schedule yet");
         return Ok(tally);
     }
     let pg = run.extension()?;
-    let Some(tool) = pg.test_tool(program) else {
-        let reason = format!(
-            "{program} does not come with the Postgres of {}",
-            pg.bindir.display()
-        );
+    if let Err(reason) = driver::tool(&pg, program) {
         tally.skip(suite, &reason);
         return Ok(tally);
-    };
+    }
     let cluster = run.cluster(&format!("{suite}-server"), &[])?;
     let dir = run.work_dir(suite)?;
     os::copy_tree(source, &dir, run.user.as_ref())?;
@@ -44,38 +46,20 @@ fn driver(run: &mut Run, suite: &str, program: &str, source: &Path, inputs: &str
     add_twins(&dir, inputs, run)?;
     add_missing_expectations(&dir, run)?;
     let log = run.log(suite);
-    let output = cluster
-        .tool(&tool)
-        .arg(format!("--bindir={}", pg.bindir.display()))
-        .arg(format!("--dlpath={}", pg.pkglibdir.display()))
-        .arg(format!("--inputdir={}", dir.display()))
-        .arg(format!("--expecteddir={}", dir.display()))
-        .arg(format!("--outputdir={}", dir.display()))
-        .arg(format!("--schedule={}", dir.join("schedule").display()))
-        .args(["--load-extension=pg_lake", "--host=127.0.0.1"])
-        .arg(format!("--port={}", cluster.port))
-        .arg(format!("--user={SUPERUSER}"))
-        .arg(format!("--dbname={suite}"))
-        .cwd(&dir)
-        .log(&log)
-        .limit(run.limit(12))
-        .progress(program)
-        .run()?;
-    let bytes = fs::read(&log).context(log.display())?;
-    let text = String::from_utf8_lossy(&bytes);
-    for line in text.lines() {
-        if line.starts_with("ok ") {
-            tally.passed += 1;
-        } else if line.starts_with("not ok ") {
-            tally.failed += 1;
-            say(&format!(
-                "    FAILED  {}",
-                line.trim_start_matches("not ok ")
-            ));
-        }
-    }
-    let diffs = dir.join("regression.diffs");
-    if diffs.is_file() {
+    let driver = Driver {
+        program,
+        cluster: &cluster,
+        dir: &dir,
+        schedule: "schedule",
+        libraries: &pg.pkglibdir,
+        database: suite,
+        options: &["--load-extension=pg_lake"],
+        log: &log,
+        limit: run.limit(12),
+    };
+    let report = driver.run()?;
+    report.count(program, &mut tally);
+    if let Some(diffs) = driver.differences() {
         let kept = run.logs.join(format!("{suite}.diffs"));
         fs::copy(&diffs, &kept).context(diffs.display())?;
         if !run.accept {
@@ -85,14 +69,7 @@ fn driver(run: &mut Run, suite: &str, program: &str, source: &Path, inputs: &str
             say(&format!("    all differences: {}", kept.display()));
         }
     }
-    if !output.success() && tally.failed == 0 {
-        let why = if output.timed_out {
-            format!("stopped after {} s", output.elapsed.as_secs())
-        } else {
-            tail(&text, 20)
-        };
-        tally.check(program, Err(why));
-    } else if tally == Tally::default() {
+    if tally == Tally::default() {
         tally.skip(suite, "its schedule is empty");
     }
     if run.accept {

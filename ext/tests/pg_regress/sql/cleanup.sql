@@ -2,6 +2,10 @@
 SELECT table_name FROM lake.tables ORDER BY 1;
 DROP EXTENSION pg_lake;
 SELECT nspname FROM pg_namespace WHERE nspname = 'lake';
+-- its tables would be published
+CREATE PUBLICATION all_tables FOR ALL TABLES;
+CREATE EXTENSION pg_lake;
+DROP PUBLICATION all_tables;
 CREATE EXTENSION pg_lake;
 CREATE TABLE again (a int) USING iceberg;
 INSERT INTO again VALUES (1);

@@ -1,4 +1,5 @@
 -- Purpose: COPY of a value that Iceberg can't hold is an error like any other, below and past lake.bulk_rows.
+SET lake.unstorable_values = error;
 CREATE TABLE r_lake (id int, d date, n numeric(10,2)) USING iceberg;
 COPY r_lake FROM stdin;
 1	2024-01-01	1

@@ -1,4 +1,5 @@
 -- Purpose: every type (but xml, which not every server has) comes back bit-identical, hot and cold; what Iceberg can't hold is refused by name.
+SET lake.unstorable_values = error;
 SET lake.bulk_rows = -1;
 CREATE TYPE y_enum AS ENUM ('red', 'green', 'Blue "x"');
 CREATE TYPE y_comp AS (a int, "B c" text, n numeric(8,3));

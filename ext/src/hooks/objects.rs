@@ -1,4 +1,4 @@
-//! Dropped relations give up their storage.
+//! Relations that come and go: new ones get their options, dropped ones give up their storage.
 
 use crate::catalog::storage;
 use pgrx::{pg_guard, pg_sys};
@@ -26,12 +26,13 @@ unsafe extern "C-unwind" fn access(
         if let Some(previous) = PREVIOUS {
             previous(event, class, object, sub, arg);
         }
-        if event == pg_sys::ObjectAccessType::OAT_DROP
-            && class == pg_sys::RelationRelationId
-            && sub == 0
-            && crate::am::is_iceberg(object)
-        {
-            dropped(object);
+        if class != pg_sys::RelationRelationId || sub != 0 {
+            return;
+        }
+        match event {
+            pg_sys::ObjectAccessType::OAT_POST_CREATE => super::options::created(object),
+            pg_sys::ObjectAccessType::OAT_DROP if crate::am::is_iceberg(object) => dropped(object),
+            _ => {}
         }
     }
 }

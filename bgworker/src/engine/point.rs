@@ -1,0 +1,184 @@
+//! Reads of few rows, without a plan.
+//!
+//! An index leads a backend to single rows, one request each: what a plan costs to build and to
+//! drive would be most of the time. A row group that is asked for again and again is decoded once,
+//! in the background, so that its rows come from the cache.
+
+use super::Engine;
+use super::memory::QueryPool;
+use super::rowgroup::RowGroupReader;
+use super::source::{Morsel, Source};
+use super::stats::{Counters, add};
+use super::validate::validate;
+use crate::arrow_types::scan_schema;
+use arrow::record_batch::RecordBatch;
+use datafusion_execution::memory_pool::{MemoryConsumer, MemoryPool};
+use pg_lake_plan::ir::{Plan, Scan};
+use pg_lake_plan::message::{Execute, FileRef, ScanStats, TableInput, WireError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio_util::sync::CancellationToken;
+
+/// The most rows that are read this way.
+const ROWS_MAX: u64 = 4096;
+
+/// After that many reads of a row group it is decoded whole.
+const WARM_AFTER: u32 = 16;
+
+/// Row groups whose reads are counted.
+const COUNTED_MAX: usize = 4096;
+
+/// How often row groups were read.
+#[derive(Debug, Default)]
+pub(super) struct Heat {
+    reads: Mutex<HashMap<(Arc<str>, usize), u32>>,
+    /// One row group is decoded at a time.
+    decoding: tokio::sync::Mutex<()>,
+}
+
+impl Heat {
+    /// Counts a read; true if the row group has just become worth decoding.
+    fn count(&self, path: &Arc<str>, row_group: usize) -> bool {
+        let mut reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner);
+        if reads.len() >= COUNTED_MAX {
+            reads.clear();
+        }
+        let n = reads.entry((path.clone(), row_group)).or_insert(0);
+        *n += 1;
+        if *n < WARM_AFTER {
+            return false;
+        }
+        *n = 0;
+        true
+    }
+}
+
+/// The rows that a request for few rows of files gets, and what that took.
+#[derive(Debug)]
+pub struct Few {
+    pub batches: Vec<RecordBatch>,
+    pub stats: ScanStats,
+}
+
+impl Engine {
+    /// Answers a request for chosen rows of files; `None` if it asks for more than that.
+    ///
+    /// It reads pages of at most [`ROWS_MAX`] rows on the calling thread.
+    pub fn read_few(
+        &self,
+        request: &Execute,
+        cancel: &CancellationToken,
+    ) -> Option<Result<Few, WireError>> {
+        let (Plan::Scan(scan), [table]) = (&request.fragment.root, request.tables.as_slice())
+        else {
+            return None;
+        };
+        let wanted = |file: &FileRef| {
+            let ranges = file.ranges.as_ref()?;
+            Some(
+                ranges
+                    .iter()
+                    .map(|(start, end)| end.saturating_sub(*start))
+                    .sum::<u64>(),
+            )
+        };
+        let rows: u64 = table.files.iter().map(wanted).sum::<Option<u64>>()?;
+        if scan.predicate.is_some() || table.feed.is_some() || rows > ROWS_MAX {
+            return None;
+        }
+        Some(self.read(request, scan, table, cancel))
+    }
+
+    fn read(
+        &self,
+        request: &Execute,
+        scan: &Scan,
+        table: &TableInput,
+        cancel: &CancellationToken,
+    ) -> Result<Few, WireError> {
+        validate(request, 1)?;
+        let counters = Arc::new(Counters::default());
+        let source = |files, counters: &Arc<Counters>, cancel: &CancellationToken| {
+            Source::new(
+                scan,
+                scan_schema(&scan.columns),
+                None,
+                vec![],
+                files,
+                self.cache.clone(),
+                counters.clone(),
+                cancel.clone(),
+            )
+        };
+        let few = Arc::new(source(table.files.clone(), &counters, cancel)?);
+        let pool = QueryPool::new(self.budget.clone(), request.memory_limit);
+        let pool: Arc<dyn MemoryPool> = Arc::new(pool);
+        let mut batches = vec![];
+        while let Some(morsel) = few.next_morsel()? {
+            let place = morsel.place();
+            let reservation = MemoryConsumer::new("LakeScan").register(&pool);
+            let mut reader = RowGroupReader::open(few.clone(), morsel, reservation)?;
+            let decodes = reader.decodes();
+            while let Some(batch) = reader.next_batch()? {
+                add(&counters.rows_cold, batch.num_rows());
+                add(&counters.rows_out, batch.num_rows());
+                batches.push(batch);
+            }
+            if let (true, Some((file, row_group))) = (decodes, place)
+                && let Some((path, file)) = few.files.get(file)
+                && self.heat.count(path, row_group)
+            {
+                let mut whole = file.clone();
+                whole.ranges = None;
+                whole.deleted.clear();
+                // It outlives the request.
+                let source = source(vec![whole], &Arc::default(), &CancellationToken::new())?;
+                self.warm(Arc::new(source), row_group);
+            }
+        }
+        Ok(Few {
+            batches,
+            stats: counters.snapshot(),
+        })
+    }
+
+    /// Decodes the columns of a row group into the cache, as long as that displaces nothing.
+    fn warm(&self, source: Arc<Source>, row_group: usize) {
+        let (heat, cache) = (self.heat.clone(), self.cache.clone());
+        let pool: Arc<dyn MemoryPool> = Arc::new(QueryPool::new(self.budget.clone(), 0));
+        tokio::spawn(async move {
+            let _one = heat.decoding.lock().await;
+            let decoded = tokio::task::spawn_blocking(move || {
+                while let Some(morsel) = source.next_morsel()? {
+                    if morsel.place() != Some((0, row_group)) || morsel.bytes() > cache.free() {
+                        continue;
+                    }
+                    let reservation = MemoryConsumer::new("LakeScan").register(&pool);
+                    let mut reader = RowGroupReader::open(source.clone(), morsel, reservation)?;
+                    while reader.next_batch()?.is_some() {}
+                }
+                Ok::<(), WireError>(())
+            });
+            // Whoever asks for the rows again hears of an error.
+            if let Ok(Err(error)) = decoded.await {
+                tracing::debug!(target: "pg_lake", "a row group was not decoded: {error}");
+            }
+        });
+    }
+}
+
+impl Morsel {
+    /// File and row group.
+    fn place(&self) -> Option<(usize, usize)> {
+        self.row_group.as_ref().map(|(_, n)| (self.file, *n))
+    }
+
+    /// Bytes of its columns before compression.
+    fn bytes(&self) -> usize {
+        let bytes = self.row_group.as_ref().and_then(|(footer, n)| {
+            let row_group = footer.metadata().row_groups().get(*n)?;
+            usize::try_from(row_group.total_byte_size()).ok()
+        });
+        bytes.unwrap_or(usize::MAX)
+    }
+}

@@ -1,0 +1,229 @@
+//! Rows that an index leads to.
+//!
+//! Heap's code fetches hot ones. A cold one is looked up in the catalogs, then decoded, together
+//! with the rows behind it if the scan seems to go on there. A scan that fetches many rows learns
+//! once what its snapshot sees of the whole table.
+
+use crate::am::{dml, heap, visible};
+use crate::catalog::data_file::{self, At, DataFile};
+use crate::catalog::storage;
+use crate::cold::point::ReadAhead;
+use crate::pg::missing;
+use pgrx::{pg_guard, pg_sys};
+
+pub fn install(routine: &mut pg_sys::TableAmRoutine) {
+    routine.index_fetch_begin = Some(begin);
+    routine.index_fetch_reset = Some(reset);
+    routine.index_fetch_end = Some(end);
+    routine.index_fetch_tuple = Some(fetch_tuple);
+    routine.index_delete_tuples = Some(delete_tuples);
+}
+
+/// A bit of a slot's flags, none of `tuptable.h`'s, that asks for visibility without values: an
+/// index-only scan takes them from the index. `hooks::executor` sets it.
+pub const VISIBILITY_ONLY: u16 = 1 << 15;
+
+/// Fetches by single look-ups before the whole table's files and marks are read.
+const LOOKUPS: u32 = 16;
+
+/// Our state of a fetch: begins as Postgres expects and carries heap's own.
+#[repr(C)]
+struct Fetch {
+    base: pg_sys::IndexFetchTableData,
+    hot: *mut pg_sys::IndexFetchTableData,
+    /// Made at the first cold row; dropped with the memory context of the fetch.
+    cold: *mut Cold,
+}
+
+#[derive(Default)]
+struct Cold {
+    lookups: u32,
+    view: Option<View>,
+    ahead: ReadAhead,
+}
+
+/// What one MVCC snapshot sees.
+struct View {
+    snapshot: pg_sys::Snapshot,
+    cid: pg_sys::CommandId,
+    files: Vec<DataFile>,
+}
+
+fn ours<'a>(scan: *mut pg_sys::IndexFetchTableData) -> &'a mut Fetch {
+    // SAFETY: Postgres gives our callbacks only what `begin` made.
+    unsafe { &mut *scan.cast::<Fetch>() }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn begin(rel: pg_sys::Relation) -> *mut pg_sys::IndexFetchTableData {
+    visible::prepare(rel);
+    // SAFETY: a callback of heap; our state is palloc'd like heap's.
+    unsafe {
+        let fetch = pg_sys::palloc0(size_of::<Fetch>()).cast::<Fetch>();
+        (*fetch).base.rel = rel;
+        (*fetch).hot = (heap().index_fetch_begin.unwrap_unchecked())(rel);
+        fetch.cast()
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn reset(scan: *mut pg_sys::IndexFetchTableData) {
+    // SAFETY: a callback of heap with its own state.
+    unsafe { (heap().index_fetch_reset.unwrap_unchecked())(ours(scan).hot) }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn end(scan: *mut pg_sys::IndexFetchTableData) {
+    let this = ours(scan);
+    // SAFETY: `end` is called once; the callback that drops `cold` finds it empty.
+    unsafe {
+        (heap().index_fetch_end.unwrap_unchecked())(this.hot);
+        if !this.cold.is_null() {
+            *this.cold = Cold::default();
+        }
+        pg_sys::pfree(scan.cast());
+    }
+}
+
+unsafe extern "C-unwind" fn drop_cold(cold: *mut std::ffi::c_void) {
+    // SAFETY: from `Box::into_raw`, once, when its memory context goes.
+    drop(unsafe { Box::from_raw(cold.cast::<Cold>()) });
+}
+
+impl Fetch {
+    fn cold(&mut self) -> &mut Cold {
+        if self.cold.is_null() {
+            self.cold = Box::into_raw(Box::default());
+            // SAFETY: the context of the fetch lives as long as the fetch.
+            unsafe {
+                let context = pg_sys::GetMemoryChunkContext(std::ptr::from_mut(self).cast());
+                let callback =
+                    pg_sys::MemoryContextAlloc(context, size_of::<pg_sys::MemoryContextCallback>())
+                        .cast::<pg_sys::MemoryContextCallback>();
+                (*callback).func = Some(drop_cold);
+                (*callback).arg = self.cold.cast();
+                pg_sys::MemoryContextRegisterResetCallback(context, callback);
+            }
+        }
+        // SAFETY: set above, dropped with the context.
+        unsafe { &mut *self.cold }
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn fetch_tuple(
+    scan: *mut pg_sys::IndexFetchTableData,
+    tid: pg_sys::ItemPointer,
+    snapshot: pg_sys::Snapshot,
+    slot: *mut pg_sys::TupleTableSlot,
+    call_again: *mut bool,
+    all_dead: *mut bool,
+) -> bool {
+    let this = ours(scan);
+    let Some(row) = dml::cold_row(tid) else {
+        // SAFETY: a callback of heap with its arguments.
+        return unsafe {
+            (heap().index_fetch_tuple.unwrap_unchecked())(
+                this.hot, tid, snapshot, slot, call_again, all_dead,
+            )
+        };
+    };
+    // SAFETY: the caller's; a row has one version at its TID, and whether nobody sees it is a
+    // question for maintenance.
+    unsafe {
+        *call_again = false;
+        if !all_dead.is_null() {
+            *all_dead = false;
+        }
+    }
+    fetch_cold(this, row, snapshot, slot)
+}
+
+fn fetch_cold(
+    this: &mut Fetch,
+    row: u64,
+    snapshot: pg_sys::Snapshot,
+    slot: *mut pg_sys::TupleTableSlot,
+) -> bool {
+    let relation = this.base.rel;
+    let Some(storage) = storage::of_relation(relation) else {
+        return false;
+    };
+    missing::predicate_lock(relation, dml::tid_of_row(row), snapshot);
+    // SAFETY: globals and arguments.
+    let (held, wanted, kind) = unsafe {
+        (
+            pg_sys::InterruptHoldoffCount > 0,
+            (*slot).tts_flags & VISIBILITY_ONLY == 0,
+            (*snapshot).snapshot_type,
+        )
+    };
+    // Under a lock on an index page nothing may be allocated that outlives it, and no worker asked.
+    if held || kind == pg_sys::SnapshotType::SNAPSHOT_NON_VACUUMABLE {
+        return visible::find(storage.id, row, snapshot).is_some();
+    }
+    let cold = this.cold();
+    let Some(at) = cold.find(storage.id, row, snapshot) else {
+        return false;
+    };
+    !wanted
+        || cold
+            .ahead
+            .fetch(relation, &at.file_ref(), row, row + 1, slot)
+}
+
+impl Cold {
+    fn find(&mut self, storage: i64, row: u64, snapshot: pg_sys::Snapshot) -> Option<At> {
+        // SAFETY: a snapshot of the caller.
+        let (kind, cid) = unsafe { ((*snapshot).snapshot_type, (*snapshot).curcid) };
+        if kind != pg_sys::SnapshotType::SNAPSHOT_MVCC {
+            return visible::find(storage, row, snapshot);
+        }
+        let known = |view: &View| view.snapshot == snapshot && view.cid == cid;
+        if !self.view.as_ref().is_some_and(known) {
+            self.lookups += 1;
+            if self.lookups <= LOOKUPS {
+                return visible::find(storage, row, snapshot);
+            }
+            let files = data_file::list(storage, snapshot);
+            self.view = Some(View {
+                snapshot,
+                cid,
+                files,
+            });
+        }
+        let file = data_file::file_of(&self.view.as_ref()?.files, row)?;
+        let position = (row - file.row_start) as u32;
+        file.deleted
+            .binary_search(&position)
+            .is_err()
+            .then(|| file.at())
+    }
+}
+
+/// Deletion of index entries whose rows are dead, asked for by an index that wants room. Entries of
+/// cold rows are left to `lake.merge`: heap would read their blocks.
+#[pg_guard]
+unsafe extern "C-unwind" fn delete_tuples(
+    rel: pg_sys::Relation,
+    state: *mut pg_sys::TM_IndexDeleteOp,
+) -> pg_sys::TransactionId {
+    // SAFETY: the caller's; fewer entries than it gave are allowed.
+    unsafe {
+        let state = &mut *state;
+        let entries = std::slice::from_raw_parts_mut(state.deltids, state.ndeltids as usize);
+        let mut kept = 0;
+        for i in 0..entries.len() {
+            let mut tid = entries[i].tid;
+            if dml::cold_row(&mut tid).is_none() {
+                entries[kept] = entries[i];
+                kept += 1;
+            }
+        }
+        state.ndeltids = kept as i32;
+        if kept == 0 {
+            return pg_sys::InvalidTransactionId;
+        }
+        (heap().index_delete_tuples.unwrap_unchecked())(rel, state)
+    }
+}

@@ -1,0 +1,83 @@
+//! Rows that are fetched one by one, by their numbers.
+//!
+//! A caller that goes on right behind the last row gets more of them with each request: they are
+//! kept in [`super::recent`]. One that jumps gets single rows.
+
+use super::{FullScan, recent};
+use pg_lake_plan::message::FileRef;
+use pgrx::pg_sys;
+use std::ops::Range;
+
+/// Rows of the longest read.
+const RUN_MAX: u64 = 4096;
+/// A row that close behind the last read counts as going on.
+const NEAR: u64 = 64;
+
+/// Where a caller stands.
+#[derive(Default)]
+pub struct ReadAhead {
+    last: Range<u64>,
+}
+
+impl ReadAhead {
+    /// The end of the next read, which begins at `row` and is to reach `least`.
+    fn end(&mut self, row: u64, least: u64) -> u64 {
+        let length = self.last.end - self.last.start;
+        let going_on = length > 0 && row >= self.last.start && row <= self.last.end + NEAR + length;
+        let length = if going_on {
+            (length * 2).min(RUN_MAX)
+        } else {
+            1
+        };
+        self.last = row..(row + length).max(least);
+        self.last.end
+    }
+
+    /// Puts a row of a file into a slot, whether it is deleted or not. The caller is going to ask for
+    /// rows up to `least` as well.
+    pub fn fetch(
+        &mut self,
+        relation: pg_sys::Relation,
+        file: &FileRef,
+        row: u64,
+        least: u64,
+        slot: *mut pg_sys::TupleTableSlot,
+    ) -> bool {
+        if recent::fetch(relation, row, slot) {
+            return true;
+        }
+        let end = self.end(row, least).min(file.row_start + file.row_count);
+        let wanted = FileRef {
+            path: file.path.clone(),
+            deleted: vec![],
+            ranges: Some(vec![(row - file.row_start, end - file.row_start)]),
+            ..*file
+        };
+        // SAFETY: the context is deleted below, or with its parent after an error.
+        unsafe {
+            let context = crate::am::dml::row_context();
+            let mut scan = FullScan::start(relation, (*slot).tts_tupleDescriptor, &[wanted]);
+            // The first batch begins with the row; it is remembered whole.
+            let found = scan.next(relation, slot, context);
+            scan.stop();
+            pg_sys::ExecMaterializeSlot(slot);
+            pg_sys::MemoryContextDelete(context);
+            found
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ReadAhead;
+
+    #[test]
+    fn reads_grow_while_they_go_on() {
+        let mut ahead = ReadAhead::default();
+        assert_eq!(ahead.end(100, 101), 101);
+        assert_eq!(ahead.end(101, 102), 103);
+        assert_eq!(ahead.end(103, 104), 107);
+        assert_eq!(ahead.end(9000, 9001), 9001);
+        assert_eq!(ahead.end(10, 300), 300);
+    }
+}

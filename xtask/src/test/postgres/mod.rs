@@ -1,0 +1,246 @@
+//! Postgres' own suites, `src/test/regress` and `src/test/isolation`, unmodified, on iceberg tables.
+//!
+//! `default_table_access_method` makes every table of theirs an iceberg one. What comes out must be
+//! what heap gives, save for differences that somebody has looked at (`reviewed.rs`). The suites are
+//! those of the server's own version where its source can be had (`files.rs`). Where it can't, they
+//! run on heap first, and what heap gives on this server is right, too.
+
+mod files;
+mod reviewed;
+
+use super::driver::{Driver, Report};
+use super::{Run, SETTINGS, Tally, driver};
+use crate::cluster::Cluster;
+use crate::postgres::{Postgres, source_of_server};
+use crate::{Context, Result, say};
+use files::Files;
+use reviewed::Reviewed;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// One of the suites.
+struct Suite {
+    /// As the folder below `src/test` is called.
+    name: &'static str,
+    program: &'static str,
+    schedule: &'static str,
+    /// As its makefile calls it.
+    database: &'static str,
+    inputs: &'static [&'static str],
+}
+
+const REGRESS: Suite = Suite {
+    name: "regress",
+    program: "pg_regress",
+    schedule: "parallel_schedule",
+    database: "regression",
+    inputs: &["sql", "expected", "data"],
+};
+
+const ISOLATION: Suite = Suite {
+    name: "isolation",
+    program: "pg_isolation_regress",
+    schedule: "isolation_schedule",
+    database: "isolation_regression",
+    inputs: &["specs", "expected"],
+};
+
+/// Where the rows of the suites' tables are, by settings.
+struct Mode {
+    name: &'static str,
+    settings: &'static [(&'static str, &'static str)],
+}
+
+const MODES: &[Mode] = &[Mode {
+    // All rows stay in the heap, and Postgres' executor runs the plans that its planner made.
+    name: "hot",
+    settings: &[
+        ("lake.bulk_rows", "-1"),
+        ("lake.flush_rows", "-1"),
+        ("lake.flush_interval", "-1"),
+        ("lake.vacuum_flush", "off"),
+        ("lake.publish_interval", "-1"),
+        ("lake.engine", "off"),
+    ],
+}];
+
+/// The suites count on Postgres' defaults in these.
+const DEFAULTS: &[(&str, &str)] = &[("wal_level", "replica"), ("fsync", "off")];
+
+const OPTIONS: &[&str] = &[
+    "--use-existing",
+    "--max-concurrent-tests=20",
+    "--no-locale",
+    "--encoding=UTF8",
+];
+
+/// What the drivers set for a database that they create themselves.
+const DATABASE_SETTINGS: &[(&str, &str)] = &[
+    ("lc_messages", "C"),
+    ("lc_monetary", "C"),
+    ("lc_numeric", "C"),
+    ("lc_time", "C"),
+    ("bytea_output", "hex"),
+    ("timezone_abbreviations", "Default"),
+];
+
+/// Each on heap or in a mode: many times what an idle machine needs.
+const MINUTES: u64 = 15;
+
+pub fn regress(run: &mut Run) -> Result<Tally> {
+    in_all_modes(run, &REGRESS)
+}
+
+pub fn isolation(run: &mut Run) -> Result<Tally> {
+    in_all_modes(run, &ISOLATION)
+}
+
+fn in_all_modes(run: &mut Run, suite: &'static Suite) -> Result<Tally> {
+    let mut tally = Tally::default();
+    let pg = run.extension()?;
+    if let Err(reason) = driver::tool(&pg, suite.program) {
+        tally.skip(suite.name, &reason);
+        return Ok(tally);
+    }
+    let server = pg.version.split_whitespace().next().unwrap_or_default();
+    let source = source_of_server(server)?;
+    let files = Files::unpack(&source, suite, run)?;
+    say(&format!(
+        "    the suite of PostgreSQL {} on PostgreSQL {server}",
+        source.version
+    ));
+    let heap = if source.version == server {
+        Vec::new()
+    } else {
+        on_heap(run, &pg, suite, &files, &mut tally)?
+    };
+    for mode in MODES {
+        in_mode(run, &pg, suite, mode, &files, &heap, &mut tally)?;
+    }
+    Ok(tally)
+}
+
+/// A test, and its output on heap.
+type Outcome = (String, PathBuf);
+
+/// The tests whose output on heap isn't one that this version of the suite expects.
+fn on_heap(
+    run: &mut Run,
+    pg: &Postgres,
+    suite: &Suite,
+    files: &Files,
+    tally: &mut Tally,
+) -> Result<Vec<Outcome>> {
+    let label = format!("postgres-{}-heap", suite.name);
+    let settings: Vec<(&str, &str)> = DEFAULTS
+        .iter()
+        .copied()
+        .chain([("shared_preload_libraries", "")])
+        .collect();
+    let mut cluster = run.stopped_cluster(&format!("{label}-server"), &settings)?;
+    cluster.start()?;
+    create_database(&cluster, suite)?;
+    let dir = files.copy(&run.work_dir(&label)?, pg, run)?;
+    let (report, _) = drive(run, &cluster, suite, &dir, &label)?;
+    report.check(&format!("{} on heap", suite.program), tally);
+    let differing: Vec<Outcome> = report
+        .tests
+        .into_iter()
+        .filter(|(_, passed)| !passed)
+        .map(|(name, _)| {
+            let output = dir.join("results").join(format!("{name}.out"));
+            (name, output)
+        })
+        .collect();
+    if !differing.is_empty() {
+        let names: Vec<&str> = differing.iter().map(|(name, _)| name.as_str()).collect();
+        say(&format!(
+            "    on heap, this server differs in {}: its output counts as expected",
+            names.join(", ")
+        ));
+    }
+    Ok(differing)
+}
+
+fn in_mode(
+    run: &mut Run,
+    pg: &Postgres,
+    suite: &Suite,
+    mode: &Mode,
+    files: &Files,
+    heap: &[Outcome],
+    tally: &mut Tally,
+) -> Result<()> {
+    let label = format!("postgres-{}-{}", suite.name, mode.name);
+    let settings: Vec<(&str, &str)> = DEFAULTS.iter().chain(mode.settings).copied().collect();
+    let mut cluster = run.stopped_cluster(&format!("{label}-server"), &settings)?;
+    cluster.start()?;
+    create_database(&cluster, suite)?;
+    cluster.sql_in(suite.database, "CREATE EXTENSION pg_lake")?;
+    // Only now, since the extension's own catalogs are heaps.
+    let all: Vec<(&str, &str)> = SETTINGS
+        .iter()
+        .chain(&settings)
+        .copied()
+        .chain([("default_table_access_method", "iceberg")])
+        .collect();
+    cluster.configure(&all)?;
+    cluster.restart()?;
+    let dir = files.copy(&run.work_dir(&label)?, pg, run)?;
+    for (name, output) in heap {
+        files::add_alternative(&dir, name, output, run.user.as_ref())?;
+    }
+    let reviewed = Reviewed::read(mode.name, suite.name)?;
+    let (report, differences) = drive(run, &cluster, suite, &dir, &label)?;
+    if run.accept {
+        reviewed.accept(&report.tests, &differences)?;
+    }
+    let reviewed = Reviewed::read(mode.name, suite.name)?;
+    reviewed.judge(&report.tests, &differences, tally);
+    report.check(suite.program, tally);
+    Ok(())
+}
+
+fn create_database(cluster: &Cluster, suite: &Suite) -> Result<()> {
+    let name = suite.database;
+    cluster.sql_in(
+        "postgres",
+        &format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C'"),
+    )?;
+    let settings: String = DATABASE_SETTINGS
+        .iter()
+        .map(|(setting, value)| format!("ALTER DATABASE {name} SET {setting} = '{value}';\n"))
+        .collect();
+    cluster.sql_in("postgres", &settings).map(drop)
+}
+
+/// Run the driver; the second part is what differs, as the driver wrote it.
+fn drive(
+    run: &Run,
+    cluster: &Cluster,
+    suite: &Suite,
+    dir: &Path,
+    label: &str,
+) -> Result<(Report, String)> {
+    let log = run.log(label);
+    let driver = Driver {
+        program: suite.program,
+        cluster,
+        dir,
+        schedule: suite.schedule,
+        libraries: &dir.join(files::LIBRARIES),
+        database: suite.database,
+        options: OPTIONS,
+        log: &log,
+        limit: run.limit(MINUTES),
+    };
+    let report = driver.run()?;
+    let mut text = String::new();
+    if let Some(file) = driver.differences() {
+        text = reviewed::read_lossy(&file)?;
+        let kept = run.logs.join(format!("{label}.diffs"));
+        fs::write(&kept, &text).context(kept.display())?;
+        say(&format!("    all differences: {}", kept.display()));
+    }
+    Ok((report, text))
+}

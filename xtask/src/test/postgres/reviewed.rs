@@ -1,0 +1,228 @@
+//! Differences that somebody has looked at: `ext/tests/postgres/<mode>/<suite>/<test>.diff`.
+//!
+//! Such a file begins with the reason, in lines with `#`, and goes on with the difference. A test
+//! passes if its output differs by exactly that. A test that is listed and doesn't differ has
+//! failed: the list must not be longer than it has to be.
+
+use crate::test::Tally;
+use crate::{Context, Result, paths, say};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const LINES_SHOWN: usize = 40;
+
+/// The reviewed differences of one suite in one mode, by test.
+pub struct Reviewed {
+    dir: PathBuf,
+    tests: BTreeMap<String, Difference>,
+}
+
+#[derive(Debug, PartialEq)]
+struct Difference {
+    reason: String,
+    text: String,
+}
+
+impl Reviewed {
+    pub fn read(mode: &str, suite: &str) -> Result<Reviewed> {
+        let dir = ["ext", "tests", "postgres", mode, suite]
+            .iter()
+            .fold(paths::repo(), |dir, part| dir.join(part));
+        let mut tests = BTreeMap::new();
+        for entry in fs::read_dir(&dir).into_iter().flatten() {
+            let path = entry.context(dir.display())?.path();
+            let name = path.file_stem().and_then(|name| name.to_str());
+            let is_diff = path
+                .extension()
+                .is_some_and(|extension| extension == "diff");
+            if let Some(name) = name.filter(|_| is_diff) {
+                let text = read_lossy(&path)?;
+                let difference = Difference::parse(&text).context(path.display())?;
+                tests.insert(name.to_owned(), difference);
+            }
+        }
+        Ok(Reviewed { dir, tests })
+    }
+
+    fn file(&self, test: &str) -> PathBuf {
+        self.dir.join(format!("{test}.diff"))
+    }
+
+    /// Counts each test of a run.
+    pub fn judge(&self, tests: &[(String, bool)], differences: &str, tally: &mut Tally) {
+        let found = split(differences);
+        let mut expected = 0;
+        for (name, passed) in tests {
+            let result = match (self.tests.get(name), *passed) {
+                (None, true) => {
+                    tally.passed += 1;
+                    continue;
+                }
+                (None, false) => Err(shown(found.get(name))),
+                (Some(_), true) => Err(format!(
+                    "it differs no longer: remove {}",
+                    self.file(name).display()
+                )),
+                (Some(reviewed), false) if found.get(name) == Some(&reviewed.text) => {
+                    say(&format!("    differs as reviewed: {name}"));
+                    expected += 1;
+                    tally.passed += 1;
+                    continue;
+                }
+                (Some(_), false) => Err(format!(
+                    "it differs otherwise than {} says:\n{}",
+                    self.file(name).display(),
+                    shown(found.get(name))
+                )),
+            };
+            tally.check(name, result);
+        }
+        for name in self.tests.keys() {
+            if !tests.iter().any(|(test, _)| test == name) {
+                let gone = format!("no such test ran: {}", self.file(name).display());
+                tally.check(name, Err(gone));
+            }
+        }
+        say(&format!(
+            "    {} tests, {expected} differ as reviewed",
+            tests.len()
+        ));
+    }
+
+    /// Takes over how the listed tests differ now. Whoever adds a test to the list writes the file
+    /// with the reason.
+    pub fn accept(&self, tests: &[(String, bool)], differences: &str) -> Result<()> {
+        let found = split(differences);
+        for (name, _) in tests.iter().filter(|(_, passed)| !passed) {
+            if let (Some(reviewed), Some(text)) = (self.tests.get(name), found.get(name)) {
+                let file = self.file(name);
+                let all = format!("{}{text}", reviewed.reason);
+                fs::write(&file, all).context(file.display())?;
+            }
+        }
+        say(&format!("    accepted into {}", self.dir.display()));
+        Ok(())
+    }
+}
+
+impl Difference {
+    fn parse(text: &str) -> Result<Difference> {
+        let mut reason = String::new();
+        let mut rest = String::new();
+        // No line of a difference begins with this sign.
+        for line in text.lines() {
+            let part = if line.starts_with('#') {
+                &mut reason
+            } else {
+                &mut rest
+            };
+            part.push_str(line);
+            part.push('\n');
+        }
+        if reason.is_empty() {
+            return Err("it doesn't begin with a reason, in lines with #".to_owned());
+        }
+        Ok(Difference { reason, text: rest })
+    }
+}
+
+/// The differences of each test, without what isn't about the output: paths, times and line numbers.
+fn split(all: &str) -> BTreeMap<String, String> {
+    let mut found: BTreeMap<String, String> = BTreeMap::new();
+    let mut name = String::new();
+    let mut header = true;
+    for line in all.lines() {
+        let hunk = line.starts_with("@@ ");
+        if line.starts_with("diff ") {
+            // The last word is the file with the output.
+            let stem = Path::new(line).file_stem().and_then(|stem| stem.to_str());
+            name = stem.unwrap_or_default().to_owned();
+            header = true;
+            continue;
+        }
+        header &= !hunk;
+        if header {
+            continue;
+        }
+        let text = found.entry(name.clone()).or_default();
+        text.push_str(if hunk { "@@" } else { line });
+        text.push('\n');
+    }
+    found
+}
+
+/// A file of Postgres': not all of its tests' output is UTF-8.
+pub fn read_lossy(file: &Path) -> Result<String> {
+    let bytes = fs::read(file).context(file.display())?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn shown(text: Option<&String>) -> String {
+    let Some(text) = text else {
+        return "the driver gave no difference".to_owned();
+    };
+    let lines: Vec<&str> = text.lines().collect();
+    let mut part = lines[..lines.len().min(LINES_SHOWN)].join("\n");
+    if lines.len() > LINES_SHOWN {
+        part.push_str(&format!("\n… {} lines", lines.len()));
+    }
+    part
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DIFFS: &str = "diff -U3 /a/expected/one.out /a/results/one.out\n\
+        --- /a/expected/one.out\t2026-01-01\n+++ /a/results/one.out\t2026-01-01\n\
+        @@ -1,2 +1,2 @@\n same\n--- a comment\n++ 2\n\
+        diff -U3 /a/expected/two.out /a/results/two.out\n\
+        --- /a/expected/two.out\t2026-01-01\n+++ /a/results/two.out\t2026-01-01\n\
+        @@ -9 +9 @@\n-1\n+2\n";
+
+    #[test]
+    fn differences_are_split_by_test() {
+        let found = split(DIFFS);
+        let names: Vec<&str> = found.keys().map(String::as_str).collect();
+        assert_eq!(names, ["one", "two"]);
+        assert_eq!(found["one"], "@@\n same\n--- a comment\n++ 2\n");
+        assert_eq!(found["two"], "@@\n-1\n+2\n");
+    }
+
+    #[test]
+    fn the_list_is_neither_too_short_nor_too_long() {
+        let listed = |text: &str| Difference {
+            reason: "# why\n".to_owned(),
+            text: text.to_owned(),
+        };
+        let reviewed = Reviewed {
+            dir: PathBuf::from("/list"),
+            tests: BTreeMap::from([
+                ("changed".to_owned(), listed("@@\n-1\n+3\n")),
+                ("gone".to_owned(), listed("@@\n")),
+                ("right".to_owned(), listed("@@\n")),
+                ("two".to_owned(), listed("@@\n-1\n+2\n")),
+            ]),
+        };
+        let mut tally = Tally::default();
+        let ran = [
+            ("one", false),
+            ("two", false),
+            ("three", true),
+            ("right", true),
+            ("changed", false),
+        ];
+        let ran = ran.map(|(name, passed)| (name.to_owned(), passed));
+        reviewed.judge(&ran, DIFFS, &mut tally);
+        assert_eq!((tally.passed, tally.failed), (2, 4));
+    }
+
+    #[test]
+    fn a_reason_is_asked_for() {
+        let difference = Difference::parse("# why\n#\n@@\n-1\n+2\n").expect("has a reason");
+        assert_eq!(difference.reason, "# why\n#\n");
+        assert_eq!(difference.text, "@@\n-1\n+2\n");
+        assert!(Difference::parse("@@\n-1\n+2\n").is_err());
+    }
+}
