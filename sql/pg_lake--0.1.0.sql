@@ -47,7 +47,9 @@ CREATE TABLE lake.data_file (
 CREATE TABLE lake.row_mark (
     storage_id bigint NOT NULL,
     "row" bigint NOT NULL,
-    successor tid
+    successor tid,
+    -- Whether the successor has other values in the columns that foreign keys may refer to.
+    key_changed boolean NOT NULL
 ) USING heap;
 CREATE INDEX row_mark_row_idx ON lake.row_mark (storage_id, "row");
 

@@ -8,7 +8,7 @@ use crate::catalog::data_file::{self, Origin};
 use crate::catalog::storage::{self, Storage};
 use crate::error;
 use crate::indexes;
-use crate::merge::Eagerness;
+use crate::merge::{self, Eagerness};
 use crate::pg;
 use crate::relation::{self, Info};
 use crate::sink::{Kind, Sink};
@@ -115,10 +115,15 @@ pub fn flush(relid: pg_sys::Oid) -> u64 {
         return 0; // temporary and unlogged tables stay hot
     };
     indexes::check(rel.0);
+    storage::incarnation(); // an error in a copy of a database
+    let settled = merge::settle(&rel, &storage, Eagerness::IfCheap);
     let info = relation::info(rel.0);
     // SAFETY: the relation is open.
     let horizon = unsafe { pg_sys::GetOldestNonRemovableTransactionId(rel.0) };
-    data_file::forget_forwards(storage.id, horizon);
+    if data_file::forget_forwards(storage.id, horizon) {
+        // Predicate locks are on the old TIDs, and nobody can tell any more which rows they are.
+        pg::missing::coarsen_predicate_locks(rel.0);
+    }
     let mut moved = 0;
     loop {
         // Each pass sees the deletes of the one before it, and keeps its snapshot for itself.
@@ -133,7 +138,7 @@ pub fn flush(relid: pg_sys::Oid) -> u64 {
         };
         moved += n;
         if n < ROWS_PER_PASS as u64 {
-            crate::merge::merge_marks(&rel, &storage, Eagerness::IfCheap);
+            merge::fold(&rel, &storage, &settled);
             return moved;
         }
     }
@@ -166,7 +171,7 @@ fn pass(rel: &Relation, storage: &Storage, info: &Rc<Info>) -> u64 {
         .zip(starts)
         .flat_map(|(file, start)| start..start + file.rows);
     let moved: Vec<(Tid, u64)> = moved.into_iter().zip(rows).collect();
-    indexes::insert(rel.0, &moved);
+    indexes::insert(rel.0, storage.id, &moved);
     moved.len() as u64
 }
 

@@ -7,6 +7,7 @@
 
 use crate::am::{dml, index_build};
 use crate::catalog::data_file::{self, DataFile};
+use crate::catalog::intent;
 use crate::sql::maintenance::as_owner;
 use crate::{error, pg};
 use pgrx::pg_sys::submodules::ffi::pg_guard_ffi_boundary;
@@ -26,7 +27,13 @@ fn open(table: pg_sys::Relation, ready_only: bool) -> Vec<Index> {
         let list = PgList::<pg_sys::Oid>::from_pg(pg_sys::RelationGetIndexList(table));
         list.iter_oid()
             .map(|oid| pg_sys::index_open(oid, pg_sys::RowExclusiveLock as i32))
-            .filter(|index| !ready_only || (*(**index).rd_index).indisready)
+            .filter(|index| {
+                let wanted = !ready_only || (*(**index).rd_index).indisready;
+                if !wanted {
+                    pg_sys::index_close(*index, pg_sys::NoLock as i32);
+                }
+                wanted
+            })
             .map(|relation| Index {
                 relation,
                 info: pg_sys::BuildIndexInfo(relation),
@@ -65,13 +72,16 @@ pub fn check(table: pg_sys::Relation) {
 
 /// Makes the entries of rows that this transaction has moved: hot rows in the order of a scan, with
 /// their new row numbers.
-pub fn insert(table: pg_sys::Relation, moved: &[((u32, u16), u64)]) {
+pub fn insert(table: pg_sys::Relation, storage: i64, moved: &[((u32, u16), u64)]) {
     if moved.is_empty() || !pg::has_indexes(table) {
         return;
     }
     // SAFETY: the table is open.
     let relid = unsafe { (*table).rd_id };
+    // Entries outlive a rollback; then so does this, and the next merge removes them.
+    let intent = intent::announce_entries(storage);
     as_owner(relid, || insert_as_owner(table, moved));
+    intent::forget(intent);
 }
 
 fn insert_as_owner(table: pg_sys::Relation, moved: &[((u32, u16), u64)]) {
@@ -160,6 +170,20 @@ impl Index {
                 false,
                 self.info,
             );
+            // A session that checks an exclusion constraint right now may have passed by the new entry
+            // and be about to find the old row deleted. As an inserter, after the entry is in.
+            if !(*self.info).ii_ExclusionOps.is_null() {
+                pg_sys::check_exclusion_constraint(
+                    table,
+                    self.relation,
+                    self.info,
+                    tid,
+                    values.as_ptr(),
+                    nulls.as_ptr(),
+                    state,
+                    false,
+                );
+            }
             pg_sys::MemoryContextSwitchTo(old);
         }
     }
@@ -203,7 +227,8 @@ pub fn remove_dead(table: pg_sys::Relation, storage: i64, settled: impl Iterator
         files: data_file::files(storage, &raw mut pg::SNAPSHOT_SELF),
         settled: settled.collect(),
     };
-    let indexes = open(table, false);
+    // One whose CREATE INDEX CONCURRENTLY failed may not even have a first page.
+    let indexes = open(table, true);
     for index in &indexes {
         // SAFETY: table and index are open; the callback's argument outlives the call.
         unsafe {

@@ -6,7 +6,7 @@
 
 use crate::catalog::data_file::{self, DataFile, FIRST_COLD_BLOCK, ROWS_PER_BLOCK};
 use crate::catalog::storage::{self, Storage};
-use crate::catalog::{anchor, garbage, mark, publication};
+use crate::catalog::{anchor, garbage, intent, mark, publication};
 use crate::flush::Relation;
 use crate::{guc, indexes, pg};
 use pgrx::pg_sys;
@@ -14,7 +14,11 @@ use pgrx::pg_sys;
 /// Merges the marks of a table; returns how many.
 pub fn merge(relid: pg_sys::Oid) -> u64 {
     let rel = Relation::for_maintenance(relid, pg_sys::ShareUpdateExclusiveLock as i32);
-    storage::of_relation(rel.0).map_or(0, |storage| merge_marks(&rel, &storage, Eagerness::Always))
+    let Some(storage) = storage::of_relation(rel.0) else {
+        return 0;
+    };
+    let settled = settle(&rel, &storage, Eagerness::Always);
+    fold(&rel, &storage, &settled)
 }
 
 /// Whether a merge is worth reading the table's indexes.
@@ -28,24 +32,55 @@ pub enum Eagerness {
 /// Fewer deletions than one in so many cold rows are left to a merge of its own.
 const FEW: u64 = 50;
 
-/// The same for a table that is open and locked against other maintenance.
-pub fn merge_marks(rel: &Relation, storage: &Storage, eagerness: Eagerness) -> u64 {
-    storage::incarnation(); // an error in a copy of a database
+/// Deletions that every snapshot sees, in the order of their rows, and whose index entries are gone.
+pub struct Settled(Vec<(u64, pg_sys::ItemPointerData)>);
+
+/// Finds out which deletions can be merged, and removes the index entries of their rows and of
+/// flushes that were rolled back. The table is open and locked against other maintenance.
+///
+/// To remove entries from a page it waits until nobody holds a pin on it, which no deadlock detector
+/// sees: whoever does may wait for anything that this transaction has changed or locked. So it has to
+/// come before everything else; in a transaction that has changed something nothing is merged.
+pub fn settle(rel: &Relation, storage: &Storage, eagerness: Eagerness) -> Settled {
     // SAFETY: the relation is open.
     let horizon = unsafe { pg_sys::GetOldestNonRemovableTransactionId(rel.0) };
     let mut settled = mark::settled(storage.id, horizon);
     settled.sort_unstable_by_key(|(row, _)| *row);
-    let files = data_file::files(storage.id, std::ptr::null_mut());
-    if !settled.is_empty() && pg::has_indexes(rel.0) {
-        let rows: u64 = files.iter().map(|file| file.row_count).sum();
-        if eagerness == Eagerness::IfCheap && (settled.len() as u64) < rows / FEW {
-            return 0;
-        }
-        // Before the marks are gone, which are the evidence.
-        indexes::remove_dead(rel.0, storage.id, settled.iter().map(|(row, _)| *row));
+    if !pg::has_indexes(rel.0) {
+        return Settled(settled);
     }
+    let orphans = intent::entries_of_ended(storage.id);
+    if settled.is_empty() && orphans.is_empty() {
+        return Settled(settled);
+    }
+    let rows: u64 = data_file::files(storage.id, std::ptr::null_mut())
+        .iter()
+        .map(|file| file.row_count)
+        .sum();
+    let few = orphans.is_empty() && (settled.len() as u64) < rows / FEW;
+    // SAFETY: globals of this backend; the relation is open.
+    let busy = unsafe {
+        pg_sys::GetTopTransactionIdIfAny() != pg_sys::InvalidTransactionId
+            // A cursor of this session would keep its own page pinned.
+            || (*rel.0).rd_refcnt > 1
+    };
+    if busy || (few && eagerness == Eagerness::IfCheap) {
+        return Settled(vec![]);
+    }
+    // Before the marks are gone, which are the evidence.
+    indexes::remove_dead(rel.0, storage.id, settled.iter().map(|(row, _)| *row));
+    for orphan in orphans {
+        intent::forget(orphan);
+    }
+    Settled(settled)
+}
+
+/// Puts settled deletions into their files' lists and drops files without a row.
+pub fn fold(rel: &Relation, storage: &Storage, settled: &Settled) -> u64 {
+    storage::incarnation(); // an error in a copy of a database
+    let settled = &settled.0;
     let mut merged = 0;
-    for file in files {
+    for file in data_file::files(storage.id, std::ptr::null_mut()) {
         let first = settled.partition_point(|(row, _)| *row < file.row_start);
         let last = settled.partition_point(|(row, _)| *row < file.row_start + file.row_count);
         let left = file.deleted.len() as u64 == file.row_count;

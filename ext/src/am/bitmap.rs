@@ -46,15 +46,15 @@ unsafe extern "C-unwind" fn next_block(
     let state = &mut cold.bitmap;
     state.rows.clear();
     // A block belongs to one file.
-    let Some(file) = cold
-        .files
-        .iter()
-        .position(|f| f.row_start <= first && first < f.row_start + f.row_count)
-    else {
+    let after = cold.files.partition_point(|f| f.row_start <= first);
+    let Some(index) = after.checked_sub(1) else {
         return false;
     };
-    state.file = file;
-    let file = &cold.files[file];
+    let file = &cold.files[index];
+    if first >= file.row_start + file.row_count {
+        return false;
+    }
+    state.file = index;
     // SAFETY: an exact result has that many offsets.
     unsafe {
         if (*result).ntuples >= 0 {

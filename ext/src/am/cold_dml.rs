@@ -118,8 +118,42 @@ impl ColdRow {
             self.describe(&untouched(), failure);
             return Err(TM_Result::TM_Updated);
         }
-        pg::missing::check_serializable(self.relation, self.tid);
+        if self.moved_since_snapshot() {
+            // The row would stay visible to this transaction at its old place.
+            self.describe(&untouched(), failure);
+            return Err(TM_Result::TM_Updated);
+        }
+        self.check_serializable();
         Ok(anchor)
+    }
+
+    /// Whether this transaction, which keeps its snapshot, sees the row where it was before a flush.
+    fn moved_since_snapshot(&self) -> bool {
+        // SAFETY: a global; with such an isolation level the snapshot is always the same.
+        unsafe {
+            pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ as i32
+                && data_file::holding(self.storage.id, self.row).is_some_and(|at| at.flushed)
+                && !data_file::is_visible(
+                    self.storage.id,
+                    self.row,
+                    pg_sys::GetTransactionSnapshot(),
+                )
+        }
+    }
+
+    /// Before the row is changed: whoever has read it may have found it where it was before a flush.
+    fn check_serializable(&self) {
+        pg::missing::check_serializable(self.relation, self.tid);
+        // SAFETY: a global of this backend.
+        if unsafe { pg_sys::XactIsoLevel } != pg_sys::XACT_SERIALIZABLE as i32 {
+            return;
+        }
+        if let Some((block, offset)) = data_file::origin(self.storage.id, self.row) {
+            let mut tid = pg_sys::ItemPointerData::default();
+            // SAFETY: writes the fields.
+            unsafe { pg_sys::ItemPointerSet(&mut tid, block, offset) };
+            pg::missing::check_serializable(self.relation, tid);
+        }
     }
 
     /// What heap would say of a row with such a deletion (`HeapTupleSatisfiesUpdate`).
@@ -160,8 +194,7 @@ impl ColdRow {
         if crosscheck.is_null() {
             return true;
         }
-        data_file::at(self.storage.id, self.row, &raw mut pg::SNAPSHOT_SELF)
-            .is_some_and(|at| at.flushed)
+        data_file::holding(self.storage.id, self.row).is_some_and(|at| at.flushed)
             || data_file::is_visible(self.storage.id, self.row, crosscheck)
     }
 
@@ -226,6 +259,7 @@ pub fn delete(
         row.storage.id,
         row.row,
         changing_part.then_some(&moved),
+        true,
         cid,
     );
     // SAFETY: the relation is open.
@@ -298,7 +332,8 @@ pub fn update(
     unsafe {
         (heap().tuple_insert.unwrap_unchecked())(row.relation, slot, cid, 0, std::ptr::null_mut());
         let successor = (*slot).tts_tid;
-        mark::insert(row.storage.id, row.row, Some(&successor), cid);
+        let key_changed = *mode == LockTupleMode::LockTupleExclusive;
+        mark::insert(row.storage.id, row.row, Some(&successor), key_changed, cid);
         lockers::inherit(row.relation, anchor, successor);
         count_update(row.relation);
     }
@@ -340,6 +375,54 @@ fn join_update(row: &ColdRow, policy: LockWaitPolicy::Type) -> Result<bool, Gone
     }
 }
 
+/// Locks the later versions of an updated row against deletion and change of its key, as heap does for
+/// FOR KEY SHARE of an old version; false if that has happened.
+///
+/// # Safety
+/// As of `dml::lock`.
+unsafe fn share_key(
+    row: &ColdRow,
+    mut tid: pg_sys::ItemPointerData,
+    snapshot: pg_sys::Snapshot,
+    cid: pg_sys::CommandId,
+    policy: LockWaitPolicy::Type,
+) -> bool {
+    // SAFETY: by contract; a slot of our own is dropped again.
+    unsafe {
+        let kind = &raw const pg_sys::TTSOpsBufferHeapTuple;
+        let slot = pg_sys::MakeSingleTupleTableSlot((*row.relation).rd_att, kind);
+        let shared = loop {
+            if is_moved_partitions(&tid) {
+                break false;
+            }
+            let mut failure = pg_sys::TM_FailureData::default();
+            let result = super::dml::lock(
+                row.relation,
+                &mut tid,
+                snapshot,
+                slot,
+                cid,
+                LockTupleMode::LockTupleKeyShare,
+                policy,
+                pg_sys::TUPLE_LOCK_FLAG_LOCK_UPDATE_IN_PROGRESS as u8,
+                &mut failure,
+            );
+            let moved = super::dml::cold_row(&mut failure.ctid).is_some();
+            if result != TM_Result::TM_Updated || !moved || same_tid(&tid, &failure.ctid) {
+                break result == TM_Result::TM_Ok;
+            }
+            tid = failure.ctid; // a flush has moved this version
+        };
+        pg_sys::ExecDropSingleTupleTableSlot(slot);
+        shared
+    }
+}
+
+fn same_tid(a: &pg_sys::ItemPointerData, b: &pg_sys::ItemPointerData) -> bool {
+    (a.ip_blkid.bi_hi, a.ip_blkid.bi_lo, a.ip_posid)
+        == (b.ip_blkid.bi_hi, b.ip_blkid.bi_lo, b.ip_posid)
+}
+
 /// `heapam_tuple_lock` of a cold row. `tid` follows the row to where it was locked.
 #[allow(clippy::too_many_arguments)] // the callback's
 pub unsafe fn lock(
@@ -361,6 +444,19 @@ pub unsafe fn lock(
     };
     let gone = loop {
         if let Err(gone) = row.lock(mode, quiet, cid) {
+            let same_key = gone.mark.filter(|mark| {
+                mode == LockTupleMode::LockTupleKeyShare
+                    && gone.result == TM_Result::TM_Updated
+                    && !mark.key_changed
+            });
+            let successor = same_key.and_then(|mark| mark.successor);
+            // SAFETY: a version of the row, and the arguments of the callback.
+            let shared = successor.is_some_and(|successor| unsafe {
+                share_key(row, successor, snapshot, cid, wait_policy)
+            });
+            if shared && row.fetch(slot) {
+                return TM_Result::TM_Ok;
+            }
             break gone;
         }
         // An update that lets this lock pass may be under way.

@@ -47,6 +47,8 @@ pub fn as_heap(rel: pg_sys::Relation) -> pg_sys::Relation {
         if (*rel).pgstat_enabled && (*rel).pgstat_info.is_null() {
             pg_sys::pgstat_assoc_relation(rel);
         }
+        // The storage manager's entry is pinned for the relation that asks for it first.
+        pg_sys::RelationGetSmgr(rel);
         let copy = pg_sys::MemoryContextAlloc(
             pg_sys::TopTransactionContext,
             size_of::<pg_sys::RelationData>(),
@@ -182,6 +184,11 @@ unsafe extern "C-unwind" fn copy_for_cluster(
     storage::keep(old_table, new_table);
     // SAFETY: a callback of heap with its arguments.
     unsafe {
+        // A scan of the index would lead heap's code to cold rows. Other access methods than btree
+        // can't be sorted by.
+        let sorted = !old_index.is_null() && (*(*old_index).rd_rel).relam == pg_sys::BTREE_AM_OID;
+        let old_index = if sorted { old_index } else { std::ptr::null_mut() };
+        let use_sort = use_sort || sorted;
         (heap().relation_copy_for_cluster.unwrap_unchecked())(
             as_heap(old_table),
             as_heap(new_table),

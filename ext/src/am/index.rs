@@ -6,10 +6,12 @@
 
 use crate::am::{dml, heap, visible};
 use crate::catalog::data_file::{self, At, DataFile};
-use crate::catalog::storage;
+use crate::catalog::{mark, storage};
 use crate::cold::point::ReadAhead;
 use crate::pg::missing;
 use pgrx::{pg_guard, pg_sys};
+use std::cell::RefCell;
+use std::collections::HashMap;
 
 pub fn install(routine: &mut pg_sys::TableAmRoutine) {
     routine.index_fetch_begin = Some(begin);
@@ -31,8 +33,17 @@ const LOOKUPS: u32 = 16;
 struct Fetch {
     base: pg_sys::IndexFetchTableData,
     hot: *mut pg_sys::IndexFetchTableData,
-    /// Made at the first cold row; dropped with the memory context of the fetch.
-    cold: *mut Cold,
+}
+
+thread_local! {
+    /// By the addresses of the fetches that have met cold rows. After an error they stay to the end of
+    /// the transaction.
+    static COLD: RefCell<HashMap<usize, Cold>> = RefCell::default();
+}
+
+/// The transaction has ended, and all fetches with it.
+pub fn forget() {
+    COLD.with_borrow_mut(HashMap::clear);
 }
 
 #[derive(Default)]
@@ -62,6 +73,8 @@ unsafe extern "C-unwind" fn begin(rel: pg_sys::Relation) -> *mut pg_sys::IndexFe
         let fetch = pg_sys::palloc0(size_of::<Fetch>()).cast::<Fetch>();
         (*fetch).base.rel = rel;
         (*fetch).hot = (heap().index_fetch_begin.unwrap_unchecked())(rel);
+        // An error may have left one at the same address.
+        COLD.with_borrow_mut(|cold| cold.remove(&(fetch as usize)));
         fetch.cast()
     }
 }
@@ -74,39 +87,11 @@ unsafe extern "C-unwind" fn reset(scan: *mut pg_sys::IndexFetchTableData) {
 
 #[pg_guard]
 unsafe extern "C-unwind" fn end(scan: *mut pg_sys::IndexFetchTableData) {
-    let this = ours(scan);
-    // SAFETY: `end` is called once; the callback that drops `cold` finds it empty.
+    COLD.with_borrow_mut(|cold| cold.remove(&(scan as usize)));
+    // SAFETY: `end` is called once.
     unsafe {
-        (heap().index_fetch_end.unwrap_unchecked())(this.hot);
-        if !this.cold.is_null() {
-            *this.cold = Cold::default();
-        }
+        (heap().index_fetch_end.unwrap_unchecked())(ours(scan).hot);
         pg_sys::pfree(scan.cast());
-    }
-}
-
-unsafe extern "C-unwind" fn drop_cold(cold: *mut std::ffi::c_void) {
-    // SAFETY: from `Box::into_raw`, once, when its memory context goes.
-    drop(unsafe { Box::from_raw(cold.cast::<Cold>()) });
-}
-
-impl Fetch {
-    fn cold(&mut self) -> &mut Cold {
-        if self.cold.is_null() {
-            self.cold = Box::into_raw(Box::default());
-            // SAFETY: the context of the fetch lives as long as the fetch.
-            unsafe {
-                let context = pg_sys::GetMemoryChunkContext(std::ptr::from_mut(self).cast());
-                let callback =
-                    pg_sys::MemoryContextAlloc(context, size_of::<pg_sys::MemoryContextCallback>())
-                        .cast::<pg_sys::MemoryContextCallback>();
-                (*callback).func = Some(drop_cold);
-                (*callback).arg = self.cold.cast();
-                pg_sys::MemoryContextRegisterResetCallback(context, callback);
-            }
-        }
-        // SAFETY: set above, dropped with the context.
-        unsafe { &mut *self.cold }
     }
 }
 
@@ -122,11 +107,16 @@ unsafe extern "C-unwind" fn fetch_tuple(
     let this = ours(scan);
     let Some(row) = dml::cold_row(tid) else {
         // SAFETY: a callback of heap with its arguments.
-        return unsafe {
+        let found = unsafe {
             (heap().index_fetch_tuple.unwrap_unchecked())(
                 this.hot, tid, snapshot, slot, call_again, all_dead,
             )
         };
+        // SAFETY: globals of this backend.
+        if found && unsafe { pg_sys::XactIsoLevel } == pg_sys::XACT_SERIALIZABLE as i32 {
+            note_moved(this.base.rel, snapshot, slot);
+        }
+        return found;
     };
     // SAFETY: the caller's; a row has one version at its TID, and whether nobody sees it is a
     // question for maintenance.
@@ -136,16 +126,51 @@ unsafe extern "C-unwind" fn fetch_tuple(
             *all_dead = false;
         }
     }
-    fetch_cold(this, row, snapshot, slot)
+    fetch_cold(scan as usize, this.base.rel, row, snapshot, slot)
+}
+
+/// A serializable transaction has read a hot row: if a flush has moved it meanwhile, it conflicts
+/// with who has changed the row at its new place.
+fn note_moved(
+    relation: pg_sys::Relation,
+    snapshot: pg_sys::Snapshot,
+    slot: *mut pg_sys::TupleTableSlot,
+) {
+    // SAFETY: heap has stored a row of a buffer.
+    let (tid, xmax, infomask) = unsafe {
+        if (*snapshot).snapshot_type != pg_sys::SnapshotType::SNAPSHOT_MVCC
+            || pg_sys::InterruptHoldoffCount > 0
+        {
+            return;
+        }
+        let header = (*(*slot.cast::<pg_sys::HeapTupleTableSlot>()).tuple).t_data;
+        let tid = (*slot).tts_tid;
+        (
+            (
+                pg_sys::ItemPointerGetBlockNumberNoCheck(&tid),
+                pg_sys::ItemPointerGetOffsetNumberNoCheck(&tid),
+            ),
+            (*header).t_choice.t_heap.t_xmax,
+            u32::from((*header).t_infomask),
+        )
+    };
+    if infomask & (pg_sys::HEAP_XMAX_INVALID | pg_sys::HEAP_XMAX_LOCK_ONLY) != 0 {
+        return;
+    }
+    if let Some(storage) = storage::of_relation(relation)
+        && let Some(row) = data_file::moved_to(storage.id, u32::from(xmax), tid)
+    {
+        mark::find(storage.id, row, snapshot);
+    }
 }
 
 fn fetch_cold(
-    this: &mut Fetch,
+    fetch: usize,
+    relation: pg_sys::Relation,
     row: u64,
     snapshot: pg_sys::Snapshot,
     slot: *mut pg_sys::TupleTableSlot,
 ) -> bool {
-    let relation = this.base.rel;
     let Some(storage) = storage::of_relation(relation) else {
         return false;
     };
@@ -162,14 +187,16 @@ fn fetch_cold(
     if held || kind == pg_sys::SnapshotType::SNAPSHOT_NON_VACUUMABLE {
         return visible::find(storage.id, row, snapshot).is_some();
     }
-    let cold = this.cold();
-    let Some(at) = cold.find(storage.id, row, snapshot) else {
-        return false;
-    };
-    !wanted
-        || cold
-            .ahead
-            .fetch(relation, &at.file_ref(), row, row + 1, slot)
+    // Taken out while it works: decoding may run other code that fetches rows.
+    let mut cold = COLD.with_borrow_mut(|cold| cold.remove(&fetch).unwrap_or_default());
+    let found = cold.find(storage.id, row, snapshot).is_some_and(|at| {
+        !wanted
+            || cold
+                .ahead
+                .fetch(relation, &at.file_ref(), row, row + 1, slot)
+    });
+    COLD.with_borrow_mut(|all| all.insert(fetch, cold));
+    found
 }
 
 impl Cold {

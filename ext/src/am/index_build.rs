@@ -1,16 +1,17 @@
 //! Entries for the rows that are there when an index is made: hot rows by heap's code, then cold
 //! ones from the files, of which only the columns that the index needs are read.
 
-use crate::am::{ddl, dml, heap, parallel, scan};
+use crate::am::{ddl, dml, heap, parallel, scan, validate};
 use crate::catalog::{data_file, mark, storage};
 use crate::cold::FullScan;
 use crate::{error, pg};
+use pgrx::pg_sys::submodules::ffi::pg_guard_ffi_boundary;
 use pgrx::{PgList, pg_guard, pg_sys};
 use std::collections::HashSet;
 
 pub fn install(routine: &mut pg_sys::TableAmRoutine) {
     routine.index_build_range_scan = Some(build_range_scan);
-    routine.index_validate_scan = Some(validate_scan);
+    routine.index_validate_scan = Some(validate::scan);
 }
 
 /// Refuses indexes that cover ranges of blocks: cold rows have none, and 2^31 of them lie between
@@ -87,14 +88,16 @@ unsafe extern "C-unwind" fn build_range_scan(
         if cold {
             rows += build_cold(table_rel, index_info, snapshot, |tid, build| {
                 let Some(callback) = callback else { return };
-                callback(
-                    index_rel,
-                    tid,
-                    build.values.as_mut_ptr(),
-                    build.nulls.as_mut_ptr(),
-                    build.alive,
-                    callback_state,
-                );
+                pg_guard_ffi_boundary(|| {
+                    callback(
+                        index_rel,
+                        tid,
+                        build.values.as_mut_ptr(),
+                        build.nulls.as_mut_ptr(),
+                        build.alive,
+                        callback_state,
+                    )
+                });
             });
         }
         rows
@@ -276,29 +279,5 @@ unsafe fn columns(info: *mut pg_sys::IndexInfo) -> Columns {
                 && pg_sys::bms_is_member(-pg_sys::FirstLowInvalidHeapAttributeNumber, used),
             attnums,
         }
-    }
-}
-
-/// The second scan of CREATE INDEX CONCURRENTLY. Cold rows have nothing to add: since the first one
-/// the table has been locked against flush and merge, and rows of tables with an index are never
-/// inserted as cold ones.
-#[pg_guard]
-unsafe extern "C-unwind" fn validate_scan(
-    table_rel: pg_sys::Relation,
-    index_rel: pg_sys::Relation,
-    index_info: *mut pg_sys::IndexInfo,
-    snapshot: pg_sys::Snapshot,
-    state: *mut pg_sys::ValidateIndexState,
-) {
-    super::visible::prepare(table_rel);
-    // SAFETY: a callback of heap with its arguments.
-    unsafe {
-        (heap().index_validate_scan.unwrap_unchecked())(
-            ddl::as_heap(table_rel),
-            index_rel,
-            index_info,
-            snapshot,
-            state,
-        )
     }
 }

@@ -8,7 +8,8 @@
 //! * [`cold_dml`]: the same for cold rows; [`lockers`]: their row locks;
 //!   [`held`]: their files; [`keys`]: what foreign keys refer to
 //! * [`index`]: rows that an index leads to; [`visible`]: whether a snapshot sees them
-//! * [`index_build`]: entries for the rows that are there when an index is made
+//! * [`index_build`]: entries for the rows that are there when an index is made; [`validate`]: and
+//!   for those that came in between
 //! * [`ddl`]: files of relations, sizes, vacuum
 //! * [`analyze`]: samples for ANALYZE
 //! * [`hot`]: direct access to the heap half
@@ -26,6 +27,7 @@ mod keys;
 mod lockers;
 mod parallel;
 mod scan;
+mod validate;
 pub mod visible;
 
 pub use ddl::has_cold_rows;

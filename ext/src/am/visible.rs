@@ -6,8 +6,7 @@
 
 use crate::catalog::data_file::{self, At};
 use crate::catalog::{mark, storage};
-use crate::pg;
-use crate::pg::table::relation_oid;
+use crate::pg::table;
 use pgrx::pg_sys;
 use std::cell::Cell;
 
@@ -20,28 +19,25 @@ thread_local! {
 /// under an index page's lock.
 pub fn prepare(relation: pg_sys::Relation) {
     // SAFETY: a global of this backend.
-    if unsafe { pg_sys::InterruptHoldoffCount } > 0 || storage::of_relation(relation).is_none() {
+    if unsafe { pg_sys::InterruptHoldoffCount } > 0 || !storage::pin(relation) {
         return;
     }
-    if PREPARED.replace(true) {
-        return;
-    }
-    for name in [
-        c"data_file",
-        c"data_file_pkey",
-        c"row_mark",
-        c"row_mark_row_idx",
-    ] {
-        let oid = relation_oid(name);
-        // SAFETY: a heavyweight lock, released at the end of the (sub)transaction.
-        unsafe { pg_sys::LockRelationOid(oid, pg_sys::AccessShareLock as i32) };
+    if !PREPARED.replace(true) {
+        for name in [
+            c"data_file",
+            c"data_file_pkey",
+            c"row_mark",
+            c"row_mark_row_idx",
+        ] {
+            table::pin(name);
+        }
     }
 }
 
 /// The same where rows are about to get index entries.
 pub fn prepare_if_indexed(relation: pg_sys::Relation) {
     // SAFETY: the relation is open.
-    if !PREPARED.get() && unsafe { (*(*relation).rd_rel).relhasindex } {
+    if unsafe { (*(*relation).rd_rel).relhasindex } {
         prepare(relation);
     }
 }
@@ -49,21 +45,28 @@ pub fn prepare_if_indexed(relation: pg_sys::Relation) {
 /// The transaction has ended, or a subtransaction has given its locks back.
 pub fn forget() {
     PREPARED.set(false);
+    table::unpin_all();
+    storage::unpin_all();
 }
 
 /// The row's file if `snapshot` sees the row. A `SnapshotDirty` gets to know who is inserting or
 /// deleting it, as `HeapTupleSatisfiesDirty` says.
 pub fn find(storage: i64, row: u64, snapshot: pg_sys::Snapshot) -> Option<At> {
-    use pg_sys::SnapshotType::{SNAPSHOT_ANY, SNAPSHOT_DIRTY, SNAPSHOT_NON_VACUUMABLE};
+    use pg_sys::SnapshotType::{
+        SNAPSHOT_ANY, SNAPSHOT_DIRTY, SNAPSHOT_NON_VACUUMABLE, SNAPSHOT_SELF,
+    };
     // SAFETY: a snapshot of the caller.
     match unsafe { (*snapshot).snapshot_type } {
         SNAPSHOT_DIRTY => find_dirty(storage, row, snapshot),
         SNAPSHOT_ANY => data_file::holding(storage, row),
         // Rows that are marked may still be seen by somebody.
         SNAPSHOT_NON_VACUUMABLE => data_file::holding(storage, row).filter(|at| !at.deleted),
-        _ => {
+        kind => {
             if mark::find(storage, row, snapshot).is_some() {
                 return None;
+            }
+            if kind == SNAPSHOT_SELF {
+                return data_file::holding(storage, row).filter(|at| !at.deleted);
             }
             data_file::at(storage, row, snapshot).filter(|at| !at.deleted)
         }
@@ -104,7 +107,6 @@ pub fn is_live(relation: pg_sys::Relation, row: u64, snapshot: pg_sys::Snapshot)
 pub fn was_live(relation: pg_sys::Relation, row: u64, snapshot: pg_sys::Snapshot) -> bool {
     storage::of_relation(relation).is_some_and(|s| {
         mark::find(s.id, row, snapshot).is_none()
-            && data_file::at(s.id, row, &raw mut pg::SNAPSHOT_SELF)
-                .is_some_and(|at| at.flushed && !at.deleted)
+            && data_file::holding(s.id, row).is_some_and(|at| at.flushed && !at.deleted)
     })
 }

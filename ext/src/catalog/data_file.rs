@@ -10,8 +10,10 @@ use crate::error;
 use crate::pg::table::{Key, Row, Table, bytea_datum, relation_oid, text_datum};
 use pg_lake_plan::message::{FileRef, WrittenFile};
 use pgrx::{PgSqlErrorCode, pg_sys};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::CStr;
+use std::rc::Rc;
 
 const TABLE: &CStr = c"data_file";
 const BY_STORAGE: &CStr = c"data_file_pkey";
@@ -168,9 +170,55 @@ fn at_of(found: &Row<'_>, start: u64, count: u64, row: u64) -> At {
         row_count: count,
         path: found.text(4).unwrap_or_default(),
         size: found.int8(5) as u64,
-        deleted: found.bytes(7).is_some_and(|list| contains(&list, position)),
+        deleted: is_deleted(found, position),
         flushed: found.get(9).is_some(),
     }
+}
+
+thread_local! {
+    /// The lists of deleted rows that were looked at last, by the version of the file's tuple: a long
+    /// one is not fetched for each row. Forgotten with the transaction.
+    static LISTS: RefCell<Vec<(ListKey, Rc<[u8]>)>> = const { RefCell::new(vec![]) };
+}
+
+/// Where a tuple is, and who inserted it there.
+type ListKey = (u32, u16, u32);
+
+const LISTS_MAX: usize = 8;
+
+/// The transaction has ended: places of tuples may be used again.
+pub fn forget_lists() {
+    LISTS.with_borrow_mut(Vec::clear);
+}
+
+/// Whether a version of a file has a position in its list of deleted rows.
+fn is_deleted(found: &Row<'_>, position: u32) -> bool {
+    if found.get(7).is_none() {
+        return false;
+    }
+    // SAFETY: a valid item pointer.
+    let key = unsafe {
+        (
+            pg_sys::ItemPointerGetBlockNumberNoCheck(&found.tid),
+            pg_sys::ItemPointerGetOffsetNumberNoCheck(&found.tid),
+            u32::from(found.xmin()),
+        )
+    };
+    let known = LISTS.with_borrow(|lists| {
+        let known = lists.iter().find(|(k, _)| *k == key);
+        known.map(|(_, list)| list.clone())
+    });
+    let list = known.unwrap_or_else(|| {
+        let list: Rc<[u8]> = found.bytes(7).unwrap_or_default().into();
+        LISTS.with_borrow_mut(|lists| {
+            if lists.len() >= LISTS_MAX {
+                lists.remove(0);
+            }
+            lists.push((key, list.clone()));
+        });
+        list
+    });
+    contains(&list, position)
 }
 
 /// Whether an encoded list of positions has one.
@@ -223,7 +271,13 @@ pub fn at_dirty(storage: i64, row: u64) -> Option<(At, pg_sys::TransactionId)> {
 fn latest<T>(f: impl FnOnce(pg_sys::Snapshot) -> T) -> T {
     // SAFETY: registered and unregistered here; an error does so at abort.
     unsafe {
-        let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot());
+        // Participants of a parallel query can't take new ones.
+        let latest = if pg_sys::IsInParallelMode() {
+            pg_sys::GetActiveSnapshot()
+        } else {
+            pg_sys::GetLatestSnapshot()
+        };
+        let snapshot = pg_sys::RegisterSnapshot(latest);
         let result = f(snapshot);
         pg_sys::UnregisterSnapshot(snapshot);
         result
@@ -333,12 +387,30 @@ pub fn moved_to(storage: i64, xid: u32, tid: (u32, u16)) -> Option<u64> {
     found
 }
 
+/// Where a row was before it was flushed, as long as somebody may still see it there.
+pub fn origin(storage: i64, row: u64) -> Option<(u32, u16)> {
+    let mut origin = None;
+    versions(
+        storage,
+        row,
+        &raw mut crate::pg::SNAPSHOT_SELF,
+        |found, start, _| {
+            if let Some(forward) = found.bytes(10) {
+                origin = forward::origin(&forward, row - start);
+            }
+            false
+        },
+    );
+    origin
+}
+
 /// Drops the forwards of flushes that every snapshot sees: nobody can come by an old TID any more.
-pub fn forget_forwards(storage: i64, horizon: pg_sys::TransactionId) {
+/// Returns whether there were any.
+pub fn forget_forwards(storage: i64, horizon: pg_sys::TransactionId) -> bool {
     forget_forwards_if(storage, |xid| {
         // SAFETY: pure arithmetic.
         unsafe { pg_sys::TransactionIdPrecedes(xid, horizon) }
-    });
+    })
 }
 
 /// Drops all forwards: the heap is rewritten.
@@ -346,7 +418,8 @@ pub fn forget_all_forwards(storage: i64) {
     forget_forwards_if(storage, |_| true);
 }
 
-fn forget_forwards_if(storage: i64, settled: impl Fn(pg_sys::TransactionId) -> bool) {
+fn forget_forwards_if(storage: i64, settled: impl Fn(pg_sys::TransactionId) -> bool) -> bool {
+    let mut any = false;
     let table = Table::write(TABLE);
     table.scan(
         Some(BY_STORAGE),
@@ -358,10 +431,12 @@ fn forget_forwards_if(storage: i64, settled: impl Fn(pg_sys::TransactionId) -> b
                 let mut values: Vec<_> = (1..=10).map(|i| row.get(i)).collect();
                 values[9] = None;
                 table.update(row.tid, &values);
+                any = true;
             }
             true
         },
     );
+    any
 }
 
 /// Reserves row numbers: the first of `rows` consecutive ones, at the start of a block.

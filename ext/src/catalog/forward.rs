@@ -46,6 +46,23 @@ pub fn find(bytes: &[u8], tid: Tid) -> Option<u64> {
     None
 }
 
+/// Where the row at a position of the file was.
+pub fn origin(bytes: &[u8], position: u64) -> Option<Tid> {
+    let mut rest = bytes;
+    let mut left = usize::try_from(position).ok()?;
+    while let Some((head, tail)) = rest.split_first_chunk::<6>() {
+        let block = u32::from_le_bytes([head[0], head[1], head[2], head[3]]);
+        let n = usize::from(u16::from_le_bytes([head[4], head[5]]));
+        if left < n {
+            let offset = tail.get(2 * left..2 * left + 2)?;
+            return Some((block, u16::from_le_bytes([offset[0], offset[1]])));
+        }
+        left -= n;
+        rest = tail.get(2 * n..)?;
+    }
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -59,11 +76,13 @@ mod tests {
         let bytes = encode(&tids);
         for (at, tid) in tids.iter().enumerate() {
             assert_eq!(find(&bytes, *tid), Some(at as u64), "{tid:?}");
+            assert_eq!(origin(&bytes, at as u64), Some(*tid));
         }
         for tid in [(0, 1), (0, 201), (1, 5), (76, 1)] {
             assert_eq!(find(&bytes, tid), None, "{tid:?}");
         }
         assert_eq!(find(&[], (0, 1)), None);
+        assert_eq!(origin(&bytes, tids.len() as u64), None);
         assert_eq!(
             find(&bytes[..bytes.len() - 1], *tids.last().expect("rows")),
             None

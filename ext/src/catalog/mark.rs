@@ -17,6 +17,8 @@ pub struct Mark {
     /// The new version of an updated row, `None` for a deleted one. Heap's own sign for a row that
     /// moved to another partition is kept as it is.
     pub successor: Option<pg_sys::ItemPointerData>,
+    /// Whether the successor has another key, or there is none.
+    pub key_changed: bool,
     pub xmin: pg_sys::TransactionId,
     tid: pg_sys::ItemPointerData,
 }
@@ -57,6 +59,7 @@ pub fn find(storage: i64, row: u64, snapshot: pg_sys::Snapshot) -> Option<Mark> 
             found = Some(Mark {
                 // SAFETY: a `tid` datum points to an item pointer.
                 successor: mark.get(3).map(|d| unsafe { *d.cast_mut_ptr() }),
+                key_changed: mark.get(4).is_none_or(|d| d.value() as u8 != 0),
                 xmin: mark.xmin(),
                 tid: mark.tid,
             });
@@ -151,6 +154,7 @@ pub fn insert(
     storage: i64,
     row: u64,
     successor: Option<&pg_sys::ItemPointerData>,
+    key_changed: bool,
     cid: pg_sys::CommandId,
 ) {
     Table::write(TABLE).insert_by(
@@ -158,6 +162,7 @@ pub fn insert(
             Some(storage.into()),
             Some((row as i64).into()),
             successor.map(|tid| pg_sys::Datum::from(std::ptr::from_ref(tid))),
+            Some(key_changed.into()),
         ],
         cid,
     );

@@ -159,6 +159,21 @@ pub fn relations() -> Vec<pg_sys::Oid> {
     relations
 }
 
+/// Whether a storage is some table's.
+pub fn exists(id: i64) -> bool {
+    let mut found = false;
+    Table::read(TABLE).scan(
+        Some(c"storage_pkey"),
+        &[Key::int8(1, id)],
+        std::ptr::null_mut(),
+        |_| {
+            found = true;
+            false
+        },
+    );
+    found
+}
+
 fn locator_keys(tablespace: pg_sys::Oid, number: pg_sys::Oid) -> [Key; 2] {
     [Key::oid(2, tablespace), Key::oid(3, number)]
 }
@@ -167,10 +182,12 @@ thread_local! {
     /// By tablespace and relfilenumber, until any relation changes or the transaction ends.
     static KNOWN: RefCell<HashMap<(pg_sys::Oid, pg_sys::Oid), Storage>> = RefCell::default();
     static WATCHED: Cell<bool> = const { Cell::new(false) };
+    /// Those of tables that this transaction has locked, so that they stay.
+    static PINNED: RefCell<HashMap<(pg_sys::Oid, pg_sys::Oid), Storage>> = RefCell::default();
 }
 
 unsafe extern "C-unwind" fn relation_changed(_arg: pg_sys::Datum, _relid: pg_sys::Oid) {
-    forget();
+    forget_known();
 }
 
 fn watch() {
@@ -182,8 +199,34 @@ fn watch() {
     }
 }
 
+/// Keeps what is known about a table's storage to the end of the (sub)transaction, whatever happens to
+/// the relation cache; false if it has none.
+pub fn pin(relation: pg_sys::Relation) -> bool {
+    // SAFETY: the relation is open.
+    let locator = unsafe { (*relation).rd_locator };
+    let key = (locator.spcOid, locator.relNumber);
+    if PINNED.with_borrow(|pinned| pinned.contains_key(&key)) {
+        return true;
+    }
+    let Some(storage) = of_relation(relation) else {
+        return false;
+    };
+    PINNED.with_borrow_mut(|pinned| pinned.insert(key, storage));
+    true
+}
+
+/// The (sub)transaction has given its locks back.
+pub fn unpin_all() {
+    PINNED.with_borrow_mut(HashMap::clear);
+}
+
 /// Looks storages up anew from now on.
 pub fn forget() {
+    unpin_all();
+    forget_known();
+}
+
+fn forget_known() {
     KNOWN.with(|known| {
         if let Ok(mut known) = known.try_borrow_mut() {
             known.clear();
@@ -206,6 +249,13 @@ pub fn of_relation(relation: pg_sys::Relation) -> Option<Storage> {
     let key = (locator.spcOid, locator.relNumber);
     if let Some(known) = KNOWN.with_borrow(|known| known.get(&key).cloned()) {
         return Some(known);
+    }
+    // Under an index page's lock nothing is looked up.
+    // SAFETY: a global of this backend.
+    if unsafe { pg_sys::InterruptHoldoffCount } > 0
+        && let Some(pinned) = PINNED.with_borrow(|pinned| pinned.get(&key).cloned())
+    {
+        return Some(pinned);
     }
     let found = find(locator.spcOid, locator.relNumber);
     if let Some(found) = &found {

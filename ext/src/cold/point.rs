@@ -4,8 +4,9 @@
 //! kept in [`super::recent`]. One that jumps gets single rows.
 
 use super::{FullScan, recent};
+use crate::error;
 use pg_lake_plan::message::FileRef;
-use pgrx::pg_sys;
+use pgrx::{PgSqlErrorCode, pg_sys};
 use std::ops::Range;
 
 /// Rows of the longest read.
@@ -60,6 +61,18 @@ impl ReadAhead {
             // The first batch begins with the row; it is remembered whole.
             let found = scan.next(relation, slot, context);
             scan.stop();
+            if !found {
+                error::raise(
+                    PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
+                    &format!(
+                        "row {} of iceberg table \"{}\" is not in its file",
+                        row,
+                        crate::pg::relation_name(relation)
+                    ),
+                    Some(&format!("The file is \"{}\".", file.path)),
+                    None,
+                );
+            }
             pg_sys::ExecMaterializeSlot(slot);
             pg_sys::MemoryContextDelete(context);
             found

@@ -92,6 +92,7 @@ impl Fragment {
         unsafe {
             let old = pg_sys::MemoryContextSwitchTo((*self.estate).es_query_cxt);
             let child = pg_sys::ExecInitNode(self.subtree, self.estate, self.eflags);
+            crate::hooks::executor::fit(child, std::ptr::null_mut());
             (*node).custom_ps = pg_sys::lappend((*node).custom_ps, child.cast());
             pg_sys::MemoryContextSwitchTo(old);
             self.state = Progress::Postgres(child);

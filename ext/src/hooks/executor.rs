@@ -42,7 +42,7 @@ unsafe extern "C-unwind" fn start(desc: *mut pg_sys::QueryDesc, eflags: i32) {
 }
 
 /// Fits Postgres' own nodes to tables with cold rows.
-unsafe extern "C-unwind" fn fit(
+pub unsafe extern "C-unwind" fn fit(
     node: *mut pg_sys::PlanState,
     context: *mut std::ffi::c_void,
 ) -> bool {

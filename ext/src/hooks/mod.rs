@@ -8,7 +8,7 @@
 //!
 //! Each hook calls the one that was there before it.
 
-mod executor;
+pub mod executor;
 mod logical;
 mod objects;
 mod options;
@@ -44,6 +44,8 @@ unsafe extern "C-unwind" fn xact(event: pg_sys::XactEvent::Type, _arg: *mut std:
         bulk::abort(None);
         options::abort(None);
         crate::cold::recent::forget();
+        crate::catalog::data_file::forget_lists();
+        crate::am::index::forget();
         crate::am::held::forget();
         crate::am::visible::forget();
         crate::catalog::storage::forget();

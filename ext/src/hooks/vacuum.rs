@@ -30,13 +30,24 @@ pub unsafe fn before(statement: *mut pg_sys::Node, context: pg_sys::ProcessUtili
         {
             return;
         }
-        pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+        let context = pg_sys::CurrentMemoryContext;
         for relid in targets(vacuum) {
             if am::is_iceberg(relid) && flush::is_allowed(relid) {
+                // Without a snapshot, for which CREATE INDEX CONCURRENTLY would wait. The portal's own is
+                // taken away as VACUUM itself does it.
+                if pg_sys::ActiveSnapshotSet() {
+                    pg_sys::PopActiveSnapshot();
+                }
+                pg_sys::LockRelationOid(relid, pg_sys::ShareUpdateExclusiveLock as i32);
+                pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
                 flush::flush_if_possible(relid);
+                pg_sys::PopActiveSnapshot();
+                // One table's locks don't wait for another's pages.
+                pg_sys::CommitTransactionCommand();
+                pg_sys::StartTransactionCommand();
+                pg_sys::MemoryContextSwitchTo(context);
             }
         }
-        pg_sys::PopActiveSnapshot();
     }
 }
 

@@ -55,6 +55,8 @@ unsafe extern "C-unwind" {
         tid: pg_sys::ItemPointer,
         block: pg_sys::BlockNumber,
     );
+    #[link_name = "TransferPredicateLocksToHeapRelation"]
+    fn raw_transfer_predicate_locks(relation: pg_sys::Relation);
     // src/include/access/heapam.h
     #[link_name = "HeapCheckForSerializableConflictOut"]
     fn raw_conflict_out(
@@ -100,6 +102,12 @@ pub fn check_serializable(relation: pg_sys::Relation, mut tid: pg_sys::ItemPoint
         let block = pg_sys::ItemPointerGetBlockNumberNoCheck(&tid);
         pg_guard_ffi_boundary(|| raw_check_serializable(relation, &mut tid, block));
     }
+}
+
+/// Makes SSI's notes about rows of a relation ones about all its rows.
+pub fn coarsen_predicate_locks(relation: pg_sys::Relation) {
+    // SAFETY: the relation is open.
+    unsafe { pg_guard_ffi_boundary(|| raw_transfer_predicate_locks(relation)) }
 }
 
 /// SSI's check that a reader makes when it meets a row, seen or not.

@@ -104,6 +104,8 @@ thread_local! {
     /// The catalogs' OIDs, until a relation changes.
     static OIDS: RefCell<HashMap<&'static CStr, pg_sys::Oid>> = RefCell::default();
     static WATCHED: Cell<bool> = const { Cell::new(false) };
+    /// Those that this transaction holds a lock on, so that they stay.
+    static PINNED: RefCell<HashMap<&'static CStr, pg_sys::Oid>> = RefCell::default();
 }
 
 unsafe extern "C-unwind" fn relation_changed(_arg: pg_sys::Datum, _relid: pg_sys::Oid) {
@@ -114,8 +116,41 @@ unsafe extern "C-unwind" fn relation_changed(_arg: pg_sys::Datum, _relid: pg_sys
     });
 }
 
+/// Keeps a catalog's OID, and a lock on it, to the end of the (sub)transaction: it is going to be opened
+/// where nothing may be looked up and nothing waited for.
+pub fn pin(name: &'static CStr) {
+    let oid = relation_oid(name);
+    // SAFETY: heavyweight locks; the relations are opened and closed here.
+    unsafe {
+        let lock = pg_sys::AccessShareLock as i32;
+        pg_sys::LockRelationOid(oid, lock);
+        if pg_sys::get_rel_relkind(oid) as u8 == pg_sys::RELKIND_RELATION {
+            let rel = pg_sys::table_open(oid, pg_sys::NoLock as i32);
+            let toast = (*(*rel).rd_rel).reltoastrelid;
+            if toast != pg_sys::InvalidOid {
+                let toasted = pg_sys::table_open(toast, lock);
+                let indexes = pgrx::PgList::<pg_sys::Oid>::from_pg(pg_sys::RelationGetIndexList(toasted));
+                for index in indexes.iter_oid() {
+                    pg_sys::LockRelationOid(index, lock);
+                }
+                pg_sys::table_close(toasted, pg_sys::NoLock as i32);
+            }
+            pg_sys::table_close(rel, pg_sys::NoLock as i32);
+        }
+    }
+    PINNED.with_borrow_mut(|pinned| pinned.insert(name, oid));
+}
+
+/// The (sub)transaction has given its locks back.
+pub fn unpin_all() {
+    PINNED.with_borrow_mut(HashMap::clear);
+}
+
 /// OID of a relation of schema `lake`.
 pub fn relation_oid(name: &'static CStr) -> pg_sys::Oid {
+    if let Some(oid) = PINNED.with_borrow(|pinned| pinned.get(name).copied()) {
+        return oid;
+    }
     if let Some(oid) = OIDS.with_borrow(|oids| oids.get(name).copied()) {
         return oid;
     }

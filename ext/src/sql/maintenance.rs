@@ -163,6 +163,7 @@ pub fn sweep_now() -> u64 {
             removed += remove(orphans);
             intent::remove(&intent);
         }
+        intent::forget_entries_without(crate::catalog::storage::exists);
         for entry in garbage::removable() {
             let paths = match entry.path.strip_suffix('/') {
                 Some(directory) => {

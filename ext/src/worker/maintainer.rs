@@ -126,7 +126,7 @@ fn flush_due(tables: &[Table], seen: &mut HashMap<pg_sys::Oid, Seen>) {
         if (many && entry.flushed.elapsed() >= Duration::from_secs(5)) || long {
             entry.flushed = Instant::now();
             report("flush", table.relid);
-            guarded(|| maintenance::as_owner(table.relid, || crate::flush::flush(table.relid)));
+            unless_locked(table.relid, crate::flush::flush);
         }
     }
 }
@@ -145,9 +145,23 @@ fn merge_due(tables: &[Table], seen: &mut HashMap<pg_sys::Oid, Seen>) {
         if many || long {
             entry.merged = Some(Instant::now());
             report("merge", table.relid);
-            guarded(|| maintenance::as_owner(table.relid, || crate::merge::merge(table.relid)));
+            unless_locked(table.relid, crate::merge::merge);
         }
     }
+}
+
+/// Maintains a table unless somebody else does: CREATE INDEX CONCURRENTLY, which keeps the lock for
+/// long, waits in the end for everyone with a snapshot, and so would wait for who waits for it.
+fn unless_locked(relid: pg_sys::Oid, maintain: impl FnOnce(pg_sys::Oid) -> u64) {
+    guarded(|| {
+        // SAFETY: a heavyweight lock, released at the end of the transaction.
+        let locked = unsafe {
+            pg_sys::ConditionalLockRelationOid(relid, pg_sys::ShareUpdateExclusiveLock as i32)
+        };
+        if locked {
+            maintenance::as_owner(relid, || maintain(relid));
+        }
+    });
 }
 
 fn publish_due(tables: &[Table], seen: &mut HashMap<pg_sys::Oid, Seen>) {
