@@ -1,8 +1,9 @@
 //! The bulk path: past `lake.bulk_rows` rows of one statement, further rows go straight to Parquet.
 //!
 //! It is taken only where nothing can look at the rows before the statement ends: no index, no
-//! trigger, no RETURNING, no volatile function (STORAGE section 3). Files are registered at the end
-//! of the statement with its command id, so that the next command sees them and an abort doesn't.
+//! trigger, no RETURNING, no volatile function (STORAGE section 3); and where no publication of logical
+//! replication covers the table. Files are registered at the end of the statement with its command id,
+//! so that the next command sees them and an abort doesn't.
 
 use crate::catalog::{data_file, storage};
 use crate::error;
@@ -174,12 +175,14 @@ pub fn abort(subxact: Option<pg_sys::SubTransactionId>) {
 #[allow(clippy::boxed_local)] // as the state holds it
 fn register(sink: Box<Sink>) {
     let storage = sink.storage.clone();
+    let rows = sink.rows;
     let files = sink.finish();
     data_file::register(&storage, &files, &data_file::Origin::Load);
     // SAFETY: the statement holds a lock on the relation that it writes.
     unsafe {
         let rel = pg_sys::try_relation_open(storage.relid, pg_sys::NoLock as i32);
         if !rel.is_null() {
+            pg_sys::pgstat_count_heap_insert(rel, rows as i64);
             // As heap_insert: whoever has read the table has not seen these rows.
             crate::pg::missing::check_serializable_table(rel);
             crate::am::hot::ensure_page(rel);
@@ -188,7 +191,8 @@ fn register(sink: Box<Sink>) {
     }
 }
 
-/// Whether a table's rows can be cold at all while it is written.
+/// Whether a table's rows can be cold at all while it is written. If so, nobody publishes it before the
+/// end of the transaction.
 fn eligible(relation: pg_sys::Relation) -> bool {
     // SAFETY: the relation is open.
     unsafe {
@@ -200,7 +204,10 @@ fn eligible(relation: pg_sys::Relation) -> bool {
                 || t.trig_insert_before_statement
                 || t.trig_insert_after_statement
         };
-        !crate::pg::has_indexes(relation) && !has_triggers && !has_volatile_checks(relation)
+        !crate::pg::has_indexes(relation)
+            && !has_triggers
+            && !has_volatile_checks(relation)
+            && !crate::pg::published::stays_hot(relation)
     }
 }
 

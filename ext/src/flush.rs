@@ -9,7 +9,7 @@ use crate::catalog::storage::{self, Storage};
 use crate::error;
 use crate::indexes;
 use crate::merge::{self, Eagerness};
-use crate::pg;
+use crate::pg::{self, published};
 use crate::relation::{self, Info};
 use crate::sink::{Kind, Sink};
 use pgrx::{PgSqlErrorCode, pg_sys};
@@ -91,19 +91,35 @@ impl Drop for Relation {
     }
 }
 
-/// Flushes a table unless an index keeps its rows hot or it is gone.
-pub fn flush_if_possible(relid: pg_sys::Oid) {
+/// Flushes a table unless an index or a publication of logical replication keeps its rows hot, or it
+/// is gone.
+pub fn flush_if_possible(relid: pg_sys::Oid) -> u64 {
     // SAFETY: looked at under a lock that keeps the table, and closed with the lock kept.
     let possible = unsafe {
         let rel = pg_sys::try_relation_open(relid, pg_sys::ShareUpdateExclusiveLock as i32);
         !rel.is_null() && {
-            let hot = indexes::over_block_ranges(rel);
+            let hot = indexes::over_block_ranges(rel) || published::stays_hot(rel);
             pg_sys::relation_close(rel, pg_sys::NoLock as i32);
             !hot
         }
     };
-    if possible {
-        flush(relid);
+    if possible { flush(relid) } else { 0 }
+}
+
+/// Raises an error if a publication of logical replication covers the table; otherwise none will
+/// before the end of the transaction.
+fn refuse_published(rel: pg_sys::Relation) {
+    if let Some(publication) = published::keeps_hot(rel) {
+        error::raise(
+            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            &format!(
+                "cannot flush iceberg table \"{}\", which publication {} covers",
+                pg::relation_name(rel),
+                published::publication_name(publication)
+            ),
+            Some("Changes of cold rows can't be decoded from WAL."),
+            Some("Take the table out of the publication first."),
+        );
     }
 }
 
@@ -115,6 +131,7 @@ pub fn flush(relid: pg_sys::Oid) -> u64 {
         return 0; // temporary and unlogged tables stay hot
     };
     indexes::check(rel.0);
+    refuse_published(rel.0);
     storage::incarnation(); // an error in a copy of a database
     let settled = merge::settle(&rel, &storage, Eagerness::IfCheap);
     let info = relation::info(rel.0);

@@ -74,6 +74,7 @@ static TARGET_FILE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(256);
 static FLUSH_ROWS: GucSetting<i32> = GucSetting::<i32>::new(100_000);
 static FLUSH_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(300);
 static VACUUM_FLUSH: GucSetting<bool> = GucSetting::<bool>::new(true);
+static DEBUG_FLUSH: GucSetting<bool> = GucSetting::<bool>::new(false);
 static PUBLISH_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(60);
 static KEEP_SNAPSHOTS: GucSetting<i32> = GucSetting::<i32>::new(100);
 static STREAM_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(10_000);
@@ -143,6 +144,11 @@ pub fn flush_interval() -> Option<u64> {
 /// Whether VACUUM makes rows cold.
 pub fn vacuum_flush() -> bool {
     VACUUM_FLUSH.get()
+}
+
+/// Whether tables are flushed before each statement.
+pub fn debug_flush() -> bool {
+    DEBUG_FLUSH.get()
 }
 
 /// Seconds; `None`: only on request.
@@ -275,6 +281,14 @@ pub fn init() {
         &VACUUM_FLUSH,
         GucContext::Userset,
         GucFlags::empty(),
+    );
+    GucRegistry::define_bool_guc(
+        c"lake.debug_flush",
+        c"Flushes the tables of each statement before it runs.",
+        c"For tests: rows are cold as soon as every snapshot sees them.",
+        &DEBUG_FLUSH,
+        GucContext::Userset,
+        GucFlags::NO_SHOW_ALL,
     );
     int(
         c"lake.publish_interval",

@@ -113,6 +113,8 @@ Suites, in this order by default:
 Only by name, or with --long:
   postgres-regress    Postgres' own regression tests, with every table an iceberg table
   postgres-isolation  the same with its isolation tests
+  postgres-regress-cold, postgres-isolation-cold
+                      the same with rows that become cold before each statement
 
   --long    longer soaks, wider time limits
   --accept  let regress and isolation take their results as the expected output, and the

@@ -3,7 +3,7 @@
 //! Postgres' node would prefetch the blocks of cold rows, which no file of the heap has:
 //! `hooks::executor` keeps it from prefetching on our tables.
 
-use crate::am::{heap, scan};
+use crate::am::{heap, replaced, scan};
 use crate::catalog::data_file::{FIRST_COLD_BLOCK, ROWS_PER_BLOCK};
 use crate::cold::point::ReadAhead;
 use crate::pg::missing;
@@ -91,10 +91,17 @@ unsafe extern "C-unwind" fn next_tuple(
     // SAFETY: arguments of the callback.
     let (block, relation) = unsafe { ((*result).blockno, (*scan).rs_rd) };
     if block < FIRST_COLD_BLOCK {
-        // SAFETY: a callback of heap with its arguments.
-        return unsafe {
-            (heap().scan_bitmap_next_tuple.unwrap_unchecked())(scan::hot(scan), result, slot)
-        };
+        loop {
+            let next = heap().scan_bitmap_next_tuple;
+            // SAFETY: a callback of heap with its arguments; the scan is open.
+            let (found, snapshot) = unsafe {
+                let found = (next.unwrap_unchecked())(scan::hot(scan), result, slot);
+                (found, (*scan).rs_snapshot)
+            };
+            if !found || !replaced::hides(relation, snapshot, slot) {
+                return found;
+            }
+        }
     }
     let Some(cold) = scan::cold(scan) else {
         return false;

@@ -5,7 +5,7 @@
 //! finds under `SnapshotSelf` is final (STORAGE section 4).
 
 use crate::am::lockers::{self, Joined};
-use crate::am::{heap, held};
+use crate::am::{chain, heap, held, replaced};
 use crate::catalog::anchor;
 use crate::catalog::data_file::{self, FIRST_COLD_BLOCK, ROWS_PER_BLOCK};
 use crate::catalog::mark::{self, Mark};
@@ -118,8 +118,8 @@ impl ColdRow {
             self.describe(&untouched(), failure);
             return Err(TM_Result::TM_Updated);
         }
-        if self.moved_since_snapshot() {
-            // The row would stay visible to this transaction at its old place.
+        if self.moved_since_snapshot() && self.origin().is_none() {
+            // The row would stay visible to this transaction at its old place, which isn't known.
             self.describe(&untouched(), failure);
             return Err(TM_Result::TM_Updated);
         }
@@ -131,13 +131,27 @@ impl ColdRow {
     fn moved_since_snapshot(&self) -> bool {
         // SAFETY: a global; with such an isolation level the snapshot is always the same.
         unsafe {
-            pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ as i32
+            replaced::keeps_snapshot()
                 && data_file::holding(self.storage.id, self.row).is_some_and(|at| at.flushed)
                 && !data_file::is_visible(
                     self.storage.id,
                     self.row,
                     pg_sys::GetTransactionSnapshot(),
                 )
+        }
+    }
+
+    fn origin(&self) -> Option<(u32, u16)> {
+        data_file::origin(self.storage.id, self.row)
+    }
+
+    /// After the row was changed by a command: this transaction must not see it at its old place.
+    fn hide_origin(&self, cid: pg_sys::CommandId) {
+        if self.moved_since_snapshot()
+            && let Some(origin) = self.origin()
+        {
+            // SAFETY: the relation is open.
+            replaced::add(unsafe { (*self.relation).rd_id }, origin, cid);
         }
     }
 
@@ -148,7 +162,7 @@ impl ColdRow {
         if unsafe { pg_sys::XactIsoLevel } != pg_sys::XACT_SERIALIZABLE as i32 {
             return;
         }
-        if let Some((block, offset)) = data_file::origin(self.storage.id, self.row) {
+        if let Some((block, offset)) = self.origin() {
             let mut tid = pg_sys::ItemPointerData::default();
             // SAFETY: writes the fields.
             unsafe { pg_sys::ItemPointerSet(&mut tid, block, offset) };
@@ -262,6 +276,7 @@ pub fn delete(
         true,
         cid,
     );
+    row.hide_origin(cid);
     // SAFETY: the relation is open.
     unsafe { pg_sys::pgstat_count_heap_delete(row.relation) };
     TM_Result::TM_Ok
@@ -334,6 +349,7 @@ pub fn update(
         let successor = (*slot).tts_tid;
         let key_changed = *mode == LockTupleMode::LockTupleExclusive;
         mark::insert(row.storage.id, row.row, Some(&successor), key_changed, cid);
+        row.hide_origin(cid);
         lockers::inherit(row.relation, anchor, successor);
         count_update(row.relation);
     }
@@ -510,6 +526,14 @@ pub unsafe fn lock(
                     flags,
                     failure,
                 );
+                // As heap, which looks at the newest version: a command that a trigger or function of this
+                // one ran may have made it.
+                if result == TM_Result::TM_SelfModified
+                    && let Some(made) = chain::newest_own(row.relation, successor)
+                    && made >= cid
+                {
+                    failure.cmax = made;
+                }
                 *tid = successor;
                 failure.traversed = true;
                 result

@@ -214,7 +214,55 @@ unsafe extern "C-unwind" fn vacuum(
     unsafe { (heap().relation_vacuum.unwrap_unchecked())(rel, params, bstrategy) }
     if has_cold_rows(rel) {
         hot::ensure_page(rel);
+        // SAFETY: the relation is open and locked by VACUUM.
+        unsafe { add_cold_statistics(rel) };
     }
+}
+
+/// After heap has counted the hot rows: `pg_class` is about all.
+unsafe fn add_cold_statistics(rel: pg_sys::Relation) {
+    let Some(storage) = storage::of_relation(rel) else {
+        return;
+    };
+    let (rows, bytes) = data_file::totals(storage.id, std::ptr::null_mut());
+    // SAFETY: by contract; the tuple is released at once.
+    unsafe {
+        let tuple = pg_sys::SearchSysCache1(
+            pg_sys::SysCacheIdentifier::RELOID as i32,
+            pg_sys::Datum::from((*rel).rd_id),
+        );
+        if tuple.is_null() {
+            return;
+        }
+        let class = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_class>();
+        let hot = f64::from(class.reltuples).max(0.0);
+        // Without a hot row the heap has at most the one page that ANALYZE wants.
+        let hot_pages = if hot > 0.0 { class.relpages as u32 } else { 0 };
+        let pages = hot_pages.saturating_add(pages_of(bytes));
+        let tuples = hot + rows as f64;
+        let (visible, indexed) = (class.relallvisible as u32, class.relhasindex);
+        pg_sys::ReleaseSysCache(tuple);
+        pg_sys::vac_update_relstats(
+            rel,
+            pages,
+            tuples,
+            visible,
+            indexed,
+            pg_sys::InvalidTransactionId,
+            pg_sys::MultiXactId::from(0),
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+            false,
+        );
+    }
+}
+
+/// Blocks that so many bytes of files count as.
+fn pages_of(bytes: u64) -> u32 {
+    bytes
+        .div_ceil(u64::from(pg_sys::BLCKSZ))
+        .try_into()
+        .unwrap_or(u32::MAX)
 }
 
 /// Hot rows by heap's rule, cold ones by count. `reltuples` covers both, so that heap's density of
@@ -242,6 +290,17 @@ unsafe extern "C-unwind" fn estimate_size(
                 );
             }
         };
+        // Of a table without statistics heap assumes that it has grown: plans of small ones are heap's.
+        let (mut least_pages, mut least_tuples) = (0, 0.0);
+        if (*(*rel).rd_rel).reltuples < 0.0 {
+            (heap().relation_estimate_size.unwrap_unchecked())(
+                rel,
+                attr_widths,
+                &mut least_pages,
+                &mut least_tuples,
+                allvisfrac,
+            );
+        }
         let copy = as_heap(rel);
         let mut class = *(*rel).rd_rel;
         class.reltuples = -1.0;
@@ -256,8 +315,8 @@ unsafe extern "C-unwind" fn estimate_size(
             allvisfrac,
         );
         pg_sys::pfree(copy.cast());
-        *tuples += rows as f64;
-        *pages = (*pages).saturating_add((bytes / u64::from(pg_sys::BLCKSZ)) as u32);
+        *tuples = (*tuples + rows as f64).max(least_tuples);
+        *pages = (*pages).saturating_add(pages_of(bytes)).max(least_pages);
     }
 }
 

@@ -4,7 +4,7 @@
 //! has moved since the statement's snapshot is followed to its new place.
 
 use crate::am::cold_dml::{self, ColdRow};
-use crate::am::{heap, visible};
+use crate::am::{heap, replaced, visible};
 use crate::catalog::{data_file, mark, storage};
 use crate::pg::missing;
 use crate::{bulk, cold, copy_input, relation};
@@ -90,8 +90,8 @@ fn moved_to(
 }
 
 /// A row that has moved counts as updated: the caller locks its latest version, which is the cold
-/// row, and begins again with that. Under a transaction's own snapshot that is a serialization
-/// failure, since the row would stay visible at its old place.
+/// row, and begins again with that. Where it can't, since its transaction keeps its snapshot, the cold
+/// row is changed in place of the hot one.
 fn updated_if_moved(
     relation: pg_sys::Relation,
     tid: pg_sys::ItemPointer,
@@ -121,10 +121,10 @@ fn fetch_hot(
         let fetch = heap().tuple_fetch_row_version.unwrap_unchecked();
         let kind = &raw const pg_sys::TTSOpsBufferHeapTuple;
         if (*slot).tts_ops == kind {
-            return fetch(rel, tid, snapshot, slot);
+            return fetch(rel, tid, snapshot, slot) && !replaced::hides(rel, snapshot, slot);
         }
         let own = pg_sys::MakeSingleTupleTableSlot((*rel).rd_att, kind);
-        let found = fetch(rel, tid, snapshot, own);
+        let found = fetch(rel, tid, snapshot, own) && !replaced::hides(rel, snapshot, own);
         if found {
             pg_sys::ExecCopySlot(slot, own);
             (*slot).tts_tid = (*own).tts_tid;
@@ -214,7 +214,8 @@ unsafe extern "C-unwind" fn satisfies_snapshot(
     unsafe {
         let tid = &raw mut (*slot).tts_tid;
         let Some(row) = cold_row(tid) else {
-            return (heap().tuple_satisfies_snapshot.unwrap_unchecked())(rel, slot, snapshot);
+            return (heap().tuple_satisfies_snapshot.unwrap_unchecked())(rel, slot, snapshot)
+                && !replaced::hides(rel, snapshot, slot);
         };
         visible::is_live(rel, row, snapshot) || visible::was_live(rel, row, snapshot)
     }
@@ -336,6 +337,14 @@ unsafe extern "C-unwind" fn delete(
             changing_part,
         )
     };
+    if replaced::keeps_snapshot()
+        && let Some(row) = moved_to(rel, tid, result, tmfd)
+    {
+        let row = ColdRow::of(rel, row);
+        // SAFETY: the caller's.
+        let failure = unsafe { &mut *tmfd };
+        return cold_dml::delete(&row, cid, crosscheck, wait, failure, changing_part);
+    }
     updated_if_moved(rel, tid, result, tmfd)
 }
 
@@ -355,21 +364,17 @@ unsafe extern "C-unwind" fn update(
 ) -> pg_sys::TM_Result::Type {
     visible::prepare_if_indexed(rel);
     relation::check_row(rel, slot);
-    if let Some(row) = cold_row(otid) {
+    let update_cold = |row: u64| {
         let row = ColdRow::of(rel, row);
         // SAFETY: the caller's.
         unsafe {
             *update_indexes = pg_sys::TU_UpdateIndexes::TU_All;
-            return cold_dml::update(
-                &row,
-                slot,
-                cid,
-                crosscheck,
-                wait,
-                &mut *tmfd,
-                &mut *lockmode,
-            );
+            let (failure, mode) = (&mut *tmfd, &mut *lockmode);
+            cold_dml::update(&row, slot, cid, crosscheck, wait, failure, mode)
         }
+    };
+    if let Some(row) = cold_row(otid) {
+        return update_cold(row);
     }
     // SAFETY: as above.
     let result = unsafe {
@@ -386,6 +391,11 @@ unsafe extern "C-unwind" fn update(
             update_indexes,
         )
     };
+    if replaced::keeps_snapshot()
+        && let Some(row) = moved_to(rel, otid, result, tmfd)
+    {
+        return update_cold(row);
+    }
     updated_if_moved(rel, otid, result, tmfd)
 }
 
@@ -441,6 +451,10 @@ pub unsafe extern "C-unwind" fn lock(
     let Some(row) = moved_to(rel, tid, result, tmfd) else {
         return result;
     };
+    if replaced::keeps_snapshot() {
+        // The row is the same, and the caller knows it by its old TID.
+        return lock_cold(row, &mut tid_of_row(row));
+    }
     if u32::from(flags) & pg_sys::TUPLE_LOCK_FLAG_FIND_LAST_VERSION == 0 {
         return updated_if_moved(rel, tid, result, tmfd);
     }

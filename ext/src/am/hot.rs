@@ -1,6 +1,6 @@
 //! The heap half of a table, without its cold rows.
 
-use crate::am::heap;
+use crate::am::{heap, replaced};
 use pgrx::pg_sys;
 use pgrx::pg_sys::submodules::ffi::pg_guard_ffi_boundary;
 
@@ -39,6 +39,17 @@ impl HotScan {
 
     /// The next row, valid until the next call.
     pub fn next(&mut self) -> Option<*mut pg_sys::TupleTableSlot> {
+        loop {
+            let slot = self.step()?;
+            // SAFETY: the scan is open.
+            let snapshot = unsafe { (*self.scan).rs_snapshot };
+            if !replaced::hides(self.relation, snapshot, slot) {
+                return Some(slot);
+            }
+        }
+    }
+
+    fn step(&mut self) -> Option<*mut pg_sys::TupleTableSlot> {
         // SAFETY: between `begin` and `end`.
         let found = unsafe {
             pg_guard_ffi_boundary(|| {

@@ -4,7 +4,7 @@
 //! with the rows behind it if the scan seems to go on there. A scan that fetches many rows learns
 //! once what its snapshot sees of the whole table.
 
-use crate::am::{dml, heap, visible};
+use crate::am::{dml, heap, replaced, visible};
 use crate::catalog::data_file::{self, At, DataFile};
 use crate::catalog::{mark, storage};
 use crate::cold::point::ReadAhead;
@@ -112,6 +112,9 @@ unsafe extern "C-unwind" fn fetch_tuple(
                 this.hot, tid, snapshot, slot, call_again, all_dead,
             )
         };
+        if found && replaced::hides(this.base.rel, snapshot, slot) {
+            return false;
+        }
         // SAFETY: globals of this backend.
         if found && unsafe { pg_sys::XactIsoLevel } == pg_sys::XACT_SERIALIZABLE as i32 {
             note_moved(this.base.rel, snapshot, slot);

@@ -6,16 +6,17 @@
 //!   [`bitmap`]: bitmap scans
 //! * [`dml`]: single rows: fetch, insert, update, delete, lock
 //! * [`cold_dml`]: the same for cold rows; [`lockers`]: their row locks;
-//!   [`held`]: their files; [`keys`]: what foreign keys refer to
+//!   [`held`]: their files; [`chain`]: new versions; [`keys`]: what foreign keys refer to
 //! * [`index`]: rows that an index leads to; [`visible`]: whether a snapshot sees them
 //! * [`index_build`]: entries for the rows that are there when an index is made; [`validate`]: and
 //!   for those that came in between
 //! * [`ddl`]: files of relations, sizes, vacuum
 //! * [`analyze`]: samples for ANALYZE
-//! * [`hot`]: direct access to the heap half
+//! * [`hot`]: direct access to the heap half; [`replaced`]: hot rows that the transaction must not see
 
 mod analyze;
 mod bitmap;
+mod chain;
 mod cold_dml;
 mod ddl;
 pub mod dml;
@@ -26,6 +27,7 @@ pub mod index_build;
 mod keys;
 mod lockers;
 mod parallel;
+pub mod replaced;
 mod scan;
 mod validate;
 pub mod visible;
@@ -83,12 +85,12 @@ pub fn has_iceberg_am(relid: pg_sys::Oid) -> bool {
 pub fn is_iceberg(relid: pg_sys::Oid) -> bool {
     // SAFETY: catalog lookups.
     unsafe {
-        has_iceberg_am(relid)
+        // Zero for one that is gone; the others raise an error.
+        matches!(
+            pg_sys::get_rel_relkind(relid) as u8,
+            pg_sys::RELKIND_RELATION | pg_sys::RELKIND_MATVIEW
+        ) && has_iceberg_am(relid)
             && pg_sys::get_rel_persistence(relid) as u8 == pg_sys::RELPERSISTENCE_PERMANENT
-            && matches!(
-                pg_sys::get_rel_relkind(relid) as u8,
-                pg_sys::RELKIND_RELATION | pg_sys::RELKIND_MATVIEW
-            )
     }
 }
 

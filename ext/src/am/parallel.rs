@@ -1,7 +1,7 @@
 //! Parallel scans: heap's shared state, and behind it who reads the cold rows.
 //!
 //! Hot blocks are shared among the participants by heap's code. The cold rows are one participant's:
-//! that of whoever comes to the end of its hot ones first, be it the leader or not.
+//! that of whoever begins first, be it the leader or not.
 
 use crate::am::heap;
 use pgrx::{pg_guard, pg_sys};

@@ -1,9 +1,9 @@
-//! Scans: first the hot rows by heap's code, then the cold ones through the engine.
+//! Scans: first the cold rows through the engine, then the hot ones by heap's code.
 //!
 //! A scan's cold files are read with the scan's own snapshot, so that hot and cold rows are of one
 //! state (I1). Backward scans work over hot rows; over cold ones they raise an error.
 
-use crate::am::{dml, heap, parallel};
+use crate::am::{dml, heap, parallel, replaced};
 use crate::catalog::{data_file, storage};
 use crate::cold::FullScan;
 use crate::error;
@@ -35,7 +35,8 @@ pub struct Scan {
 pub struct Cold {
     pub files: Vec<FileRef>,
     running: Option<FullScan>,
-    hot_done: bool,
+    /// Whether the first row has been asked for.
+    begun: bool,
     done: bool,
     context: pg_sys::MemoryContext,
     pub sample: Sample,
@@ -131,7 +132,7 @@ unsafe extern "C-unwind" fn begin(
             Box::into_raw(Box::new(Cold {
                 files,
                 running: None,
-                hot_done: false,
+                begun: false,
                 done: false,
                 context: dml::row_context(),
                 sample: Sample::default(),
@@ -177,7 +178,7 @@ unsafe extern "C-unwind" fn rescan(
 ) {
     if let Some(cold) = cold(scan) {
         cold.stop();
-        cold.hot_done = false;
+        cold.begun = false;
         cold.done = false;
         cold.sample = Sample::default();
     }
@@ -213,6 +214,13 @@ impl Cold {
             .running
             .get_or_insert_with(|| FullScan::start(rel, desc, files));
         if running.next(rel, slot, self.context) {
+            // As `pgstat_count_heap_getnext` (pgstat.h).
+            // SAFETY: the relation is open.
+            unsafe {
+                if let Some(info) = (*rel).pgstat_info.as_mut() {
+                    info.counts.tuples_returned += 1;
+                }
+            }
             return true;
         }
         self.stop();
@@ -264,9 +272,18 @@ unsafe fn next_slot(
     ) -> bool,
 ) -> bool {
     let this = ours(scan);
-    let Some(cold) = cold(scan) else {
+    let (relation, snapshot) = (this.base.rs_rd, this.base.rs_snapshot);
+    let hot = || loop {
         // SAFETY: a callback of heap with its arguments.
-        return unsafe { next_hot(this.hot, direction, slot) };
+        if !unsafe { next_hot(this.hot, direction, slot) } {
+            return false;
+        }
+        if !replaced::hides(relation, snapshot, slot) {
+            return true;
+        }
+    };
+    let Some(cold) = cold(scan) else {
+        return hot();
     };
     if direction != pg_sys::ScanDirection::ForwardScanDirection {
         error::unsupported(
@@ -274,15 +291,12 @@ unsafe fn next_slot(
             "Declare the cursor with SCROLL.",
         );
     }
-    if !cold.hot_done {
-        // SAFETY: as above.
-        if unsafe { next_hot(this.hot, direction, slot) } {
-            return true;
-        }
-        cold.hot_done = true;
-        cold.done |= !parallel::claim(this.base.rs_rd, this.base.rs_parallel);
+    // Cold rows are older: most come in the order in which they were inserted.
+    if !cold.begun {
+        cold.begun = true;
+        cold.done |= !parallel::claim(relation, this.base.rs_parallel);
     }
-    cold.next(this.base.rs_rd, slot)
+    cold.next(relation, slot) || hot()
 }
 
 #[pg_guard]
@@ -322,7 +336,7 @@ unsafe extern "C-unwind" fn set_tidrange(
             let cold = &mut *this.cold;
             cold.stop();
             cold.files = files;
-            cold.hot_done = false;
+            cold.begun = false;
             match (first, last) {
                 (first, Some(last)) => cold.restrict(first.unwrap_or(0), last),
                 (_, None) => cold.choose(vec![]),
@@ -464,7 +478,15 @@ unsafe extern "C-unwind" fn sample_next_tuple(
     let this = ours(scan);
     match cold(scan) {
         Some(cold) if cold.sample.in_cold => cold.next(this.base.rs_rd, slot),
-        // SAFETY: a callback of heap with its arguments.
-        _ => unsafe { (heap().scan_sample_next_tuple.unwrap_unchecked())(this.hot, state, slot) },
+        _ => loop {
+            let next = heap().scan_sample_next_tuple;
+            // SAFETY: a callback of heap with its arguments.
+            if !unsafe { (next.unwrap_unchecked())(this.hot, state, slot) } {
+                return false;
+            }
+            if !replaced::hides(this.base.rs_rd, this.base.rs_snapshot, slot) {
+                return true;
+            }
+        },
     }
 }

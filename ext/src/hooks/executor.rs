@@ -33,6 +33,13 @@ unsafe extern "C-unwind" fn start(desc: *mut pg_sys::QueryDesc, eflags: i32) {
                 && super::planner::is_bulk((*desc).plannedstmt);
             bulk::begin_statement(desc as usize, allowed, false);
         }
+        if crate::am::replaced::any() && (*(*desc).plannedstmt).parallelModeNeeded {
+            // Other processes don't know which rows this transaction must not see.
+            let alone = pg_sys::palloc(size_of::<pg_sys::PlannedStmt>()).cast::<pg_sys::PlannedStmt>();
+            *alone = *(*desc).plannedstmt;
+            (*alone).parallelModeNeeded = false;
+            (*desc).plannedstmt = alone;
+        }
         match PREVIOUS_START {
             Some(previous) => previous(desc, eflags),
             None => missing::standard_ExecutorStart(desc, eflags),

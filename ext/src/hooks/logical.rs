@@ -1,17 +1,15 @@
-//! Publications of logical replication must not cover iceberg tables: changes of their cold rows
-//! can't be decoded, and a flush would be decoded as deletes (STORAGE section 9).
+//! What a publication of logical replication covers stays hot (`pg/published.rs`), so a table with cold
+//! rows must not come into one; nor may the extension's own tables.
 //!
 //! Checked after the statements by which a table gets into a publication, by the rules by which
-//! Postgres finds a publication's tables.
+//! Postgres finds a publication's tables. A new table has no cold rows.
 
 use super::utility::{range_var, tag};
 use crate::pg::missing;
+use crate::pg::published::{self, oids, publication_name};
 use crate::{am, error, pg};
 use pgrx::{PgList, PgSqlErrorCode, pg_sys};
 use std::ffi::{CStr, c_char};
-
-const DETAIL: &str = "Changes of the cold rows of iceberg tables can't be decoded from WAL.";
-const HINT: &str = "Publish heap tables by name instead, with FOR TABLE.";
 
 /// What is to be checked when a statement has run. Names live as long as the statement.
 #[derive(Clone, Copy)]
@@ -33,7 +31,7 @@ pub unsafe fn before(statement: *mut pg_sys::Node) -> Watched {
             pg_sys::NodeTag::T_CreatePublicationStmt => {
                 let create = &*statement.cast::<pg_sys::CreatePublicationStmt>();
                 if create.for_all_tables && pg::is_installed() {
-                    refuse(
+                    refuse_own(
                         "a database with extension pg_lake can't have publications FOR ALL TABLES",
                     );
                 }
@@ -54,16 +52,16 @@ pub unsafe fn before(statement: *mut pg_sys::Node) -> Watched {
                     && !pg::is_installed()
                     && let Some(publication) = oids(pg_sys::GetAllTablesPublications()).first()
                 {
-                    refuse(&format!(
+                    refuse_own(&format!(
                         "cannot create extension pg_lake, whose tables publication {} would cover",
-                        quoted(*publication)
+                        publication_name(*publication)
                     ));
                 }
                 Watched::Nothing
             }
             pg_sys::NodeTag::T_AlterTableStmt => {
                 let alter = &*statement.cast::<pg_sys::AlterTableStmt>();
-                if may_publish(alter) {
+                if attaches(alter) {
                     Watched::Tables(range_var(alter.relation))
                 } else {
                     Watched::Nothing
@@ -82,7 +80,7 @@ pub unsafe fn before(statement: *mut pg_sys::Node) -> Watched {
     }
 }
 
-/// Raises an error if a publication covers an iceberg table now.
+/// Raises an error if a publication covers a table now that it must not cover.
 ///
 /// # Safety
 /// What [`before`] returned for the statement, which has run.
@@ -106,32 +104,14 @@ pub unsafe fn after(watched: Watched) {
     }
 }
 
-/// The same for a new iceberg table.
-///
-/// # Safety
-/// Its row in `pg_class` is there.
-pub unsafe fn check_new(relid: pg_sys::Oid) {
-    // SAFETY: by contract.
-    unsafe {
-        pg_sys::CommandCounterIncrement();
-        check_table(relid);
-    }
-}
-
-/// Whether ALTER TABLE can make a table one that is published, or one of ours.
-unsafe fn may_publish(alter: &pg_sys::AlterTableStmt) -> bool {
+/// Whether ALTER TABLE brings a table with its rows below a partitioned one, which may be published.
+/// A change of access method or persistence rewrites the table, and its rows are hot then.
+unsafe fn attaches(alter: &pg_sys::AlterTableStmt) -> bool {
     // SAFETY: a list of commands as parsed.
     unsafe {
         PgList::<pg_sys::AlterTableCmd>::from_pg(alter.cmds)
             .iter_ptr()
-            .any(|command| {
-                matches!(
-                    (*command).subtype,
-                    pg_sys::AlterTableType::AT_AttachPartition
-                        | pg_sys::AlterTableType::AT_SetAccessMethod
-                        | pg_sys::AlterTableType::AT_SetLogged
-                )
-            })
+            .any(|command| (*command).subtype == pg_sys::AlterTableType::AT_AttachPartition)
     }
 }
 
@@ -145,23 +125,11 @@ unsafe fn is_publishable(relid: pg_sys::Oid) -> bool {
 unsafe fn check_table(relid: pg_sys::Oid) {
     // SAFETY: catalog look-ups.
     unsafe {
-        if !is_publishable(relid) {
-            return;
-        }
-        let mut publications = oids(pg_sys::GetAllTablesPublications());
-        let mut places = missing::partition_ancestors(relid);
-        places.push(relid);
-        for place in places {
-            publications.extend(oids(pg_sys::GetRelationPublications(place)));
-            let schema = pg_sys::get_rel_namespace(place);
-            publications.extend(oids(pg_sys::GetSchemaPublications(schema)));
-        }
-        if let Some(publication) = publications.first() {
-            refuse(&format!(
-                "publication {} would cover iceberg table {}",
-                quoted(*publication),
-                pg::qualified_name(relid)
-            ));
+        if is_publishable(relid) {
+            published::hold_schemas(relid);
+            if let Some(publication) = published::publication_of(relid) {
+                check_hot(publication, relid);
+            }
         }
     }
 }
@@ -173,6 +141,9 @@ unsafe fn check_publication(name: *const c_char) {
         if publication == pg_sys::InvalidOid || !pg::is_installed() {
             return;
         }
+        for schema in oids(pg_sys::GetPublicationSchemas(publication)) {
+            published::keep_schema_hot(schema);
+        }
         let all = pg_sys::PublicationPartOpt::PUBLICATION_PART_ALL;
         let mut tables = oids(pg_sys::GetPublicationRelations(publication, all));
         tables.extend(oids(pg_sys::GetAllSchemaPublicationRelations(
@@ -180,36 +151,56 @@ unsafe fn check_publication(name: *const c_char) {
             all,
         )));
         for relid in tables {
-            let is_own = pg::lake_schema() == Some(pg_sys::get_rel_namespace(relid));
-            if is_own || is_publishable(relid) {
-                let kind = if is_own { "table" } else { "iceberg table" };
-                refuse(&format!(
-                    "publication {} would cover {kind} {}",
-                    quoted(publication),
+            if pg::lake_schema() == Some(pg_sys::get_rel_namespace(relid)) {
+                refuse_own(&format!(
+                    "publication {} would cover table {}",
+                    publication_name(publication),
                     pg::qualified_name(relid)
                 ));
+            }
+            if is_publishable(relid) {
+                check_hot(publication, relid);
             }
         }
     }
 }
 
-unsafe fn oids(list: *mut pg_sys::List) -> Vec<pg_sys::Oid> {
-    // SAFETY: a list of OIDs.
-    unsafe { PgList::<pg_sys::Oid>::from_pg(list).iter_oid().collect() }
+/// Raises an error if a table that a publication covers has cold rows; otherwise it gets none.
+fn check_hot(publication: pg_sys::Oid, relid: pg_sys::Oid) {
+    published::keep_hot(relid);
+    // SAFETY: opened and closed here.
+    let cold = unsafe {
+        let rel = pg_sys::try_relation_open(relid, pg_sys::AccessShareLock as i32);
+        if rel.is_null() {
+            return;
+        }
+        let cold = am::has_cold_rows(rel);
+        pg_sys::relation_close(rel, pg_sys::AccessShareLock as i32);
+        cold
+    };
+    if cold {
+        error::raise(
+            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            &format!(
+                "publication {} would cover iceberg table {}, which has cold rows",
+                publication_name(publication),
+                pg::qualified_name(relid)
+            ),
+            Some("Changes of cold rows can't be decoded from WAL."),
+            Some(
+                "ALTER TABLE … SET ACCESS METHOD heap makes all its rows hot. Once it is published, it \
+                 can be changed back to iceberg: published tables stay hot.",
+            ),
+        );
+    }
 }
 
-/// The name of a publication as error messages show it.
-unsafe fn quoted(publication: pg_sys::Oid) -> String {
-    // SAFETY: a catalog look-up; the name is copied at once.
-    let name = unsafe { CStr::from_ptr(pg_sys::get_publication_name(publication, false)) };
-    format!("\"{}\"", name.to_string_lossy())
-}
-
-fn refuse(message: &str) -> ! {
+/// The extension's catalog is one of this database alone.
+fn refuse_own(message: &str) -> ! {
     error::raise(
         PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
         message,
-        Some(DETAIL),
-        Some(HINT),
+        Some("The tables in schema lake are the catalog of this database's own files."),
+        Some("Name the tables with FOR TABLE, or their schemas with FOR TABLES IN SCHEMA."),
     )
 }

@@ -4,10 +4,12 @@
 //! * [`executor`]: brackets statements for the bulk path
 //! * [`utility`]: COPY, CTAS, ALTER TABLE, databases
 //! * [`options`]: table options in CREATE and ALTER TABLE; [`logical`]: publications of Postgres
+//! * [`debug_flush`]: a developer's setting
 //! * [`objects`]: relations that come and go
 //!
 //! Each hook calls the one that was there before it.
 
+mod debug_flush;
 pub mod executor;
 mod logical;
 mod objects;
@@ -42,6 +44,7 @@ unsafe extern "C-unwind" fn xact(event: pg_sys::XactEvent::Type, _arg: *mut std:
         XACT_EVENT_ABORT | XACT_EVENT_COMMIT | XACT_EVENT_PARALLEL_ABORT | XACT_EVENT_PREPARE
     ) {
         bulk::abort(None);
+        crate::am::replaced::forget(None);
         options::abort(None);
         crate::cold::recent::forget();
         crate::catalog::data_file::forget_lists();
@@ -61,6 +64,7 @@ unsafe extern "C-unwind" fn subxact(
 ) {
     if event == pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB {
         bulk::abort(Some(subid));
+        crate::am::replaced::forget(Some(subid));
         options::abort(Some(subid));
         crate::am::held::forget();
         crate::am::visible::forget();

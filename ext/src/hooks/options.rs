@@ -2,14 +2,14 @@
 //!
 //! * CREATE: ours are taken off the statement and put into `pg_class` as soon as the table's row is
 //!   there: before the statement fills the table, and before event triggers look at it.
-//! * ALTER: Postgres validates the whole array, so a RESET of ours comes before what the statement
-//!   says, and they are put back, changed as it says, when it is done. All of that is one
-//!   transaction's doing; only triggers of the very command see the table without them.
+//! * ALTER: Postgres validates the whole array, so a RESET of those that the table has comes before
+//!   what the statement says, and they are put back, changed as it says, when it is done. All of that
+//!   is one transaction's doing; only triggers of the very command see the table without them. Where
+//!   the table has none and the statement names none, it runs as it is.
 //!
 //! Options of tables with another access method are left to Postgres, and so are those of
 //! partitioned tables, which can't have any.
 
-use super::logical;
 use super::utility::{range_var, tag};
 use crate::catalog::options::{self as catalog, Change};
 use crate::catalog::{publication, storage};
@@ -37,8 +37,8 @@ struct Creating {
     subid: pg_sys::SubTransactionId,
     /// What it creates, if that is an iceberg table.
     wanted: Option<Wanted>,
-    /// That table, once it is there.
-    relid: Option<pg_sys::Oid>,
+    /// Whether that table is there.
+    created: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -90,7 +90,7 @@ pub unsafe fn before(statement: *mut pg_sys::Node) -> Set {
             let creating = Creating {
                 subid: pg_sys::GetCurrentSubTransactionId(),
                 wanted,
-                relid: None,
+                created: false,
             };
             CREATING.with_borrow_mut(|all| all.push(creating));
             return Set::Created;
@@ -110,11 +110,7 @@ pub unsafe fn after(set: Set) {
     match set {
         Set::Nothing => {}
         Set::Created => {
-            let created = CREATING.with_borrow_mut(Vec::pop);
-            if let Some(relid) = created.and_then(|one| one.relid) {
-                // SAFETY: the statement has made it, and said of what it is a partition.
-                unsafe { logical::check_new(relid) };
-            }
+            CREATING.with_borrow_mut(Vec::pop);
         }
         Set::Altered {
             relid,
@@ -154,8 +150,8 @@ pub fn abort(subid: Option<pg_sys::SubTransactionId>) {
 /// `heap_create_with_catalog` (catalog/heap.c) has just made the relation, holds its strongest lock,
 /// and is ready for the relation cache to read it anew.
 pub unsafe fn created(relid: pg_sys::Oid) {
-    let running = CREATING.with_borrow(|all| all.last().map(|one| (one.wanted, one.relid)));
-    let Some((Some(wanted), None)) = running else {
+    let running = CREATING.with_borrow(|all| all.last().map(|one| (one.wanted, one.created)));
+    let Some((Some(wanted), false)) = running else {
         return;
     };
     // SAFETY: by contract. A statement that makes a sequence, too, makes it before the table, and with
@@ -172,7 +168,7 @@ pub unsafe fn created(relid: pg_sys::Oid) {
         }
         CREATING.with_borrow_mut(|all| {
             if let Some(one) = all.last_mut() {
-                one.relid = Some(relid);
+                one.created = true;
             }
         });
         if !wanted.options.is_null() {
@@ -182,8 +178,6 @@ pub unsafe fn created(relid: pg_sys::Oid) {
             };
             apply(relid, &[set]);
         }
-        // Before the statement loads the table.
-        logical::check_new(relid);
     }
 }
 
@@ -364,13 +358,7 @@ unsafe fn before_alter(alter: Alteration) -> Set {
     use pg_sys::AlterTableType::{AT_ResetRelOptions, AT_SetRelOptions};
     // SAFETY: a copy of a parsed statement.
     unsafe {
-        // Takes all of ours off for the commands that follow it.
-        let reset =
-            pg_sys::palloc0(size_of::<pg_sys::AlterTableCmd>()).cast::<pg_sys::AlterTableCmd>();
-        (*reset).type_ = pg_sys::NodeTag::T_AlterTableCmd;
-        (*reset).subtype = AT_ResetRelOptions;
-        (*reset).def = catalog::all().cast();
-        let mut others = pg_sys::lappend(std::ptr::null_mut(), reset.cast());
+        let mut others = std::ptr::null_mut();
         let mut ours = std::ptr::null_mut();
         let mut lock = pg_sys::ShareUpdateExclusiveLock as i32;
         for command in PgList::<pg_sys::AlterTableCmd>::from_pg((*alter.statement).cmds).iter_ptr()
@@ -403,7 +391,6 @@ unsafe fn before_alter(alter: Alteration) -> Set {
             // A RESET of what isn't there does no harm.
             others = pg_sys::lappend(others, command.cast());
         }
-        (*alter.statement).cmds = others;
         // Postgres does the same in a moment: the rights are checked, and the lock is there before
         // the options are read.
         let lock = lock.max(pg_sys::AlterTableGetLockLevel(others));
@@ -411,10 +398,42 @@ unsafe fn before_alter(alter: Alteration) -> Set {
         if relid == pg_sys::InvalidOid {
             return Set::Nothing;
         }
+        let had = catalog::list(relid);
+        if had.is_null() && ours.is_null() {
+            return Set::Nothing;
+        }
+        // Event triggers are to hear of a statement of which nothing else is left.
+        if !had.is_null() || others.is_null() {
+            others = take_off(others);
+        }
+        (*alter.statement).cmds = others;
         Set::Altered {
             relid,
-            had: catalog::list(relid),
+            had,
             commands: ours,
         }
+    }
+}
+
+/// Has a RESET take all of ours off before Postgres validates the others: the statement's own if one
+/// comes first, since it may take off what isn't valid.
+unsafe fn take_off(commands: *mut pg_sys::List) -> *mut pg_sys::List {
+    use pg_sys::AlterTableType::{AT_ResetRelOptions, AT_SetRelOptions};
+    // SAFETY: a list of commands.
+    unsafe {
+        let first = PgList::<pg_sys::AlterTableCmd>::from_pg(commands)
+            .iter_ptr()
+            .find(|command| matches!((**command).subtype, AT_SetRelOptions | AT_ResetRelOptions));
+        if let Some(reset) = first.filter(|command| (**command).subtype == AT_ResetRelOptions) {
+            let all = pg_sys::list_concat_copy((*reset).def.cast::<pg_sys::List>(), catalog::all());
+            (*reset).def = all.cast();
+            return commands;
+        }
+        let reset =
+            pg_sys::palloc0(size_of::<pg_sys::AlterTableCmd>()).cast::<pg_sys::AlterTableCmd>();
+        (*reset).type_ = pg_sys::NodeTag::T_AlterTableCmd;
+        (*reset).subtype = AT_ResetRelOptions;
+        (*reset).def = catalog::all().cast();
+        pg_sys::lcons(reset.cast(), commands)
     }
 }

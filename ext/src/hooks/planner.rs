@@ -46,17 +46,22 @@ unsafe extern "C-unwind" fn relation_info(
 
 /// Whether a relation is scanned by a subplan of a query that locks rows. EvalPlanQual starts such
 /// subplans again out of reach of `hooks::executor`, which has to fit bitmap scans to our tables.
+///
+/// Subqueries in FROM are not scanned again, but give the row that they gave. Those are planned when
+/// their parent has its relations at hand, sublinks and CTEs before that.
 unsafe fn may_be_rechecked(root: *mut pg_sys::PlannerInfo) -> bool {
     // SAFETY: the planner's own chain of queries.
     unsafe {
         let mut parent = (*root).parent_root;
+        let mut subplan = false;
         while !parent.is_null() {
+            subplan |= (*parent).simple_rel_array.is_null();
             let query = &*(*parent).parse;
             let reads = matches!(
                 query.commandType,
                 pg_sys::CmdType::CMD_SELECT | pg_sys::CmdType::CMD_INSERT
             );
-            if !reads || !query.rowMarks.is_null() {
+            if subplan && (!reads || !query.rowMarks.is_null()) {
                 return true;
             }
             parent = (*parent).parent_root;
@@ -80,6 +85,9 @@ unsafe extern "C-unwind" fn plan(
             None => missing::standard_planner(parse, query_string, cursor_options, bound_params),
         };
         let touches = touches_iceberg(stmt);
+        if touches {
+            super::debug_flush::before(stmt);
+        }
         if bulk && (touches || into_partitions(stmt)) {
             mark_bulk((*stmt).planTree);
         }

@@ -33,15 +33,17 @@ pub unsafe fn before(statement: *mut pg_sys::Node, context: pg_sys::ProcessUtili
         let context = pg_sys::CurrentMemoryContext;
         for relid in targets(vacuum) {
             if am::is_iceberg(relid) && flush::is_allowed(relid) {
-                // Without a snapshot, for which CREATE INDEX CONCURRENTLY would wait. The portal's own is
-                // taken away as VACUUM itself does it.
+                // Whoever holds the lock, CREATE INDEX CONCURRENTLY say, is not waited for here: it may wait
+                // for this transaction's snapshot. The portal's own goes as VACUUM itself does it.
                 if pg_sys::ActiveSnapshotSet() {
                     pg_sys::PopActiveSnapshot();
                 }
-                pg_sys::LockRelationOid(relid, pg_sys::ShareUpdateExclusiveLock as i32);
-                pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
-                flush::flush_if_possible(relid);
-                pg_sys::PopActiveSnapshot();
+                let lock = pg_sys::ShareUpdateExclusiveLock as i32;
+                if pg_sys::ConditionalLockRelationOid(relid, lock) && am::is_iceberg(relid) {
+                    pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+                    flush::flush_if_possible(relid);
+                    pg_sys::PopActiveSnapshot();
+                }
                 // One table's locks don't wait for another's pages.
                 pg_sys::CommitTransactionCommand();
                 pg_sys::StartTransactionCommand();

@@ -5,11 +5,13 @@
 //! * [`table`]: catalog tables of the extension: insert, scan, delete
 //! * [`latch`]: the one call that is allowed off the main thread
 //! * [`seen`]: catalog reads of SERIALIZABLE transactions
+//! * [`published`]: which tables logical replication keeps hot
 //! * [`settings`]: small questions to the server
 
 pub mod copy_state;
 pub mod latch;
 pub mod missing;
+pub mod published;
 mod seen;
 pub mod settings;
 pub mod table;

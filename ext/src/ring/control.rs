@@ -6,13 +6,18 @@
 //! | `database` | launcher | all |
 //! | `pid`, `state` | the maintainer of the slot, launcher | all |
 //! | `asked_to_leave_until` | backends that need the database alone | launcher |
+//! | `wanted`, `asked` | backends with `lake.debug_flush` | the maintainer |
+//! | `served` | the maintainer | the same backends |
 //!
 //! All zeroes is the initial state.
 
-use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 
 /// More databases than that get no maintainer.
 pub const MAX_DATABASES: usize = 64;
+
+/// Tables that can be asked for at a time.
+const WANTED_MAX: usize = 32;
 
 /// States of a [`DatabaseSlot`].
 pub mod state {
@@ -33,6 +38,42 @@ pub struct DatabaseSlot {
     pub since: AtomicI64,
     /// Unix seconds until which no maintainer may connect.
     pub away_until: AtomicI64,
+    /// OIDs of tables that are to be flushed at once; 0: free.
+    wanted: [AtomicU32; WANTED_MAX],
+    asked: AtomicU64,
+    served: AtomicU64,
+}
+
+impl DatabaseSlot {
+    /// Asks for a flush of tables; the number that `served` reaches when it is done. Without room for
+    /// more, some are left out.
+    pub fn ask(&self, tables: &[u32]) -> u64 {
+        for table in tables {
+            let known = |w: &AtomicU32| w.load(Ordering::Relaxed) == *table;
+            if !self.wanted.iter().any(known) {
+                self.wanted.iter().any(|w| {
+                    w.compare_exchange(0, *table, Ordering::Release, Ordering::Relaxed)
+                        .is_ok()
+                });
+            }
+        }
+        self.asked.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// What has been asked for, and the number to tell when it is done.
+    pub fn take(&self) -> (u64, Vec<u32>) {
+        let asked = self.asked.load(Ordering::Acquire);
+        let taken = self.wanted.iter().map(|w| w.swap(0, Ordering::AcqRel));
+        (asked, taken.filter(|table| *table != 0).collect())
+    }
+
+    pub fn done(&self, asked: u64) {
+        self.served.store(asked, Ordering::Release);
+    }
+
+    pub fn is_served(&self, asked: u64) -> bool {
+        self.served.load(Ordering::Acquire) >= asked
+    }
 }
 
 #[repr(C)]

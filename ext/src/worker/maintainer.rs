@@ -82,10 +82,21 @@ fn run(slot: &DatabaseSlot) {
     let mut seen: HashMap<pg_sys::Oid, Seen> = HashMap::new();
     let mut published = Instant::now();
     let mut swept = Instant::now();
+    // A request wakes it sooner.
+    let mut periodic = Instant::now();
     while BackgroundWorker::wait_latch(Some(PERIOD)) {
         if slot.away_until.load(Ordering::Acquire) > now() {
             return;
         }
+        let (asked, wanted) = slot.take();
+        for relid in wanted {
+            unless_locked(pg_sys::Oid::from(relid), flush_wanted);
+        }
+        slot.done(asked);
+        if periodic.elapsed() + PERIOD / 10 < PERIOD {
+            continue;
+        }
+        periodic = Instant::now();
         if BackgroundWorker::sighup_received() {
             // SAFETY: on the main thread, outside of any transaction.
             unsafe { pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP) };
@@ -126,7 +137,7 @@ fn flush_due(tables: &[Table], seen: &mut HashMap<pg_sys::Oid, Seen>) {
         if (many && entry.flushed.elapsed() >= Duration::from_secs(5)) || long {
             entry.flushed = Instant::now();
             report("flush", table.relid);
-            unless_locked(table.relid, crate::flush::flush);
+            unless_locked(table.relid, crate::flush::flush_if_possible);
         }
     }
 }
@@ -148,6 +159,16 @@ fn merge_due(tables: &[Table], seen: &mut HashMap<pg_sys::Oid, Seen>) {
             unless_locked(table.relid, crate::merge::merge);
         }
     }
+}
+
+/// Of a table that a session with `lake.debug_flush` is about to look at. It may be gone by now.
+fn flush_wanted(relid: pg_sys::Oid) -> u64 {
+    // SAFETY: a catalog look-up.
+    if unsafe { pg_sys::get_rel_name(relid) }.is_null() {
+        return 0;
+    }
+    crate::flush::flush_if_possible(relid);
+    0
 }
 
 /// Maintains a table unless somebody else does: CREATE INDEX CONCURRENTLY, which keeps the lock for

@@ -51,6 +51,8 @@ const SUITES: &[(&str, Suite)] = &[
 const SUITES_BY_NAME: &[(&str, Suite)] = &[
     ("postgres-regress", postgres::regress),
     ("postgres-isolation", postgres::isolation),
+    ("postgres-regress-cold", postgres::regress_cold),
+    ("postgres-isolation-cold", postgres::isolation_cold),
 ];
 
 /// How many tests did what.

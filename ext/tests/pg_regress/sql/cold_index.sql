@@ -423,6 +423,8 @@ SELECT alike('INSERT INTO @o VALUES (2001, 2001, ''a''), (2001, 2002, ''b'') ON 
 SELECT alike('INSERT INTO @o VALUES (2001, 2001, ''a''), (2001, 2002, ''b''), (21, 3, ''c''), (21, 4, ''d'') ON CONFLICT DO NOTHING');
 SELECT alike('INSERT INTO @o VALUES (22, 22, ''a'') ON CONFLICT (id) DO UPDATE SET (k, v) = (SELECT max(k) + 1, min(v) FROM @o)');
 SELECT twins('INSERT INTO @o VALUES (23, 0, ''x'') ON CONFLICT (id) DO UPDATE SET v = ''returned'' RETURNING *') AS three_times_the_same;
+-- what tells an update from an insertion
+SELECT twins('INSERT INTO @o VALUES (25, 0, ''x'') ON CONFLICT (id) DO UPDATE SET v = ''returned too'' RETURNING id, xmax = 0') AS three_times_the_same;
 BEGIN;
 SELECT alike('DELETE FROM @o WHERE id = 24');
 SELECT alike('INSERT INTO @o VALUES (24, 24, ''new 24'') ON CONFLICT (id) DO UPDATE SET v = ''no''');

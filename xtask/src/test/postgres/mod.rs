@@ -49,10 +49,12 @@ const ISOLATION: Suite = Suite {
 struct Mode {
     name: &'static str,
     settings: &'static [(&'static str, &'static str)],
+    /// Of the driver.
+    arguments: &'static [&'static str],
 }
 
-const MODES: &[Mode] = &[Mode {
-    // All rows stay in the heap, and Postgres' executor runs the plans that its planner made.
+/// All rows stay in the heap, and Postgres' executor runs the plans that its planner made.
+const HOT: Mode = Mode {
     name: "hot",
     settings: &[
         ("lake.bulk_rows", "-1"),
@@ -62,7 +64,23 @@ const MODES: &[Mode] = &[Mode {
         ("lake.publish_interval", "-1"),
         ("lake.engine", "off"),
     ],
-}];
+    arguments: &[],
+};
+
+/// Rows are cold as soon as every snapshot sees them. One test at a time, since the snapshots of others
+/// would hold that off.
+const COLD: Mode = Mode {
+    name: "cold",
+    settings: &[
+        ("lake.bulk_rows", "0"),
+        ("lake.flush_rows", "-1"),
+        ("lake.flush_interval", "-1"),
+        ("lake.debug_flush", "on"),
+        ("lake.publish_interval", "-1"),
+        ("lake.engine", "off"),
+    ],
+    arguments: &["--max-connections=1"],
+};
 
 /// The suites count on Postgres' defaults in these.
 const DEFAULTS: &[(&str, &str)] = &[("wal_level", "replica"), ("fsync", "off")];
@@ -88,14 +106,22 @@ const DATABASE_SETTINGS: &[(&str, &str)] = &[
 const MINUTES: u64 = 15;
 
 pub fn regress(run: &mut Run) -> Result<Tally> {
-    in_all_modes(run, &REGRESS)
+    compared_with_heap(run, &REGRESS, &HOT)
 }
 
 pub fn isolation(run: &mut Run) -> Result<Tally> {
-    in_all_modes(run, &ISOLATION)
+    compared_with_heap(run, &ISOLATION, &HOT)
 }
 
-fn in_all_modes(run: &mut Run, suite: &'static Suite) -> Result<Tally> {
+pub fn regress_cold(run: &mut Run) -> Result<Tally> {
+    compared_with_heap(run, &REGRESS, &COLD)
+}
+
+pub fn isolation_cold(run: &mut Run) -> Result<Tally> {
+    compared_with_heap(run, &ISOLATION, &COLD)
+}
+
+fn compared_with_heap(run: &mut Run, suite: &'static Suite, mode: &Mode) -> Result<Tally> {
     let mut tally = Tally::default();
     let pg = run.extension()?;
     if let Err(reason) = driver::tool(&pg, suite.program) {
@@ -114,9 +140,7 @@ fn in_all_modes(run: &mut Run, suite: &'static Suite) -> Result<Tally> {
     } else {
         on_heap(run, &pg, suite, &files, &mut tally)?
     };
-    for mode in MODES {
-        in_mode(run, &pg, suite, mode, &files, &heap, &mut tally)?;
-    }
+    in_mode(run, &pg, suite, mode, &files, &heap, &mut tally)?;
     Ok(tally)
 }
 
@@ -141,7 +165,7 @@ fn on_heap(
     cluster.start()?;
     create_database(&cluster, suite)?;
     let dir = files.copy(&run.work_dir(&label)?, pg, run)?;
-    let (report, _) = drive(run, &cluster, suite, &dir, &label)?;
+    let (report, _) = drive(run, &cluster, suite, &dir, &label, HOT.arguments)?;
     report.check(&format!("{} on heap", suite.program), tally);
     let differing: Vec<Outcome> = report
         .tests
@@ -191,7 +215,7 @@ fn in_mode(
         files::add_alternative(&dir, name, output, run.user.as_ref())?;
     }
     let reviewed = Reviewed::read(mode.name, suite.name)?;
-    let (report, differences) = drive(run, &cluster, suite, &dir, &label)?;
+    let (report, differences) = drive(run, &cluster, suite, &dir, &label, mode.arguments)?;
     if run.accept {
         reviewed.accept(&report.tests, &differences)?;
     }
@@ -221,8 +245,10 @@ fn drive(
     suite: &Suite,
     dir: &Path,
     label: &str,
+    arguments: &[&str],
 ) -> Result<(Report, String)> {
     let log = run.log(label);
+    let options: Vec<&str> = OPTIONS.iter().chain(arguments).copied().collect();
     let driver = Driver {
         program: suite.program,
         cluster,
@@ -230,7 +256,7 @@ fn drive(
         schedule: suite.schedule,
         libraries: &dir.join(files::LIBRARIES),
         database: suite.database,
-        options: OPTIONS,
+        options: &options,
         log: &log,
         limit: run.limit(MINUTES),
     };
