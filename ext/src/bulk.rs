@@ -362,7 +362,9 @@ fn take_slowly(
         None => return false,
         Some(Some(sink)) => sink,
         Some(None) => {
-            if !eligible(relation) {
+            // Row numbers come from a sequence, which a parallel query mustn't move.
+            // SAFETY: a global of this backend.
+            if unsafe { pg_sys::IsInParallelMode() } || !eligible(relation) {
                 return false;
             }
             let Some(storage) = storage::of_relation(relation) else {

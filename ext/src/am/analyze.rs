@@ -82,7 +82,7 @@ unsafe extern "C-unwind" fn next_block(
         return false;
     }
     if cold.analyze.blocks == 0 {
-        let rows = rows_of(cold.files());
+        let rows = rows_of(&cold.files);
         cold.analyze.cold_rows = rows;
         cold.analyze.hot_share = (SAMPLE_ROWS as f64 / rows.max(1) as f64).min(1.0);
     }
@@ -95,7 +95,7 @@ unsafe extern "C-unwind" fn next_block(
     let total = unsafe {
         pg_sys::RelationGetNumberOfBlocksInFork((*desc).rs_rd, pg_sys::ForkNumber::MAIN_FORKNUM)
     };
-    let chosen = choose(cold.files(), cold.analyze.cold_rows);
+    let chosen = choose(&cold.files, cold.analyze.cold_rows);
     let sampled = rows_of(&chosen).max(1);
     let read = cold.analyze.blocks as f64 / f64::from(total.max(1));
     cold.analyze.weight = cold.analyze.cold_rows as f64 * read / sampled as f64;
@@ -130,7 +130,7 @@ unsafe extern "C-unwind" fn next_tuple(
     let (weight, hot_share) = (cold.analyze.weight, cold.analyze.hot_share);
     if cold.analyze.in_cold {
         // SAFETY: the relation is open for the scan's life.
-        let found = cold.next_row(unsafe { (*desc).rs_rd }, slot);
+        let found = cold.next(unsafe { (*desc).rs_rd }, slot);
         if found {
             // SAFETY: the caller's counter.
             unsafe { *liverows += weight };

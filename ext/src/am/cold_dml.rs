@@ -350,7 +350,11 @@ pub fn update(
         let key_changed = *mode == LockTupleMode::LockTupleExclusive;
         mark::insert(row.storage.id, row.row, Some(&successor), key_changed, cid);
         row.hide_origin(cid);
-        lockers::inherit(row.relation, anchor, successor);
+        let locked_before = lockers::is_remembered(row.storage.id, row.row);
+        lockers::inherit(row.relation, anchor, successor, locked_before);
+        if locked_before {
+            lockers::show_own(slot);
+        }
         count_update(row.relation);
     }
     TM_Result::TM_Ok
@@ -483,6 +487,7 @@ pub unsafe fn lock(
                 Err(gone) => break gone,
             }
         }
+        lockers::remember(row.storage.id, row.row);
         return if row.fetch(slot) {
             TM_Result::TM_Ok
         } else {

@@ -2,7 +2,7 @@
 
 use crate::am::{heap, hot};
 use crate::catalog::{data_file, storage};
-use crate::{error, pg};
+use crate::{error, guc, pg};
 use pgrx::{pg_guard, pg_sys};
 
 pub fn install(routine: &mut pg_sys::TableAmRoutine) {
@@ -187,7 +187,11 @@ unsafe extern "C-unwind" fn copy_for_cluster(
         // A scan of the index would lead heap's code to cold rows. Other access methods than btree
         // can't be sorted by.
         let sorted = !old_index.is_null() && (*(*old_index).rd_rel).relam == pg_sys::BTREE_AM_OID;
-        let old_index = if sorted { old_index } else { std::ptr::null_mut() };
+        let old_index = if sorted {
+            old_index
+        } else {
+            std::ptr::null_mut()
+        };
         let use_sort = use_sort || sorted;
         (heap().relation_copy_for_cluster.unwrap_unchecked())(
             as_heap(old_table),
@@ -257,6 +261,22 @@ unsafe fn add_cold_statistics(rel: pg_sys::Relation) {
     }
 }
 
+/// Blocks that so many rows would take in a heap, as `table_block_relation_estimate_size` (tableam.c)
+/// has it.
+unsafe fn pages_in_heap(rel: pg_sys::Relation, attr_widths: *mut i32, rows: u64) -> u32 {
+    // SAFETY: the relation is open.
+    let width = unsafe { pg_sys::get_rel_data_width(rel, attr_widths) };
+    let width = f64::from(width) + HEAP_OVERHEAD;
+    let density = (f64::from(pg_sys::BLCKSZ - PAGE_HEADER) / width)
+        .floor()
+        .max(1.0);
+    (rows as f64 / density).ceil() as u32
+}
+
+/// Bytes of a page's header (`SizeOfPageHeaderData`), and of a row's with its line pointer.
+const PAGE_HEADER: u32 = 24;
+const HEAP_OVERHEAD: f64 = 28.0;
+
 /// Blocks that so many bytes of files count as.
 fn pages_of(bytes: u64) -> u32 {
     bytes
@@ -315,8 +335,23 @@ unsafe extern "C-unwind" fn estimate_size(
             allvisfrac,
         );
         pg_sys::pfree(copy.cast());
+        if *pages == 1 {
+            // A table that was loaded cold has one empty page.
+            *tuples = f64::from(hot::rows_of_first_page(rel));
+        }
+        let hot = *pages;
+        let cold = if guc::engine() == guc::Engine::Off {
+            // Postgres' executor takes a row of a file much as one of the heap.
+            pages_in_heap(rel, attr_widths, rows)
+        } else {
+            pages_of(bytes)
+        };
         *tuples = (*tuples + rows as f64).max(least_tuples);
-        *pages = (*pages).saturating_add(pages_of(bytes)).max(least_pages);
+        *pages = hot.saturating_add(cold).max(least_pages);
+        if *pages > 0 {
+            // An index-only scan looks up whether a cold row is visible, and doesn't read it.
+            *allvisfrac = (f64::from(hot) * *allvisfrac + f64::from(cold)) / f64::from(*pages);
+        }
     }
 }
 

@@ -120,6 +120,23 @@ pub fn delete_nowait(
     }
 }
 
+/// Line pointers in use on the first page, which exists.
+pub fn rows_of_first_page(relation: pg_sys::Relation) -> u32 {
+    // SAFETY: a page of the open relation, read under its lock.
+    unsafe {
+        let buffer = pg_sys::ReadBuffer(relation, 0);
+        pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_SHARE as i32);
+        let page = pg_sys::BufferGetPage(buffer);
+        let rows = (1..=pg_sys::PageGetMaxOffsetNumber(page))
+            .filter(|offset| {
+                (*pg_sys::PageGetItemId(page, *offset)).lp_flags() == pg_sys::LP_NORMAL
+            })
+            .count();
+        pg_sys::UnlockReleaseBuffer(buffer);
+        rows as u32
+    }
+}
+
 /// Makes sure that the main fork has a block: ANALYZE scales its sample by blocks.
 pub fn ensure_page(relation: pg_sys::Relation) {
     // SAFETY: the relation is open and locked for writing; the new page is empty, which heap

@@ -6,6 +6,7 @@
 
 use crate::catalog::{anchor, mark};
 use pgrx::pg_sys::{self, MultiXactMember, MultiXactStatus};
+use std::cell::Cell;
 use std::mem::size_of;
 
 /// `XLOG_HEAP2_LOCK_UPDATED` and its record `xl_heap_lock_updated` (access/heapam_xlog.h), whose redo
@@ -18,20 +19,71 @@ const XLHL_XMAX_KEYSHR_LOCK: u8 = 0x08;
 const XLHL_KEYS_UPDATED: u8 = 0x10;
 const SIZE_OF_HEAP_LOCK: usize = 8;
 
+thread_local! {
+    /// The cold row that this transaction has locked last, before it changes it.
+    static LOCKED: Cell<Option<(i64, u64)>> = const { Cell::new(None) };
+}
+
+/// Notes that a statement has locked a cold row.
+pub fn remember(storage: i64, row: u64) {
+    LOCKED.set(Some((storage, row)));
+}
+
+pub fn is_remembered(storage: i64, row: u64) -> bool {
+    LOCKED.get() == Some((storage, row))
+}
+
+/// The (sub)transaction has ended.
+pub fn forget() {
+    LOCKED.set(None);
+}
+
 /// After an update of a cold row by this transaction: its anchor's other holders hold the successor
-/// too.
+/// too. So does this one, if it had locked the row before: heap shows that in `xmax`, by which
+/// `INSERT … ON CONFLICT DO UPDATE … RETURNING xmax = 0` tells updates from insertions.
 pub fn inherit(
     relation: pg_sys::Relation,
     anchor: pg_sys::ItemPointerData,
     successor: pg_sys::ItemPointerData,
+    locked_before: bool,
 ) {
     let Some(anchor) = anchor::state(anchor) else {
         return;
     };
-    let members = live_lockers(&anchor);
+    let mut members = live_lockers(&anchor);
+    if locked_before {
+        members.push(MultiXactMember {
+            // SAFETY: in a transaction, which has an xid since it has locked the anchor.
+            xid: unsafe { pg_sys::GetCurrentTransactionId() },
+            status: MultiXactStatus::MultiXactStatusForKeyShare,
+        });
+    }
     if !members.is_empty() {
         // The successor is this transaction's own: nobody else holds it.
         add(relation, successor, &members);
+    }
+}
+
+/// Lets the row in a slot, which was just inserted from it, show this transaction's lock: RETURNING
+/// takes system columns from there.
+///
+/// # Safety
+/// Heap has formed the slot's row.
+pub unsafe fn show_own(slot: *mut pg_sys::TupleTableSlot) {
+    // SAFETY: by contract; a slot of another kind shows no system columns.
+    unsafe {
+        let ops = (*slot).tts_ops;
+        let heap = ops == &raw const pg_sys::TTSOpsBufferHeapTuple
+            || ops == &raw const pg_sys::TTSOpsHeapTuple;
+        let tuple = (*slot.cast::<pg_sys::HeapTupleTableSlot>()).tuple;
+        if !heap || tuple.is_null() {
+            return;
+        }
+        let header = (*tuple).t_data;
+        (*header).t_choice.t_heap.t_xmax = pg_sys::GetCurrentTransactionId();
+        (*header).t_infomask &= !(pg_sys::HEAP_XMAX_INVALID as u16);
+        (*header).t_infomask |=
+            (pg_sys::HEAP_XMAX_LOCK_ONLY | pg_sys::HEAP_XMAX_KEYSHR_LOCK) as u16;
     }
 }
 
@@ -225,11 +277,16 @@ unsafe fn set(
             .find(|m| m.status > MultiXactStatus::MultiXactStatusForUpdate)
             .map(|m| m.status);
         let strongest = members.iter().map(|m| m.status).max().unwrap_or(0);
-        let multi =
-            pg_sys::MultiXactIdCreateFromMembers(members.len() as i32, members.as_mut_ptr());
+        // A single locker needs no multixact.
+        let (xmax, mut bits, mut mask) = match members.as_slice() {
+            [one] if update.is_none() => (one.xid, 0, 0),
+            _ => (
+                pg_sys::MultiXactIdCreateFromMembers(members.len() as i32, members.as_mut_ptr()),
+                XLHL_XMAX_IS_MULTI,
+                pg_sys::HEAP_XMAX_IS_MULTI,
+            ),
+        };
         // As GetMultiXactIdHintBits does.
-        let mut bits = XLHL_XMAX_IS_MULTI;
-        let mut mask = pg_sys::HEAP_XMAX_IS_MULTI;
         if update.is_none() {
             bits |= XLHL_XMAX_LOCK_ONLY;
             mask |= pg_sys::HEAP_XMAX_LOCK_ONLY;
@@ -268,10 +325,10 @@ unsafe fn set(
         if keys_updated {
             (*tuple).t_infomask2 |= pg_sys::HEAP_KEYS_UPDATED as u16;
         }
-        (*tuple).t_choice.t_heap.t_xmax = multi;
+        (*tuple).t_choice.t_heap.t_xmax = xmax;
         pg_sys::MarkBufferDirty(buffer);
         let mut record = [0u8; SIZE_OF_HEAP_LOCK];
-        record[..4].copy_from_slice(&multi.into_inner().to_ne_bytes());
+        record[..4].copy_from_slice(&xmax.into_inner().to_ne_bytes());
         record[4..4 + size_of::<u16>()].copy_from_slice(&offset.to_ne_bytes());
         record[6] = bits;
         pg_sys::XLogBeginInsert();

@@ -2,7 +2,7 @@
 //!
 //! Callbacks are grouped as Postgres groups them in `access/tableam.h`:
 //!
-//! * [`scan`]: sequential, TID-range and sample scans; [`parallel`]: several processes in one;
+//! * [`scan`]: sequential, TID-range and sample scans, [`cold_scan`]: their cold half; [`parallel`]: several processes in one;
 //!   [`bitmap`]: bitmap scans
 //! * [`dml`]: single rows: fetch, insert, update, delete, lock
 //! * [`cold_dml`]: the same for cold rows; [`lockers`]: their row locks;
@@ -18,6 +18,7 @@ mod analyze;
 mod bitmap;
 mod chain;
 mod cold_dml;
+mod cold_scan;
 mod ddl;
 pub mod dml;
 pub mod held;
@@ -25,7 +26,7 @@ pub mod hot;
 pub mod index;
 pub mod index_build;
 mod keys;
-mod lockers;
+pub mod lockers;
 mod parallel;
 pub mod replaced;
 mod scan;

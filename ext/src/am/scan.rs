@@ -1,11 +1,11 @@
 //! Scans: first the cold rows through the engine, then the hot ones by heap's code.
 //!
 //! A scan's cold files are read with the scan's own snapshot, so that hot and cold rows are of one
-//! state (I1). Backward scans work over hot rows; over cold ones they raise an error.
+//! state (I1). A backward scan takes the opposite way.
 
-use crate::am::{dml, heap, parallel, replaced};
+use crate::am::cold_scan::Cold;
+use crate::am::{heap, parallel, replaced};
 use crate::catalog::{data_file, storage};
-use crate::cold::FullScan;
 use crate::error;
 use crate::pg::missing;
 use pg_lake_plan::message::FileRef;
@@ -29,19 +29,6 @@ pub struct Scan {
     hot: pg_sys::TableScanDesc,
     /// Dropped by `end`, or leaked to the end of the query by an error.
     cold: *mut Cold,
-}
-
-/// The cold half of a scan.
-pub struct Cold {
-    pub files: Vec<FileRef>,
-    running: Option<FullScan>,
-    /// Whether the first row has been asked for.
-    begun: bool,
-    done: bool,
-    context: pg_sys::MemoryContext,
-    pub sample: Sample,
-    pub analyze: super::analyze::State,
-    pub bitmap: super::bitmap::State,
 }
 
 /// Where a TABLESAMPLE scan stands among cold rows.
@@ -129,16 +116,7 @@ unsafe extern "C-unwind" fn begin(
                     "Use a WHERE clause.",
                 );
             }
-            Box::into_raw(Box::new(Cold {
-                files,
-                running: None,
-                begun: false,
-                done: false,
-                context: dml::row_context(),
-                sample: Sample::default(),
-                analyze: super::analyze::State::default(),
-                bitmap: super::bitmap::State::default(),
-            }))
+            Box::into_raw(Box::new(Cold::new(files)))
         };
         scan.cast()
     }
@@ -157,10 +135,9 @@ pub fn take_hot(scan: pg_sys::TableScanDesc) -> pg_sys::TableScanDesc {
     // SAFETY: the scan isn't used any more.
     unsafe {
         if !this.cold.is_null() {
-            let mut cold = Box::from_raw(this.cold);
+            let cold = Box::from_raw(this.cold);
             this.cold = std::ptr::null_mut();
-            cold.stop();
-            pg_sys::MemoryContextDelete(cold.context);
+            cold.end();
         }
         pg_sys::pfree(scan.cast());
     }
@@ -177,10 +154,7 @@ unsafe extern "C-unwind" fn rescan(
     allow_pagemode: bool,
 ) {
     if let Some(cold) = cold(scan) {
-        cold.stop();
-        cold.begun = false;
-        cold.done = false;
-        cold.sample = Sample::default();
+        cold.rescan();
     }
     // SAFETY: a callback of heap with its arguments.
     unsafe {
@@ -192,72 +166,6 @@ unsafe extern "C-unwind" fn rescan(
             allow_sync,
             allow_pagemode,
         )
-    }
-}
-
-impl Cold {
-    fn stop(&mut self) {
-        if let Some(mut running) = self.running.take() {
-            running.stop();
-        }
-    }
-
-    /// The next row of the files in any order.
-    fn next(&mut self, rel: pg_sys::Relation, slot: *mut pg_sys::TupleTableSlot) -> bool {
-        if self.done {
-            return false;
-        }
-        let files = &self.files;
-        // SAFETY: the slot is the caller's.
-        let desc = unsafe { (*slot).tts_tupleDescriptor };
-        let running = self
-            .running
-            .get_or_insert_with(|| FullScan::start(rel, desc, files));
-        if running.next(rel, slot, self.context) {
-            // As `pgstat_count_heap_getnext` (pgstat.h).
-            // SAFETY: the relation is open.
-            unsafe {
-                if let Some(info) = (*rel).pgstat_info.as_mut() {
-                    info.counts.tuples_returned += 1;
-                }
-            }
-            return true;
-        }
-        self.stop();
-        self.done = true;
-        false
-    }
-
-    /// Restricts a TID-range scan.
-    fn restrict(&mut self, first: u64, last: u64) {
-        for file in &mut self.files {
-            let start = first.max(file.row_start) - file.row_start;
-            let end = (last.saturating_add(1).min(file.row_start + file.row_count))
-                .saturating_sub(file.row_start);
-            file.ranges = Some(if start < end {
-                vec![(start, end)]
-            } else {
-                vec![]
-            });
-        }
-        self.files
-            .retain(|f| f.ranges.as_ref().is_none_or(|r| !r.is_empty()));
-        self.done = self.files.is_empty();
-    }
-
-    pub fn files(&self) -> &[FileRef] {
-        &self.files
-    }
-
-    /// Replaces the files, for scans that look at chosen rows only.
-    pub fn choose(&mut self, files: Vec<FileRef>) {
-        self.stop();
-        self.done = files.is_empty();
-        self.files = files;
-    }
-
-    pub fn next_row(&mut self, rel: pg_sys::Relation, slot: *mut pg_sys::TupleTableSlot) -> bool {
-        self.next(rel, slot)
     }
 }
 
@@ -285,16 +193,21 @@ unsafe fn next_slot(
     let Some(cold) = cold(scan) else {
         return hot();
     };
-    if direction != pg_sys::ScanDirection::ForwardScanDirection {
-        error::unsupported(
-            "cold rows of an iceberg table can't be scanned backward",
-            "Declare the cursor with SCROLL.",
-        );
+    if direction == pg_sys::ScanDirection::BackwardScanDirection {
+        let found = (cold.is_behind() && hot()) || cold.previous(relation, slot);
+        if !found {
+            // A slot that isn't empty stands for the current row of a cursor.
+            // SAFETY: the slot is the caller's.
+            unsafe { pg_sys::ExecClearTuple(slot) };
+        }
+        return found;
     }
     // Cold rows are older: most come in the order in which they were inserted.
     if !cold.begun {
         cold.begun = true;
-        cold.done |= !parallel::claim(relation, this.base.rs_parallel);
+        if !parallel::claim(relation, this.base.rs_parallel) {
+            cold.choose(vec![]);
+        }
     }
     cold.next(relation, slot) || hot()
 }
@@ -334,9 +247,8 @@ unsafe extern "C-unwind" fn set_tidrange(
             let files = cold_files(this.base.rs_rd, snapshot);
             let (first, last) = (position(mintid, false), position(maxtid, true));
             let cold = &mut *this.cold;
-            cold.stop();
-            cold.files = files;
-            cold.begun = false;
+            cold.rescan();
+            cold.choose(files);
             match (first, last) {
                 (first, Some(last)) => cold.restrict(first.unwrap_or(0), last),
                 (_, None) => cold.choose(vec![]),

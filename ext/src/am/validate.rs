@@ -168,7 +168,9 @@ impl Page {
             match self.roots[usize::from(offset) - 1] {
                 0 => crate::error::raise(
                     pgrx::PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
-                    &format!("failed to find parent tuple for heap-only tuple at ({block},{offset})"),
+                    &format!(
+                        "failed to find parent tuple for heap-only tuple at ({block},{offset})"
+                    ),
                     None,
                     None,
                 ),

@@ -464,11 +464,6 @@ pub enum Origin<'a> {
 
 /// Registers files with the current command id; returns their first rows' numbers.
 pub fn register(storage: &Storage, files: &[WrittenFile], origin: &Origin<'_>) -> Vec<u64> {
-    if !any(storage.id) {
-        // Plans that scroll over hot rows can't over cold ones.
-        // SAFETY: the relation of the storage, whose writer has locked it.
-        unsafe { pg_sys::CacheInvalidateRelcacheByRelid(storage.relid) };
-    }
     let storage = storage.id;
     let starts: Vec<u64> =
         crate::pg::as_extension_owner(|| files.iter().map(|file| reserve(file.rows)).collect());

@@ -1,7 +1,8 @@
 //! `lake.storage`: maps (tablespace, relfilenumber) to a storage id and its directory.
 //!
 //! The id comes from a sequence, since Postgres uses relfilenumbers again (STORAGE section 1).
-//! TRUNCATE and rewrites get a new storage; the row of the old one goes with its relfilenumber.
+//! TRUNCATE and rewriting ALTERs get a new storage; the row of the old one goes with its relfilenumber.
+//! VACUUM FULL and CLUSTER, which rewrite the hot rows only, keep it.
 
 use crate::catalog::{data_file, garbage, options};
 use crate::error;

@@ -295,6 +295,15 @@ impl FullScan {
         true
     }
 
+    /// The first and the last row of the batch that the row of the last `next` has begun.
+    pub fn fresh_span(&self) -> Option<(u64, u64)> {
+        let batch = self.rows.fresh_batch()?;
+        let row_number = self.columns.iter().flatten().count();
+        let last = batch.reader().rows.checked_sub(1)?;
+        let at = |row: usize| batch.int8(row_number, row) as u64;
+        Some((at(0), at(last)))
+    }
+
     pub fn stop(&mut self) {
         self.rows.stop();
     }

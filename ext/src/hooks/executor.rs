@@ -1,4 +1,4 @@
-//! Brackets statements that write, for the bulk path.
+//! Brackets statements that write, for the bulk path, and fits Postgres' nodes to our tables.
 
 use crate::bulk;
 use crate::pg::missing;
@@ -35,7 +35,8 @@ unsafe extern "C-unwind" fn start(desc: *mut pg_sys::QueryDesc, eflags: i32) {
         }
         if crate::am::replaced::any() && (*(*desc).plannedstmt).parallelModeNeeded {
             // Other processes don't know which rows this transaction must not see.
-            let alone = pg_sys::palloc(size_of::<pg_sys::PlannedStmt>()).cast::<pg_sys::PlannedStmt>();
+            let alone =
+                pg_sys::palloc(size_of::<pg_sys::PlannedStmt>()).cast::<pg_sys::PlannedStmt>();
             *alone = *(*desc).plannedstmt;
             (*alone).parallelModeNeeded = false;
             (*desc).plannedstmt = alone;

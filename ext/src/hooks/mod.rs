@@ -51,6 +51,7 @@ unsafe extern "C-unwind" fn xact(event: pg_sys::XactEvent::Type, _arg: *mut std:
         crate::am::index::forget();
         crate::am::held::forget();
         crate::am::visible::forget();
+        crate::am::lockers::forget();
         crate::catalog::storage::forget();
     }
 }
@@ -68,6 +69,7 @@ unsafe extern "C-unwind" fn subxact(
         options::abort(Some(subid));
         crate::am::held::forget();
         crate::am::visible::forget();
+        crate::am::lockers::forget();
         crate::catalog::storage::forget();
     }
 }

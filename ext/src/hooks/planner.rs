@@ -97,9 +97,6 @@ unsafe extern "C-unwind" fn plan(
         if guc::engine() != guc::Engine::Off {
             crate::lower::lower_statement(stmt, cursor_options);
         }
-        if cursor_options & pg_sys::CURSOR_OPT_SCROLL as i32 != 0 && reads_cold_rows(stmt) {
-            crate::lower::materialize_statement(stmt);
-        }
         stmt
     }
 }
@@ -110,26 +107,6 @@ unsafe fn touches_iceberg(stmt: *mut pg_sys::PlannedStmt) -> bool {
         let rtable = pgrx::PgList::<pg_sys::RangeTblEntry>::from_pg((*stmt).rtable);
         rtable.iter_ptr().any(|rte| {
             (*rte).rtekind == pg_sys::RTEKind::RTE_RELATION && crate::am::is_iceberg((*rte).relid)
-        })
-    }
-}
-
-/// Whether a table of the plan has cold rows. The first file of a table invalidates its plans.
-unsafe fn reads_cold_rows(stmt: *mut pg_sys::PlannedStmt) -> bool {
-    // SAFETY: the range table of a finished plan, whose relations are locked.
-    unsafe {
-        let rtable = pgrx::PgList::<pg_sys::RangeTblEntry>::from_pg((*stmt).rtable);
-        rtable.iter_ptr().any(|rte| {
-            (*rte).rtekind == pg_sys::RTEKind::RTE_RELATION
-                && crate::am::is_iceberg((*rte).relid)
-                && {
-                    let rel = pg_sys::try_relation_open((*rte).relid, pg_sys::NoLock as i32);
-                    !rel.is_null() && {
-                        let cold = crate::am::has_cold_rows(rel);
-                        pg_sys::relation_close(rel, pg_sys::NoLock as i32);
-                        cold
-                    }
-                }
         })
     }
 }

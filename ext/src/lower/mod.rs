@@ -100,20 +100,6 @@ pub unsafe fn lower_statement(stmt: *mut pg_sys::PlannedStmt, cursor_options: i3
     }
 }
 
-/// Makes a plan that isn't lowered fit for a cursor that scrolls: cold rows come forward only.
-///
-/// # Safety
-/// As [`lower_statement`].
-pub unsafe fn materialize_statement(stmt: *mut pg_sys::PlannedStmt) {
-    // SAFETY: by contract.
-    unsafe {
-        let top = (*stmt).planTree;
-        if (*top).type_ != pg_sys::NodeTag::T_Material {
-            (*stmt).planTree = materialized(top);
-        }
-    }
-}
-
 /// The plan below a Material, for cursors that scroll: the planner put none on a plan that could
 /// scroll before it was lowered.
 ///

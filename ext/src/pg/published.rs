@@ -108,14 +108,20 @@ pub unsafe fn oids(list: *mut pg_sys::List) -> Vec<pg_sys::Oid> {
     unsafe { PgList::<pg_sys::Oid>::from_pg(list).iter_oid().collect() }
 }
 
-/// As `is_publishable_class` (catalog/pg_publication.c), of tables that can have cold rows.
+/// As `is_publishable_class` (catalog/pg_publication.c), of tables that can have cold rows. A transient
+/// one counts as the one that it is going to replace: that of a REFRESH is a plain table, too.
 fn publishable(relation: pg_sys::Relation) -> Option<pg_sys::Oid> {
-    // SAFETY: the relation is open.
+    // SAFETY: the relation is open; a catalog look-up.
     unsafe {
         let class = &*(*relation).rd_rel;
-        let is_one = class.relkind as u8 == pg_sys::RELKIND_RELATION
+        let relid = if class.relrewrite == pg_sys::InvalidOid {
+            (*relation).rd_id
+        } else {
+            class.relrewrite
+        };
+        let is_one = pg_sys::get_rel_relkind(relid) as u8 == pg_sys::RELKIND_RELATION
             && class.relpersistence as u8 == pg_sys::RELPERSISTENCE_PERMANENT;
-        is_one.then_some((*relation).rd_id)
+        is_one.then_some(relid)
     }
 }
 

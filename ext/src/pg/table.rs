@@ -129,7 +129,8 @@ pub fn pin(name: &'static CStr) {
             let toast = (*(*rel).rd_rel).reltoastrelid;
             if toast != pg_sys::InvalidOid {
                 let toasted = pg_sys::table_open(toast, lock);
-                let indexes = pgrx::PgList::<pg_sys::Oid>::from_pg(pg_sys::RelationGetIndexList(toasted));
+                let indexes =
+                    pgrx::PgList::<pg_sys::Oid>::from_pg(pg_sys::RelationGetIndexList(toasted));
                 for index in indexes.iter_oid() {
                     pg_sys::LockRelationOid(index, lock);
                 }

@@ -38,7 +38,7 @@ SELECT twins('SELECT sum(f4) FROM @e WHERE id BETWEEN 1 AND 100');
 SELECT twins('SELECT count(DISTINCT t), count(DISTINCT i2), count(DISTINCT b), sum(DISTINCT i2) FROM @e');
 SELECT twins('SELECT count(DISTINCT f8) FROM @e WHERE id < 0');
 SELECT twins('SELECT bool_and(b), bool_or(b), string_agg(v, '','' ORDER BY id), array_agg(i2 ORDER BY id) FROM @e WHERE id < 20');
-SELECT twins('SELECT stddev(n), variance(i2), corr(i2, id) FROM @e WHERE id > 0');
+SELECT twins('SELECT stddev(n), variance(i2), round(corr(i2, id)::numeric, 12) FROM @e WHERE id > 0');
 SELECT twins('SELECT count(*) FILTER (WHERE b), sum(n) FILTER (WHERE t = ''text 3''), count(*) FILTER (WHERE b IS NULL) FROM @e');
 -- over nothing
 SELECT twins('SELECT count(*), sum(id), min(t), avg(n) FROM @e WHERE id > 1000000');

@@ -1,0 +1,217 @@
+//! The cold half of a scan: a stream of the files' rows that can be turned back.
+//!
+//! The engine reads forward only, and may read several places of the files at once. What it has
+//! delivered is remembered batch by batch, as the rows where each begins and ends; a scan that turns
+//! back fetches rows by their numbers, and goes on with the stream where it left it.
+
+use crate::am::dml;
+use crate::cold::FullScan;
+use crate::cold::point::ReadAhead;
+use pg_lake_plan::message::FileRef;
+use pgrx::pg_sys;
+
+pub struct Cold {
+    pub files: Vec<FileRef>,
+    running: Option<FullScan>,
+    /// The first and the last row of each batch of the stream.
+    batches: Vec<(u64, u64)>,
+    /// The row that the stream delivered last.
+    frontier: u64,
+    place: Place,
+    ahead: ReadAhead,
+    /// Whether the first row has been asked for.
+    pub begun: bool,
+    context: pg_sys::MemoryContext,
+    pub sample: super::scan::Sample,
+    pub analyze: super::analyze::State,
+    pub bitmap: super::bitmap::State,
+}
+
+/// Where the scan stands.
+#[derive(Clone, Copy, PartialEq)]
+enum Place {
+    Before,
+    /// On a row of a batch.
+    At(usize, u64),
+    After,
+}
+
+impl Cold {
+    pub fn new(files: Vec<FileRef>) -> Cold {
+        Cold {
+            files,
+            running: None,
+            batches: vec![],
+            frontier: 0,
+            place: Place::Before,
+            ahead: ReadAhead::default(),
+            begun: false,
+            context: dml::row_context(),
+            sample: super::scan::Sample::default(),
+            analyze: super::analyze::State::default(),
+            bitmap: super::bitmap::State::default(),
+        }
+    }
+
+    fn stop(&mut self) {
+        if let Some(mut running) = self.running.take() {
+            running.stop();
+        }
+        self.batches.clear();
+        self.place = Place::Before;
+    }
+
+    /// Back to the start.
+    pub fn rescan(&mut self) {
+        self.stop();
+        self.begun = false;
+        self.sample = super::scan::Sample::default();
+    }
+
+    pub fn end(mut self) {
+        self.stop();
+        // SAFETY: made by `new`.
+        unsafe { pg_sys::MemoryContextDelete(self.context) }
+    }
+
+    /// Replaces the files, for scans that look at chosen rows only.
+    pub fn choose(&mut self, files: Vec<FileRef>) {
+        self.stop();
+        self.files = files;
+    }
+
+    /// Restricts a TID-range scan.
+    pub fn restrict(&mut self, first: u64, last: u64) {
+        for file in &mut self.files {
+            let start = first.max(file.row_start) - file.row_start;
+            let end = (last.saturating_add(1).min(file.row_start + file.row_count))
+                .saturating_sub(file.row_start);
+            file.ranges = Some(if start < end {
+                vec![(start, end)]
+            } else {
+                vec![]
+            });
+        }
+        self.files
+            .retain(|f| f.ranges.as_ref().is_none_or(|r| !r.is_empty()));
+    }
+
+    /// Whether all rows have been passed in the forward direction.
+    pub fn is_behind(&self) -> bool {
+        self.place == Place::After
+    }
+
+    /// The next row.
+    pub fn next(&mut self, rel: pg_sys::Relation, slot: *mut pg_sys::TupleTableSlot) -> bool {
+        match self.place {
+            Place::After => false,
+            Place::Before => match self.batches.first() {
+                None => self.stream(rel, slot),
+                Some((first, _)) => self.go(rel, 0, *first, slot),
+            },
+            Place::At(_, row) if row == self.frontier => self.stream(rel, slot),
+            Place::At(batch, row) => {
+                let next = (row + 1..=self.batches[batch].1).find(|row| self.sees(*row));
+                match (next, self.batches.get(batch + 1)) {
+                    (Some(next), _) => self.go(rel, batch, next, slot),
+                    (None, Some((first, _))) => self.go(rel, batch + 1, *first, slot),
+                    (None, None) => self.stream(rel, slot),
+                }
+            }
+        }
+    }
+
+    /// The row before.
+    pub fn previous(&mut self, rel: pg_sys::Relation, slot: *mut pg_sys::TupleTableSlot) -> bool {
+        let before = match self.place {
+            Place::Before => None,
+            Place::After if self.batches.is_empty() => None,
+            Place::After => Some((self.batches.len() - 1, self.frontier)),
+            Place::At(batch, row) => {
+                let first = self.batches[batch].0;
+                match (first..row).rev().find(|row| self.sees(*row)) {
+                    Some(row) => Some((batch, row)),
+                    None => batch.checked_sub(1).map(|b| (b, self.batches[b].1)),
+                }
+            }
+        };
+        match before {
+            Some((batch, row)) => self.go(rel, batch, row, slot),
+            None => {
+                self.place = Place::Before;
+                false
+            }
+        }
+    }
+
+    fn stream(&mut self, rel: pg_sys::Relation, slot: *mut pg_sys::TupleTableSlot) -> bool {
+        if self.files.is_empty() {
+            self.place = Place::After;
+            return false;
+        }
+        let files = &self.files;
+        // SAFETY: the slot is the caller's.
+        let desc = unsafe { (*slot).tts_tupleDescriptor };
+        let running = self
+            .running
+            .get_or_insert_with(|| FullScan::start(rel, desc, files));
+        if !running.next(rel, slot, self.context) {
+            running.stop();
+            self.place = Place::After;
+            return false;
+        }
+        if let Some(span) = running.fresh_span() {
+            self.batches.push(span);
+        }
+        // SAFETY: the slot holds a cold row.
+        self.frontier = unsafe { dml::cold_row(&raw mut (*slot).tts_tid) }.unwrap_or_default();
+        self.place = Place::At(self.batches.len().saturating_sub(1), self.frontier);
+        count_returned(rel);
+        true
+    }
+
+    fn go(
+        &mut self,
+        rel: pg_sys::Relation,
+        batch: usize,
+        row: u64,
+        slot: *mut pg_sys::TupleTableSlot,
+    ) -> bool {
+        let Some(file) = file_of(&self.files, row) else {
+            return false;
+        };
+        self.place = Place::At(batch, row);
+        count_returned(rel);
+        self.ahead.fetch(rel, file, row, row + 1, slot)
+    }
+
+    /// Whether the scan returns a row of its files.
+    fn sees(&self, row: u64) -> bool {
+        file_of(&self.files, row).is_some_and(|file| {
+            let position = row - file.row_start;
+            let wanted = |ranges: &Vec<(u64, u64)>| {
+                ranges
+                    .iter()
+                    .any(|(start, end)| (*start..*end).contains(&position))
+            };
+            file.ranges.as_ref().is_none_or(wanted)
+                && file.deleted.binary_search(&(position as u32)).is_err()
+        })
+    }
+}
+
+fn file_of(files: &[FileRef], row: u64) -> Option<&FileRef> {
+    let after = files.partition_point(|f| f.row_start <= row);
+    let file = files.get(after.checked_sub(1)?)?;
+    (row < file.row_start + file.row_count).then_some(file)
+}
+
+/// As `pgstat_count_heap_getnext` (pgstat.h).
+fn count_returned(rel: pg_sys::Relation) {
+    // SAFETY: the relation is open.
+    unsafe {
+        if let Some(info) = (*rel).pgstat_info.as_mut() {
+            info.counts.tuples_returned += 1;
+        }
+    }
+}
