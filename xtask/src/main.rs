@@ -129,6 +129,9 @@ cargo xtask bench <name>…
   ring    latency and throughput of the rings (cargo bench)
   copy    COPY of TPC-H SF1 lineitem, iceberg beside heap
   insert  single-row INSERT by pgbench, iceberg beside heap
+  tpcb    pgbench's TPC-B on hot tables, iceberg beside heap
+  lookup  one cold, cached row by its primary key, iceberg beside heap
+  flush   rows a second that become cold, without and with a primary key
   q1q6    TPC-H Q1 and Q6: heap, iceberg (warm), DuckDB on the published files
   count   count(*) of SF1 lineitem
   dml     UPDATE and DELETE of 1 % of SF1 lineitem, iceberg (cold rows) beside heap

@@ -180,7 +180,7 @@ fn locator_keys(tablespace: pg_sys::Oid, number: pg_sys::Oid) -> [Key; 2] {
 }
 
 thread_local! {
-    /// By tablespace and relfilenumber, until any relation changes or the transaction ends.
+    /// By tablespace and relfilenumber, until any relation changes or a transaction is rolled back.
     static KNOWN: RefCell<HashMap<(pg_sys::Oid, pg_sys::Oid), Storage>> = RefCell::default();
     static WATCHED: Cell<bool> = const { Cell::new(false) };
     /// Those of tables that this transaction has locked, so that they stay.

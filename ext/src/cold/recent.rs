@@ -11,6 +11,9 @@ use std::rc::Rc;
 
 /// Batches that are kept, as long as they take no more than `work_mem`.
 const BATCHES_MAX: usize = 64;
+/// Batches that are kept whatever they take, which is some megabytes each: a statement that changes
+/// rows follows a scan by several threads.
+const BATCHES_MIN: usize = 4;
 
 /// Which columns of a batch make whole rows.
 #[derive(Clone)]
@@ -81,7 +84,9 @@ pub fn remember(
         // SAFETY: a setting, in kilobytes.
         let limit = unsafe { pg_sys::work_mem } as usize * 1024;
         let mut bytes: usize = recent.iter().map(|r| r.batch.size()).sum();
-        while !recent.is_empty() && (recent.len() >= BATCHES_MAX || bytes + batch.size() > limit) {
+        while recent.len() >= BATCHES_MIN
+            && (recent.len() >= BATCHES_MAX || bytes + batch.size() > limit)
+        {
             bytes -= recent.remove(0).batch.size();
         }
         recent.push(Recent {

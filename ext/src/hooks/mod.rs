@@ -52,7 +52,10 @@ unsafe extern "C-unwind" fn xact(event: pg_sys::XactEvent::Type, _arg: *mut std:
         crate::am::held::forget();
         crate::am::visible::forget();
         crate::am::lockers::forget();
-        crate::catalog::storage::forget();
+        // What a committed transaction knows stays right until a relation changes.
+        if event != XACT_EVENT_COMMIT {
+            crate::catalog::storage::forget();
+        }
     }
 }
 

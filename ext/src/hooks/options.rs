@@ -423,7 +423,7 @@ unsafe fn take_off(commands: *mut pg_sys::List) -> *mut pg_sys::List {
     unsafe {
         let first = PgList::<pg_sys::AlterTableCmd>::from_pg(commands)
             .iter_ptr()
-            .find(|command| matches!((**command).subtype, AT_SetRelOptions | AT_ResetRelOptions));
+            .find(|command| [AT_SetRelOptions, AT_ResetRelOptions].contains(&(**command).subtype));
         if let Some(reset) = first.filter(|command| (**command).subtype == AT_ResetRelOptions) {
             let all = pg_sys::list_concat_copy((*reset).def.cast::<pg_sys::List>(), catalog::all());
             (*reset).def = all.cast();

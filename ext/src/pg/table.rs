@@ -7,6 +7,7 @@ use pgrx::{PgSqlErrorCode, pg_sys};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ffi::CStr;
+use std::rc::Rc;
 
 /// An open catalog table of schema `lake`. Closed when dropped; its lock is kept to the end of the
 /// transaction if it is a write lock.
@@ -104,6 +105,8 @@ thread_local! {
     /// The catalogs' OIDs, until a relation changes.
     static OIDS: RefCell<HashMap<&'static CStr, pg_sys::Oid>> = RefCell::default();
     static WATCHED: Cell<bool> = const { Cell::new(false) };
+    /// The catalogs with their toast tables, until a relation changes.
+    static TOASTED: RefCell<HashMap<&'static CStr, Rc<[pg_sys::Oid]>>> = RefCell::default();
     /// Those that this transaction holds a lock on, so that they stay.
     static PINNED: RefCell<HashMap<&'static CStr, pg_sys::Oid>> = RefCell::default();
 }
@@ -114,32 +117,51 @@ unsafe extern "C-unwind" fn relation_changed(_arg: pg_sys::Datum, _relid: pg_sys
             oids.clear();
         }
     });
+    TOASTED.with(|toasted| {
+        if let Ok(mut toasted) = toasted.try_borrow_mut() {
+            toasted.clear();
+        }
+    });
 }
 
 /// Keeps a catalog's OID, and a lock on it, to the end of the (sub)transaction: it is going to be opened
 /// where nothing may be looked up and nothing waited for.
 pub fn pin(name: &'static CStr) {
-    let oid = relation_oid(name);
-    // SAFETY: heavyweight locks; the relations are opened and closed here.
+    let known = TOASTED.with_borrow(|known| known.get(name).cloned());
+    let oids = known.unwrap_or_else(|| {
+        let oids: Rc<[pg_sys::Oid]> = with_toast(relation_oid(name)).into();
+        TOASTED.with_borrow_mut(|known| known.insert(name, oids.clone()));
+        oids
+    });
+    for oid in oids.iter() {
+        // SAFETY: a heavyweight lock, released at the end of the (sub)transaction.
+        unsafe { pg_sys::LockRelationOid(*oid, pg_sys::AccessShareLock as i32) };
+    }
+    if let Some(oid) = oids.first() {
+        PINNED.with_borrow_mut(|pinned| pinned.insert(name, *oid));
+    }
+}
+
+/// A relation, with its toast table and the indexes of that.
+fn with_toast(oid: pg_sys::Oid) -> Vec<pg_sys::Oid> {
+    let mut oids = vec![oid];
+    // SAFETY: the relations are opened and closed here.
     unsafe {
         let lock = pg_sys::AccessShareLock as i32;
-        pg_sys::LockRelationOid(oid, lock);
         if pg_sys::get_rel_relkind(oid) as u8 == pg_sys::RELKIND_RELATION {
-            let rel = pg_sys::table_open(oid, pg_sys::NoLock as i32);
+            let rel = pg_sys::table_open(oid, lock);
             let toast = (*(*rel).rd_rel).reltoastrelid;
             if toast != pg_sys::InvalidOid {
                 let toasted = pg_sys::table_open(toast, lock);
-                let indexes =
-                    pgrx::PgList::<pg_sys::Oid>::from_pg(pg_sys::RelationGetIndexList(toasted));
-                for index in indexes.iter_oid() {
-                    pg_sys::LockRelationOid(index, lock);
-                }
-                pg_sys::table_close(toasted, pg_sys::NoLock as i32);
+                let list = pg_sys::RelationGetIndexList(toasted);
+                oids.push(toast);
+                oids.extend(pgrx::PgList::<pg_sys::Oid>::from_pg(list).iter_oid());
+                pg_sys::table_close(toasted, lock);
             }
-            pg_sys::table_close(rel, pg_sys::NoLock as i32);
+            pg_sys::table_close(rel, lock);
         }
     }
-    PINNED.with_borrow_mut(|pinned| pinned.insert(name, oid));
+    oids
 }
 
 /// The (sub)transaction has given its locks back.

@@ -295,7 +295,10 @@ BEGIN
 END $$;
 SELECT lossy('big_heap'), lossy('big_lake');
 RESET work_mem;
+-- with costs that are heap's
+SET lake.engine = off;
 SELECT through('BitmapAnd', 'SELECT count(*), sum(id) FROM @big WHERE k BETWEEN 10000 AND 14000 AND id BETWEEN 100000 AND 104000');
+RESET lake.engine;
 SELECT * FROM check_indexes();
 -- read and built by other processes
 SET debug_parallel_query = on;

@@ -63,6 +63,7 @@ BEGIN
     INSERT INTO y_heap VALUES (900, NULL);
     INSERT INTO y_lake SELECT * FROM y_heap;
     COMMIT;
+    CALL settle();
     IF lake.flush('y_lake') <> array_length(vals, 1) + 1 THEN result := 'not flushed'; END IF;
     EXECUTE format($q$SELECT count(*) FROM y_heap h FULL JOIN y_lake l USING (id) WHERE
             h.v IS NULL <> (l.v IS NULL) OR h.v::text IS DISTINCT FROM l.v::text %s OR h.id IS NULL OR l.id IS NULL$q$,

@@ -1,5 +1,7 @@
 //! Benchmarks: medians of interleaved runs on one throwaway cluster, as JSON lines on stdout.
 
+mod rows;
+
 use crate::cluster::{Cluster, DATABASE};
 use crate::postgres;
 use crate::process;
@@ -10,7 +12,9 @@ use crate::{Result, cargo, install, os, paths, say, up};
 use std::path::Path;
 use std::time::Duration;
 
-const NAMES: &[&str] = &["ring", "copy", "insert", "q1q6", "count", "dml"];
+const NAMES: &[&str] = &[
+    "ring", "copy", "insert", "q1q6", "count", "dml", "tpcb", "lookup", "flush",
+];
 
 /// A server for one call of `bench`.
 struct Bench {
@@ -71,6 +75,9 @@ pub fn command(names: &[String]) -> Result<()> {
             "insert" => insert(bench)?,
             "q1q6" => q1q6(bench)?,
             "dml" => dml(bench)?,
+            "tpcb" => rows::tpcb(bench)?,
+            "lookup" => rows::lookup(bench)?,
+            "flush" => rows::flush(bench)?,
             _ => count(bench)?,
         }
     }
