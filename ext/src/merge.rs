@@ -64,6 +64,17 @@ pub fn settle(rel: &Relation, storage: &Storage, eagerness: Eagerness) -> Settle
             // A cursor of this session would keep its own page pinned.
             || (*rel.0).rd_refcnt > 1
     };
+    if busy && eagerness == Eagerness::Always {
+        crate::error::warn(
+            &format!(
+                "deletions of table \"{}\", which has indexes, are not merged now",
+                pg::relation_name(rel.0)
+            ),
+            Some(
+                "Its transaction has changed something before, or has a cursor open on the table.",
+            ),
+        );
+    }
     if busy || (few && eagerness == Eagerness::IfCheap) {
         return Settled(vec![]);
     }

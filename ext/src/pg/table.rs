@@ -339,11 +339,8 @@ impl Table {
         first: i64,
         last: i64,
         snapshot: pg_sys::Snapshot,
-        mut f: impl FnMut(&Row<'_>) -> bool,
+        f: impl FnMut(&Row<'_>) -> bool,
     ) {
-        let natts = self.natts();
-        let mut values = vec![pg_sys::Datum::null(); natts];
-        let mut nulls = vec![true; natts];
         // SAFETY: the index belongs to the open relation and has two columns of type bigint.
         unsafe {
             let mut keys = [pg_sys::ScanKeyData::default(); 2];
@@ -376,12 +373,36 @@ impl Table {
                 2,
                 keys.as_mut_ptr(),
             );
-            loop {
-                let backward = pg_sys::ScanDirection::BackwardScanDirection;
-                let tuple = pg_sys::systable_getnext_ordered(scan, backward);
-                if tuple.is_null() {
-                    break;
-                }
+            let backward = pg_sys::ScanDirection::BackwardScanDirection;
+            let next = || pg_sys::systable_getnext_ordered(scan, backward);
+            self.each(scan, &seen, next, f);
+            pg_sys::systable_endscan_ordered(scan);
+            seen.end();
+            pg_sys::index_close(index, lock);
+        }
+    }
+
+    /// Calls `f` for the rows that `next` returns and that are seen, until it returns false.
+    ///
+    /// # Safety
+    /// `next` steps the scan, which is one of this table.
+    unsafe fn each(
+        &self,
+        scan: pg_sys::SysScanDesc,
+        seen: &Seen,
+        mut next: impl FnMut() -> pg_sys::HeapTuple,
+        mut f: impl FnMut(&Row<'_>) -> bool,
+    ) {
+        let natts = self.natts();
+        let mut values = vec![pg_sys::Datum::null(); natts];
+        let mut nulls = vec![true; natts];
+        loop {
+            let tuple = next();
+            if tuple.is_null() {
+                return;
+            }
+            // SAFETY: by contract; the tuple stays valid until the next call.
+            unsafe {
                 if !seen.sees(scan, tuple) {
                     continue;
                 }
@@ -394,12 +415,9 @@ impl Table {
                     nulls: &nulls,
                 };
                 if !f(&row) {
-                    break;
+                    return;
                 }
             }
-            pg_sys::systable_endscan_ordered(scan);
-            seen.end();
-            pg_sys::index_close(index, lock);
         }
     }
 
@@ -410,11 +428,8 @@ impl Table {
         index: Option<&'static CStr>,
         keys: &[Key],
         snapshot: pg_sys::Snapshot,
-        mut f: impl FnMut(&Row<'_>) -> bool,
+        f: impl FnMut(&Row<'_>) -> bool,
     ) {
-        let natts = self.natts();
-        let mut values = vec![pg_sys::Datum::null(); natts];
-        let mut nulls = vec![true; natts];
         // SAFETY: the relation is open, the index belongs to it, the keys name its columns; the
         // tuple stays valid until the next call.
         unsafe {
@@ -442,30 +457,7 @@ impl Table {
                 scan_keys.len() as i32,
                 scan_keys.as_mut_ptr(),
             );
-            loop {
-                let tuple = pg_sys::systable_getnext(scan);
-                if tuple.is_null() {
-                    break;
-                }
-                if !seen.sees(scan, tuple) {
-                    continue;
-                }
-                pg_sys::heap_deform_tuple(
-                    tuple,
-                    (*self.rel).rd_att,
-                    values.as_mut_ptr(),
-                    nulls.as_mut_ptr(),
-                );
-                let row = Row {
-                    tid: (*tuple).t_self,
-                    header: (*tuple).t_data,
-                    values: &values,
-                    nulls: &nulls,
-                };
-                if !f(&row) {
-                    break;
-                }
-            }
+            self.each(scan, &seen, || pg_sys::systable_getnext(scan), f);
             pg_sys::systable_endscan(scan);
             seen.end();
         }
