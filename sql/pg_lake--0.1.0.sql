@@ -40,6 +40,9 @@ CREATE TABLE lake.data_file (
     stats bytea NOT NULL,
     flush_xid bigint,
     forward bytea,
+    -- Of a file whose row numbers have gaps: the end of their range, and runs of consecutive ones.
+    row_end bigint,
+    runs bytea,
     CONSTRAINT data_file_pkey PRIMARY KEY (storage_id, row_start)
 ) USING heap;
 
@@ -113,6 +116,10 @@ COMMENT ON FUNCTION lake.flush(regclass) IS 'moves settled hot rows to Parquet; 
 CREATE FUNCTION lake.merge(regclass) RETURNS bigint
     LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'merge_wrapper';
 COMMENT ON FUNCTION lake.merge(regclass) IS 'puts deletions of cold rows into their files'' lists and drops files without a row; returns the number of deletions';
+
+CREATE FUNCTION lake.compact(regclass) RETURNS bigint
+    LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'compact_wrapper';
+COMMENT ON FUNCTION lake.compact(regclass) IS 'puts small files into one and leaves out deleted rows; returns the number of files that were replaced';
 
 CREATE FUNCTION lake.publish(regclass) RETURNS text
     LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'publish_wrapper';
@@ -191,7 +198,7 @@ SELECT t.schema_name, t.table_name, t."table",
        d.row_start, d.row_count, d.size,
        COALESCE(pg_catalog.length(d.deleted), 0) / 4
        + (SELECT pg_catalog.count(*) FROM lake.row_mark m
-          WHERE m.storage_id = d.storage_id AND m."row" >= d.row_start AND m."row" < d.row_start + d.row_count) AS deleted_rows
+          WHERE m.storage_id = d.storage_id AND m."row" >= d.row_start AND m."row" < COALESCE(d.row_end, d.row_start + d.row_count)) AS deleted_rows
 FROM lake.data_file d JOIN lake.tables t ON t.storage_id = d.storage_id;
 
 CREATE VIEW lake.snapshots AS

@@ -8,6 +8,7 @@ use engine_support::*;
 use futures::StreamExt;
 use pg_lake_plan::ir::*;
 use pg_lake_plan::message::ErrorCode;
+use pg_lake_plan::rows::RowNumbers;
 use pg_lake_plan::types::{LakeType, Value};
 use std::path::Path;
 use std::sync::Arc;
@@ -99,7 +100,7 @@ async fn row_numbers_defaults_and_bare_counts() {
     let dir = tempfile::tempdir().unwrap();
     let engine = engine(dir.path());
     let mut f = file(dir.path(), 1000, 300);
-    f.row_start = 5000;
+    f.rows = RowNumbers::with_gaps(5000..7000, [5000..5999, 6500..6501]);
     f.ranges = Some(vec![(998, 1000)]);
     let Plan::Scan(mut s) = scan(&TYPES, None) else {
         unreachable!()
@@ -118,7 +119,7 @@ async fn row_numbers_defaults_and_bare_counts() {
             .as_primitive::<Int64Type>()
             .values()
             .to_vec(),
-        [5998, 5999]
+        [5998, 6500]
     );
     assert_eq!(batches[0].column(1).as_string::<i32>().value(1), "new");
 

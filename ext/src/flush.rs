@@ -135,12 +135,7 @@ pub fn flush(relid: pg_sys::Oid) -> u64 {
     storage::incarnation(); // an error in a copy of a database
     let settled = merge::settle(&rel, &storage, Eagerness::IfCheap);
     let info = relation::info(rel.0);
-    // SAFETY: the relation is open.
-    let horizon = unsafe { pg_sys::GetOldestNonRemovableTransactionId(rel.0) };
-    if data_file::forget_forwards(storage.id, horizon) {
-        // Predicate locks are on the old TIDs, and nobody can tell any more which rows they are.
-        pg::missing::coarsen_predicate_locks(rel.0);
-    }
+    data_file::settle_forwards(rel.0, storage.id);
     let mut moved = 0;
     loop {
         // Each pass sees the deletes of the one before it, and keeps its snapshot for itself.

@@ -74,6 +74,7 @@ static TARGET_FILE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(256);
 static FLUSH_ROWS: GucSetting<i32> = GucSetting::<i32>::new(100_000);
 static FLUSH_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(300);
 static VACUUM_FLUSH: GucSetting<bool> = GucSetting::<bool>::new(true);
+static AUTO_COMPACT: GucSetting<bool> = GucSetting::<bool>::new(true);
 static DEBUG_FLUSH: GucSetting<bool> = GucSetting::<bool>::new(false);
 static PUBLISH_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(60);
 static KEEP_SNAPSHOTS: GucSetting<i32> = GucSetting::<i32>::new(100);
@@ -142,6 +143,11 @@ pub fn flush_interval() -> Option<u64> {
 }
 
 /// Whether VACUUM makes rows cold.
+/// Whether the maintainer compacts tables.
+pub fn auto_compact() -> bool {
+    AUTO_COMPACT.get()
+}
+
 pub fn vacuum_flush() -> bool {
     VACUUM_FLUSH.get()
 }
@@ -276,10 +282,18 @@ pub fn init() {
     );
     GucRegistry::define_bool_guc(
         c"lake.vacuum_flush",
-        c"VACUUM flushes and merges iceberg tables first.",
+        c"VACUUM flushes, merges and compacts iceberg tables first.",
         c"",
         &VACUUM_FLUSH,
         GucContext::Userset,
+        GucFlags::empty(),
+    );
+    GucRegistry::define_bool_guc(
+        c"lake.auto_compact",
+        c"Small files and files with many deleted rows are written again in the background.",
+        c"",
+        &AUTO_COMPACT,
+        GucContext::Sighup,
         GucFlags::empty(),
     );
     GucRegistry::define_bool_guc(

@@ -200,10 +200,7 @@ impl Evidence {
     fn is_dead(&self, row: u64) -> bool {
         match data_file::file_of(&self.files, row) {
             None => true,
-            Some(file) => {
-                let position = (row - file.row_start) as u32;
-                self.settled.contains(&row) || file.deleted.binary_search(&position).is_ok()
-            }
+            Some(file) => self.settled.contains(&row) || file.live(row).is_none(),
         }
     }
 }

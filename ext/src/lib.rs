@@ -11,6 +11,8 @@ mod bulk;
 mod catalog;
 #[allow(unsafe_code)] // datums of rows that come from the engine
 mod cold;
+#[allow(unsafe_code)] // calls Postgres
+mod compact;
 #[allow(unsafe_code)] // called as Postgres' input functions are
 mod copy_input;
 #[allow(unsafe_code)] // executor callbacks

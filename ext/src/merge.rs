@@ -55,7 +55,7 @@ pub fn settle(rel: &Relation, storage: &Storage, eagerness: Eagerness) -> Settle
     }
     let rows: u64 = data_file::files(storage.id, std::ptr::null_mut())
         .iter()
-        .map(|file| file.row_count)
+        .map(|file| file.rows.count())
         .sum();
     let few = orphans.is_empty() && (settled.len() as u64) < rows / FEW;
     // SAFETY: globals of this backend; the relation is open.
@@ -92,21 +92,22 @@ pub fn fold(rel: &Relation, storage: &Storage, settled: &Settled) -> u64 {
     let settled = &settled.0;
     let mut merged = 0;
     for file in data_file::files(storage.id, std::ptr::null_mut()) {
-        let first = settled.partition_point(|(row, _)| *row < file.row_start);
-        let last = settled.partition_point(|(row, _)| *row < file.row_start + file.row_count);
-        let left = file.deleted.len() as u64 == file.row_count;
+        let first = settled.partition_point(|(row, _)| *row < file.rows.start());
+        let last = settled.partition_point(|(row, _)| *row < file.rows.end());
+        let left = file.live_rows() == 0;
         if (first == last && !left) || !lock_file(rel, &file) {
             continue;
         }
         let marks = &settled[first..last];
         let mut deleted = file.deleted.clone();
-        deleted.extend(marks.iter().map(|(row, _)| (row - file.row_start) as u32));
+        let positions = marks.iter().filter_map(|(row, _)| file.rows.position(*row));
+        deleted.extend(positions.map(|position| position as u32));
         deleted.sort_unstable();
         deleted.dedup();
-        if deleted.len() as u64 == file.row_count && lock_publication(rel) {
+        if deleted.len() as u64 == file.rows.count() && lock_publication(rel) {
             drop_file(storage, &file);
         } else if !marks.is_empty() {
-            data_file::set_deleted(storage.id, file.row_start, &deleted);
+            data_file::set_deleted(storage.id, file.rows.start(), &deleted);
         }
         for (row, tid) in marks {
             mark::remove(*tid);
@@ -118,17 +119,31 @@ pub fn fold(rel: &Relation, storage: &Storage, settled: &Settled) -> u64 {
     merged
 }
 
+fn lock_block(file: &DataFile) -> u32 {
+    FIRST_COLD_BLOCK + (file.rows.start() / ROWS_PER_BLOCK) as u32
+}
+
+/// Whether nobody else has changed or locked a row of the file right now.
+pub fn could_lock_file(rel: &Relation, file: &DataFile) -> bool {
+    let locked = lock_file(rel, file);
+    if locked {
+        // SAFETY: the lock that was just taken.
+        unsafe { pg_sys::UnlockPage(rel.0, lock_block(file), pg_sys::ExclusiveLock as i32) };
+    }
+    locked
+}
+
 /// Whether nobody else has changed or locked a row of the file. Whoever wants to waits until the end
 /// of this transaction.
-fn lock_file(rel: &Relation, file: &DataFile) -> bool {
-    let block = FIRST_COLD_BLOCK + (file.row_start / ROWS_PER_BLOCK) as u32;
+pub fn lock_file(rel: &Relation, file: &DataFile) -> bool {
+    let block = lock_block(file);
     // SAFETY: the tag that `am::cold_dml` takes in share mode.
     unsafe { pg_sys::ConditionalLockPage(rel.0, block, pg_sys::ExclusiveLock as i32) }
 }
 
 /// Keeps the table from being published to the end of the transaction: a publication under way may
 /// be about to refer to a file. False if one is; the file is dropped by a later merge.
-fn lock_publication(rel: &Relation) -> bool {
+pub fn lock_publication(rel: &Relation) -> bool {
     // SAFETY: the relation is open; the tag that `publish` takes.
     unsafe {
         pg_sys::ConditionalLockDatabaseObject(
@@ -142,8 +157,13 @@ fn lock_publication(rel: &Relation) -> bool {
 
 /// The file goes when no snapshot needs it, neither of Postgres nor of what was published.
 fn drop_file(storage: &Storage, file: &DataFile) {
-    data_file::remove(storage.id, file.row_start);
+    data_file::remove(storage.id, file.rows.start());
+    discard(storage, file, "no live row");
+}
+
+/// Has a file removed that is in no list any more, when nothing refers to it.
+pub fn discard(storage: &Storage, file: &DataFile, reason: &str) {
     let last = publication::find(storage.id)
         .map(|published| (published.number, guc::keep_snapshots() as i32));
-    garbage::add_file_after(storage.id, &file.path, "no live row", last);
+    garbage::add_file_after(storage.id, &file.path, reason, last);
 }

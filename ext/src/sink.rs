@@ -24,6 +24,7 @@ pub enum Kind {
     Bulk,
     Flush,
     HotImage,
+    Compaction,
 }
 
 impl Kind {
@@ -32,6 +33,7 @@ impl Kind {
             Kind::Bulk => "bulk",
             Kind::Flush => "flush",
             Kind::HotImage => "hot",
+            Kind::Compaction => "compact",
         }
     }
 }
@@ -63,6 +65,13 @@ pub fn table_columns(info: &Info) -> Vec<TableColumn> {
         .collect()
 }
 
+/// How large a file of a table is to become, in bytes.
+pub fn target_file_size(storage: &Storage) -> u64 {
+    options::of(storage.relid)
+        .target_file_size
+        .unwrap_or_else(guc::target_file_size)
+}
+
 impl Sink {
     /// Announces the files and opens a stream to a worker.
     pub fn open(storage: &Storage, info: Rc<Info>, kind: Kind) -> Sink {
@@ -71,12 +80,10 @@ impl Sink {
         let intent = intent::announce(storage.id, &directory, kind.prefix());
         let columns = table_columns(&info);
         let options = options::of(storage.relid);
-        let target_file_size = if kind == Kind::HotImage {
-            u64::MAX // one file, whatever its size
-        } else {
-            options
-                .target_file_size
-                .unwrap_or_else(guc::target_file_size)
+        let target_file_size = match kind {
+            // One file, whatever its size.
+            Kind::HotImage | Kind::Compaction => u64::MAX,
+            Kind::Bulk | Kind::Flush => target_file_size(storage),
         };
         let compression = options.compression.unwrap_or_else(guc::compression);
         let call = Call::start(pick_worker(), 1, |feeds| {
@@ -147,12 +154,24 @@ impl Sink {
         if self.kind == Kind::HotImage {
             self.digest.write(&self.buffer);
         }
-        if !self.call.feed(0, &self.buffer) {
+        let buffer = std::mem::take(&mut self.buffer);
+        self.feed(&buffer);
+        self.buffer = buffer;
+    }
+
+    fn feed(&mut self, batch: &[u8]) {
+        if !self.call.feed(0, batch) {
             // The worker gave up: its reply says why.
             if let crate::ring::call::Message::Error(e) = self.call.next() {
                 error::raise_wire(&e);
             }
         }
+    }
+
+    /// Appends rows as another stream has brought them, with the columns of the table.
+    pub fn push_batch(&mut self, batch: &[u8], rows: u64) {
+        self.rows += rows;
+        self.feed(batch);
     }
 
     /// Of a hot image's rows, in their order, all of which must have been pushed.

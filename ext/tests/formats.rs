@@ -1,4 +1,4 @@
-//! Unit tests of the modules of `ext` that work on bytes alone. The crate itself can't be linked
+//! Unit tests of the modules of `ext` that work on bytes and numbers alone. The crate itself can't be linked
 //! without a server, so they are compiled here a second time.
 
 #[allow(dead_code)]
@@ -12,3 +12,6 @@ mod parse;
 #[allow(dead_code)]
 #[path = "../src/catalog/forward.rs"]
 mod forward;
+
+#[path = "../src/compact/choice.rs"]
+mod choice;

@@ -206,6 +206,17 @@ impl Plan {
         }
     }
 
+    /// Whether a scan of it yields row numbers.
+    pub fn reads_row_numbers(&self) -> bool {
+        match self {
+            Plan::Scan(scan) => scan
+                .columns
+                .iter()
+                .any(|column| column.source == ColumnSource::RowNumber),
+            other => other.inputs().is_some_and(Plan::reads_row_numbers),
+        }
+    }
+
     /// The inputs of this node.
     pub fn inputs(&self) -> Option<&Plan> {
         match self {

@@ -7,10 +7,12 @@
 //! * [`ir`]: fragments: plan nodes and expressions
 //! * [`batch`]: columns of rows in one frame
 //! * [`message`]: requests, replies, errors and their frame kinds
+//! * [`rows`]: which row numbers the rows of a file have
 
 pub mod batch;
 pub mod ir;
 pub mod message;
+pub mod rows;
 pub mod types;
 
 /// Raised whenever a message or the IR changes shape: both sides of a ring must agree.

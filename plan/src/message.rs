@@ -6,6 +6,7 @@
 //! A message longer than a frame continues over frames flagged `more`.
 
 use crate::ir::Fragment;
+use crate::rows::RowNumbers;
 use crate::types::{LakeType, Value};
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +60,8 @@ pub struct Execute {
     pub params: Vec<Option<Value>>,
     /// Bytes that this query may take of the engine's memory.
     pub memory_limit: u64,
+    /// Rows come in the order of the files and of their positions, read by one thread.
+    pub in_order: bool,
 }
 
 /// The rows of one scanned table under the query's snapshot.
@@ -74,9 +77,7 @@ pub struct FileRef {
     /// Absolute path.
     pub path: String,
     pub size: u64,
-    /// Row number of its first row.
-    pub row_start: u64,
-    pub row_count: u64,
+    pub rows: RowNumbers,
     /// Positions of deleted rows, ascending.
     pub deleted: Vec<u32>,
     /// Only these positions are wanted: half-open, ascending, disjoint. `None`: all.

@@ -321,16 +321,13 @@ impl RowGroupReader {
         let (chunk, offset) = (from as usize / BATCH_ROWS, from as usize % BATCH_ROWS);
         let rows = ((run.end - run.start) as usize).min(BATCH_ROWS - offset);
         let (_, file) = self.file()?;
-        let first = (file.row_start + run.start) as i64;
+        let positions = run.start..run.start + rows as u64;
         let columns = self
             .slots
             .iter()
             .map(|slot| {
                 let column: Option<ArrayRef> = match slot {
-                    Slot::RowNumber => {
-                        let numbers = first..first + rows as i64;
-                        Some(Arc::new(Int64Array::from_iter_values(numbers)))
-                    }
+                    Slot::RowNumber => Some(row_numbers(file, positions.clone())),
                     Slot::Constant(value) => Some(value.slice(0, rows.min(value.len()))),
                     Slot::Cached(chunks) => chunks
                         .get(chunk)
@@ -403,13 +400,13 @@ impl RowGroupReader {
             return Ok(None);
         };
         let next = reader.next();
-        let (path, file) = self.file()?;
+        let (path, _) = self.file()?;
         let batch = match next {
             None => return Ok(None),
             Some(Ok(batch)) => batch,
             Some(Err(error)) => return Err(self.read_error(path, &error)),
         };
-        let (rows, row_start) = (batch.num_rows(), file.row_start);
+        let rows = batch.num_rows();
         let decoded = self.adapted(&batch)?;
         let positions: Vec<u64> = match &mut self.sparse {
             Some(positions) => positions.drain(..rows.min(positions.len())).collect(),
@@ -419,11 +416,9 @@ impl RowGroupReader {
             let (path, _) = self.file()?;
             return Err(self.source.corrupted(path, "more rows than were selected"));
         }
-        let numbers = Int64Array::from_iter_values(
-            positions
-                .iter()
-                .map(|&position| (row_start + position) as i64),
-        );
+        let (_, file) = self.file()?;
+        let numbers =
+            Int64Array::from_iter_values(positions.iter().map(|&at| file.rows.row(at) as i64));
         let numbers: ArrayRef = Arc::new(numbers);
         let columns = self.columns(rows, &decoded, || numbers.clone(), None)?;
         self.batch(columns, rows).map(Some)
@@ -436,12 +431,7 @@ impl RowGroupReader {
         decoded: &[ArrayRef],
     ) -> Result<RecordBatch, WireError> {
         let (_, file) = self.file()?;
-        let numbers = || -> ArrayRef {
-            let numbers = window
-                .clone()
-                .map(|position| (file.row_start + position) as i64);
-            Arc::new(Int64Array::from_iter_values(numbers))
-        };
+        let numbers = || row_numbers(file, window.clone());
         let chunk = (window.start - self.window.start) as usize / BATCH_ROWS;
         let columns = self.columns(rows, decoded, numbers, Some(chunk))?;
         self.batch(columns, rows)
@@ -497,4 +487,10 @@ impl RowGroupReader {
             other => self.source.corrupted(path, &other.to_string()),
         }
     }
+}
+
+/// The numbers of the rows at some positions of a file.
+fn row_numbers(file: &FileRef, positions: Range<u64>) -> ArrayRef {
+    let numbers = file.rows.runs(positions).flatten().map(|row| row as i64);
+    Arc::new(Int64Array::from_iter_values(numbers))
 }

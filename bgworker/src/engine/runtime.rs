@@ -103,7 +103,7 @@ impl Engine {
             cache: self.cache.clone(),
             counters: counters.clone(),
             cancel: cancel.clone(),
-            threads: self.threads,
+            threads: if request.in_order { 1 } else { self.threads },
         };
         let plan = lowering.root(&request.fragment.root)?;
         let pool = Arc::new(QueryPool::new(self.budget.clone(), request.memory_limit));

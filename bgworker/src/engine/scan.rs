@@ -46,7 +46,7 @@ impl LakeScanExec {
         let wanted: u64 = source
             .files
             .iter()
-            .map(|(_, file)| super::selection::count(file, 0..file.row_count))
+            .map(|(_, file)| super::selection::count(file, 0..file.rows.count()))
             .sum();
         let useful = wanted.div_ceil(4 * BATCH_ROWS as u64);
         let useful = usize::try_from(useful).unwrap_or(usize::MAX);

@@ -109,13 +109,13 @@ fn deleted<'a>(file: &'a FileRef, window: &Range<u64>) -> &'a [u32] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pg_lake_plan::rows::RowNumbers;
 
     fn file(deleted: &[u32], ranges: Option<Vec<(u64, u64)>>) -> FileRef {
         FileRef {
             path: String::new(),
             size: 0,
-            row_start: 0,
-            row_count: 100,
+            rows: RowNumbers::consecutive(0, 100),
             deleted: deleted.to_vec(),
             ranges,
         }

@@ -132,7 +132,7 @@ impl Source {
         path: &Arc<str>,
         file: &FileRef,
     ) -> Result<Vec<Morsel>, WireError> {
-        let whole = 0..file.row_count;
+        let whole = 0..file.rows.count();
         if selection::count(file, whole.clone()) == 0 {
             return Ok(vec![]);
         }
@@ -155,7 +155,7 @@ impl Source {
             first = window.end;
             add(&self.counters.row_groups, 1);
             let leaf = |column: usize| self.leaf(&footer, column);
-            if window.end > file.row_count
+            if window.end > file.rows.count()
                 || selection::count(file, window.clone()) == 0
                 || prunable(&self.bounds, row_group, footer.schema(), leaf)
             {
@@ -168,8 +168,8 @@ impl Source {
                 });
             }
         }
-        if first != file.row_count {
-            let found = format!("it has {first} rows instead of {}", file.row_count);
+        if first != file.rows.count() {
+            let found = format!("it has {first} rows instead of {}", file.rows.count());
             return Err(self.corrupted(path, &found));
         }
         Ok(morsels)

@@ -105,7 +105,7 @@ fn check_type(ty: &LakeType) -> Result<(), WireError> {
 fn check_file(file: &FileRef) -> Result<(), WireError> {
     let mut next = 0;
     for &position in &file.deleted {
-        if u64::from(position) < next || u64::from(position) >= file.row_count {
+        if u64::from(position) < next || u64::from(position) >= file.rows.count() {
             return Err(protocol(
                 "deleted positions out of order or outside the file",
             ));
@@ -114,13 +114,12 @@ fn check_file(file: &FileRef) -> Result<(), WireError> {
     }
     let mut end = 0;
     for &(first, after) in file.ranges.iter().flatten() {
-        if first < end || after < first || after > file.row_count {
+        if first < end || after < first || after > file.rows.count() {
             return Err(protocol("ranges out of order or outside the file"));
         }
         end = after;
     }
-    let last = file.row_start.checked_add(file.row_count);
-    if last.is_none_or(|last| i64::try_from(last).is_err()) {
+    if !file.rows.is_valid() {
         return Err(protocol("row numbers out of range"));
     }
     Ok(())

@@ -11,6 +11,7 @@ use pg_lake_bgworker::engine::{Engine, Feed};
 use pg_lake_plan::PROTOCOL_VERSION;
 use pg_lake_plan::ir::*;
 use pg_lake_plan::message::{Execute, FileRef, ScanStats, TableInput, WireError};
+use pg_lake_plan::rows::RowNumbers;
 use pg_lake_plan::types::{LakeType, SqlType, Value};
 use std::collections::HashMap;
 use std::fs::File;
@@ -110,8 +111,7 @@ pub fn write(path: &Path, columns: Vec<ArrayRef>, row_group: usize) -> FileRef {
     FileRef {
         path: path.to_str().unwrap().to_owned(),
         size: std::fs::metadata(path).unwrap().len(),
-        row_start: 0,
-        row_count: batch.num_rows() as u64,
+        rows: RowNumbers::consecutive(0, batch.num_rows() as u64),
         deleted: vec![],
         ranges: None,
     }
@@ -130,6 +130,7 @@ pub fn request(root: Plan, files: Vec<FileRef>) -> Execute {
         tables: vec![TableInput { files, feed: None }],
         params: vec![],
         memory_limit: 0,
+        in_order: false,
     }
 }
 

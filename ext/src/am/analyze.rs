@@ -42,11 +42,11 @@ fn choose(files: &[FileRef], rows: u64) -> Vec<FileRef> {
         .map(|file| {
             let mut file = file.clone();
             if share < 1.0 {
-                let ranges = (0..file.row_count.div_ceil(ROWS_PER_BLOCK))
+                let ranges = (0..file.rows.count().div_ceil(ROWS_PER_BLOCK))
                     .filter(|_| random() < share)
                     .map(|block| {
                         let start = block * ROWS_PER_BLOCK;
-                        (start, (start + ROWS_PER_BLOCK).min(file.row_count))
+                        (start, (start + ROWS_PER_BLOCK).min(file.rows.count()))
                     })
                     .collect();
                 file.ranges = Some(ranges);
@@ -61,7 +61,7 @@ fn rows_of(files: &[FileRef]) -> u64 {
     files
         .iter()
         .map(|f| match &f.ranges {
-            None => f.row_count - f.deleted.len() as u64,
+            None => f.rows.count() - f.deleted.len() as u64,
             Some(ranges) => ranges.iter().map(|(a, b)| b - a).sum(),
         })
         .sum()

@@ -5,7 +5,7 @@
 
 use crate::am::{heap, replaced, scan};
 use crate::catalog::data_file::{FIRST_COLD_BLOCK, ROWS_PER_BLOCK};
-use crate::cold::point::ReadAhead;
+use crate::cold::point::{Holder, ReadAhead};
 use crate::pg::missing;
 use pg_lake_plan::message::FileRef;
 use pgrx::{pg_guard, pg_sys};
@@ -46,12 +46,12 @@ unsafe extern "C-unwind" fn next_block(
     let state = &mut cold.bitmap;
     state.rows.clear();
     // A block belongs to one file.
-    let after = cold.files.partition_point(|f| f.row_start <= first);
+    let after = cold.files.partition_point(|f| f.rows.start() <= first);
     let Some(index) = after.checked_sub(1) else {
         return false;
     };
     let file = &cold.files[index];
-    if first >= file.row_start + file.row_count {
+    if first >= file.rows.end() {
         return false;
     }
     state.file = index;
@@ -75,11 +75,9 @@ unsafe extern "C-unwind" fn next_block(
 
 /// Whether a row is in the file as the scan's snapshot sees it.
 fn sees(file: &FileRef, row: u64) -> bool {
-    row < file.row_start + file.row_count
-        && file
-            .deleted
-            .binary_search(&((row - file.row_start) as u32))
-            .is_err()
+    file.rows
+        .position(row)
+        .is_some_and(|at| file.deleted.binary_search(&(at as u32)).is_err())
 }
 
 #[pg_guard]
@@ -109,10 +107,13 @@ unsafe extern "C-unwind" fn next_tuple(
     let (state, files) = (&mut cold.bitmap, &cold.files);
     while let Some(row) = state.rows.pop() {
         let last = state.rows.first().map_or(row, |last| *last);
-        if state
-            .ahead
-            .fetch(relation, &files[state.file], row, last + 1, slot)
-        {
+        if state.ahead.fetch(
+            relation,
+            &Holder::of(&files[state.file]),
+            row,
+            last + 1,
+            slot,
+        ) {
             return true;
         }
     }

@@ -6,10 +6,10 @@
 
 use crate::am::lockers::{self, Joined};
 use crate::am::{chain, heap, held, replaced};
-use crate::catalog::anchor;
-use crate::catalog::data_file::{self, FIRST_COLD_BLOCK, ROWS_PER_BLOCK};
+use crate::catalog::data_file::{FIRST_COLD_BLOCK, ROWS_PER_BLOCK};
 use crate::catalog::mark::{self, Mark};
 use crate::catalog::storage::{self, Storage};
+use crate::catalog::{anchor, locate};
 use crate::pg::table::relation_oid;
 use crate::{cold, error, pg};
 use pgrx::pg_sys::{LockTupleMode, LockWaitPolicy, TM_Result};
@@ -50,31 +50,35 @@ impl ColdRow {
     /// Keeps whatever rewrites files away from this row's file to the end of the transaction; false
     /// if that can't be had without waiting, and `policy` says not to.
     fn hold_file(&self, policy: LockWaitPolicy::Type) -> bool {
-        if held::has(self.storage.id, self.row) {
-            return true;
-        }
-        let Some(file) = data_file::holding(self.storage.id, self.row) else {
-            return true;
-        };
-        let block = FIRST_COLD_BLOCK + (file.row_start / ROWS_PER_BLOCK) as u32;
-        let mode = pg_sys::ShareLock as i32;
-        // SAFETY: a heavyweight lock of a tag that heaps don't use.
-        let held = unsafe {
-            if policy == LockWaitPolicy::LockWaitBlock {
-                pg_sys::LockPage(self.relation, block, mode);
-                true
-            } else {
-                pg_sys::ConditionalLockPage(self.relation, block, mode)
+        let mut locked = None;
+        while !held::has(self.storage.id, self.row) {
+            let Some(file) = locate::holding(self.storage.id, self.row) else {
+                return true;
+            };
+            let rows = file.rows.start()..file.rows.end();
+            if locked.as_ref() == Some(&rows) {
+                // It is still the one that was locked.
+                keep_catalogs_locked();
+                held::add(self.storage.id, rows);
+                return true;
             }
-        };
-        if held {
-            keep_catalogs_locked();
-            held::add(
-                self.storage.id,
-                file.row_start..file.row_start + file.row_count,
-            );
+            let block = FIRST_COLD_BLOCK + (rows.start / ROWS_PER_BLOCK) as u32;
+            let mode = pg_sys::ShareLock as i32;
+            // SAFETY: a heavyweight lock of a tag that heaps don't use.
+            let had = unsafe {
+                if policy == LockWaitPolicy::LockWaitBlock {
+                    pg_sys::LockPage(self.relation, block, mode);
+                    true
+                } else {
+                    pg_sys::ConditionalLockPage(self.relation, block, mode)
+                }
+            };
+            if !had {
+                return false;
+            }
+            locked = Some(rows);
         }
-        held
+        true
     }
 
     /// Locks the row and returns its anchor; `Err` if the row isn't there any more, or can't be
@@ -132,17 +136,13 @@ impl ColdRow {
         // SAFETY: a global; with such an isolation level the snapshot is always the same.
         unsafe {
             replaced::keeps_snapshot()
-                && data_file::holding(self.storage.id, self.row).is_some_and(|at| at.flushed)
-                && !data_file::is_visible(
-                    self.storage.id,
-                    self.row,
-                    pg_sys::GetTransactionSnapshot(),
-                )
+                && locate::holding(self.storage.id, self.row).is_some_and(|at| at.flushed)
+                && !locate::is_visible(self.storage.id, self.row, pg_sys::GetTransactionSnapshot())
         }
     }
 
     fn origin(&self) -> Option<(u32, u16)> {
-        data_file::origin(self.storage.id, self.row)
+        locate::origin(self.storage.id, self.row)
     }
 
     /// After the row was changed by a command: this transaction must not see it at its old place.
@@ -208,8 +208,8 @@ impl ColdRow {
         if crosscheck.is_null() {
             return true;
         }
-        data_file::holding(self.storage.id, self.row).is_some_and(|at| at.flushed)
-            || data_file::is_visible(self.storage.id, self.row, crosscheck)
+        locate::holding(self.storage.id, self.row).is_some_and(|at| at.flushed)
+            || locate::is_visible(self.storage.id, self.row, crosscheck)
     }
 
     /// Puts the row into a slot; false if its file can't be found.

@@ -6,7 +6,7 @@
 
 use crate::am::dml;
 use crate::cold::FullScan;
-use crate::cold::point::ReadAhead;
+use crate::cold::point::{Holder, ReadAhead};
 use pg_lake_plan::message::FileRef;
 use pgrx::pg_sys;
 
@@ -83,9 +83,8 @@ impl Cold {
     /// Restricts a TID-range scan.
     pub fn restrict(&mut self, first: u64, last: u64) {
         for file in &mut self.files {
-            let start = first.max(file.row_start) - file.row_start;
-            let end = (last.saturating_add(1).min(file.row_start + file.row_count))
-                .saturating_sub(file.row_start);
+            let start = file.rows.rank(first);
+            let end = file.rows.rank(last.saturating_add(1));
             file.ranges = Some(if start < end {
                 vec![(start, end)]
             } else {
@@ -111,7 +110,8 @@ impl Cold {
             },
             Place::At(_, row) if row == self.frontier => self.stream(rel, slot),
             Place::At(batch, row) => {
-                let next = (row + 1..=self.batches[batch].1).find(|row| self.sees(*row));
+                let last = self.batches[batch].1;
+                let next = self.visible_after(row).filter(|next| *next <= last);
                 match (next, self.batches.get(batch + 1)) {
                     (Some(next), _) => self.go(rel, batch, next, slot),
                     (None, Some((first, _))) => self.go(rel, batch + 1, *first, slot),
@@ -129,7 +129,7 @@ impl Cold {
             Place::After => Some((self.batches.len() - 1, self.frontier)),
             Place::At(batch, row) => {
                 let first = self.batches[batch].0;
-                match (first..row).rev().find(|row| self.sees(*row)) {
+                match self.visible_before(row).filter(|before| *before >= first) {
                     Some(row) => Some((batch, row)),
                     None => batch.checked_sub(1).map(|b| (b, self.batches[b].1)),
                 }
@@ -182,28 +182,39 @@ impl Cold {
         };
         self.place = Place::At(batch, row);
         count_returned(rel);
-        self.ahead.fetch(rel, file, row, row + 1, slot)
+        self.ahead.fetch(rel, &Holder::of(file), row, row + 1, slot)
     }
 
-    /// Whether the scan returns a row of its files.
-    fn sees(&self, row: u64) -> bool {
-        file_of(&self.files, row).is_some_and(|file| {
-            let position = row - file.row_start;
-            let wanted = |ranges: &Vec<(u64, u64)>| {
-                ranges
-                    .iter()
-                    .any(|(start, end)| (*start..*end).contains(&position))
-            };
-            file.ranges.as_ref().is_none_or(wanted)
-                && file.deleted.binary_search(&(position as u32)).is_err()
-        })
+    /// The next row of the same file that the scan returns.
+    fn visible_after(&self, row: u64) -> Option<u64> {
+        let file = file_of(&self.files, row)?;
+        let position = (file.rows.rank(row + 1)..file.rows.count()).find(|at| sees(file, *at))?;
+        Some(file.rows.row(position))
+    }
+
+    /// The one before.
+    fn visible_before(&self, row: u64) -> Option<u64> {
+        let file = file_of(&self.files, row)?;
+        let position = (0..file.rows.rank(row)).rev().find(|at| sees(file, *at))?;
+        Some(file.rows.row(position))
     }
 }
 
+/// Whether a scan of the file returns the row at a position.
+fn sees(file: &FileRef, position: u64) -> bool {
+    let wanted = |ranges: &Vec<(u64, u64)>| {
+        ranges
+            .iter()
+            .any(|(start, end)| (*start..*end).contains(&position))
+    };
+    file.ranges.as_ref().is_none_or(wanted)
+        && file.deleted.binary_search(&(position as u32)).is_err()
+}
+
 fn file_of(files: &[FileRef], row: u64) -> Option<&FileRef> {
-    let after = files.partition_point(|f| f.row_start <= row);
+    let after = files.partition_point(|f| f.rows.start() <= row);
     let file = files.get(after.checked_sub(1)?)?;
-    (row < file.row_start + file.row_count).then_some(file)
+    file.rows.covers(row).then_some(file)
 }
 
 /// As `pgstat_count_heap_getnext` (pgstat.h).

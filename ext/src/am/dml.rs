@@ -5,7 +5,7 @@
 
 use crate::am::cold_dml::{self, ColdRow};
 use crate::am::{heap, replaced, visible};
-use crate::catalog::{data_file, mark, storage};
+use crate::catalog::{data_file, locate, mark, storage};
 use crate::pg::missing;
 use crate::{bulk, cold, copy_input, relation};
 use pgrx::pg_sys::TM_Result;
@@ -86,7 +86,7 @@ fn moved_to(
             ),
         )
     };
-    data_file::moved_to(storage::of_relation(relation)?.id, u32::from(xmax), tid)
+    locate::moved_to(storage::of_relation(relation)?.id, u32::from(xmax), tid)
 }
 
 /// A row that has moved counts as updated: the caller locks its latest version, which is the cold

@@ -5,7 +5,8 @@
 //! once what its snapshot sees of the whole table.
 
 use crate::am::{dml, heap, replaced, visible};
-use crate::catalog::data_file::{self, At, DataFile};
+use crate::catalog::data_file::{self, DataFile};
+use crate::catalog::locate::{self, At};
 use crate::catalog::{mark, storage};
 use crate::cold::point::ReadAhead;
 use crate::pg::missing;
@@ -161,7 +162,7 @@ fn note_moved(
         return;
     }
     if let Some(storage) = storage::of_relation(relation)
-        && let Some(row) = data_file::moved_to(storage.id, u32::from(xmax), tid)
+        && let Some(row) = locate::moved_to(storage.id, u32::from(xmax), tid)
     {
         mark::find(storage.id, row, snapshot);
     }
@@ -192,12 +193,9 @@ fn fetch_cold(
     }
     // Taken out while it works: decoding may run other code that fetches rows.
     let mut cold = COLD.with_borrow_mut(|cold| cold.remove(&fetch).unwrap_or_default());
-    let found = cold.find(storage.id, row, snapshot).is_some_and(|at| {
-        !wanted
-            || cold
-                .ahead
-                .fetch(relation, &at.file_ref(), row, row + 1, slot)
-    });
+    let found = cold
+        .find(storage.id, row, snapshot)
+        .is_some_and(|at| !wanted || cold.ahead.fetch(relation, &at.holder(), row, row + 1, slot));
     COLD.with_borrow_mut(|all| all.insert(fetch, cold));
     found
 }
@@ -223,11 +221,7 @@ impl Cold {
             });
         }
         let file = data_file::file_of(&self.view.as_ref()?.files, row)?;
-        let position = (row - file.row_start) as u32;
-        file.deleted
-            .binary_search(&position)
-            .is_err()
-            .then(|| file.at())
+        file.live(row).map(|_| file.at())
     }
 }
 

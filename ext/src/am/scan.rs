@@ -35,7 +35,7 @@ pub struct Scan {
 #[derive(Default)]
 pub struct Sample {
     files: Vec<FileRef>,
-    blocks: Vec<(u64, u64)>,
+    blocks: Vec<(usize, u64, u64)>,
     block: Option<usize>,
     next_block: usize,
     in_cold: bool,
@@ -319,12 +319,12 @@ unsafe extern "C-unwind" fn sample_next_block(
         cold.sample.blocks = cold
             .files
             .iter()
-            .flat_map(|f| {
-                let blocks = f.row_count.div_ceil(data_file::ROWS_PER_BLOCK);
-                (0..blocks).map(|b| {
-                    let first = f.row_start + b * data_file::ROWS_PER_BLOCK;
-                    let end = (first + data_file::ROWS_PER_BLOCK).min(f.row_start + f.row_count);
-                    (first, end)
+            .enumerate()
+            .flat_map(|(i, f)| {
+                let count = f.rows.count();
+                (0..count.div_ceil(data_file::ROWS_PER_BLOCK)).map(move |b| {
+                    let first = b * data_file::ROWS_PER_BLOCK;
+                    (i, first, (first + data_file::ROWS_PER_BLOCK).min(count))
                 })
             })
             .collect();
@@ -345,7 +345,7 @@ unsafe extern "C-unwind" fn sample_next_block(
         return false;
     };
     sample.next_block = i + 1;
-    let (first, end) = sample.blocks[i];
+    let (file, first, end) = sample.blocks[i];
     // The offsets that the method wants in this block.
     let mut wanted = vec![];
     // SAFETY: as above; an InvalidOffsetNumber ends the block.
@@ -364,20 +364,10 @@ unsafe extern "C-unwind" fn sample_next_block(
             }
         }
     }
-    let files = cold
-        .sample
-        .files
-        .iter()
-        .filter(|f| first >= f.row_start && first < f.row_start + f.row_count)
-        .map(|f| {
-            let mut f = f.clone();
-            let start = f.row_start;
-            f.ranges = Some(wanted.iter().map(|(a, b)| (a - start, b - start)).collect());
-            f
-        })
-        .filter(|f| f.ranges.as_ref().is_some_and(|r| !r.is_empty()))
-        .collect();
-    cold.choose(files);
+    let mut file = cold.sample.files[file].clone();
+    let none = wanted.is_empty();
+    file.ranges = Some(wanted);
+    cold.choose(if none { vec![] } else { vec![file] });
     true
 }
 

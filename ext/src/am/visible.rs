@@ -4,7 +4,7 @@
 //! list (STORAGE section 4). Index insertion asks here while it holds a lock on an index page, so
 //! that nothing may wait then: [`prepare`] has locked what is opened.
 
-use crate::catalog::data_file::{self, At};
+use crate::catalog::locate::{self, At};
 use crate::catalog::{mark, storage};
 use crate::pg::table;
 use pgrx::pg_sys;
@@ -58,17 +58,17 @@ pub fn find(storage: i64, row: u64, snapshot: pg_sys::Snapshot) -> Option<At> {
     // SAFETY: a snapshot of the caller.
     match unsafe { (*snapshot).snapshot_type } {
         SNAPSHOT_DIRTY => find_dirty(storage, row, snapshot),
-        SNAPSHOT_ANY => data_file::holding(storage, row),
+        SNAPSHOT_ANY => locate::holding(storage, row),
         // Rows that are marked may still be seen by somebody.
-        SNAPSHOT_NON_VACUUMABLE => data_file::holding(storage, row).filter(|at| !at.deleted),
+        SNAPSHOT_NON_VACUUMABLE => locate::holding(storage, row).filter(|at| !at.deleted),
         kind => {
             if mark::find(storage, row, snapshot).is_some() {
                 return None;
             }
             if kind == SNAPSHOT_SELF {
-                return data_file::holding(storage, row).filter(|at| !at.deleted);
+                return locate::holding(storage, row).filter(|at| !at.deleted);
             }
-            data_file::at(storage, row, snapshot).filter(|at| !at.deleted)
+            locate::at(storage, row, snapshot).filter(|at| !at.deleted)
         }
     }
 }
@@ -85,7 +85,7 @@ fn find_dirty(storage: i64, row: u64, snapshot: pg_sys::Snapshot) -> Option<At> 
         mark::Dirty::InProgress(xid) => xid,
         mark::Dirty::None => pg_sys::InvalidTransactionId,
     };
-    let (at, inserting) = data_file::at_dirty(storage, row)?;
+    let (at, inserting) = locate::at_dirty(storage, row)?;
     if at.deleted {
         return None;
     }
@@ -107,6 +107,6 @@ pub fn is_live(relation: pg_sys::Relation, row: u64, snapshot: pg_sys::Snapshot)
 pub fn was_live(relation: pg_sys::Relation, row: u64, snapshot: pg_sys::Snapshot) -> bool {
     storage::of_relation(relation).is_some_and(|s| {
         mark::find(s.id, row, snapshot).is_none()
-            && data_file::holding(s.id, row).is_some_and(|at| at.flushed && !at.deleted)
+            && locate::holding(s.id, row).is_some_and(|at| at.flushed && !at.deleted)
     })
 }

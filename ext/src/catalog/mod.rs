@@ -15,6 +15,7 @@ pub mod data_file;
 mod forward;
 pub mod garbage;
 pub mod intent;
+pub mod locate;
 pub mod mark;
 pub mod options;
 pub mod publication;

@@ -6,7 +6,7 @@
 pub mod point;
 pub mod recent;
 
-use crate::catalog::data_file;
+use crate::catalog::locate;
 use crate::catalog::storage::Storage;
 use crate::error;
 use crate::relation::{self, Info};
@@ -16,6 +16,7 @@ use crate::types::{Codec, PinnedSettings};
 use pg_lake_plan::batch::BatchReader;
 use pg_lake_plan::ir::{ColumnSource, Fragment, Plan, Scan, ScanColumn};
 use pg_lake_plan::message::{ErrorCode, Execute, FileRef, Reply, Request, ScanStats, TableInput};
+use pg_lake_plan::rows::RowNumbers;
 use pg_lake_plan::types::{LakeType, SqlType, Value};
 use pgrx::{PgSqlErrorCode, pg_sys};
 use std::rc::Rc;
@@ -46,6 +47,10 @@ impl OwnedBatch {
     /// Bytes of memory.
     pub fn size(&self) -> usize {
         self.bytes.capacity()
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 
     pub fn reader(&self) -> &BatchReader<'_> {
@@ -122,13 +127,35 @@ impl Rows {
         feeds: usize,
         tables: impl FnOnce(&[u64]) -> Vec<TableInput>,
     ) -> Rows {
+        Rows::call_engine(fragment, params, feeds, tables, false)
+    }
+
+    /// The same with rows in the order of the files.
+    pub fn in_order(fragment: Fragment, tables: Vec<TableInput>) -> Rows {
+        Rows::call_engine(fragment, vec![], 0, |_| tables, true)
+    }
+
+    fn call_engine(
+        fragment: Fragment,
+        params: Vec<Option<Value>>,
+        feeds: usize,
+        tables: impl FnOnce(&[u64]) -> Vec<TableInput>,
+        in_order: bool,
+    ) -> Rows {
         let types = fragment.root.output();
         let call = Call::start(ENGINE, feeds, |ids| {
+            let mut tables = tables(ids);
+            if !fragment.root.reads_row_numbers() {
+                for file in tables.iter_mut().flat_map(|table| &mut table.files) {
+                    file.rows = RowNumbers::consecutive(file.rows.start(), file.rows.count());
+                }
+            }
             Request::Execute(Execute {
                 fragment,
-                tables: tables(ids),
+                tables,
                 params,
                 memory_limit: 0,
+                in_order,
             })
         });
         Rows {
@@ -177,6 +204,18 @@ impl Rows {
                 }
                 Message::Error(e) => error::raise_wire(&e),
             }
+        }
+    }
+
+    /// The next batch, whole, for who doesn't go row by row; `None` at the end.
+    pub fn next_batch(&mut self) -> Option<Rc<OwnedBatch>> {
+        match self.advance() {
+            Step::Row => {
+                let batch = self.batch.clone()?;
+                self.next = batch.reader().rows;
+                Some(batch)
+            }
+            Step::End | Step::NotExact => None,
         }
     }
 
@@ -385,7 +424,7 @@ pub fn fetch(
     if recent::fetch(relation, row, slot) {
         return true;
     }
-    data_file::holding(storage.id, row).is_some_and(|at| {
-        point::ReadAhead::default().fetch(relation, &at.file_ref(), row, row + 1, slot)
+    locate::holding(storage.id, row).is_some_and(|at| {
+        point::ReadAhead::default().fetch(relation, &at.holder(), row, row + 1, slot)
     })
 }

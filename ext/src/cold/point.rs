@@ -6,6 +6,7 @@
 use super::{FullScan, recent};
 use crate::error;
 use pg_lake_plan::message::FileRef;
+use pg_lake_plan::rows::RowNumbers;
 use pgrx::{PgSqlErrorCode, pg_sys};
 use std::ops::Range;
 
@@ -13,6 +14,24 @@ use std::ops::Range;
 const RUN_MAX: u64 = 4096;
 /// A row that close behind the last read counts as going on.
 const NEAR: u64 = 64;
+
+/// A file that rows are read of.
+pub struct Holder<'a> {
+    /// Absolute.
+    pub path: String,
+    pub size: u64,
+    pub rows: &'a RowNumbers,
+}
+
+impl Holder<'_> {
+    pub fn of(file: &FileRef) -> Holder<'_> {
+        Holder {
+            path: file.path.clone(),
+            size: file.size,
+            rows: &file.rows,
+        }
+    }
+}
 
 /// Where a caller stands.
 #[derive(Default)]
@@ -39,7 +58,7 @@ impl ReadAhead {
     pub fn fetch(
         &mut self,
         relation: pg_sys::Relation,
-        file: &FileRef,
+        file: &Holder<'_>,
         row: u64,
         least: u64,
         slot: *mut pg_sys::TupleTableSlot,
@@ -47,12 +66,14 @@ impl ReadAhead {
         if recent::fetch(relation, row, slot) {
             return true;
         }
-        let end = self.end(row, least).min(file.row_start + file.row_count);
+        let end = self.end(row, least);
+        let positions = file.rows.rank(row)..file.rows.rank(end);
         let wanted = FileRef {
             path: file.path.clone(),
+            size: file.size,
+            rows: file.rows.narrowed(positions.clone()),
             deleted: vec![],
-            ranges: Some(vec![(row - file.row_start, end - file.row_start)]),
-            ..*file
+            ranges: Some(vec![(positions.start, positions.end)]),
         };
         // SAFETY: the context is deleted below, or with its parent after an error.
         unsafe {

@@ -150,6 +150,7 @@ unsafe fn check_publication(name: *const c_char) {
             publication,
             all,
         )));
+        tables.sort_by_key(|relid| relid.to_u32());
         for relid in tables {
             if pg::lake_schema() == Some(pg_sys::get_rel_namespace(relid)) {
                 refuse_own(&format!(

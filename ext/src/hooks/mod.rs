@@ -47,7 +47,7 @@ unsafe extern "C-unwind" fn xact(event: pg_sys::XactEvent::Type, _arg: *mut std:
         crate::am::replaced::forget(None);
         options::abort(None);
         crate::cold::recent::forget();
-        crate::catalog::data_file::forget_lists();
+        crate::catalog::locate::forget_details();
         crate::am::index::forget();
         crate::am::held::forget();
         crate::am::visible::forget();

@@ -1,9 +1,10 @@
-//! `VACUUM`: flushes and merges the iceberg tables among its targets before Postgres takes its lock.
+//! `VACUUM`: flushes, merges and compacts the iceberg tables among its targets before Postgres takes its lock.
 //!
 //! Not inside of `relation_vacuum`: a vacuuming backend's own transaction is hidden from horizons
 //! (STORAGE section 7).
 
 use crate::catalog::storage;
+use crate::compact::{self, Eagerness};
 use crate::pg::missing;
 use crate::{am, flush, guc, pg};
 use pgrx::{PgList, pg_sys};
@@ -38,18 +39,36 @@ pub unsafe fn before(statement: *mut pg_sys::Node, context: pg_sys::ProcessUtili
                 if pg_sys::ActiveSnapshotSet() {
                     pg_sys::PopActiveSnapshot();
                 }
-                let lock = pg_sys::ShareUpdateExclusiveLock as i32;
-                if pg_sys::ConditionalLockRelationOid(relid, lock) && am::is_iceberg(relid) {
-                    pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
-                    flush::flush_if_possible(relid);
-                    pg_sys::PopActiveSnapshot();
-                }
-                // One table's locks don't wait for another's pages.
-                pg_sys::CommitTransactionCommand();
-                pg_sys::StartTransactionCommand();
-                pg_sys::MemoryContextSwitchTo(context);
+                step(relid, context, || flush::flush_if_possible(relid));
+                // A transaction for each new file: changes of its rows wait for no other one.
+                let one_file = || compact::compact(relid, Eagerness::All, 1);
+                while step(relid, context, one_file) > 0 {}
             }
         }
+    }
+}
+
+/// A transaction of its own, unless somebody else maintains the table: one table's locks don't wait for
+/// another's pages.
+unsafe fn step(
+    relid: pg_sys::Oid,
+    context: pg_sys::MemoryContext,
+    maintain: impl FnOnce() -> u64,
+) -> u64 {
+    // SAFETY: between the transactions of a command that commits in the middle; pushed and popped in
+    // pairs.
+    unsafe {
+        let lock = pg_sys::ShareUpdateExclusiveLock as i32;
+        let mut done = 0;
+        if pg_sys::ConditionalLockRelationOid(relid, lock) && am::is_iceberg(relid) {
+            pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+            done = maintain();
+            pg_sys::PopActiveSnapshot();
+        }
+        pg_sys::CommitTransactionCommand();
+        pg_sys::StartTransactionCommand();
+        pg_sys::MemoryContextSwitchTo(context);
+        done
     }
 }
 

@@ -1,6 +1,7 @@
 //! `lake.flush`, `lake.merge`, `lake.publish`, `lake.sweep` and what the maintainer shares with them.
 
 use crate::catalog::{garbage, intent};
+use crate::compact::Eagerness;
 use crate::error;
 use crate::pg;
 use crate::pg::table::{Table, relation_oid};
@@ -22,6 +23,13 @@ fn flush(table: pg_sys::Oid) -> i64 {
 fn merge(table: pg_sys::Oid) -> i64 {
     pg::refuse_if_read_only(c"lake.merge()");
     crate::merge::merge(table) as i64
+}
+
+/// Compacts the files of a table; returns how many were replaced.
+#[pg_extern(sql = false)]
+fn compact(table: pg_sys::Oid) -> i64 {
+    pg::refuse_if_read_only(c"lake.compact()");
+    crate::compact::compact(table, Eagerness::All, usize::MAX) as i64
 }
 
 /// Publishes a table; returns the location of its metadata.

@@ -1,8 +1,9 @@
-//! The maintainer of one database: flushes, merges, publishes and sweeps in the background.
+//! The maintainer of one database: flushes, merges, compacts, publishes and sweeps in the background.
 //!
 //! It leaves when the database is needed by someone alone, and after an error it goes on with the
 //! next table.
 
+use crate::compact::Eagerness;
 use crate::guc;
 use crate::ring::control::{DatabaseSlot, now, state};
 use crate::ring::region::control;
@@ -20,6 +21,7 @@ const SWEEP_PERIOD: Duration = Duration::from_secs(60);
 const MARKS_MIN: i64 = 10_000;
 /// A merge that had to leave marks is not tried again sooner.
 const MERGE_PERIOD: Duration = Duration::from_secs(10);
+const COMPACT_PERIOD: Duration = Duration::from_secs(10);
 
 /// One table, as the statistics and the catalog show it.
 struct Table {
@@ -36,7 +38,20 @@ struct Table {
 struct Seen {
     flushed: Instant,
     merged: Option<Instant>,
+    /// When it was compacted last, and how many files it had then.
+    compacted: Option<(Instant, i64)>,
     published: Option<(i64, i64)>,
+}
+
+impl Seen {
+    fn now() -> Seen {
+        Seen {
+            flushed: Instant::now(),
+            merged: None,
+            compacted: None,
+            published: None,
+        }
+    }
 }
 
 /// Entry point; the argument is the database's OID.
@@ -113,6 +128,9 @@ fn run(slot: &DatabaseSlot) {
         let tables = guarded(tables).unwrap_or_default();
         flush_due(&tables, &mut seen);
         merge_due(&tables, &mut seen);
+        if guc::auto_compact() {
+            compact_due(&tables, &mut seen);
+        }
         if guc::publish_interval().is_some_and(|s| published.elapsed().as_secs() >= s) {
             publish_due(&tables, &mut seen);
             published = Instant::now();
@@ -126,11 +144,7 @@ fn run(slot: &DatabaseSlot) {
 
 fn flush_due(tables: &[Table], seen: &mut HashMap<pg_sys::Oid, Seen>) {
     for table in tables.iter().filter(|t| !t.stays_hot && t.live_hot > 0) {
-        let entry = seen.entry(table.relid).or_insert_with(|| Seen {
-            flushed: Instant::now(),
-            merged: None,
-            published: None,
-        });
+        let entry = seen.entry(table.relid).or_insert_with(Seen::now);
         let many = guc::flush_rows().is_some_and(|n| table.live_hot as u64 >= n.max(1));
         let long = guc::flush_interval().is_some_and(|s| entry.flushed.elapsed().as_secs() >= s);
         // Statistics lag: a table that was just flushed may still look full.
@@ -144,11 +158,7 @@ fn flush_due(tables: &[Table], seen: &mut HashMap<pg_sys::Oid, Seen>) {
 
 fn merge_due(tables: &[Table], seen: &mut HashMap<pg_sys::Oid, Seen>) {
     for table in tables.iter().filter(|t| t.marks > 0) {
-        let entry = seen.entry(table.relid).or_insert_with(|| Seen {
-            flushed: Instant::now(),
-            merged: None,
-            published: None,
-        });
+        let entry = seen.entry(table.relid).or_insert_with(Seen::now);
         let many =
             table.marks >= MARKS_MIN && entry.merged.is_none_or(|at| at.elapsed() >= MERGE_PERIOD);
         let since = entry.merged.unwrap_or(entry.flushed);
@@ -157,6 +167,27 @@ fn merge_due(tables: &[Table], seen: &mut HashMap<pg_sys::Oid, Seen>) {
             entry.merged = Some(Instant::now());
             report("merge", table.relid);
             unless_locked(table.relid, crate::merge::merge);
+        }
+    }
+}
+
+/// Tables whose number of files has changed, or whose files may have lost rows to a merge.
+fn compact_due(tables: &[Table], seen: &mut HashMap<pg_sys::Oid, Seen>) {
+    for table in tables.iter().filter(|t| t.version.1 > 0) {
+        let entry = seen.entry(table.relid).or_insert_with(Seen::now);
+        let due = match entry.compacted {
+            None => true,
+            Some((at, files)) => {
+                at.elapsed() >= COMPACT_PERIOD
+                    && (files != table.version.1 || entry.merged.is_some_and(|merged| merged > at))
+            }
+        };
+        if due {
+            entry.compacted = Some((Instant::now(), table.version.1));
+            report("compact", table.relid);
+            unless_locked(table.relid, |relid| {
+                crate::compact::compact(relid, Eagerness::Tiered, 1)
+            });
         }
     }
 }
@@ -200,13 +231,7 @@ fn publish_due(tables: &[Table], seen: &mut HashMap<pg_sys::Oid, Seen>) {
         report("publish", table.relid);
         let done = done || guarded(|| crate::publish::publish(&[table.relid])).is_some();
         if done {
-            seen.entry(table.relid)
-                .or_insert_with(|| Seen {
-                    flushed: Instant::now(),
-                    merged: None,
-                    published: None,
-                })
-                .published = Some(table.version);
+            seen.entry(table.relid).or_insert_with(Seen::now).published = Some(table.version);
         }
     }
 }

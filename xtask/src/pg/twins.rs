@@ -218,7 +218,7 @@ fn load(cluster: &Cluster, random: &mut Random) -> Result<Vec<(&'static str, Run
     for _ in 0..WRITERS {
         sessions.push(("a writer", start(cluster, random.script(STATEMENTS))?));
     }
-    let maintenance = "SELECT lake.flush('t');\nSELECT lake.merge('t');\nVACUUM t, lake.row_mark, lake.anchor;\n\
+    let maintenance = "SELECT lake.flush('t');\nSELECT lake.merge('t');\nSELECT lake.compact('t');\nVACUUM t, lake.row_mark, lake.anchor;\n\
                        SELECT lake.publish('t');\nSELECT lake.sweep();\n";
     sessions.push((
         "maintenance",

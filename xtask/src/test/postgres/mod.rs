@@ -59,6 +59,7 @@ const HOT: Mode = Mode {
     settings: &[
         ("lake.bulk_rows", "-1"),
         ("lake.flush_rows", "-1"),
+        ("lake.auto_compact", "off"),
         ("lake.flush_interval", "-1"),
         ("lake.vacuum_flush", "off"),
         ("lake.publish_interval", "-1"),
@@ -74,6 +75,7 @@ const COLD: Mode = Mode {
     settings: &[
         ("lake.bulk_rows", "0"),
         ("lake.flush_rows", "-1"),
+        ("lake.auto_compact", "off"),
         ("lake.flush_interval", "-1"),
         ("lake.debug_flush", "on"),
         ("lake.publish_interval", "-1"),

@@ -1,0 +1,171 @@
+//! Compaction: puts neighbouring small files into one, without rows that nobody can see any more.
+//!
+//! Every row keeps its number. So index entries, row locks and the marks of whoever is changing a row
+//! right now stay right, and whoever finds a row's number in the old file finds the row in the new
+//! one (ADR 0014). The batches go from the engine to a worker as they are.
+
+mod choice;
+
+use crate::catalog::data_file::{self, DataFile};
+use crate::catalog::storage::{self, Storage};
+use crate::cold::{self, Rows};
+use crate::flush::Relation;
+use crate::merge;
+use crate::relation::{self, Info};
+use crate::sink::{Kind, Sink};
+use crate::{error, pg};
+pub use choice::Eagerness;
+use choice::{Candidate, choose};
+use pg_lake_plan::ir::{Fragment, Plan, Scan};
+use pg_lake_plan::message::{TableInput, WrittenFile};
+use pg_lake_plan::rows::RowNumbers;
+use pgrx::{PgSqlErrorCode, pg_sys};
+use std::ops::Range;
+
+/// Compacts a table, at most `limit` new files of it; returns how many files were replaced.
+pub fn compact(relid: pg_sys::Oid, eagerness: Eagerness, limit: usize) -> u64 {
+    let rel = Relation::for_maintenance(relid, pg_sys::ShareUpdateExclusiveLock as i32);
+    let Some(storage) = storage::of_relation(rel.0) else {
+        return 0;
+    };
+    storage::incarnation(); // an error in a copy of a database
+    data_file::settle_forwards(rel.0, storage.id);
+    // SAFETY: in a transaction; what was just done is to be seen.
+    unsafe { pg_sys::CommandCounterIncrement() };
+    let info = relation::info(rel.0);
+    let files = data_file::files(storage.id, std::ptr::null_mut());
+    let target = crate::sink::target_file_size(&storage);
+    let mut replaced = 0;
+    // Who looks for a row where it was before a flush finds it by the file of the flush.
+    let candidates: Vec<Candidate> = files
+        .iter()
+        .map(|file| Candidate {
+            size: file.size,
+            rows: file.rows.count(),
+            deleted: file.deleted.len() as u64,
+            pinned: file.forwards,
+        })
+        .collect();
+    let groups = choose(&candidates, target, eagerness);
+    for group in groups.into_iter().take(limit) {
+        replaced += rewrite(&rel, &storage, &info, &files[group]);
+        pg::check_for_interrupts();
+    }
+    replaced
+}
+
+/// Writes files again as one, unless somebody has changed or locked a row of them; returns how many.
+fn rewrite(rel: &Relation, storage: &Storage, info: &std::rc::Rc<Info>, files: &[DataFile]) -> u64 {
+    // Not worth beginning.
+    if !files.iter().all(|file| merge::could_lock_file(rel, file)) {
+        return 0;
+    }
+    let rows = row_numbers(files);
+    let written = write(rel, storage, info, files);
+    if written.rows != rows.count() {
+        error::raise(
+            PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
+            &format!(
+                "{} rows of iceberg table \"{}\" were read instead of {}",
+                written.rows,
+                pg::relation_name(rel.0),
+                rows.count()
+            ),
+            None,
+            None,
+        );
+    }
+    // From here on changes of these rows wait, to the end of the transaction. If somebody was faster,
+    // the sweeper takes what was written.
+    let locked = data_file::lock_registration(storage.relid)
+        && files.iter().all(|file| merge::lock_file(rel, file))
+        && merge::lock_publication(rel);
+    if !locked || !are_neighbours(storage, &rows, files.len()) {
+        return 0;
+    }
+    data_file::replace(storage.id, files, &written, &rows);
+    for file in files {
+        merge::discard(storage, file, "compacted");
+    }
+    files.len() as u64
+}
+
+/// Whether no load has registered a file among the others in the meantime: the ranges of a table's
+/// files are disjoint.
+fn are_neighbours(storage: &Storage, rows: &RowNumbers, files: usize) -> bool {
+    // SAFETY: registered and unregistered here; an error does so at abort.
+    let now = unsafe {
+        let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot());
+        let now = data_file::files(storage.id, snapshot);
+        pg_sys::UnregisterSnapshot(snapshot);
+        now
+    };
+    let among = |file: &&DataFile| rows.covers(file.rows.start());
+    now.iter().filter(among).count() == files
+}
+
+/// The numbers of the rows of some files that aren't deleted.
+fn row_numbers(files: &[DataFile]) -> RowNumbers {
+    let runs = files.iter().flat_map(|file| {
+        live_positions(file)
+            .into_iter()
+            .flat_map(|positions| file.rows.runs(positions).collect::<Vec<_>>())
+    });
+    let (first, last) = (&files[0], &files[files.len() - 1]);
+    RowNumbers::with_gaps(first.rows.start()..last.rows.end(), runs)
+}
+
+/// Runs of positions that aren't deleted.
+fn live_positions(file: &DataFile) -> Vec<Range<u64>> {
+    let mut runs = vec![];
+    let mut start = 0;
+    for deleted in file.deleted.iter().map(|at| u64::from(*at)) {
+        runs.push(start..deleted);
+        start = deleted + 1;
+    }
+    runs.push(start..file.rows.count());
+    runs.retain(|run| !run.is_empty());
+    runs
+}
+
+fn write(
+    rel: &Relation,
+    storage: &Storage,
+    info: &std::rc::Rc<Info>,
+    files: &[DataFile],
+) -> WrittenFile {
+    // SAFETY: the relation is open.
+    let desc = unsafe { (*rel.0).rd_att };
+    let columns = info
+        .codecs
+        .iter()
+        .map(|codec| cold::scan_column(codec, cold::missing_value(desc, codec)))
+        .collect();
+    let fragment = Fragment {
+        version: pg_lake_plan::PROTOCOL_VERSION,
+        root: Plan::Scan(Scan {
+            table: 0,
+            name: pg::relation_name(rel.0),
+            columns,
+            predicate: None,
+        }),
+    };
+    let files = files.iter().map(DataFile::file_ref).collect();
+    let input = vec![TableInput { files, feed: None }];
+    let mut rows = Rows::in_order(fragment, input);
+    let mut sink = Sink::open(storage, info.clone(), Kind::Compaction);
+    while let Some(batch) = rows.next_batch() {
+        sink.push_batch(batch.bytes(), batch.reader().rows as u64);
+    }
+    rows.stop();
+    let mut written = sink.finish();
+    match (written.pop(), written.is_empty()) {
+        (Some(file), true) => file,
+        _ => error::raise(
+            PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+            "a compaction wrote something else than one file",
+            None,
+            None,
+        ),
+    }
+}
