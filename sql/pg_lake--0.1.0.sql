@@ -77,9 +77,8 @@ CREATE TABLE lake.garbage (
     reason text NOT NULL,
     xid bigint NOT NULL,
     since timestamptz NOT NULL,
-    -- Of a file that published snapshots refer to: the last of these, and how many are kept.
-    publication bigint,
-    kept int
+    -- Of what published snapshots refer to: the number of the last one.
+    publication bigint
 ) USING heap;
 
 CREATE TABLE lake.publication (
@@ -90,6 +89,8 @@ CREATE TABLE lake.publication (
     published_at timestamptz NOT NULL,
     digest bigint NOT NULL,
     number bigint NOT NULL,
+    -- The number of the first snapshot that the metadata retain.
+    oldest bigint NOT NULL,
     CONSTRAINT publication_pkey PRIMARY KEY (storage_id)
 ) USING heap;
 

@@ -35,6 +35,7 @@ mod pg;
 mod publish;
 #[allow(unsafe_code)] // cached descriptions of relations
 mod relation;
+mod relocate;
 #[allow(unsafe_code)] // shared memory and latches
 mod ring;
 #[allow(unsafe_code)] // rows on their way to a worker

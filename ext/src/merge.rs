@@ -8,7 +8,7 @@ use crate::catalog::data_file::{self, DataFile, FIRST_COLD_BLOCK, ROWS_PER_BLOCK
 use crate::catalog::storage::{self, Storage};
 use crate::catalog::{anchor, garbage, intent, mark, publication};
 use crate::flush::Relation;
-use crate::{guc, indexes, pg};
+use crate::{indexes, pg};
 use pgrx::pg_sys;
 
 /// Merges the marks of a table; returns how many.
@@ -163,7 +163,6 @@ fn drop_file(storage: &Storage, file: &DataFile) {
 
 /// Has a file removed that is in no list any more, when nothing refers to it.
 pub fn discard(storage: &Storage, file: &DataFile, reason: &str) {
-    let last = publication::find(storage.id)
-        .map(|published| (published.number, guc::keep_snapshots() as i32));
+    let last = publication::find(storage.id).map(|published| published.number);
     garbage::add_file_after(storage.id, &file.path, reason, last);
 }

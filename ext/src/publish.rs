@@ -61,11 +61,13 @@ fn publish_one(rel: &Relation) -> Option<String> {
         })
         .collect();
     let previous = publication::find(storage.id);
+    let keep = guc::keep_snapshots();
     let (hot, hot_digest) = hot_image(rel, &storage);
     let hot_path = hot.as_ref().map(|f| f.path.clone());
     let columns = table_columns(&info);
     let mut digest = DefaultHasher::new();
     format!("{columns:?} {}", storage.format_version).hash(&mut digest);
+    storage.directory.hash(&mut digest);
     pg::qualified_name(rel_oid(rel)).hash(&mut digest);
     for file in &files {
         (&file.file.path, &file.deleted).hash(&mut digest);
@@ -74,6 +76,7 @@ fn publish_one(rel: &Relation) -> Option<String> {
     let digest = digest.finish() as i64;
     if let Some(previous) = &previous
         && previous.digest == digest
+        && previous.retains_at_most(keep)
     {
         // The hot image that was just written belongs to nobody: the sweeper takes it.
         return Some(previous.metadata_location.clone());
@@ -101,7 +104,7 @@ fn publish_one(rel: &Relation) -> Option<String> {
         previous_metadata: previous.as_ref().map(|p| p.metadata_location.clone()),
         files,
         timestamp_ms,
-        keep_snapshots: guc::keep_snapshots(),
+        keep_snapshots: keep,
     }));
     let Reply::Published(published) = reply else {
         error::raise(
@@ -112,8 +115,8 @@ fn publish_one(rel: &Relation) -> Option<String> {
         )
     };
     if !published.unchanged {
-        publication::set(storage.id, &published, digest);
-        retire(&storage, &published, hot_path.as_deref());
+        publication::set(storage.id, &published, digest, keep);
+        retire(&storage, &published, hot_path.as_deref(), keep as usize);
     }
     Some(published.metadata_location)
 }
@@ -124,8 +127,7 @@ fn rel_oid(rel: &Relation) -> pg_sys::Oid {
 }
 
 /// Files that no retained snapshot refers to any more.
-fn retire(storage: &Storage, published: &Published, hot_image: Option<&str>) {
-    let keep = guc::keep_snapshots() as usize;
+fn retire(storage: &Storage, published: &Published, hot_image: Option<&str>, keep: usize) {
     for path in publication::add_hot_image(storage.id, hot_image, keep) {
         garbage::add_file(storage.id, &path, "expired");
     }

@@ -3,27 +3,34 @@
 //! Blocking; asynchronous callers go through `spawn_blocking` (see `store`).
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind as IoErrorKind, Write};
+use std::io::{self, ErrorKind as IoErrorKind, Read, Write};
 use std::path::Path;
 
 use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind, Result};
 
+/// What is copied between two looks at whether to go on.
+const COPY_BYTES: u64 = 16 << 20;
+
 /// Creates a file that must not exist yet, and whatever directories it lacks. The file's own directory entry is
 /// durable only after [`sync_parent`].
 pub(crate) fn create_new(path: &Path) -> Result<File> {
+    let create = || {
+        create_directory(parent(path)?)?;
+        let mut options = OpenOptions::new();
+        options
+            .write(true)
+            .create_new(true)
+            .open(path)
+            .map_err(|e| Error::io(format!("could not create file \"{}\"", path.display()), e))
+    };
     let mut tries = 0;
     loop {
-        create_directory(parent(path)?)?;
-        match OpenOptions::new().write(true).create_new(true).open(path) {
-            Ok(file) => return Ok(file),
-            // An empty directory may be removed between the two steps.
-            Err(e) if e.kind() == IoErrorKind::NotFound && tries < 10 => tries += 1,
-            Err(e) => {
-                let message = format!("could not create file \"{}\"", path.display());
-                return Err(Error::io(message, e));
-            }
+        match create() {
+            // Empty directories may be removed between the steps.
+            Err(e) if e.kind() == ErrorKind::NotFound && tries < 10 => tries += 1,
+            result => return result,
         }
     }
 }
@@ -40,6 +47,49 @@ pub(crate) fn write_new(path: &Path, content: &[u8]) -> Result<()> {
         let _ = fs::remove_file(path);
     }
     written
+}
+
+/// Copies a file of `size` bytes to a new one, durably. `stop` is asked every few megabytes whether to give up. After an
+/// error nothing is left of the copy.
+pub fn copy_file(from: &Path, to: &Path, size: u64, stop: &dyn Fn() -> bool) -> Result<()> {
+    let mut source = File::open(from)
+        .map_err(|e| Error::io(format!("could not open file \"{}\"", from.display()), e))?;
+    let mut target = create_new(to)?;
+    let copied = copy_content(&mut source, &mut target, stop)
+        .map_err(|e| {
+            let (from, to) = (from.display(), to.display());
+            Error::io(format!("could not copy file \"{from}\" to \"{to}\""), e)
+        })
+        .and_then(|bytes| match bytes == size {
+            true => sync(&target, to),
+            false => Err(Error::new(
+                ErrorKind::Corrupt,
+                format!(
+                    "file \"{}\" has {bytes} bytes instead of {size}",
+                    from.display()
+                ),
+            )),
+        })
+        .and_then(|()| sync_parent(to));
+    if copied.is_err() {
+        // As in `write_new`.
+        let _ = fs::remove_file(to);
+    }
+    copied
+}
+
+fn copy_content(source: &mut File, target: &mut File, stop: &dyn Fn() -> bool) -> io::Result<u64> {
+    let mut copied = 0;
+    loop {
+        if stop() {
+            return Err(io::Error::from(IoErrorKind::Interrupted));
+        }
+        let bytes = io::copy(&mut Read::take(&mut *source, COPY_BYTES), target)?;
+        copied += bytes;
+        if bytes < COPY_BYTES {
+            return Ok(copied);
+        }
+    }
 }
 
 /// Replaces a file's content atomically and durably, by renaming a synced temporary file over it.
@@ -113,4 +163,32 @@ fn parent(path: &Path) -> Result<&Path> {
                 format!("\"{}\" is not an absolute path", path.display()),
             )
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_is_whole_or_not_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let from = directory.path().join("from");
+        let to = directory.path().join("new/data/to");
+        fs::write(&from, b"rows").unwrap();
+        let go_on = || false;
+
+        let stopped = copy_file(&from, &to, 4, &|| true).unwrap_err();
+        assert_eq!(stopped.kind(), ErrorKind::Io);
+        let short = copy_file(&from, &to, 5, &go_on).unwrap_err();
+        assert_eq!(short.kind(), ErrorKind::Corrupt);
+        let missing = copy_file(&directory.path().join("none"), &to, 4, &go_on).unwrap_err();
+        assert_eq!(missing.kind(), ErrorKind::NotFound);
+        assert!(!to.exists());
+
+        copy_file(&from, &to, 4, &go_on).unwrap();
+        assert_eq!(fs::read(&to).unwrap(), b"rows");
+        let again = copy_file(&from, &to, 4, &go_on).unwrap_err();
+        assert_eq!(again.kind(), ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&to).unwrap(), b"rows");
+    }
 }

@@ -12,7 +12,7 @@
 //!   (`metadata.json`) and `expire` (old snapshots and what only they referenced).
 //! - [`inspect`]: reads a published table back ([`read_table`]).
 //! - [`store`]: where metadata files live ([`MetadataStore`], [`LocalStore`]); `durable` is how a local file is made to
-//!   survive a crash.
+//!   survive a crash, and how one is copied ([`copy_file`]).
 //! - [`error`]: the crate's one error type.
 //!
 //! What is deliberately absent: Postgres, DataFusion, the disk cache and object-store clients. The crate never decides
@@ -35,6 +35,7 @@ pub mod store;
 mod summary;
 mod table;
 
+pub use durable::copy_file;
 pub use error::{Error, ErrorKind, Result};
 pub use inspect::{DataFileSummary, SnapshotSummary, TableSummary, read_table};
 pub use parquet_file::{

@@ -111,6 +111,7 @@ pub async fn publish_to(store: &dyn MetadataStore, request: PublishRequest) -> R
     };
     check(&request, &base, format)?;
     check_deleted(&request.files)?;
+    let keep = request.keep_snapshots.max(1);
     let schema_id = base.schema_id_for(&schema);
     let schema: SchemaRef = Arc::new(schema.into_builder().with_schema_id(schema_id).build()?);
 
@@ -126,6 +127,8 @@ pub async fn publish_to(store: &dyn MetadataStore, request: PublishRequest) -> R
         && format == metadata.format_version()
         && location == metadata.location()
         && base.has_properties(&request.properties)
+        // As many as are kept when none is added.
+        && expire::split(&base, keep.saturating_add(1)).0.is_empty()
     {
         return Ok(Published {
             metadata_location: previous.clone(),
@@ -212,7 +215,7 @@ pub async fn publish_to(store: &dyn MetadataStore, request: PublishRequest) -> R
         _ => snapshot.build(),
     };
 
-    let (expired, retained) = expire::split(&base, request.keep_snapshots.max(1));
+    let (expired, retained) = expire::split(&base, keep);
     let mut removed_files = expire::unreferenced(store, &expired, &retained, references).await;
     let expired: Vec<i64> = expired
         .iter()

@@ -232,6 +232,22 @@ async fn an_unchanged_table_is_not_written() {
     assert_eq!(rig.metadata_files(), count);
 }
 
+/// So that a lower number of snapshots takes effect in a table that doesn't change.
+#[tokio::test]
+async fn an_unchanged_table_is_written_to_expire_snapshots() {
+    let mut rig = Rig::new(2);
+    rig.publish(&[file("a", 10)]).await;
+    rig.publish(&[file("a", 10), file("b", 20)]).await;
+    rig.keep_snapshots = 2;
+    assert!(rig.publish(&[file("a", 10), file("b", 20)]).await.unchanged);
+    rig.keep_snapshots = 1;
+    let expiring = rig.publish(&[file("a", 10), file("b", 20)]).await;
+    assert!(!expiring.unchanged && !expiring.removed_files.is_empty());
+    let metadata = rig.library().await;
+    assert_eq!(metadata.snapshots().len(), 1);
+    assert!(rig.publish(&[file("a", 10), file("b", 20)]).await.unchanged);
+}
+
 #[tokio::test]
 async fn a_rewritten_manifest_keeps_sequence_numbers_and_bounds() {
     let mut rig = Rig::new(2);

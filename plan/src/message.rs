@@ -49,6 +49,8 @@ pub enum Request {
     RemoveFiles { paths: Vec<String> },
     /// To a worker: the files below a directory, which may be missing.
     ListFiles { directory: String },
+    /// To a worker: copies files, durably. They are removed again if the reply isn't delivered.
+    CopyFiles { files: Vec<CopyFile> },
     /// Answers with [`Reply::Pong`].
     Ping,
 }
@@ -148,6 +150,16 @@ pub struct PublishFile {
     pub deleted: Vec<u32>,
 }
 
+/// Both paths are absolute.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CopyFile {
+    pub from: String,
+    /// Must not exist; directories are created where they are missing.
+    pub to: String,
+    /// What `from` has to have.
+    pub size: u64,
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Reply {
     Executed(ScanStats),
@@ -156,6 +168,7 @@ pub enum Reply {
     Snapshots(Vec<SnapshotInfo>),
     Removed(u64),
     Files(Vec<String>),
+    Copied,
     Pong,
 }
 

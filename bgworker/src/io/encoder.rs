@@ -26,6 +26,11 @@ pub struct NewFiles {
 }
 
 impl NewFiles {
+    /// Takes charge of a file that was created.
+    pub(super) fn add(&mut self, path: PathBuf) {
+        self.paths.push(path);
+    }
+
     /// From now on they are somebody else's.
     pub fn keep(mut self) {
         self.paths.clear();
@@ -122,7 +127,7 @@ impl Encoder {
         let writer = DataFileWriter::create(&path, self.schema.clone(), &options)
             .map_err(|e| self.error(&e))?;
         // Only now it is ours: a file that was there before is not to be removed.
-        self.files.paths.push(path);
+        self.files.add(path);
         Ok((writer, row_group_bytes))
     }
 

@@ -1,12 +1,14 @@
-//! Removing and listing files.
+//! Removing, listing and copying files.
 
-use super::error::file_error;
+use super::encoder::NewFiles;
+use super::error::{file_error, iceberg_error};
 use crate::runtime::blocking;
-use pg_lake_plan::message::{ErrorCode, WireError};
+use pg_lake_plan::message::{CopyFile, ErrorCode, WireError};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use tokio_util::sync::CancellationToken;
 
 /// Removes files, durably; those that are missing are no error. Returns how many were there. A name
 /// that ends in `/` is a table's directory, which goes if no file is left in it.
@@ -17,16 +19,21 @@ pub(crate) async fn remove(paths: Vec<String>) -> Result<u64, WireError> {
 /// Removes a directory that has become empty, and those above it as far as the one that all tables of
 /// a database share, so that DROP TABLESPACE finds nothing of ours. Writers make them again.
 fn remove_empty(directory: &Path) -> bool {
+    let is_shared = |directory: &Path| directory.file_name().is_some_and(|name| name == "lake");
+    if !directory.ancestors().any(is_shared) {
+        return false;
+    }
     let mut removed = false;
     for directory in directory.ancestors() {
-        let ours = directory
-            .ancestors()
-            .any(|above| above.file_name().is_some_and(|name| name == "lake"));
         // Fails where it isn't empty.
-        if !ours || fs::remove_dir(directory).is_err() {
+        if fs::remove_dir(directory).is_err() {
             break;
         }
         removed = true;
+        // What is above is Postgres', also if another one is named like this.
+        if is_shared(directory) {
+            break;
+        }
     }
     removed
 }
@@ -110,6 +117,30 @@ fn list_now(root: &Path) -> Result<Vec<String>, WireError> {
     Ok(files)
 }
 
+/// Copies files, durably, one by one. A cancel stops it soon, also within a large file; nothing is
+/// left then, as after an error.
+pub(crate) async fn copy(
+    files: Vec<CopyFile>,
+    cancel: &CancellationToken,
+) -> Result<NewFiles, WireError> {
+    let cancel = cancel.clone();
+    blocking("copying files", move || {
+        copy_now(&files, &|| cancel.is_cancelled())
+    })
+    .await
+}
+
+fn copy_now(files: &[CopyFile], stop: &dyn Fn() -> bool) -> Result<NewFiles, WireError> {
+    let mut copies = NewFiles::default();
+    for file in files {
+        let (from, to) = (local(&file.from)?, local(&file.to)?);
+        pg_lake_iceberg::copy_file(&from, &to, file.size, stop)
+            .map_err(|e| iceberg_error(&e, &file.to))?;
+        copies.add(to);
+    }
+    Ok(copies)
+}
+
 fn is_missing(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound
 }
@@ -150,6 +181,31 @@ mod tests {
         assert_eq!(remove_now(&paths), Ok(0));
         assert_eq!(list_now(root), Ok(vec![]));
         assert_eq!(list_now(&root.join("missing")), Ok(vec![]));
+    }
+
+    #[test]
+    fn files_are_copied_all_or_none() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let name = |name: &str| directory.path().join(name).to_string_lossy().into_owned();
+        fs::write(name("1"), b"one").expect("a file");
+        fs::write(name("2"), b"two").expect("a file");
+        let copies = |size| {
+            [("1", "new/1", 3), ("2", "new/2", size)].map(|(from, to, size)| CopyFile {
+                from: name(from),
+                to: name(to),
+                size,
+            })
+        };
+        let error = copy_now(&copies(4), &|| false).expect_err("a file that is too short");
+        assert_eq!(error.code, ErrorCode::DataCorrupted);
+        assert_eq!(list_now(&directory.path().join("new")), Ok(vec![]));
+        copy_now(&copies(3), &|| false).expect("copies").keep();
+        let listed = vec![name("new/1"), name("new/2")];
+        assert_eq!(list_now(&directory.path().join("new")), Ok(listed));
+        // Not delivered.
+        remove_now(&[name("new/1"), name("new/2")]).expect("removed");
+        drop(copy_now(&copies(3), &|| false));
+        assert_eq!(list_now(&directory.path().join("new")), Ok(vec![]));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! * `write`: rows of a feed become Parquet files; `encoder` is its blocking half
 //! * `publish`: a table's files become an Iceberg snapshot; its snapshots are read back
-//! * `files`: removing and listing files
+//! * `files`: removing, listing and copying files
 //! * `error`: what files and Iceberg report, as errors for the backend
 //!
 //! All paths are local for now. File operations run on threads that may block.
@@ -84,6 +84,13 @@ impl Io {
             }
             Request::ListFiles { directory } => {
                 files::list(directory).await.map(|f| Reply::Files(f).into())
+            }
+            Request::CopyFiles { files } => {
+                let copies = files::copy(files, cancel).await?;
+                Ok(Answer {
+                    reply: Reply::Copied,
+                    files: Some(copies),
+                })
             }
             Request::Ping => Ok(Reply::Pong.into()),
             Request::Execute(_) => Err(WireError::new(

@@ -2,7 +2,7 @@
 
 use crate::am::{heap, hot};
 use crate::catalog::{data_file, storage};
-use crate::{error, guc, pg};
+use crate::{error, guc, pg, relocate};
 use pgrx::{pg_guard, pg_sys};
 
 pub fn install(routine: &mut pg_sys::TableAmRoutine) {
@@ -19,18 +19,6 @@ pub fn install(routine: &mut pg_sys::TableAmRoutine) {
 /// and still be seen by an older snapshot.
 pub fn has_cold_rows(rel: pg_sys::Relation) -> bool {
     storage::of_relation(rel).is_some_and(|s| data_file::any(s.id))
-}
-
-fn refuse_with_cold_rows(rel: pg_sys::Relation, what: &str, hint: &str) {
-    if has_cold_rows(rel) {
-        error::unsupported(
-            &format!(
-                "cannot {what} iceberg table \"{}\", which has cold rows",
-                pg::relation_name(rel)
-            ),
-            hint,
-        );
-    }
 }
 
 /// A copy of an open relation that heap's own code takes for a heap.
@@ -140,8 +128,18 @@ fn refuse_encoding() {
 unsafe extern "C-unwind" fn nontransactional_truncate(rel: pg_sys::Relation) {
     // SAFETY: a callback of heap with its arguments.
     unsafe { (heap().relation_nontransactional_truncate.unwrap_unchecked())(rel) }
-    if let Some(storage) = storage::of_relation(rel) {
-        data_file::remove_all(storage.id);
+    if let Some(old) = storage::of_relation(rel) {
+        // Heap empties a file that this transaction has made. The storage may be an older one, which
+        // the table has brought from another tablespace: it goes as with every TRUNCATE.
+        // SAFETY: the relation is open; the old storage has gone, and the new one is there, for the
+        // builds of indexes that follow.
+        unsafe {
+            let locator = (*rel).rd_locator;
+            storage::drop_locator(locator.spcOid, locator.relNumber);
+            pg_sys::CommandCounterIncrement();
+            storage::create(&locator, Some(old.format_version), (*rel).rd_id);
+            pg_sys::CommandCounterIncrement();
+        }
     }
 }
 
@@ -150,19 +148,12 @@ unsafe extern "C-unwind" fn copy_data(
     rel: pg_sys::Relation,
     newrlocator: *const pg_sys::RelFileLocator,
 ) {
-    refuse_with_cold_rows(
-        rel,
-        "move",
-        "Create a table in the other tablespace and INSERT … SELECT into it.",
-    );
     // SAFETY: a callback of heap with its arguments.
     unsafe {
+        // Heap's comes first: with its file in the tablespace, DROP TABLESPACE doesn't pull the
+        // directory away.
         (heap().relation_copy_data.unwrap_unchecked())(rel, newrlocator);
-        let old = (*rel).rd_locator;
-        if storage::of_relation(rel).is_some() {
-            let old = storage::drop_locator(old.spcOid, old.relNumber);
-            storage::create(&*newrlocator, old.map(|s| s.format_version), (*rel).rd_id);
-        }
+        relocate::relocate(rel, &*newrlocator);
     }
 }
 

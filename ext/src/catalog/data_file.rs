@@ -404,21 +404,20 @@ pub fn remove(storage: i64, row_start: u64) {
     one(storage, row_start, |table, row| table.delete(row.tid));
 }
 
-/// Removes all files of a storage from the catalog, as TRUNCATE of a table that the same
-/// transaction made does.
-pub fn remove_all(storage: i64) {
+/// Gives files other paths, by the numbers of their first rows. Older snapshots go on to see the old
+/// ones.
+pub fn set_paths(storage: i64, paths: &HashMap<u64, String>) {
     let table = Table::write(TABLE);
     table.scan(
         Some(BY_STORAGE),
         &[Key::int8(1, storage)],
         std::ptr::null_mut(),
         |row| {
-            crate::catalog::garbage::add_file(
-                storage,
-                &row.text(4).unwrap_or_default(),
-                "truncated",
-            );
-            table.delete(row.tid);
+            if let Some(path) = paths.get(&(row.int8(2) as u64)) {
+                let mut values: Vec<_> = (1..=COLUMNS).map(|i| row.get(i)).collect();
+                values[3] = Some(text_datum(path));
+                table.update(row.tid, &values);
+            }
             true
         },
     );

@@ -2,13 +2,14 @@
 //! that said so. They are removed when no snapshot can need them (I2).
 
 use crate::catalog::publication;
-use crate::catalog::storage::Storage;
-use crate::guc;
+use crate::catalog::storage::{self, Storage};
 use crate::pg::table::{Table, text_datum};
 use pgrx::pg_sys;
 use std::ffi::CStr;
 
 const TABLE: &CStr = c"garbage";
+/// The reason of a storage that is gone.
+const DROPPED: &str = "dropped";
 
 /// What to remove.
 #[derive(Clone, Debug)]
@@ -17,6 +18,8 @@ pub struct Garbage {
     pub storage: i64,
     /// A file, or a directory that ends in `/`, relative to the data directory.
     pub path: String,
+    /// Whether the storage itself is gone.
+    pub dropped: bool,
 }
 
 /// The whole directory of a dropped storage.
@@ -24,8 +27,18 @@ pub fn add_storage(storage: &Storage) {
     add(
         storage.id,
         &format!("{}/", storage.directory),
-        "dropped",
+        DROPPED,
         None,
+    );
+}
+
+/// The directory that a storage has left for another one, with what it has published there.
+pub fn add_former_directory(storage: &Storage, publication: Option<i64>) {
+    add(
+        storage.id,
+        &format!("{}/", storage.directory),
+        "moved",
+        publication,
     );
 }
 
@@ -34,13 +47,12 @@ pub fn add_file(storage: i64, path: &str, reason: &str) {
     add(storage, path, reason, None);
 }
 
-/// A file that published snapshots refer to: the number of the last one that does, and how many are
-/// kept.
-pub fn add_file_after(storage: i64, path: &str, reason: &str, publication: Option<(i64, i32)>) {
+/// A file that published snapshots refer to, with the number of the last one that does.
+pub fn add_file_after(storage: i64, path: &str, reason: &str, publication: Option<i64>) {
     add(storage, path, reason, publication);
 }
 
-fn add(storage: i64, path: &str, reason: &str, publication: Option<(i64, i32)>) {
+fn add(storage: i64, path: &str, reason: &str, publication: Option<i64>) {
     // SAFETY: in a transaction.
     let xid = unsafe { pg_sys::GetTopFullTransactionId().value };
     // SAFETY: reads the clock.
@@ -51,12 +63,11 @@ fn add(storage: i64, path: &str, reason: &str, publication: Option<(i64, i32)>) 
         Some(text_datum(reason)),
         Some((xid as i64).into()),
         Some(now.into()),
-        publication.map(|(number, _)| pg_sys::Datum::from(number)),
-        publication.map(|(_, kept)| pg_sys::Datum::from(kept)),
+        publication.map(pg_sys::Datum::from),
     ]);
 }
 
-/// The files that wait to be removed.
+/// The files and directories that wait to be removed.
 pub fn paths() -> Vec<String> {
     let mut paths = vec![];
     Table::read(TABLE).scan(None, &[], std::ptr::null_mut(), |row| {
@@ -73,18 +84,18 @@ pub fn removable() -> Vec<Garbage> {
     let mut found = vec![];
     Table::read(TABLE).scan(None, &[], std::ptr::null_mut(), |row| {
         let xid = pg_sys::TransactionId::from(row.int8(4) as u32);
-        // With a storage that is gone, its metadata and its publication went too.
-        let published = row.get(6).is_none_or(|last| {
-            let kept = row.get(7).map_or(0, |kept| kept.value() as i64);
-            let kept = kept.max(i64::from(guc::keep_snapshots()));
-            publication::find(row.int8(1)).is_none_or(|p| p.number >= last.value() as i64 + kept)
+        // With a storage that is gone, what it has published goes, too.
+        let published = row.get(6).is_some_and(|last| {
+            publication::find(row.int8(1)).is_some_and(|p| p.oldest <= last.value() as i64)
+                && storage::exists(row.int8(1))
         });
         // SAFETY: pure arithmetic.
-        if published && unsafe { pg_sys::TransactionIdPrecedes(xid, horizon) } {
+        if !published && unsafe { pg_sys::TransactionIdPrecedes(xid, horizon) } {
             found.push(Garbage {
                 tid: row.tid,
                 storage: row.int8(1),
                 path: row.text(2).unwrap_or_default(),
+                dropped: row.text(3).is_some_and(|reason| reason == DROPPED),
             });
         }
         true

@@ -17,6 +17,15 @@ pub struct Publication {
     pub digest: i64,
     /// How many times the storage has been published.
     pub number: i64,
+    /// The number of the oldest snapshot that the metadata retain.
+    pub oldest: i64,
+}
+
+impl Publication {
+    /// Whether the metadata retain no more snapshots than `keep`.
+    pub fn retains_at_most(&self, keep: u32) -> bool {
+        self.number - self.oldest < i64::from(keep)
+    }
 }
 
 pub fn find(storage: i64) -> Option<Publication> {
@@ -30,6 +39,7 @@ pub fn find(storage: i64) -> Option<Publication> {
                 metadata_location: row.text(2).unwrap_or_default(),
                 digest: row.int8(6),
                 number: row.int8(7),
+                oldest: row.int8(8),
             });
             false
         },
@@ -37,12 +47,12 @@ pub fn find(storage: i64) -> Option<Publication> {
     found
 }
 
-/// Moves the pointer to the new metadata.
-pub fn set(storage: i64, published: &Published, digest: i64) {
+/// Moves the pointer to the new metadata, which retain `keep` snapshots.
+pub fn set(storage: i64, published: &Published, digest: i64, keep: u32) {
     let table = Table::write(TABLE);
     // SAFETY: reads the clock.
     let now = unsafe { pg_sys::GetCurrentTimestamp() };
-    let row = |previous: Option<pg_sys::Datum>, number: i64| {
+    let row = |previous: Option<pg_sys::Datum>, number: i64, oldest: i64| {
         [
             Some(storage.into()),
             Some(text_datum(&published.metadata_location)),
@@ -51,6 +61,8 @@ pub fn set(storage: i64, published: &Published, digest: i64) {
             Some(now.into()),
             Some(digest.into()),
             Some(number.into()),
+            // Those that have expired before don't come back.
+            Some(oldest.max(number + 1 - i64::from(keep)).into()),
         ]
     };
     let mut updated = false;
@@ -59,19 +71,19 @@ pub fn set(storage: i64, published: &Published, digest: i64) {
         &[Key::int8(1, storage)],
         std::ptr::null_mut(),
         |old| {
-            table.update(old.tid, &row(old.get(2), old.int8(7) + 1));
+            table.update(old.tid, &row(old.get(2), old.int8(7) + 1, old.int8(8)));
             updated = true;
             false
         },
     );
     if !updated {
-        table.insert(&row(None, 1));
+        table.insert(&row(None, 1, 1));
     }
 }
 
 /// Records the hot image of a publication and returns the ones that no retained snapshot can refer
 /// to any more: each publication makes one snapshot, of which `keep` are retained. Their names
-/// carry the number of an intent, which ascends.
+/// carry the number of an intent, which ascends; the directory changes with the tablespace.
 pub fn add_hot_image(storage: i64, path: Option<&str>, keep: usize) -> Vec<String> {
     let table = Table::write(c"hot_image");
     let mut known = vec![];
@@ -87,7 +99,10 @@ pub fn add_hot_image(storage: i64, path: Option<&str>, keep: usize) -> Vec<Strin
     if let Some(path) = path {
         table.insert(&[Some(storage.into()), Some(text_datum(path))]);
     }
-    known.sort_by(|a, b| (a.0.len(), &a.0).cmp(&(b.0.len(), &b.0)));
+    known.sort_by_key(|(path, _)| {
+        let name = path.rsplit('/').next().unwrap_or(path);
+        (name.len(), name.to_owned())
+    });
     let expired = known.len().saturating_sub(keep);
     known
         .drain(..expired)

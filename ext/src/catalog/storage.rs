@@ -2,7 +2,8 @@
 //!
 //! The id comes from a sequence, since Postgres uses relfilenumbers again (STORAGE section 1).
 //! TRUNCATE and rewriting ALTERs get a new storage; the row of the old one goes with its relfilenumber.
-//! VACUUM FULL and CLUSTER, which rewrite the hot rows only, keep it.
+//! VACUUM FULL and CLUSTER, which rewrite the hot rows only, keep it; SET TABLESPACE keeps it in
+//! another directory.
 
 use crate::catalog::{data_file, garbage, options};
 use crate::error;
@@ -302,21 +303,29 @@ pub fn find(tablespace: pg_sys::Oid, number: pg_sys::Oid) -> Option<Storage> {
     found
 }
 
+/// A number and, named after it, a directory for the files of a table whose hot rows are in this place.
+/// Neither is ever used again.
+pub fn new_directory(locator: &pg_sys::RelFileLocator) -> (i64, String) {
+    // SAFETY: calls of a backend in a transaction; the path is copied at once.
+    let (number, database_directory) = unsafe {
+        let number = crate::pg::missing::nextval(relation_oid(c"storage_id_seq"));
+        let path = pg_sys::GetDatabasePath(locator.dbOid, locator.spcOid);
+        let directory = CStr::from_ptr(path).to_string_lossy().into_owned();
+        pg_sys::pfree(path.cast());
+        (number, directory)
+    };
+    let directory = format!("{database_directory}/lake/{}/{number}", incarnation());
+    (number, directory)
+}
+
 /// Gives a new relfilenumber a storage of its own, with the format version of the one it replaces,
 /// or that of the table's options: those of a new table are not in `pg_class` yet, and set it later.
 pub fn create(locator: &pg_sys::RelFileLocator, format_version: Option<u8>, relid: pg_sys::Oid) {
     let format_version = format_version
         .or_else(|| options::of(relid).format_version)
         .unwrap_or(DEFAULT_FORMAT_VERSION);
-    // SAFETY: calls of a backend in a transaction.
-    let (id, database_directory, uuid) = unsafe {
-        let id = crate::pg::missing::nextval(relation_oid(c"storage_id_seq"));
-        let path = pg_sys::GetDatabasePath(locator.dbOid, locator.spcOid);
-        let directory = CStr::from_ptr(path).to_string_lossy().into_owned();
-        pg_sys::pfree(path.cast());
-        (id, directory, random_uuid())
-    };
-    let directory = format!("{database_directory}/lake/{}/{id}", incarnation());
+    let (id, directory) = new_directory(locator);
+    let uuid = random_uuid();
     Table::write(TABLE).insert(&[
         Some(id.into()),
         Some(locator.spcOid.into()),
@@ -384,6 +393,26 @@ pub fn keep(old: pg_sys::Relation, new: pg_sys::Relation) {
     });
     // SAFETY: as above.
     unsafe { pg_sys::CommandCounterIncrement() };
+}
+
+/// Gives a storage the relfilenumber that its hot rows have been copied to, and another directory; the
+/// next command sees it.
+pub fn set_place(id: i64, locator: &pg_sys::RelFileLocator, directory: &str) {
+    forget();
+    let table = Table::write(TABLE);
+    table.scan(
+        Some(c"storage_pkey"),
+        &[Key::int8(1, id)],
+        std::ptr::null_mut(),
+        |row| {
+            let mut values: Vec<_> = (1..=7).map(|i| row.get(i)).collect();
+            values[1] = Some(locator.spcOid.into());
+            values[2] = Some(locator.relNumber.into());
+            values[4] = Some(text_datum(directory));
+            table.update(row.tid, &values);
+            false
+        },
+    );
 }
 
 /// Removes what the catalogs know about a storage whose directory is gone.

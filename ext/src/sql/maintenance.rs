@@ -123,17 +123,19 @@ fn remove(paths: Vec<String>) -> u64 {
     }
 }
 
-/// The files of a directory that a committed transaction has registered, or published: as of now,
-/// whatever the snapshot of the transaction that asks.
+/// What committed transactions have registered or published below a table's directory, the directory
+/// itself if it is still a storage's, and all garbage: as of now, whatever the snapshot of the transaction
+/// that asks.
 fn registered(directory: &str) -> HashSet<String> {
     let prefix = format!("{directory}/");
     let mut found = HashSet::new();
     // SAFETY: registered and unregistered here; an error does so at abort.
     unsafe {
         let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot());
-        for (table, column) in [(c"data_file", 4), (c"hot_image", 2)] {
+        for (table, column) in [(c"data_file", 4), (c"hot_image", 2), (c"storage", 5)] {
             Table::read(table).scan(None, &[], snapshot, |row| {
-                found.extend(row.text(column).filter(|path| path.starts_with(&prefix)));
+                let path = row.text(column);
+                found.extend(path.filter(|p| p.starts_with(&prefix) || p == directory));
                 true
             });
         }
@@ -142,6 +144,34 @@ fn registered(directory: &str) -> HashSet<String> {
     // Older snapshots may need these: they go when garbage does.
     found.extend(garbage::paths());
     found
+}
+
+/// What an ended intent has left unregistered; the table's directory, too, if no file is left in it.
+fn orphans(intent: &intent::Ended) -> Vec<String> {
+    let data = intent.directory.as_str();
+    let directory = data.strip_suffix("/data").unwrap_or(data);
+    let keep = registered(directory);
+    // A directory that is garbage goes as a whole, once nobody needs what was registered in it.
+    let is_around = |path: &String| path.ends_with('/') && data.starts_with(path);
+    if keep.iter().any(is_around) {
+        return vec![];
+    }
+    // The table was made, or moved here, by a transaction that was rolled back.
+    let abandoned = !keep.contains(directory);
+    let prefix = format!("{}-", intent.prefix);
+    let files = files_below(directory);
+    let mut orphans: Vec<String> = files
+        .iter()
+        .filter(|path| {
+            let name = path.rsplit('/').next().unwrap_or(path);
+            !keep.contains(*path) && (abandoned || name.starts_with(&prefix))
+        })
+        .cloned()
+        .collect();
+    if orphans.len() == files.len() {
+        orphans.push(format!("{directory}/"));
+    }
+    orphans
 }
 
 /// Removes files that ended intents have left unregistered, and garbage that no snapshot needs.
@@ -160,15 +190,7 @@ pub fn sweep_now() -> u64 {
         }
         // An owner that has ended here has ended before `registered` takes its snapshot.
         for intent in intent::ended() {
-            let keep = registered(&intent.directory);
-            let orphans: Vec<String> = files_below(&intent.directory)
-                .into_iter()
-                .filter(|path| {
-                    let name = path.rsplit('/').next().unwrap_or(path);
-                    name.starts_with(&format!("{}-", intent.prefix)) && !keep.contains(path)
-                })
-                .collect();
-            removed += remove(orphans);
+            removed += remove(orphans(&intent));
             intent::remove(&intent);
         }
         intent::forget_entries_without(crate::catalog::storage::exists);
@@ -177,7 +199,9 @@ pub fn sweep_now() -> u64 {
                 Some(directory) => {
                     let mut all = files_below(directory);
                     all.push(entry.path.clone());
-                    crate::catalog::storage::purge(entry.storage);
+                    if entry.dropped {
+                        crate::catalog::storage::purge(entry.storage);
+                    }
                     all
                 }
                 None => vec![entry.path.clone()],

@@ -27,8 +27,9 @@ const COMPACT_PERIOD: Duration = Duration::from_secs(10);
 struct Table {
     relid: pg_sys::Oid,
     live_hot: i64,
-    /// Changes so far and cold files: what is compared to see whether a table changed.
-    version: (i64, i64),
+    /// Changes so far, cold files and relfilenumber: what is compared to see whether a table changed
+    /// or moved.
+    version: (i64, i64, i64),
     /// Whether an index over ranges of blocks keeps its rows hot.
     stays_hot: bool,
     /// Deletions of cold rows that wait for a merge.
@@ -40,7 +41,7 @@ struct Seen {
     merged: Option<Instant>,
     /// When it was compacted last, and how many files it had then.
     compacted: Option<(Instant, i64)>,
-    published: Option<(i64, i64)>,
+    published: Option<(i64, i64, i64)>,
 }
 
 impl Seen {
@@ -245,7 +246,8 @@ fn tables() -> Vec<Table> {
          EXISTS (SELECT FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class x ON x.oid OPERATOR(pg_catalog.=) i.indexrelid \
          JOIN pg_catalog.pg_am m ON m.oid OPERATOR(pg_catalog.=) x.relam \
          WHERE i.indrelid OPERATOR(pg_catalog.=) c.oid AND m.amname OPERATOR(pg_catalog.=) 'brin'), \
-         (SELECT pg_catalog.count(*) FROM lake.row_mark m WHERE m.storage_id OPERATOR(pg_catalog.=) s.storage_id) \
+         (SELECT pg_catalog.count(*) FROM lake.row_mark m WHERE m.storage_id OPERATOR(pg_catalog.=) s.storage_id), \
+         s.relfilenumber::pg_catalog.int8 \
          FROM lake.storage s JOIN pg_catalog.pg_class c ON c.relfilenode OPERATOR(pg_catalog.=) s.relfilenumber \
          AND COALESCE(NULLIF(c.reltablespace, 0::oid), (SELECT d.dattablespace FROM pg_catalog.pg_database d \
          WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())) OPERATOR(pg_catalog.=) s.tablespace \
@@ -261,7 +263,7 @@ fn tables() -> Vec<Table> {
                 found.push(Table {
                     relid,
                     live_hot: number(2),
-                    version: (number(3), number(4)),
+                    version: (number(3), number(4), number(7)),
                     stays_hot: row.get::<bool>(5).ok().flatten().unwrap_or(false),
                     marks: number(6),
                 });

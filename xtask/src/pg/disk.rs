@@ -57,7 +57,8 @@ pub fn cannot_mount(run: &Run) -> Option<String> {
     Some(format!("a small file system can't be mounted: {reason}"))
 }
 
-/// A load fails as `disk_full`, leaves nothing behind, and the table can be used as before.
+/// A load, and a move of a table, fail as `disk_full`, leave nothing behind, and the table can be used
+/// as before.
 pub fn disk_full(run: &mut Run) -> Result<()> {
     let dir = run.work_dir("disk_full_mount")?;
     // Before the cluster, and so unmounted after it has stopped.
@@ -88,6 +89,7 @@ pub fn disk_full(run: &mut Run) -> Result<()> {
                 .map_err(|error| format!("files of {size}, {load}: {error}"))?;
         }
     }
+    move_fails(&cluster, &disk)?;
     same_server(&cluster, &server)?;
 
     cluster.sql(
@@ -133,9 +135,27 @@ fn fails(cluster: &Cluster, disk: &SmallDisk, load: &str, size: &str) -> Result<
     )
 }
 
+/// A table that is too large comes from another disk.
+fn move_fails(cluster: &Cluster, disk: &SmallDisk) -> Result<()> {
+    cluster.sql(&format!(
+        "SET lake.target_file_size = '4MB';
+         CREATE TABLE large (id int, note text) USING iceberg;
+         INSERT INTO large {TOO_MUCH};"
+    ))?;
+    let state = "SELECT count(*), sum(id), (SELECT string_agg(path, ',' ORDER BY path)
+                   FROM lake.data_files WHERE table_name = 'large') FROM large";
+    let before = cluster.sql(state)?;
+    let script = "\\set VERBOSITY verbose\nALTER TABLE large SET TABLESPACE small;\n";
+    must_fail(cluster, script, &["53100:"])?;
+    nothing_left(disk).map_err(|error| format!("before the sweep, {error}"))?;
+    must_be(&cluster.sql(state)?, &before, "a table that wasn't moved")?;
+    cluster.sql("DROP TABLE large")?;
+    swept(cluster, "intent")
+}
+
 /// Sweep until this table of the catalog is empty: a transaction that has just ended may still be
 /// in somebody's snapshot, and the maintainer sweeps, too.
-fn swept(cluster: &Cluster, table: &str) -> Result<()> {
+pub fn swept(cluster: &Cluster, table: &str) -> Result<()> {
     let what = format!("lake.{table} is swept");
     wait_until(Duration::from_secs(30), &what, || {
         cluster.sql("SELECT lake.sweep()")?;

@@ -11,6 +11,7 @@ mod faults;
 mod limits;
 mod stop;
 mod sums;
+mod tablespace;
 mod tpcb;
 mod twins;
 
@@ -32,6 +33,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("graceful_stop", stop::graceful_stop),
     ("damaged_file", faults::damaged_file),
     ("disk_full", disk::disk_full),
+    ("set_tablespace", tablespace::set_tablespace),
     ("maintainer", background::maintainer),
     ("memory_bound", background::memory_bound),
     ("streams_exhausted", limits::streams_exhausted),

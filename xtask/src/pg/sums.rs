@@ -87,6 +87,15 @@ pub fn sums_everywhere(run: &mut Run) -> Result<()> {
     cluster.restart()?;
     agree(&cluster, python, "after a restart")?;
 
+    cluster.sql("SET allow_in_place_tablespaces = on; CREATE TABLESPACE elsewhere LOCATION '';")?;
+    for table in TABLES {
+        cluster.sql(&format!(
+            "ALTER TABLE t.{} SET TABLESPACE elsewhere",
+            table.name
+        ))?;
+    }
+    agree(&cluster, python, "after SET TABLESPACE")?;
+
     for schema in ["t", "h"] {
         cluster.sql(&format!(
             "INSERT INTO {schema}.customer SELECT * FROM h.customer WHERE c_custkey <= 700"
