@@ -152,6 +152,17 @@ CREATE FUNCTION lake.stat_streams_fn(
     LANGUAGE c STRICT VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'stat_streams_wrapper';
 CREATE VIEW lake.stat_streams AS SELECT * FROM lake.stat_streams_fn();
 
+CREATE FUNCTION lake.stat_progress_fn(
+    OUT pid int, OUT datid oid, OUT relid oid, OUT command text, OUT phase text, OUT rows_total bigint,
+    OUT rows_done bigint, OUT files_done bigint, OUT bytes_done bigint, OUT started timestamptz
+) RETURNS SETOF record
+    LANGUAGE c STRICT VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'stat_progress_wrapper';
+CREATE VIEW lake.stat_progress AS
+SELECT p.pid, p.datid, d.datname, p.relid, p.command, p.phase, p.rows_total, p.rows_done, p.files_done,
+       p.bytes_done, p.started
+FROM lake.stat_progress_fn() p
+LEFT JOIN pg_catalog.pg_database d ON d.oid = p.datid;
+
 CREATE FUNCTION lake.metadata_snapshots(
     metadata_location text, OUT snapshot_id bigint, OUT parent_id bigint, OUT sequence_number bigint,
     OUT committed_at timestamptz, OUT operation text, OUT summary jsonb
@@ -230,7 +241,7 @@ FROM lake.tables t
 WHERE t.metadata_location IS NOT NULL;
 
 GRANT USAGE ON SCHEMA lake TO PUBLIC;
-GRANT SELECT ON lake.stat_workers, lake.stat_streams, lake.tables, lake.data_files,
+GRANT SELECT ON lake.stat_workers, lake.stat_streams, lake.stat_progress, lake.tables, lake.data_files,
     lake.iceberg_tables, lake.iceberg_namespace_properties TO PUBLIC;
 
 SELECT lake.announce_database();

@@ -10,6 +10,7 @@ use crate::error;
 use crate::indexes;
 use crate::merge::{self, Eagerness};
 use crate::pg::{self, published};
+use crate::progress::{self, Command, Phase};
 use crate::relation::{self, Info};
 use crate::sink::{Kind, Sink};
 use pgrx::{PgSqlErrorCode, pg_sys};
@@ -133,8 +134,13 @@ pub fn flush(relid: pg_sys::Oid) -> u64 {
     indexes::check(rel.0);
     refuse_published(rel.0);
     storage::incarnation(); // an error in a copy of a database
-    let settled = merge::settle(&rel, &storage, Eagerness::IfCheap);
+    progress::report(Command::Flush, relid, || move_settled(&rel, &storage))
+}
+
+fn move_settled(rel: &Relation, storage: &Storage) -> u64 {
+    let settled = merge::settle(rel, storage, Eagerness::IfCheap);
     let info = relation::info(rel.0);
+    let hot = crate::am::estimate_hot_rows(rel.0);
     data_file::settle_forwards(rel.0, storage.id);
     let mut moved = 0;
     loop {
@@ -144,23 +150,26 @@ pub fn flush(relid: pg_sys::Oid) -> u64 {
             pg_sys::CommandCounterIncrement();
             pg_sys::PushCopiedSnapshot(pg_sys::GetActiveSnapshot());
             pg_sys::UpdateActiveSnapshotCommandId();
-            let n = pass(&rel, &storage, &info);
+            let n = pass(rel, storage, &info, hot.saturating_sub(moved));
             pg_sys::PopActiveSnapshot();
             n
         };
         moved += n;
         if n < ROWS_PER_PASS as u64 {
-            merge::fold(&rel, &storage, &settled);
+            merge::fold(rel, storage, &settled);
             return moved;
         }
     }
 }
 
-fn pass(rel: &Relation, storage: &Storage, info: &Rc<Info>) -> u64 {
+/// Moves the next rows, of about `hot` that are left.
+fn pass(rel: &Relation, storage: &Storage, info: &Rc<Info>, hot: u64) -> u64 {
+    progress::phase(Phase::WritingRows, Some(hot.min(ROWS_PER_PASS as u64)));
     let (files, tids) = encode(rel, storage, info, None);
     if tids.is_empty() {
         return 0;
     }
+    progress::phase(Phase::DeletingHotRows, Some(tids.len() as u64));
     let gone = delete(rel, &tids);
     let files = if gone.is_empty() {
         files
@@ -171,8 +180,11 @@ fn pass(rel: &Relation, storage: &Storage, info: &Rc<Info>) -> u64 {
         if keep.is_empty() {
             return 0;
         }
+        progress::phase(Phase::WritingRows, Some(keep.len() as u64));
         encode(rel, storage, info, Some(&keep)).0
     };
+    progress::files_written(&files);
+    progress::phase(Phase::RegisteringFiles, None);
     // SAFETY: in a transaction.
     let xid = unsafe { pg_sys::GetCurrentTransactionId() };
     let moved: Vec<Tid> = tids.into_iter().filter(|t| !gone.contains(t)).collect();
@@ -221,6 +233,7 @@ fn encode(
             sink.get_or_insert_with(|| Sink::open(storage, info.clone(), Kind::Flush))
                 .push(slot);
             tids.push(tid);
+            progress::rows_done(tids.len() as u64);
         }
         tids.len() < ROWS_PER_PASS
     });
@@ -234,6 +247,7 @@ fn delete(rel: &Relation, tids: &[Tid]) -> HashSet<Tid> {
         if i % 1024 == 0 {
             pg::check_for_interrupts();
         }
+        progress::rows_done(i as u64);
         if !crate::am::hot::delete_nowait(rel.0, *tid, active_snapshot()) {
             gone.insert(*tid);
         }

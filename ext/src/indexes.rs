@@ -8,10 +8,12 @@
 use crate::am::{dml, index_build};
 use crate::catalog::data_file::{self, DataFile};
 use crate::catalog::intent;
+use crate::progress::{self, Phase};
 use crate::sql::maintenance::as_owner;
 use crate::{error, pg};
 use pgrx::pg_sys::submodules::ffi::pg_guard_ffi_boundary;
 use pgrx::{PgList, PgSqlErrorCode, pg_sys};
+use std::cell::Cell;
 use std::collections::HashSet;
 
 /// An open index, with what evaluates its columns.
@@ -78,6 +80,7 @@ pub fn insert(table: pg_sys::Relation, storage: i64, moved: &[((u32, u16), u64)]
     }
     // SAFETY: the table is open.
     let relid = unsafe { (*table).rd_id };
+    progress::phase(Phase::InsertingIndexEntries, Some(moved.len() as u64));
     // Entries outlive a rollback; then so does this, and the next merge removes them.
     let intent = intent::announce_entries(storage);
     as_owner(relid, || insert_as_owner(table, moved));
@@ -96,6 +99,7 @@ fn insert_as_owner(table: pg_sys::Relation, moved: &[((u32, u16), u64)]) {
         index.predicate = unsafe { pg_sys::ExecPrepareQual((*index.info).ii_Predicate, state) };
     }
     let mut next = moved.iter().peekable();
+    let mut done = 0;
     // The rows are deleted by this very command, so that its snapshot still sees them.
     crate::am::hot::scan(table, crate::flush::active_snapshot(), |slot| {
         // SAFETY: the slot holds a row of the heap.
@@ -115,6 +119,8 @@ fn insert_as_owner(table: pg_sys::Relation, moved: &[((u32, u16), u64)]) {
             }
             // SAFETY: as above.
             unsafe { pg_sys::MemoryContextReset((*context).ecxt_per_tuple_memory) };
+            done += 1;
+            progress::rows_done(done);
         }
         next.peek().is_some()
     });
@@ -194,6 +200,8 @@ struct Evidence {
     files: Vec<DataFile>,
     /// Rows whose deletion every snapshot sees.
     settled: HashSet<u64>,
+    /// Entries of any row that have been looked at.
+    entries: Cell<u64>,
 }
 
 impl Evidence {
@@ -211,6 +219,8 @@ unsafe extern "C-unwind" fn is_dead(
 ) -> bool {
     // SAFETY: what `remove_dead` passes on.
     let evidence = unsafe { &*evidence.cast::<Evidence>() };
+    evidence.entries.set(evidence.entries.get() + 1);
+    progress::rows_done(evidence.entries.get());
     dml::cold_row(tid).is_some_and(|row| evidence.is_dead(row))
 }
 
@@ -223,7 +233,9 @@ pub fn remove_dead(table: pg_sys::Relation, storage: i64, settled: impl Iterator
     let mut evidence = Evidence {
         files: data_file::files(storage, &raw mut pg::SNAPSHOT_SELF),
         settled: settled.collect(),
+        entries: Cell::new(0),
     };
+    progress::phase(Phase::RemovingIndexEntries, None);
     // One whose CREATE INDEX CONCURRENTLY failed may not even have a first page.
     let indexes = open(table, true);
     for index in &indexes {

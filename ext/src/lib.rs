@@ -31,6 +31,8 @@ mod lower;
 mod merge;
 #[allow(unsafe_code)] // the one place for raw Postgres resources
 mod pg;
+#[allow(unsafe_code)] // reads and writes status entries
+mod progress;
 #[allow(unsafe_code)] // calls Postgres
 mod publish;
 #[allow(unsafe_code)] // cached descriptions of relations

@@ -8,6 +8,7 @@ use crate::catalog::data_file::{self, DataFile, FIRST_COLD_BLOCK, ROWS_PER_BLOCK
 use crate::catalog::storage::{self, Storage};
 use crate::catalog::{anchor, garbage, intent, mark, publication};
 use crate::flush::Relation;
+use crate::progress::{self, Command, Phase};
 use crate::{indexes, pg};
 use pgrx::pg_sys;
 
@@ -17,8 +18,10 @@ pub fn merge(relid: pg_sys::Oid) -> u64 {
     let Some(storage) = storage::of_relation(rel.0) else {
         return 0;
     };
-    let settled = settle(&rel, &storage, Eagerness::Always);
-    fold(&rel, &storage, &settled)
+    progress::report(Command::Merge, relid, || {
+        let settled = settle(&rel, &storage, Eagerness::Always);
+        fold(&rel, &storage, &settled)
+    })
 }
 
 /// Whether a merge is worth reading the table's indexes.
@@ -90,6 +93,7 @@ pub fn settle(rel: &Relation, storage: &Storage, eagerness: Eagerness) -> Settle
 pub fn fold(rel: &Relation, storage: &Storage, settled: &Settled) -> u64 {
     storage::incarnation(); // an error in a copy of a database
     let settled = &settled.0;
+    progress::phase(Phase::MergingDeletions, Some(settled.len() as u64));
     let mut merged = 0;
     for file in data_file::files(storage.id, std::ptr::null_mut()) {
         let first = settled.partition_point(|(row, _)| *row < file.rows.start());
@@ -112,8 +116,9 @@ pub fn fold(rel: &Relation, storage: &Storage, settled: &Settled) -> u64 {
         for (row, tid) in marks {
             mark::remove(*tid);
             anchor::remove(storage.id, *row);
+            merged += 1;
+            progress::rows_done(merged);
         }
-        merged += marks.len() as u64;
         pg::check_for_interrupts();
     }
     merged

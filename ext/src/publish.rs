@@ -9,6 +9,7 @@ use crate::error;
 use crate::flush::{Relation, active_snapshot};
 use crate::guc;
 use crate::pg;
+use crate::progress::{self, Command, Phase};
 use crate::relation;
 use crate::ring::call::ask;
 use crate::sink::{Kind, Sink, table_columns};
@@ -39,7 +40,10 @@ pub fn publish(relids: &[pg_sys::Oid]) -> Vec<Option<String>> {
     }
     // SAFETY: pushed and popped here; an error pops it at abort.
     unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot()) };
-    let locations = relations.iter().map(publish_one).collect();
+    let locations = relations
+        .iter()
+        .map(|rel| progress::report(Command::Publish, rel_oid(rel), || publish_one(rel)))
+        .collect();
     // SAFETY: as above. A second publication in the same statement must see this one.
     unsafe {
         pg_sys::PopActiveSnapshot();
@@ -95,6 +99,7 @@ fn publish_one(rel: &Relation) -> Option<String> {
     let timestamp_ms = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |d| d.as_millis() as i64);
+    progress::phase(Phase::WritingMetadata, None);
     let reply = ask(Request::Publish(Publish {
         location: pg::absolute(&storage.directory),
         table_uuid: storage.uuid,
@@ -140,14 +145,22 @@ fn retire(storage: &Storage, published: &Published, hot_image: Option<&str>, kee
 /// Writes the hot rows that the snapshot sees to one file, if there are any: the file and a digest
 /// of the rows.
 fn hot_image(rel: &Relation, storage: &Storage) -> (Option<WrittenFile>, Option<u64>) {
+    progress::phase(
+        Phase::WritingHotRows,
+        Some(crate::am::estimate_hot_rows(rel.0)),
+    );
     let mut sink: Option<Sink> = None;
     crate::am::hot::scan(rel.0, active_snapshot(), |slot| {
-        sink.get_or_insert_with(|| Sink::open(storage, relation::info(rel.0), Kind::HotImage))
-            .push(slot);
+        let sink =
+            sink.get_or_insert_with(|| Sink::open(storage, relation::info(rel.0), Kind::HotImage));
+        sink.push(slot);
+        progress::rows_done(sink.rows);
         true
     });
     let digest = sink.as_mut().map(Sink::digest);
-    let file = sink.and_then(|sink| sink.finish().into_iter().next());
+    let files = sink.map(Sink::finish).unwrap_or_default();
+    progress::files_written(&files);
+    let file = files.into_iter().next();
     (file, digest)
 }
 

@@ -4,7 +4,7 @@
 //! delivered is remembered batch by batch, as the rows where each begins and ends; a scan that turns
 //! back fetches rows by their numbers, and goes on with the stream where it left it.
 
-use crate::am::dml;
+use crate::am::{dirty, dml};
 use crate::cold::FullScan;
 use crate::cold::point::{Holder, ReadAhead};
 use pg_lake_plan::message::FileRef;
@@ -22,6 +22,8 @@ pub struct Cold {
     /// Whether the first row has been asked for.
     pub begun: bool,
     context: pg_sys::MemoryContext,
+    /// Of a scan under a dirty snapshot.
+    pub dirty: Option<dirty::Files>,
     pub sample: super::scan::Sample,
     pub analyze: super::analyze::State,
     pub bitmap: super::bitmap::State,
@@ -47,10 +49,19 @@ impl Cold {
             ahead: ReadAhead::default(),
             begun: false,
             context: dml::row_context(),
+            dirty: None,
             sample: super::scan::Sample::default(),
             analyze: super::analyze::State::default(),
             bitmap: super::bitmap::State::default(),
         }
+    }
+
+    /// Under a dirty snapshot, which may see files that come during the scan.
+    pub fn dirty(storage: i64) -> Cold {
+        let mut dirty = dirty::Files::of(storage);
+        let mut cold = Cold::new(dirty.restart());
+        cold.dirty = Some(dirty);
+        cold
     }
 
     fn stop(&mut self) {
@@ -66,6 +77,9 @@ impl Cold {
         self.stop();
         self.begun = false;
         self.sample = super::scan::Sample::default();
+        if let Some(dirty) = &mut self.dirty {
+            self.files = dirty.restart();
+        }
     }
 
     pub fn end(mut self) {

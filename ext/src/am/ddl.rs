@@ -276,8 +276,55 @@ fn pages_of(bytes: u64) -> u32 {
         .unwrap_or(u32::MAX)
 }
 
-/// Hot rows by heap's rule, cold ones by count. `reltuples` covers both, so that heap's density of
-/// tuples per page can't be used once there are cold rows.
+/// Hot rows by heap's rule for a table without statistics: `reltuples` covers cold rows as well, so that
+/// its density of tuples per page can't be used once there are any.
+unsafe fn estimate_hot(
+    rel: pg_sys::Relation,
+    attr_widths: *mut i32,
+    pages: *mut pg_sys::BlockNumber,
+    tuples: *mut f64,
+    allvisfrac: *mut f64,
+) {
+    // SAFETY: a callback of heap with arguments of ours; the copies live until it returns.
+    unsafe {
+        let copy = as_heap(rel);
+        let mut class = *(*rel).rd_rel;
+        class.reltuples = -1.0;
+        class.relpages = 0;
+        class.relhassubclass = true; // an empty heap stays empty
+        (*copy).rd_rel = &mut class;
+        (heap().relation_estimate_size.unwrap_unchecked())(
+            copy,
+            attr_widths,
+            pages,
+            tuples,
+            allvisfrac,
+        );
+        pg_sys::pfree(copy.cast());
+        if *pages == 1 {
+            // A table that was loaded cold has one empty page.
+            *tuples = f64::from(hot::rows_of_first_page(rel));
+        }
+    }
+}
+
+/// About how many hot rows an open relation has, dead ones included.
+pub fn estimate_hot_rows(rel: pg_sys::Relation) -> u64 {
+    let (mut pages, mut tuples, mut visible) = (0, 0.0, 0.0);
+    // SAFETY: the relation is open; without an array for them the widths of columns are only added up.
+    unsafe {
+        estimate_hot(
+            rel,
+            std::ptr::null_mut(),
+            &mut pages,
+            &mut tuples,
+            &mut visible,
+        )
+    };
+    tuples as u64
+}
+
+/// Hot rows by heap's rule, cold ones by count.
 #[pg_guard]
 unsafe extern "C-unwind" fn estimate_size(
     rel: pg_sys::Relation,
@@ -312,24 +359,7 @@ unsafe extern "C-unwind" fn estimate_size(
                 allvisfrac,
             );
         }
-        let copy = as_heap(rel);
-        let mut class = *(*rel).rd_rel;
-        class.reltuples = -1.0;
-        class.relpages = 0;
-        class.relhassubclass = true; // an empty heap stays empty
-        (*copy).rd_rel = &mut class;
-        (heap().relation_estimate_size.unwrap_unchecked())(
-            copy,
-            attr_widths,
-            pages,
-            tuples,
-            allvisfrac,
-        );
-        pg_sys::pfree(copy.cast());
-        if *pages == 1 {
-            // A table that was loaded cold has one empty page.
-            *tuples = f64::from(hot::rows_of_first_page(rel));
-        }
+        estimate_hot(rel, attr_widths, pages, tuples, allvisfrac);
         let hot = *pages;
         let cold = if guc::engine() == guc::Engine::Off {
             // Postgres' executor takes a row of a file much as one of the heap.

@@ -4,7 +4,7 @@
 //! has moved since the statement's snapshot is followed to its new place.
 
 use crate::am::cold_dml::{self, ColdRow};
-use crate::am::{heap, replaced, visible};
+use crate::am::{dirty, heap, replaced, visible};
 use crate::catalog::{data_file, locate, mark, storage};
 use crate::pg::missing;
 use crate::{bulk, cold, copy_input, relation};
@@ -413,6 +413,8 @@ pub unsafe extern "C-unwind" fn lock(
     flags: u8,
     tmfd: *mut pg_sys::TM_FailureData,
 ) -> pg_sys::TM_Result::Type {
+    // SAFETY: the arguments of the callback.
+    unsafe { dirty::complete_tid(tid, slot) };
     let lock_cold = |row: u64, tid: pg_sys::ItemPointer| {
         let row = ColdRow::of(rel, row);
         // SAFETY: the arguments of the callback.

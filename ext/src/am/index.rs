@@ -4,7 +4,7 @@
 //! with the rows behind it if the scan seems to go on there. A scan that fetches many rows learns
 //! once what its snapshot sees of the whole table.
 
-use crate::am::{dml, heap, replaced, visible};
+use crate::am::{dirty, dml, heap, replaced, visible};
 use crate::catalog::data_file::{self, DataFile};
 use crate::catalog::locate::{self, At};
 use crate::catalog::{mark, storage};
@@ -107,6 +107,8 @@ unsafe extern "C-unwind" fn fetch_tuple(
 ) -> bool {
     let this = ours(scan);
     let Some(row) = dml::cold_row(tid) else {
+        // SAFETY: the caller's.
+        let (entry, first) = unsafe { (*tid, !*call_again) };
         // SAFETY: a callback of heap with its arguments.
         let found = unsafe {
             (heap().index_fetch_tuple.unwrap_unchecked())(
@@ -119,6 +121,13 @@ unsafe extern "C-unwind" fn fetch_tuple(
         // SAFETY: globals of this backend.
         if found && unsafe { pg_sys::XactIsoLevel } == pg_sys::XACT_SERIALIZABLE as i32 {
             note_moved(this.base.rel, snapshot, slot);
+        }
+        // SAFETY: heap has come to the end of the entry's versions.
+        if !found
+            && first
+            && let Some(row) = unsafe { dirty::moved(this.hot, this.base.rel, entry, snapshot) }
+        {
+            return fetch_cold(scan as usize, this.base.rel, row, snapshot, slot);
         }
         return found;
     };

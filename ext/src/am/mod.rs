@@ -12,6 +12,7 @@
 //!   for those that came in between
 //! * [`ddl`]: files of relations, sizes, vacuum
 //! * [`analyze`]: samples for ANALYZE
+//! * [`dirty`]: rows that logical replication looks for
 //! * [`hot`]: direct access to the heap half; [`replaced`]: hot rows that the transaction must not see
 
 mod analyze;
@@ -20,6 +21,7 @@ mod chain;
 mod cold_dml;
 mod cold_scan;
 mod ddl;
+mod dirty;
 pub mod dml;
 pub mod held;
 pub mod hot;
@@ -33,7 +35,7 @@ mod scan;
 mod validate;
 pub mod visible;
 
-pub use ddl::has_cold_rows;
+pub use ddl::{estimate_hot_rows, has_cold_rows};
 
 use pgrx::pg_sys;
 use std::sync::OnceLock;

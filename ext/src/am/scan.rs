@@ -4,7 +4,7 @@
 //! state (I1). A backward scan takes the opposite way.
 
 use crate::am::cold_scan::Cold;
-use crate::am::{heap, parallel, replaced};
+use crate::am::{dirty, dml, heap, parallel, replaced};
 use crate::catalog::{data_file, storage};
 use crate::error;
 use crate::pg::missing;
@@ -65,9 +65,7 @@ fn cold_files(rel: pg_sys::Relation, snapshot: pg_sys::Snapshot) -> Vec<FileRef>
         && unsafe {
             matches!(
                 (*snapshot).snapshot_type,
-                pg_sys::SnapshotType::SNAPSHOT_MVCC
-                    | pg_sys::SnapshotType::SNAPSHOT_SELF
-                    | pg_sys::SnapshotType::SNAPSHOT_DIRTY
+                pg_sys::SnapshotType::SNAPSHOT_MVCC | pg_sys::SnapshotType::SNAPSHOT_SELF
             )
         };
     if !mvcc {
@@ -79,6 +77,15 @@ fn cold_files(rel: pg_sys::Relation, snapshot: pg_sys::Snapshot) -> Vec<FileRef>
             .map(data_file::DataFile::file_ref)
             .collect()
     })
+}
+
+/// The cold half of a scan; none while the snapshot sees no cold file, and no other can come.
+fn cold_half(rel: pg_sys::Relation, snapshot: pg_sys::Snapshot) -> Option<Cold> {
+    if dirty::is_dirty(snapshot) {
+        return storage::of_relation(rel).map(|storage| Cold::dirty(storage.id));
+    }
+    let files = cold_files(rel, snapshot);
+    (!files.is_empty()).then(|| Cold::new(files))
 }
 
 #[pg_guard]
@@ -98,7 +105,14 @@ unsafe extern "C-unwind" fn begin(
     } else {
         snapshot
     };
-    let files = cold_files(rel, snapshot_for_files);
+    let cold = cold_half(rel, snapshot_for_files);
+    if nkeys > 0 && cold.as_ref().is_some_and(|cold| !cold.files.is_empty()) {
+        error::unsupported(
+            "scan keys are not supported on iceberg tables with cold rows",
+            "Use a WHERE clause.",
+        );
+    }
+    let cold = cold.map_or(std::ptr::null_mut(), |cold| Box::into_raw(Box::new(cold)));
     // SAFETY: `begin` of heap with its arguments; our descriptor is palloc'd like heap's.
     unsafe {
         let hot = (heap().scan_begin.unwrap_unchecked())(rel, snapshot, nkeys, key, pscan, flags);
@@ -107,17 +121,7 @@ unsafe extern "C-unwind" fn begin(
         // Heap's descriptor owns the snapshot and the scan keys.
         (*scan).base.rs_flags &= !pg_sys::ScanOptions::SO_TEMP_SNAPSHOT;
         (*scan).hot = hot;
-        (*scan).cold = if files.is_empty() {
-            std::ptr::null_mut()
-        } else {
-            if nkeys > 0 {
-                error::unsupported(
-                    "scan keys are not supported on iceberg tables with cold rows",
-                    "Use a WHERE clause.",
-                );
-            }
-            Box::into_raw(Box::new(Cold::new(files)))
-        };
+        (*scan).cold = cold;
         scan.cast()
     }
 }
@@ -209,7 +213,55 @@ unsafe fn next_slot(
             cold.choose(vec![]);
         }
     }
-    cold.next(relation, slot) || hot()
+    if cold.next(relation, slot) {
+        tell(cold, slot, snapshot);
+        return true;
+    }
+    if cold.dirty.is_none() {
+        return hot();
+    }
+    next_dirty(cold, relation, snapshot, slot, hot)
+}
+
+/// A dirty snapshot hears who is inserting or deleting the row that was found.
+fn tell(cold: &Cold, slot: *mut pg_sys::TupleTableSlot, snapshot: pg_sys::Snapshot) {
+    if let Some(dirty) = &cold.dirty {
+        // SAFETY: the slot holds a cold row.
+        let row = unsafe { dml::cold_row(&raw mut (*slot).tts_tid) };
+        dirty.tell(row.unwrap_or_default(), snapshot);
+    }
+}
+
+/// After the cold rows of a scan under a dirty snapshot: the hot ones, then the rows of files that have
+/// come meanwhile.
+fn next_dirty(
+    cold: &mut Cold,
+    relation: pg_sys::Relation,
+    snapshot: pg_sys::Snapshot,
+    slot: *mut pg_sys::TupleTableSlot,
+    mut hot: impl FnMut() -> bool,
+) -> bool {
+    loop {
+        let Some(dirty) = &mut cold.dirty else {
+            return false;
+        };
+        // Heap's code would begin anew after the end.
+        if !dirty.hot_passed {
+            if hot() {
+                return true;
+            }
+            dirty.hot_passed = true;
+        }
+        let files = dirty.more();
+        if files.is_empty() {
+            return false;
+        }
+        cold.choose(files);
+        if cold.next(relation, slot) {
+            tell(cold, slot, snapshot);
+            return true;
+        }
+    }
 }
 
 #[pg_guard]

@@ -4,7 +4,7 @@
 //! [`ROWS_PER_BLOCK`] offsets a block. Numbers come from a sequence of blocks and are never used
 //! again after an abort (STORAGE section 1).
 
-use crate::catalog::locate::At;
+use crate::catalog::locate::{self, At};
 use crate::catalog::storage::Storage;
 use crate::catalog::{forward, mark};
 use crate::error;
@@ -41,6 +41,17 @@ pub struct DataFile {
 }
 
 impl DataFile {
+    fn of(row: &Row<'_>) -> DataFile {
+        DataFile {
+            rows: Rc::new(row_numbers(row)),
+            path: row.text(4).unwrap_or_default(),
+            size: row.int8(5) as u64,
+            deleted: row.bytes(7).map(|b| positions(&b)).unwrap_or_default(),
+            flushed: row.get(9).is_some(),
+            forwards: row.get(10).is_some(),
+        }
+    }
+
     pub fn file_ref(&self) -> FileRef {
         FileRef {
             path: crate::pg::absolute(&self.path),
@@ -177,19 +188,40 @@ pub fn files(storage: i64, snapshot: pg_sys::Snapshot) -> Vec<DataFile> {
         &[Key::int8(1, storage)],
         snapshot,
         |row| {
-            files.push(DataFile {
-                rows: Rc::new(row_numbers(row)),
-                path: row.text(4).unwrap_or_default(),
-                size: row.int8(5) as u64,
-                deleted: row.bytes(7).map(|b| positions(&b)).unwrap_or_default(),
-                flushed: row.get(9).is_some(),
-                forwards: row.get(10).is_some(),
-            });
+            files.push(DataFile::of(row));
             true
         },
     );
     files.sort_by_key(|f| f.rows.start());
     files
+}
+
+/// The files as of now, also those that another transaction is registering: with that one. As of
+/// [`at_dirty`], maintenance that changes or drops a file hides nothing.
+pub fn list_dirty(storage: i64) -> Vec<(DataFile, pg_sys::TransactionId)> {
+    let mut snapshot = crate::pg::dirty_snapshot();
+    let snapshot = &raw mut snapshot;
+    let mut found = vec![];
+    Table::read(TABLE).scan(
+        Some(BY_STORAGE),
+        &[Key::int8(1, storage)],
+        snapshot,
+        |row| {
+            // SAFETY: set for the version that the scan stands on.
+            found.push((DataFile::of(row), unsafe { (*snapshot).xmin }));
+            true
+        },
+    );
+    let settled = locate::latest(|snapshot| files(storage, snapshot));
+    found.extend(
+        settled
+            .into_iter()
+            .map(|file| (file, pg_sys::InvalidTransactionId)),
+    );
+    let range = |file: &DataFile| (file.rows.start(), file.rows.end());
+    found.sort_by_key(|(file, by)| (range(file), *by != pg_sys::InvalidTransactionId));
+    found.dedup_by_key(|(file, _)| range(file));
+    found
 }
 
 /// A file with everything that publication needs, and its deleted rows.

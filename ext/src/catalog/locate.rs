@@ -174,7 +174,7 @@ pub fn at_dirty(storage: i64, row: u64) -> Option<(At, pg_sys::TransactionId)> {
 }
 
 /// Calls `f` with a new snapshot.
-fn latest<T>(f: impl FnOnce(pg_sys::Snapshot) -> T) -> T {
+pub fn latest<T>(f: impl FnOnce(pg_sys::Snapshot) -> T) -> T {
     // SAFETY: registered and unregistered here; an error does so at abort.
     unsafe {
         // Participants of a parallel query can't take new ones.

@@ -33,6 +33,18 @@ pub fn list(storage: i64, snapshot: pg_sys::Snapshot) -> Vec<u64> {
     rows
 }
 
+/// Calls `f` for the rows that are deleted as of now, or are being deleted: then with the other transaction
+/// that does it.
+pub fn each_dirty(storage: i64, mut f: impl FnMut(u64, pg_sys::TransactionId)) {
+    let mut snapshot = crate::pg::dirty_snapshot();
+    let snapshot = &raw mut snapshot;
+    Table::read(TABLE).scan(Some(BY_ROW), &[Key::int8(1, storage)], snapshot, |row| {
+        // SAFETY: set for the row that the scan stands on.
+        f(row.int8(2) as u64, unsafe { (*snapshot).xmin });
+        true
+    });
+}
+
 /// The deletions of this transaction and of those that have committed, with who made them.
 pub fn all(storage: i64) -> Vec<(u64, pg_sys::TransactionId)> {
     let mut rows = vec![];

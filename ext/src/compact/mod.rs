@@ -7,10 +7,12 @@
 mod choice;
 
 use crate::catalog::data_file::{self, DataFile};
+use crate::catalog::locate;
 use crate::catalog::storage::{self, Storage};
 use crate::cold::{self, Rows};
 use crate::flush::Relation;
 use crate::merge;
+use crate::progress::{self, Command, Phase};
 use crate::relation::{self, Info};
 use crate::sink::{Kind, Sink};
 use crate::{error, pg};
@@ -29,12 +31,18 @@ pub fn compact(relid: pg_sys::Oid, eagerness: Eagerness, limit: usize) -> u64 {
         return 0;
     };
     storage::incarnation(); // an error in a copy of a database
+    progress::report(Command::Compact, relid, || {
+        compact_files(&rel, &storage, eagerness, limit)
+    })
+}
+
+fn compact_files(rel: &Relation, storage: &Storage, eagerness: Eagerness, limit: usize) -> u64 {
     data_file::settle_forwards(rel.0, storage.id);
     // SAFETY: in a transaction; what was just done is to be seen.
     unsafe { pg_sys::CommandCounterIncrement() };
     let info = relation::info(rel.0);
     let files = data_file::files(storage.id, std::ptr::null_mut());
-    let target = crate::sink::target_file_size(&storage);
+    let target = crate::sink::target_file_size(storage);
     let mut replaced = 0;
     // Who looks for a row where it was before a flush finds it by the file of the flush.
     let candidates: Vec<Candidate> = files
@@ -48,7 +56,7 @@ pub fn compact(relid: pg_sys::Oid, eagerness: Eagerness, limit: usize) -> u64 {
         .collect();
     let groups = choose(&candidates, target, eagerness);
     for group in groups.into_iter().take(limit) {
-        replaced += rewrite(&rel, &storage, &info, &files[group]);
+        replaced += rewrite(rel, storage, &info, &files[group]);
         pg::check_for_interrupts();
     }
     replaced
@@ -61,6 +69,7 @@ fn rewrite(rel: &Relation, storage: &Storage, info: &std::rc::Rc<Info>, files: &
         return 0;
     }
     let rows = row_numbers(files);
+    progress::phase(Phase::WritingRows, Some(rows.count()));
     let written = write(rel, storage, info, files);
     if written.rows != rows.count() {
         error::raise(
@@ -83,6 +92,7 @@ fn rewrite(rel: &Relation, storage: &Storage, info: &std::rc::Rc<Info>, files: &
     if !locked || !are_neighbours(storage, &rows, files.len()) {
         return 0;
     }
+    progress::phase(Phase::RegisteringFiles, None);
     data_file::replace(storage.id, files, &written, &rows);
     for file in files {
         merge::discard(storage, file, "compacted");
@@ -93,13 +103,7 @@ fn rewrite(rel: &Relation, storage: &Storage, info: &std::rc::Rc<Info>, files: &
 /// Whether no load has registered a file among the others in the meantime: the ranges of a table's
 /// files are disjoint.
 fn are_neighbours(storage: &Storage, rows: &RowNumbers, files: usize) -> bool {
-    // SAFETY: registered and unregistered here; an error does so at abort.
-    let now = unsafe {
-        let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot());
-        let now = data_file::files(storage.id, snapshot);
-        pg_sys::UnregisterSnapshot(snapshot);
-        now
-    };
+    let now = locate::latest(|snapshot| data_file::files(storage.id, snapshot));
     let among = |file: &&DataFile| rows.covers(file.rows.start());
     now.iter().filter(among).count() == files
 }
@@ -156,9 +160,11 @@ fn write(
     let mut sink = Sink::open(storage, info.clone(), Kind::Compaction);
     while let Some(batch) = rows.next_batch() {
         sink.push_batch(batch.bytes(), batch.reader().rows as u64);
+        progress::rows_done(sink.rows);
     }
     rows.stop();
     let mut written = sink.finish();
+    progress::files_written(&written);
     match (written.pop(), written.is_empty()) {
         (Some(file), true) => file,
         _ => error::raise(

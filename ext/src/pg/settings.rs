@@ -95,6 +95,23 @@ pub fn qualified_name(relid: pg_sys::Oid) -> String {
     }
 }
 
+/// The owner of a relation, if there is such a one.
+pub fn owner_of(relid: pg_sys::Oid) -> Option<pg_sys::Oid> {
+    // SAFETY: a syscache look-up, released at once.
+    unsafe {
+        let tuple = pg_sys::SearchSysCache1(
+            pg_sys::SysCacheIdentifier::RELOID as i32,
+            pg_sys::Datum::from(relid),
+        );
+        if tuple.is_null() {
+            return None;
+        }
+        let owner = (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_class>()).relowner;
+        pg_sys::ReleaseSysCache(tuple);
+        Some(owner)
+    }
+}
+
 /// The name of a relation without its schema, as error messages show it.
 pub fn relation_name(relation: pg_sys::Relation) -> String {
     // SAFETY: the relation is open.

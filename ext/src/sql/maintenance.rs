@@ -5,6 +5,7 @@ use crate::compact::Eagerness;
 use crate::error;
 use crate::pg;
 use crate::pg::table::{Table, relation_oid};
+use crate::progress::{self, Command, Phase};
 use crate::ring::call::ask;
 use crate::ring::region::control;
 use pg_lake_plan::message::{Reply, Request};
@@ -65,22 +66,16 @@ fn announce_database() {
 
 /// Runs `f` with the rights of the table's owner, as VACUUM runs index expressions.
 pub fn as_owner<R>(relid: pg_sys::Oid, f: impl FnOnce() -> R) -> R {
+    let Some(owner) = pg::owner_of(relid) else {
+        error::raise(
+            PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
+            "the table is gone",
+            None,
+            None,
+        )
+    };
     // SAFETY: restored on the way out; an error restores them at abort.
     unsafe {
-        let tuple = pg_sys::SearchSysCache1(
-            pg_sys::SysCacheIdentifier::RELOID as i32,
-            pg_sys::Datum::from(relid),
-        );
-        if tuple.is_null() {
-            error::raise(
-                PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
-                "the table is gone",
-                None,
-                None,
-            );
-        }
-        let owner = (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_class>()).relowner;
-        pg_sys::ReleaseSysCache(tuple);
         let (mut user, mut context) = (pg_sys::InvalidOid, 0);
         pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
         pg_sys::SetUserIdAndSecContext(
@@ -118,7 +113,10 @@ fn remove(paths: Vec<String>) -> u64 {
     }
     let paths = paths.iter().map(|p| crate::pg::absolute(p)).collect();
     match ask(Request::RemoveFiles { paths }) {
-        Reply::Removed(n) => n,
+        Reply::Removed(n) => {
+            progress::files_done(n, 0);
+            n
+        }
         other => unexpected(&other),
     }
 }
@@ -178,37 +176,42 @@ fn orphans(intent: &intent::Ended) -> Vec<String> {
 pub fn sweep_now() -> u64 {
     // In a copy of a database the files belong to the original.
     crate::catalog::storage::incarnation();
-    crate::pg::as_extension_owner(|| {
-        let mut removed = 0;
-        // One sweep at a time: two would remove the same entries.
-        // SAFETY: released at the end of the transaction; conflicts with no writer of the table.
-        unsafe {
-            pg_sys::LockRelationOid(
-                relation_oid(c"garbage"),
-                pg_sys::ShareUpdateExclusiveLock as i32,
-            );
-        }
-        // An owner that has ended here has ended before `registered` takes its snapshot.
-        for intent in intent::ended() {
-            removed += remove(orphans(&intent));
-            intent::remove(&intent);
-        }
-        intent::forget_entries_without(crate::catalog::storage::exists);
-        for entry in garbage::removable() {
-            let paths = match entry.path.strip_suffix('/') {
-                Some(directory) => {
-                    let mut all = files_below(directory);
-                    all.push(entry.path.clone());
-                    if entry.dropped {
-                        crate::catalog::storage::purge(entry.storage);
-                    }
-                    all
+    let sweep = || crate::pg::as_extension_owner(remove_unneeded);
+    progress::report(Command::Sweep, pg_sys::InvalidOid, sweep)
+}
+
+fn remove_unneeded() -> u64 {
+    let mut removed = 0;
+    // One sweep at a time: two would remove the same entries.
+    // SAFETY: released at the end of the transaction; conflicts with no writer of the table.
+    unsafe {
+        pg_sys::LockRelationOid(
+            relation_oid(c"garbage"),
+            pg_sys::ShareUpdateExclusiveLock as i32,
+        );
+    }
+    progress::phase(Phase::RemovingLeftovers, None);
+    // An owner that has ended here has ended before `registered` takes its snapshot.
+    for intent in intent::ended() {
+        removed += remove(orphans(&intent));
+        intent::remove(&intent);
+    }
+    intent::forget_entries_without(crate::catalog::storage::exists);
+    progress::phase(Phase::RemovingGarbage, None);
+    for entry in garbage::removable() {
+        let paths = match entry.path.strip_suffix('/') {
+            Some(directory) => {
+                let mut all = files_below(directory);
+                all.push(entry.path.clone());
+                if entry.dropped {
+                    crate::catalog::storage::purge(entry.storage);
                 }
-                None => vec![entry.path.clone()],
-            };
-            removed += remove(paths);
-            garbage::remove(&entry);
-        }
-        removed
-    })
+                all
+            }
+            None => vec![entry.path.clone()],
+        };
+        removed += remove(paths);
+        garbage::remove(&entry);
+    }
+    removed
 }

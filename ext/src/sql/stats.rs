@@ -1,5 +1,6 @@
 //! Set-returning functions behind the `lake.stat_…` and `lake.snapshots` views.
 
+use crate::progress;
 use crate::ring::call::ask;
 use crate::ring::region;
 use pg_lake_plan::message::{Reply, Request};
@@ -104,6 +105,45 @@ fn pid_of(proc: u32) -> Option<i32> {
         let global = pg_sys::ProcGlobal;
         (proc < (*global).allProcCount).then(|| (*(*global).allProcs.add(proc as usize)).pid)
     }
+}
+
+/// One row for each maintenance command that runs.
+#[pg_extern(sql = false)]
+#[allow(clippy::type_complexity)]
+fn stat_progress() -> TableIterator<
+    'static,
+    (
+        name!(pid, i32),
+        name!(datid, pg_sys::Oid),
+        name!(relid, Option<pg_sys::Oid>),
+        name!(command, Option<String>),
+        name!(phase, Option<String>),
+        name!(rows_total, Option<i64>),
+        name!(rows_done, Option<i64>),
+        name!(files_done, Option<i64>),
+        name!(bytes_done, Option<i64>),
+        name!(started, Option<TimestampWithTimeZone>),
+    ),
+> {
+    let rows: Vec<_> = progress::running()
+        .into_iter()
+        .map(|running| {
+            let details = running.details.as_ref();
+            (
+                running.pid,
+                running.database,
+                details.and_then(|d| d.relid),
+                details.and_then(|d| d.command).map(str::to_owned),
+                details.and_then(|d| d.phase).map(str::to_owned),
+                details.and_then(|d| d.rows_total),
+                details.map(|d| d.rows_done),
+                details.map(|d| d.files_done),
+                details.map(|d| d.bytes_done),
+                details.and_then(|d| TimestampWithTimeZone::try_from(d.started).ok()),
+            )
+        })
+        .collect();
+    TableIterator::new(rows)
 }
 
 /// The Iceberg snapshots in a metadata file.

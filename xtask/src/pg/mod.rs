@@ -9,7 +9,9 @@ mod docs;
 mod dump;
 mod faults;
 mod limits;
+mod progress;
 mod stop;
+mod subscription;
 mod sums;
 mod tablespace;
 mod tpcb;
@@ -35,6 +37,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("disk_full", disk::disk_full),
     ("set_tablespace", tablespace::set_tablespace),
     ("maintainer", background::maintainer),
+    ("progress", progress::progress),
     ("memory_bound", background::memory_bound),
     ("streams_exhausted", limits::streams_exhausted),
     ("statement_timeout", limits::statement_timeout),
@@ -43,6 +46,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("flush_under_load", crash::flush_under_load),
     ("twins", twins::twins),
     ("tpcb", tpcb::tpcb),
+    ("subscription", subscription::subscription),
     ("dump_and_restore", dump::dump_and_restore),
     ("base_backup", dump::base_backup),
     ("settings_documented", docs::settings_documented),
