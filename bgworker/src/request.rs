@@ -206,6 +206,7 @@ fn receive(
     }
     let envelope: Envelope = pg_lake_plan::decode(message)
         .map_err(|e| protocol("malformed request").detail(e.to_string()))?;
+    pg_lake_crash::adopt(envelope.crash);
     let named: Vec<StreamId> = match &envelope.request {
         Request::Execute(execute) => execute.tables.iter().filter_map(|t| t.feed).collect(),
         Request::Write(write) => vec![write.feed],

@@ -103,6 +103,7 @@ impl Rig {
         let envelope = Envelope {
             version: PROTOCOL_VERSION,
             result: call.result.reference().to_u64(),
+            crash: 0,
             request,
         };
         self.announce(call, &pg_lake_plan::encode(&envelope).expect("encoded"));
@@ -320,6 +321,7 @@ fn rows_become_files_and_a_snapshot() {
             })
             .collect(),
         timestamp_ms: 1_760_000_000_000,
+        commit_id: *b"0123456789abcdef",
         keep_snapshots: 10,
     });
     let published = match rig.ask(publish) {

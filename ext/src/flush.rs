@@ -13,6 +13,7 @@ use crate::pg::{self, published};
 use crate::progress::{self, Command, Phase};
 use crate::relation::{self, Info};
 use crate::sink::{Kind, Sink};
+use pg_lake_crash::{CrashPoint, crash_point};
 use pgrx::{PgSqlErrorCode, pg_sys};
 use std::collections::HashSet;
 use std::rc::Rc;
@@ -169,8 +170,10 @@ fn pass(rel: &Relation, storage: &Storage, info: &Rc<Info>, hot: u64) -> u64 {
     if tids.is_empty() {
         return 0;
     }
+    crash_point(CrashPoint::FlushEncoded);
     progress::phase(Phase::DeletingHotRows, Some(tids.len() as u64));
     let gone = delete(rel, &tids);
+    crash_point(CrashPoint::FlushDeleted);
     let files = if gone.is_empty() {
         files
     } else {
@@ -251,6 +254,7 @@ fn delete(rel: &Relation, tids: &[Tid]) -> HashSet<Tid> {
         if !crate::am::hot::delete_nowait(rel.0, *tid, active_snapshot()) {
             gone.insert(*tid);
         }
+        crash_point(CrashPoint::FlushDeleting);
     }
     gone
 }

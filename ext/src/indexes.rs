@@ -11,6 +11,7 @@ use crate::catalog::intent;
 use crate::progress::{self, Phase};
 use crate::sql::maintenance::as_owner;
 use crate::{error, pg};
+use pg_lake_crash::{CrashPoint, crash_point};
 use pgrx::pg_sys::submodules::ffi::pg_guard_ffi_boundary;
 use pgrx::{PgList, PgSqlErrorCode, pg_sys};
 use std::cell::Cell;
@@ -84,6 +85,7 @@ pub fn insert(table: pg_sys::Relation, storage: i64, moved: &[((u32, u16), u64)]
     // Entries outlive a rollback; then so does this, and the next merge removes them.
     let intent = intent::announce_entries(storage);
     as_owner(relid, || insert_as_owner(table, moved));
+    crash_point(CrashPoint::EntriesInserted);
     intent::forget(intent);
 }
 
@@ -121,6 +123,7 @@ fn insert_as_owner(table: pg_sys::Relation, moved: &[((u32, u16), u64)]) {
             unsafe { pg_sys::MemoryContextReset((*context).ecxt_per_tuple_memory) };
             done += 1;
             progress::rows_done(done);
+            crash_point(CrashPoint::EntriesInserting);
         }
         next.peek().is_some()
     });

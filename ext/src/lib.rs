@@ -15,6 +15,8 @@ mod cold;
 mod compact;
 #[allow(unsafe_code)] // called as Postgres' input functions are
 mod copy_input;
+#[allow(unsafe_code)] // hooks of a setting
+mod crash;
 #[allow(unsafe_code)] // executor callbacks
 mod custom;
 mod error;
@@ -66,6 +68,7 @@ pub extern "C-unwind" fn _PG_init() {
         );
     }
     guc::init();
+    crash::init();
     ring::init();
     worker::init();
     custom::init();

@@ -10,6 +10,7 @@ use crate::catalog::{anchor, garbage, intent, mark, publication};
 use crate::flush::Relation;
 use crate::progress::{self, Command, Phase};
 use crate::{indexes, pg};
+use pg_lake_crash::{CrashPoint, crash_point};
 use pgrx::pg_sys;
 
 /// Merges the marks of a table; returns how many.
@@ -86,6 +87,7 @@ pub fn settle(rel: &Relation, storage: &Storage, eagerness: Eagerness) -> Settle
     for orphan in orphans {
         intent::forget(orphan);
     }
+    crash_point(CrashPoint::MergeSettled);
     Settled(settled)
 }
 
@@ -119,8 +121,10 @@ pub fn fold(rel: &Relation, storage: &Storage, settled: &Settled) -> u64 {
             merged += 1;
             progress::rows_done(merged);
         }
+        crash_point(CrashPoint::MergeFolding);
         pg::check_for_interrupts();
     }
+    crash_point(CrashPoint::MergeFolded);
     merged
 }
 
@@ -149,15 +153,8 @@ pub fn lock_file(rel: &Relation, file: &DataFile) -> bool {
 /// Keeps the table from being published to the end of the transaction: a publication under way may
 /// be about to refer to a file. False if one is; the file is dropped by a later merge.
 pub fn lock_publication(rel: &Relation) -> bool {
-    // SAFETY: the relation is open; the tag that `publish` takes.
-    unsafe {
-        pg_sys::ConditionalLockDatabaseObject(
-            pg_sys::RelationRelationId,
-            (*rel.0).rd_id,
-            0,
-            pg_sys::ExclusiveLock as i32,
-        )
-    }
+    // SAFETY: the relation is open.
+    publication::try_lock(unsafe { (*rel.0).rd_id })
 }
 
 /// The file goes when no snapshot needs it, neither of Postgres nor of what was published.

@@ -4,7 +4,7 @@
 //! in the caller's transaction, so that all tables of a round share a snapshot (I7).
 
 use crate::catalog::storage::{self, Storage};
-use crate::catalog::{data_file, garbage, publication};
+use crate::catalog::{data_file, garbage, intent, publication};
 use crate::error;
 use crate::flush::{Relation, active_snapshot};
 use crate::guc;
@@ -13,6 +13,7 @@ use crate::progress::{self, Command, Phase};
 use crate::relation;
 use crate::ring::call::ask;
 use crate::sink::{Kind, Sink, table_columns};
+use pg_lake_crash::{CrashPoint, crash_point};
 use pg_lake_plan::message::{Publish, PublishFile, Published, Reply, Request, WrittenFile};
 use pgrx::{PgSqlErrorCode, pg_sys};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -100,6 +101,10 @@ fn publish_one(rel: &Relation) -> Option<String> {
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |d| d.as_millis() as i64);
     progress::phase(Phase::WritingMetadata, None);
+    let commit_id = storage::random_uuid();
+    // Of what the worker is going to write, all of which has the id in its name.
+    let intent = intent::announce_publication(storage.id, &storage.directory, &commit_id);
+    crash_point(CrashPoint::PublishBegin);
     let reply = ask(Request::Publish(Publish {
         location: pg::absolute(&storage.directory),
         table_uuid: storage.uuid,
@@ -109,6 +114,7 @@ fn publish_one(rel: &Relation) -> Option<String> {
         previous_metadata: previous.as_ref().map(|p| p.metadata_location.clone()),
         files,
         timestamp_ms,
+        commit_id,
         keep_snapshots: keep,
     }));
     let Reply::Published(published) = reply else {
@@ -119,10 +125,14 @@ fn publish_one(rel: &Relation) -> Option<String> {
             None,
         )
     };
+    crash_point(CrashPoint::PublishWritten);
     if !published.unchanged {
         publication::set(storage.id, &published, digest, keep);
         retire(&storage, &published, hot_path.as_deref(), keep as usize);
+        crash_point(CrashPoint::PublishMoved);
     }
+    // With this transaction's end the files belong to the pointer, or to the sweeper.
+    intent::forget(intent);
     Some(published.metadata_location)
 }
 

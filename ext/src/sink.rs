@@ -10,6 +10,7 @@ use crate::guc;
 use crate::relation::Info;
 use crate::ring::call::{Call, pick_worker};
 use crate::types::PinnedSettings;
+use pg_lake_crash::{CrashPoint, crash_point};
 use pg_lake_plan::batch::BatchBuilder;
 use pg_lake_plan::message::{Reply, Request, TableColumn, Write, WrittenFile};
 use pgrx::{PgSqlErrorCode, pg_sys};
@@ -184,8 +185,10 @@ impl Sink {
     pub fn finish(mut self) -> Vec<WrittenFile> {
         self.send();
         self.call.finish_feed(0);
+        crash_point(CrashPoint::SinkSent);
         match self.call.reply() {
             Reply::Written(mut files) => {
+                crash_point(CrashPoint::SinkWritten);
                 for file in &mut files {
                     file.path = crate::pg::relative(&file.path);
                 }

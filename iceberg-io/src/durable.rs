@@ -6,6 +6,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind as IoErrorKind, Read, Write};
 use std::path::Path;
 
+use pg_lake_crash::{CrashPoint, crash_point};
 use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -38,10 +39,14 @@ pub(crate) fn create_new(path: &Path) -> Result<File> {
 /// Creates, fills and syncs a new file. Its directory entry still needs [`sync_parent`].
 pub(crate) fn write_new(path: &Path, content: &[u8]) -> Result<()> {
     let mut file = create_new(path)?;
+    crash_point(CrashPoint::MetadataCreated);
     let written = file
         .write_all(content)
         .map_err(|e| Error::io(format!("could not write file \"{}\"", path.display()), e))
-        .and_then(|()| sync(&file, path));
+        .and_then(|()| {
+            crash_point(CrashPoint::MetadataWritten);
+            sync(&file, path)
+        });
     if written.is_err() {
         // The file is ours, and useless: the first error is the one to report.
         let _ = fs::remove_file(path);
@@ -92,10 +97,11 @@ fn copy_content(source: &mut File, target: &mut File, stop: &dyn Fn() -> bool) -
     }
 }
 
-/// Replaces a file's content atomically and durably, by renaming a synced temporary file over it.
-pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<()> {
+/// Replaces a file's content atomically and durably, by renaming a synced temporary file over it, whose name has the
+/// attempt's id.
+pub(crate) fn replace(path: &Path, content: &[u8], attempt: &Uuid) -> Result<()> {
     let mut name = path.as_os_str().to_owned();
-    name.push(format!(".tmp-{}", Uuid::new_v4()));
+    name.push(format!(".tmp-{attempt}"));
     let temporary = Path::new(&name);
     write_new(temporary, content)?;
     if let Err(e) = fs::rename(temporary, path) {
@@ -109,6 +115,7 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<()> {
             e,
         ));
     }
+    crash_point(CrashPoint::HintRenamed);
     sync_parent(path)
 }
 

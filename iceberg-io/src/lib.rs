@@ -41,7 +41,7 @@ pub use inspect::{DataFileSummary, SnapshotSummary, TableSummary, read_table};
 pub use parquet_file::{
     Compression, DataFileWriter, EncodedFile, ParquetEncoder, WriteOptions, WrittenFile,
 };
-pub use publish::{PublishFile, PublishRequest, Published, publish, publish_to};
+pub use publish::{PublishFile, PublishRequest, Published, publish, publish_to, set_version_hint};
 pub use schema::{Field, FieldType, TableSchema};
 pub use stats::ColumnStats;
 pub use store::{LocalStore, MetadataStore, NewFile};

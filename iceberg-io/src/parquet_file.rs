@@ -15,6 +15,7 @@ use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::basic::{Compression as ParquetCompression, GzipLevel, ZstdLevel};
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use pg_lake_crash::{CrashPoint, crash_point};
 use serde::{Deserialize, Serialize};
 
 use crate::durable;
@@ -182,6 +183,7 @@ impl DataFileWriter {
     /// Creates the file, which must not exist, and the directories it lacks. `path` is absolute.
     pub fn create(path: &Path, schema: SchemaRef, options: &WriteOptions) -> Result<Self> {
         let file = durable::create_new(path)?;
+        crash_point(CrashPoint::DataFileCreated);
         match ParquetEncoder::new(file, schema, options) {
             Ok(encoder) => Ok(Self {
                 path: path.to_path_buf(),
@@ -240,8 +242,11 @@ impl DataFileWriter {
 
     fn finish_durably(&mut self) -> Result<EncodedFile> {
         let file = self.encoder.finish()?;
+        crash_point(CrashPoint::DataFileWritten);
         durable::sync(self.encoder.sink(), &self.path)?;
+        crash_point(CrashPoint::DataFileSynced);
         durable::sync_parent(&self.path)?;
+        crash_point(CrashPoint::DataFileDurable);
         Ok(file)
     }
 }

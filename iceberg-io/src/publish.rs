@@ -13,7 +13,8 @@
 //! - many small manifests are merged.
 //!
 //! All files are durable before [`publish()`] returns; moving the pointer to the new metadata is up to the caller. A
-//! failed or crashed publication leaves at most files that nobody references.
+//! failed or crashed publication leaves at most files that nobody references, all of which have its commit id in their
+//! names, and a version hint that names its metadata, which [`set_version_hint`] sets right.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use iceberg::spec::{
     FormatVersion, MAIN_BRANCH, Schema, SchemaRef, Snapshot, Summary, TableMetadata,
     TableMetadataBuilder,
 };
+use pg_lake_crash::{CrashPoint, crash_point};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -85,6 +87,8 @@ pub struct Published {
     /// The table was like that already; nothing was written.
     pub unchanged: bool,
     pub manifests_written: u32,
+    /// Metadata files and delete files that were written.
+    pub new_files: Vec<String>,
     /// Metadata files and delete files that the new metadata no longer reference.
     pub removed_files: Vec<String>,
 }
@@ -137,6 +141,7 @@ pub async fn publish_to(store: &dyn MetadataStore, request: PublishRequest) -> R
             schema_id,
             unchanged: true,
             manifests_written: 0,
+            new_files: Vec::new(),
             removed_files: Vec::new(),
         });
     }
@@ -233,14 +238,11 @@ pub async fn publish_to(store: &dyn MetadataStore, request: PublishRequest) -> R
         location: metadata_location.clone(),
         content: to_json(&metadata)?,
     });
+    let new_files = files.iter().map(|file| file.location.clone()).collect();
     store.create_all(files).await?;
-    let hint = Bytes::copy_from_slice(table::version_hint(&metadata_location).as_bytes());
-    store
-        .replace(NewFile {
-            location: format!("{location}/metadata/version-hint.text"),
-            content: hint,
-        })
-        .await?;
+    crash_point(CrashPoint::MetadataDurable);
+    write_hint(store, &metadata_location, &request.commit_id).await?;
+    crash_point(CrashPoint::PublicationWritten);
 
     Ok(Published {
         metadata_location,
@@ -249,8 +251,34 @@ pub async fn publish_to(store: &dyn MetadataStore, request: PublishRequest) -> R
         schema_id,
         unchanged: false,
         manifests_written: u32::try_from(manifests_written).unwrap_or(u32::MAX),
+        new_files,
         removed_files,
     })
+}
+
+/// Makes the version hint name metadata of the local file system, after a publication that left it naming others was
+/// given up. `attempt` is unique to the call, or that publication's commit id.
+pub async fn set_version_hint(metadata_location: &str, attempt: &Uuid) -> Result<()> {
+    write_hint(&LocalStore, metadata_location, attempt).await
+}
+
+/// The hint is beside the metadata that it names.
+async fn write_hint(
+    store: &dyn MetadataStore,
+    metadata_location: &str,
+    attempt: &Uuid,
+) -> Result<()> {
+    let Some((directory, _)) = metadata_location.rsplit_once('/') else {
+        return Err(Error::new(
+            ErrorKind::InvalidInput,
+            format!("\"{metadata_location}\" is not the location of a metadata file"),
+        ));
+    };
+    let hint = NewFile {
+        location: format!("{directory}/version-hint.text"),
+        content: Bytes::copy_from_slice(table::version_hint(metadata_location).as_bytes()),
+    };
+    store.replace(hint, attempt).await
 }
 
 fn format_version(version: u8) -> Result<FormatVersion> {

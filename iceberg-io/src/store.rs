@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use pg_lake_crash::{CrashPoint, crash_point};
+use uuid::Uuid;
 
 use crate::durable;
 use crate::error::{Error, ErrorKind, Result};
@@ -28,8 +30,9 @@ pub trait MetadataStore: Send + Sync {
     /// those already created have been removed, as far as that was possible.
     async fn create_all(&self, files: Vec<NewFile>) -> Result<()>;
 
-    /// Creates or replaces one file, atomically and durably.
-    async fn replace(&self, file: NewFile) -> Result<()>;
+    /// Creates or replaces one file, atomically and durably. A crash may leave another file whose name has the
+    /// attempt's id.
+    async fn replace(&self, file: NewFile, attempt: &Uuid) -> Result<()>;
 }
 
 /// The local file system.
@@ -52,9 +55,10 @@ impl MetadataStore for LocalStore {
         blocking(move || create_all(&files)).await
     }
 
-    async fn replace(&self, file: NewFile) -> Result<()> {
+    async fn replace(&self, file: NewFile, attempt: &Uuid) -> Result<()> {
         let path = local_path(&file.location)?;
-        blocking(move || durable::replace(&path, &file.content)).await
+        let attempt = *attempt;
+        blocking(move || durable::replace(&path, &file.content, &attempt)).await
     }
 }
 
@@ -63,6 +67,7 @@ fn create_all(files: &[NewFile]) -> Result<()> {
     let result = files.iter().try_for_each(|file| -> Result<()> {
         let path = local_path(&file.location)?;
         durable::write_new(&path, &file.content)?;
+        crash_point(CrashPoint::MetadataSynced);
         created.push(path);
         Ok(())
     });
@@ -149,11 +154,11 @@ mod tests {
     async fn replace_leaves_no_temporary_file() {
         let directory = tempfile::tempdir().unwrap();
         LocalStore
-            .replace(file(directory.path(), "hint", b"1"))
+            .replace(file(directory.path(), "hint", b"1"), &Uuid::new_v4())
             .await
             .unwrap();
         LocalStore
-            .replace(file(directory.path(), "hint", b"2"))
+            .replace(file(directory.path(), "hint", b"2"), &Uuid::new_v4())
             .await
             .unwrap();
         assert_eq!(fs::read(directory.path().join("hint")).unwrap(), b"2");

@@ -8,7 +8,7 @@ use iceberg::io::FileIO;
 use iceberg::spec::TableMetadata;
 use pg_lake_iceberg::{
     ColumnStats, ErrorKind, Field, FieldType, PublishFile, PublishRequest, Published, TableSchema,
-    TableSummary, publish, read_table,
+    TableSummary, publish, read_table, set_version_hint,
 };
 use uuid::Uuid;
 
@@ -204,6 +204,31 @@ async fn life_of_a_table(format_version: u8) {
     let hint =
         std::fs::read_to_string(rig.directory.path().join("metadata/version-hint.text")).unwrap();
     assert_eq!(format!("{hint}.metadata.json"), name);
+}
+
+#[tokio::test]
+async fn what_a_publication_writes_has_its_commit_id_and_the_hint_can_be_set_back() {
+    let mut rig = Rig::new(2);
+    let first = rig.publish(&[file("a", 10)]).await;
+    let mut deleted = file("a", 10);
+    deleted.deleted = vec![1, 2];
+    let request = rig.request(&[deleted, file("b", 5)]);
+    let commit_id = request.commit_id;
+    let given_up = publish(request).await.unwrap();
+    let named = |path: &String| path.contains(&commit_id.to_string());
+    assert!(given_up.new_files.len() >= 4);
+    assert!(given_up.new_files.iter().all(named));
+
+    set_version_hint(&first.metadata_location, &commit_id)
+        .await
+        .unwrap();
+    let hint =
+        std::fs::read_to_string(rig.directory.path().join("metadata/version-hint.text")).unwrap();
+    assert!(
+        first
+            .metadata_location
+            .ends_with(&format!("/{hint}.metadata.json"))
+    );
 }
 
 #[tokio::test]

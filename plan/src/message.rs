@@ -32,6 +32,8 @@ pub struct Envelope {
     pub version: u16,
     /// Where the reply goes.
     pub result: StreamId,
+    /// Where the worker is to die, for tests; 0 as a rule (`pg_lake_crash`).
+    pub crash: u64,
     pub request: Request,
 }
 
@@ -51,6 +53,13 @@ pub enum Request {
     ListFiles { directory: String },
     /// To a worker: copies files, durably. They are removed again if the reply isn't delivered.
     CopyFiles { files: Vec<CopyFile> },
+    /// To a worker: makes the version hint beside a table's metadata name it, as before a publication
+    /// that was rolled back.
+    SetHint {
+        metadata_location: String,
+        /// The commit id of that publication.
+        commit_id: [u8; 16],
+    },
     /// Answers with [`Reply::Pong`].
     Ping,
 }
@@ -138,6 +147,8 @@ pub struct Publish {
     pub previous_metadata: Option<String>,
     pub files: Vec<PublishFile>,
     pub timestamp_ms: i64,
+    /// Unique to this attempt. All files that it writes have it in their names.
+    pub commit_id: [u8; 16],
     pub keep_snapshots: u32,
 }
 
@@ -169,6 +180,7 @@ pub enum Reply {
     Removed(u64),
     Files(Vec<String>),
     Copied,
+    HintSet,
     Pong,
 }
 

@@ -111,6 +111,7 @@ Suites, in this order by default:
   readers    every kind of value read back by DuckDB and pyiceberg
 
 Only by name, or with --long:
+  crash               kill -9 at every crash point, some eight minutes; $PG_LAKE_SEED repeats a run
   postgres-regress    Postgres' own regression tests, with every table an iceberg table
   postgres-isolation  the same with its isolation tests
   postgres-regress-cold, postgres-isolation-cold

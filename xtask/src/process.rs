@@ -285,6 +285,11 @@ pub struct Running {
 }
 
 impl Running {
+    /// Whether it has come to its end by itself.
+    pub fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
     pub fn wait(mut self) -> Result<Output> {
         let mut pause = Duration::from_millis(1);
         let mut told = Duration::ZERO;

@@ -13,6 +13,10 @@ const LINES_MAX: usize = 600;
 /// is a prefix.
 const EDGES: &[(&str, &[&str])] = &[
     (
+        "crash",
+        &["pgrx*", "datafusion*", "arrow*", "iceberg", "pg_lake_*"],
+    ),
+    (
         "plan",
         &["pgrx*", "datafusion*", "arrow*", "iceberg", "pg_lake_*"],
     ),

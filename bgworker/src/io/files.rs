@@ -3,6 +3,7 @@
 use super::encoder::NewFiles;
 use super::error::{file_error, iceberg_error};
 use crate::runtime::blocking;
+use pg_lake_crash::{CrashPoint, crash_point};
 use pg_lake_plan::message::{CopyFile, ErrorCode, WireError};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -54,6 +55,7 @@ fn remove_now(paths: &[String]) -> Result<u64, WireError> {
         }
         match fs::remove_file(&path) {
             Ok(()) => {
+                crash_point(CrashPoint::FileRemoved);
                 removed += 1;
                 directories.extend(path.parent().map(Path::to_path_buf));
             }
@@ -77,6 +79,7 @@ fn remove_now(paths: &[String]) -> Result<u64, WireError> {
             _ => {}
         }
     }
+    crash_point(CrashPoint::FilesRemoved);
     match first_error {
         None => Ok(removed),
         Some(error) => Err(error),

@@ -73,9 +73,13 @@ impl Io {
                 })?;
                 write::write(&self.budget, request, feed, cancel).await
             }
-            Request::Publish(request) => publish::publish(request)
+            Request::Publish(request) => publish::publish(request).await,
+            Request::SetHint {
+                metadata_location,
+                commit_id,
+            } => publish::set_hint(&metadata_location, commit_id)
                 .await
-                .map(|p| Reply::Published(p).into()),
+                .map(|()| Reply::HintSet.into()),
             Request::Inspect { metadata_location } => publish::inspect(&metadata_location)
                 .await
                 .map(|s| Reply::Snapshots(s).into()),

@@ -1,28 +1,48 @@
 //! Publishing a table as an Iceberg snapshot, and reading its snapshots back.
 
 use super::error::iceberg_error;
+use super::{Answer, NewFiles};
 use crate::arrow_types::table_schema;
 use pg_lake_iceberg::{ColumnStats, PublishFile, PublishRequest};
 use pg_lake_plan::message::{
-    ErrorCode, Publish, PublishFile as WireFile, Published, SnapshotInfo, WireError,
+    ErrorCode, Publish, PublishFile as WireFile, Published, Reply, SnapshotInfo, WireError,
 };
 use uuid::Uuid;
 
 /// Makes the request's files the table's current snapshot. Not stopped by a cancel: it is short,
-/// and cleans up only if it runs to its end.
-pub(crate) async fn publish(request: Publish) -> Result<Published, WireError> {
+/// and cleans up only if it runs to its end. What it wrote goes if the reply isn't delivered: a sweep
+/// may have looked for it already.
+pub(crate) async fn publish(request: Publish) -> Result<Answer, WireError> {
     let place = request.location.clone();
     let request = to_iceberg(request)?;
     let published = pg_lake_iceberg::publish(request)
         .await
         .map_err(|e| iceberg_error(&e, &place))?;
-    Ok(Published {
-        metadata_location: published.metadata_location,
-        snapshot_id: published.snapshot_id,
-        sequence_number: published.sequence_number,
-        unchanged: published.unchanged,
-        removed: published.removed_files,
+    let mut files = NewFiles::default();
+    for location in &published.new_files {
+        let path = pg_lake_iceberg::store::local_path(location);
+        files.add(path.map_err(|e| iceberg_error(&e, &place))?);
+    }
+    Ok(Answer {
+        reply: Reply::Published(Published {
+            metadata_location: published.metadata_location,
+            snapshot_id: published.snapshot_id,
+            sequence_number: published.sequence_number,
+            unchanged: published.unchanged,
+            removed: published.removed_files,
+        }),
+        files: Some(files),
     })
+}
+
+/// Makes the version hint name earlier metadata again.
+pub(crate) async fn set_hint(
+    metadata_location: &str,
+    commit_id: [u8; 16],
+) -> Result<(), WireError> {
+    pg_lake_iceberg::set_version_hint(metadata_location, &Uuid::from_bytes(commit_id))
+        .await
+        .map_err(|e| iceberg_error(&e, metadata_location))
 }
 
 /// The snapshots in a metadata file, oldest first.
@@ -56,7 +76,7 @@ fn to_iceberg(request: Publish) -> Result<PublishRequest, WireError> {
         previous_metadata: request.previous_metadata,
         files,
         timestamp_ms: request.timestamp_ms,
-        commit_id: Uuid::new_v4(),
+        commit_id: Uuid::from_bytes(request.commit_id),
         keep_snapshots: request.keep_snapshots,
     })
 }

@@ -6,6 +6,7 @@
 
 use crate::am::dml::tid_of_row;
 use crate::pg::table::{Key, Table};
+use pg_lake_crash::{CrashPoint, crash_point};
 use pgrx::pg_sys;
 use std::ffi::CStr;
 
@@ -47,7 +48,9 @@ fn find_or_make(
     unsafe {
         pg_sys::LockTuple(relation, &mut cold, lock);
         let tid = find(table, storage, row).unwrap_or_else(|| {
-            table.insert_frozen(&[Some(storage.into()), Some((row as i64).into())])
+            let tid = table.insert_frozen(&[Some(storage.into()), Some((row as i64).into())]);
+            crash_point(CrashPoint::AnchorInserted);
+            tid
         });
         pg_sys::UnlockTuple(relation, &mut cold, lock);
         tid

@@ -9,6 +9,7 @@ use crate::catalog::storage::Storage;
 use crate::catalog::{forward, mark};
 use crate::error;
 use crate::pg::table::{Key, Row, Table, bytea_datum, relation_oid, text_datum};
+use pg_lake_crash::{CrashPoint, crash_point};
 use pg_lake_plan::message::{FileRef, WrittenFile};
 use pg_lake_plan::rows::RowNumbers;
 use pgrx::{PgSqlErrorCode, pg_sys};
@@ -342,6 +343,7 @@ pub fn lock_registration(relid: pg_sys::Oid) -> bool {
 
 /// Registers files with the current command id; returns their first rows' numbers.
 pub fn register(storage: &Storage, files: &[WrittenFile], origin: &Origin<'_>) -> Vec<u64> {
+    crash_point(CrashPoint::RegisterBegin);
     // To the end of the transaction: these numbers, which others may be about to pass over, are in use.
     // SAFETY: as above.
     unsafe {
@@ -379,6 +381,7 @@ pub fn register(storage: &Storage, files: &[WrittenFile], origin: &Origin<'_>) -
             None,
         ]);
     }
+    crash_point(CrashPoint::RegisterEnd);
     starts
 }
 

@@ -3,7 +3,9 @@
 //! An aborted transaction's inserts vanish, so an intent is inserted frozen and flushed to WAL at
 //! once: it survives abort and crash, and the sweeper finds what it announced (STORAGE section 2).
 
+use crate::catalog::storage;
 use crate::pg::table::{Row, Table, relation_oid, text_datum};
+use pg_lake_crash::{CrashPoint, crash_point};
 use pgrx::pg_sys;
 use std::ffi::CStr;
 
@@ -16,29 +18,56 @@ pub struct Intent {
     pub prefix: String,
 }
 
-/// Announces that this transaction writes files below `directory`. Durable on return.
-pub fn announce(storage: i64, directory: &str, kind: &str) -> Intent {
-    // SAFETY: calls of a backend in a transaction.
-    let (id, owner) = unsafe {
-        (
-            crate::pg::missing::nextval(relation_oid(c"intent_id_seq")),
-            pg_sys::GetTopFullTransactionId().value,
-        )
-    };
-    let prefix = format!("{kind}-{id:08}");
+fn next_id() -> i64 {
+    crate::pg::missing::nextval(relation_oid(c"intent_id_seq"))
+}
+
+fn insert(id: i64, storage: i64, directory: &str, prefix: &str) -> pg_sys::ItemPointerData {
+    // SAFETY: in a transaction.
+    let owner = unsafe { pg_sys::GetTopFullTransactionId().value };
     Table::write(TABLE).insert_frozen(&[
         Some(id.into()),
         Some((owner as i64).into()),
         Some(storage.into()),
         Some(text_datum(directory)),
-        Some(text_datum(&prefix)),
-    ]);
-    // SAFETY: the record that was just written.
+        Some(text_datum(prefix)),
+    ])
+}
+
+/// Makes the record that was just written durable: files may be begun.
+fn flush() {
+    // SAFETY: a global of this backend.
     unsafe { pg_sys::XLogFlush(pg_sys::XactLastRecEnd) };
+    crash_point(CrashPoint::IntentWritten);
+}
+
+/// Announces that this transaction writes files below `directory`. Durable on return.
+pub fn announce(storage: i64, directory: &str, kind: &str) -> Intent {
+    let id = next_id();
+    let prefix = format!("{kind}-{id:08}");
+    insert(id, storage, directory, &prefix);
+    flush();
     Intent {
         directory: directory.to_owned(),
         prefix,
     }
+}
+
+/// How the prefix of an intent begins that is about a publication: its commit id follows, which all
+/// files have in their names.
+const PUBLICATION: &str = "publish-";
+
+/// Announces that this transaction publishes a storage. Durable on return. It is forgotten by the same
+/// transaction: what is left was rolled back.
+pub fn announce_publication(
+    storage_id: i64,
+    directory: &str,
+    commit_id: &[u8; 16],
+) -> pg_sys::ItemPointerData {
+    let prefix = format!("{PUBLICATION}{}", storage::uuid_text(commit_id));
+    let intent = insert(next_id(), storage_id, directory, &prefix);
+    flush();
+    intent
 }
 
 /// The prefix of an intent that is about index entries and not about files.
@@ -47,20 +76,7 @@ const ENTRIES: &str = "entries";
 /// Announces that this transaction makes index entries of cold rows. It is forgotten by the same
 /// transaction: what is left was rolled back.
 pub fn announce_entries(storage: i64) -> pg_sys::ItemPointerData {
-    // SAFETY: calls of a backend in a transaction.
-    let (id, owner) = unsafe {
-        (
-            crate::pg::missing::nextval(relation_oid(c"intent_id_seq")),
-            pg_sys::GetTopFullTransactionId().value,
-        )
-    };
-    Table::write(TABLE).insert_frozen(&[
-        Some(id.into()),
-        Some((owner as i64).into()),
-        Some(storage.into()),
-        Some(text_datum("")),
-        Some(text_datum(ENTRIES)),
-    ])
+    insert(next_id(), storage, "", ENTRIES)
 }
 
 /// The intents about index entries of a storage whose transactions were rolled back.
@@ -106,8 +122,16 @@ fn is_ended(row: &Row<'_>) -> bool {
 /// An intent whose owner has ended, as the sweeper sees it.
 pub struct Ended {
     pub tid: pg_sys::ItemPointerData,
+    pub storage: i64,
     pub directory: String,
     pub prefix: String,
+}
+
+impl Ended {
+    /// The commit id of a publication that was rolled back, if it is about one.
+    pub fn publication(&self) -> Option<&str> {
+        self.prefix.strip_prefix(PUBLICATION)
+    }
 }
 
 /// The intents about files whose transaction is no longer in progress.
@@ -117,6 +141,7 @@ pub fn ended() -> Vec<Ended> {
         if is_ended(row) && !is_about_entries(row) {
             ended.push(Ended {
                 tid: row.tid,
+                storage: row.int8(3),
                 directory: row.text(4).unwrap_or_default(),
                 prefix: row.text(5).unwrap_or_default(),
             });
@@ -124,6 +149,17 @@ pub fn ended() -> Vec<Ended> {
         true
     });
     ended
+}
+
+/// Whether the transaction of an intent about a publication was rolled back: one that commits takes it
+/// along, but may have ended after the intent was found. Looked at anew, what is left stays.
+pub fn is_left(intent: &Ended) -> bool {
+    let mut left = false;
+    Table::read(TABLE).scan(None, &[], std::ptr::null_mut(), |row| {
+        left = row.text(5).is_some_and(|prefix| prefix == intent.prefix);
+        !left
+    });
+    left
 }
 
 /// Removes an intent that has been dealt with.

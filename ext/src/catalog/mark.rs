@@ -5,6 +5,7 @@
 //! in progress or has committed, since whoever inserts one holds the row's anchor.
 
 use crate::pg::table::{Key, Table};
+use pg_lake_crash::{CrashPoint, crash_point};
 use pgrx::pg_sys;
 use std::ffi::CStr;
 
@@ -178,4 +179,5 @@ pub fn insert(
         ],
         cid,
     );
+    crash_point(CrashPoint::MarkInserted);
 }

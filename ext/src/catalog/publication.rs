@@ -28,6 +28,20 @@ impl Publication {
     }
 }
 
+/// Keeps a table from being published to the end of the transaction; false if a publication is under
+/// way. `publish` waits for the same lock.
+pub fn try_lock(relid: pg_sys::Oid) -> bool {
+    // SAFETY: a heavyweight lock.
+    unsafe {
+        pg_sys::ConditionalLockDatabaseObject(
+            pg_sys::RelationRelationId,
+            relid,
+            0,
+            pg_sys::ExclusiveLock as i32,
+        )
+    }
+}
+
 pub fn find(storage: i64) -> Option<Publication> {
     let mut found = None;
     Table::read(TABLE).scan(

@@ -8,6 +8,7 @@
 use crate::catalog::{data_file, garbage, options};
 use crate::error;
 use crate::pg::table::{Key, Row, Table, relation_oid, text_datum};
+use pg_lake_crash::{CrashPoint, crash_point};
 use pgrx::{PgSqlErrorCode, pg_sys};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -99,7 +100,7 @@ fn take_over() -> Option<String> {
 }
 
 /// RFC 9562, version 4.
-fn random_uuid() -> [u8; 16] {
+pub fn random_uuid() -> [u8; 16] {
     let mut uuid = [0u8; 16];
     // SAFETY: fills the array.
     if !unsafe { pg_sys::pg_strong_random(uuid.as_mut_ptr().cast(), uuid.len()) } {
@@ -115,7 +116,7 @@ fn random_uuid() -> [u8; 16] {
     uuid
 }
 
-fn uuid_text(uuid: &[u8; 16]) -> String {
+pub fn uuid_text(uuid: &[u8; 16]) -> String {
     let hex: String = uuid.iter().map(|byte| format!("{byte:02x}")).collect();
     [
         &hex[..8],
@@ -125,6 +126,13 @@ fn uuid_text(uuid: &[u8; 16]) -> String {
         &hex[20..],
     ]
     .join("-")
+}
+
+/// The opposite of [`uuid_text`].
+pub fn parse_uuid(text: &str) -> Option<[u8; 16]> {
+    let hex = text.replace('-', "");
+    let number = u128::from_str_radix(&hex, 16).ok()?;
+    (hex.len() == 32).then(|| number.to_be_bytes())
 }
 
 /// Raises an error in a copy of a database: nothing may be written or removed there.
@@ -163,13 +171,18 @@ pub fn relations() -> Vec<pg_sys::Oid> {
 
 /// Whether a storage is some table's.
 pub fn exists(id: i64) -> bool {
-    let mut found = false;
+    relation(id).is_some()
+}
+
+/// The table that a storage is of.
+pub fn relation(id: i64) -> Option<pg_sys::Oid> {
+    let mut found = None;
     Table::read(TABLE).scan(
         Some(c"storage_pkey"),
         &[Key::int8(1, id)],
         std::ptr::null_mut(),
-        |_| {
-            found = true;
+        |row| {
+            found = Some(row.oid(4));
             false
         },
     );
@@ -335,6 +348,7 @@ pub fn create(locator: &pg_sys::RelFileLocator, format_version: Option<u8>, reli
         Some(pg_sys::Datum::from(uuid.as_ptr())),
         Some(pg_sys::Datum::from(i16::from(format_version))),
     ]);
+    crash_point(CrashPoint::StorageCreated);
 }
 
 /// Forgets the storage of a relfilenumber that this transaction drops; its files go once no
@@ -354,6 +368,7 @@ pub fn drop_locator(tablespace: pg_sys::Oid, number: pg_sys::Oid) -> Option<Stor
     );
     if own_incarnation().is_some() {
         garbage::add_storage(&storage);
+        crash_point(CrashPoint::StorageDropped);
     }
     Some(storage)
 }

@@ -18,6 +18,7 @@ use crate::sink::{Kind, Sink};
 use crate::{error, pg};
 pub use choice::Eagerness;
 use choice::{Candidate, choose};
+use pg_lake_crash::{CrashPoint, crash_point};
 use pg_lake_plan::ir::{Fragment, Plan, Scan};
 use pg_lake_plan::message::{TableInput, WrittenFile};
 use pg_lake_plan::rows::RowNumbers;
@@ -71,6 +72,7 @@ fn rewrite(rel: &Relation, storage: &Storage, info: &std::rc::Rc<Info>, files: &
     let rows = row_numbers(files);
     progress::phase(Phase::WritingRows, Some(rows.count()));
     let written = write(rel, storage, info, files);
+    crash_point(CrashPoint::CompactWritten);
     if written.rows != rows.count() {
         error::raise(
             PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
@@ -92,11 +94,13 @@ fn rewrite(rel: &Relation, storage: &Storage, info: &std::rc::Rc<Info>, files: &
     if !locked || !are_neighbours(storage, &rows, files.len()) {
         return 0;
     }
+    crash_point(CrashPoint::CompactLocked);
     progress::phase(Phase::RegisteringFiles, None);
     data_file::replace(storage.id, files, &written, &rows);
     for file in files {
         merge::discard(storage, file, "compacted");
     }
+    crash_point(CrashPoint::CompactReplaced);
     files.len() as u64
 }
 

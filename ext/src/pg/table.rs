@@ -223,8 +223,9 @@ impl Table {
         unsafe { (*(*self.rel).rd_att).natts as usize }
     }
 
-    /// Forms a tuple; `values` has one entry a column.
+    /// Forms a tuple that is about to be stored; `values` has one entry a column.
     fn form(&self, values: &[Option<pg_sys::Datum>]) -> pg_sys::HeapTuple {
+        crate::crash::catalog_changes();
         if values.len() != self.natts() {
             error::raise(
                 PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -317,6 +318,7 @@ impl Table {
     }
 
     pub fn delete(&self, mut tid: pg_sys::ItemPointerData) {
+        crate::crash::catalog_changes();
         // SAFETY: a TID that a scan of this table returned.
         unsafe { pg_sys::CatalogTupleDelete(self.rel, &mut tid) }
     }

@@ -234,6 +234,7 @@ impl Call {
         let envelope = Envelope {
             version: pg_lake_plan::PROTOCOL_VERSION,
             result: inner.held.result.reference().to_u64(),
+            crash: pg_lake_crash::armed(),
             request: make(
                 &inner
                     .held

@@ -1,6 +1,6 @@
 //! `lake.flush`, `lake.merge`, `lake.publish`, `lake.sweep` and what the maintainer shares with them.
 
-use crate::catalog::{garbage, intent};
+use crate::catalog::{garbage, intent, publication, storage};
 use crate::compact::Eagerness;
 use crate::error;
 use crate::pg;
@@ -8,6 +8,7 @@ use crate::pg::table::{Table, relation_oid};
 use crate::progress::{self, Command, Phase};
 use crate::ring::call::ask;
 use crate::ring::region::control;
+use pg_lake_crash::{CrashPoint, crash_point};
 use pg_lake_plan::message::{Reply, Request};
 use pgrx::{PgSqlErrorCode, pg_extern, pg_sys};
 use std::collections::HashSet;
@@ -172,6 +173,46 @@ fn orphans(intent: &intent::Ended) -> Vec<String> {
     orphans
 }
 
+/// Undoes a publication whose transaction was rolled back; returns the number of files. `None`: it was
+/// not, or its table is being published again, which writes the same version hint.
+fn undo_publication(intent: &intent::Ended, commit_id: &str) -> Option<u64> {
+    let relation = storage::relation(intent.storage);
+    if relation.is_some_and(|relid| !publication::try_lock(relid)) || !intent::is_left(intent) {
+        return None;
+    }
+    let orphans = files_below(&intent.directory)
+        .into_iter()
+        .filter(|path| {
+            let name = path.rsplit('/').next().unwrap_or(path);
+            name.contains(commit_id)
+        })
+        .collect();
+    let mut removed = remove(orphans);
+    // Last, as it writes a file of the same name, too, before it renames it.
+    match (
+        publication::find(intent.storage),
+        storage::parse_uuid(commit_id),
+    ) {
+        (Some(published), Some(commit_id)) => {
+            let reply = ask(Request::SetHint {
+                metadata_location: published.metadata_location,
+                commit_id,
+            });
+            if reply != Reply::HintSet {
+                unexpected(&reply);
+            }
+        }
+        _ => {
+            removed += remove(vec![format!(
+                "{}/metadata/version-hint.text",
+                intent.directory
+            )])
+        }
+    }
+    crash_point(CrashPoint::SweepPublication);
+    Some(removed)
+}
+
 /// Removes files that ended intents have left unregistered, and garbage that no snapshot needs.
 pub fn sweep_now() -> u64 {
     // In a copy of a database the files belong to the original.
@@ -193,7 +234,15 @@ fn remove_unneeded() -> u64 {
     progress::phase(Phase::RemovingLeftovers, None);
     // An owner that has ended here has ended before `registered` takes its snapshot.
     for intent in intent::ended() {
+        if let Some(commit_id) = intent.publication() {
+            if let Some(files) = undo_publication(&intent, commit_id) {
+                removed += files;
+                intent::remove(&intent);
+            }
+            continue;
+        }
         removed += remove(orphans(&intent));
+        crash_point(CrashPoint::SweepIntent);
         intent::remove(&intent);
     }
     intent::forget_entries_without(crate::catalog::storage::exists);
@@ -211,6 +260,7 @@ fn remove_unneeded() -> u64 {
             None => vec![entry.path.clone()],
         };
         removed += remove(paths);
+        crash_point(CrashPoint::SweepGarbage);
         garbage::remove(&entry);
     }
     removed

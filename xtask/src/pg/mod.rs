@@ -4,12 +4,14 @@
 
 mod background;
 mod crash;
+pub mod crashes;
 mod disk;
 mod docs;
 mod dump;
 mod faults;
 mod limits;
 mod progress;
+mod random;
 mod stop;
 mod subscription;
 mod sums;
@@ -43,6 +45,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("statement_timeout", limits::statement_timeout),
     ("cancel", limits::cancel),
     ("crash_leftovers", crash::crash_leftovers),
+    ("crash_points", crashes::smoke),
     ("flush_under_load", crash::flush_under_load),
     ("twins", twins::twins),
     ("tpcb", tpcb::tpcb),

@@ -1,12 +1,13 @@
 //! An iceberg table and a heap table that get the same changes in the same transactions, under
 //! maintenance that never stops and a server that is killed: they are equal at every moment.
 
+use super::random::Random;
 use super::wait_until;
+use crate::Result;
 use crate::cluster::{Cluster, DATABASE, answer};
 use crate::process::Running;
 use crate::test::Run;
-use crate::{Result, say};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 const WRITERS: usize = 3;
 /// More than a session gets to before the server is killed.
@@ -15,9 +16,9 @@ const IDS: u64 = 600;
 
 /// What a writer says when the iceberg table doesn't have exactly the row that the heap table has,
 /// or another one with its key.
-const LOST: [&str; 2] = ["the twins have parted", "t_pkey"];
+pub const LOST: [&str; 2] = ["the twins have parted", "t_pkey"];
 
-const TABLES: &str = "
+pub const TABLES: &str = "
     CREATE SEQUENCE ops;
     CREATE TABLE h (id int PRIMARY KEY, n bigint, v text);
     CREATE EXTENSION amcheck;
@@ -123,43 +124,23 @@ const TABLES: &str = "
         PERFORM bt_index_check(i, heapallindexed => true) FROM unnest('{t_pkey,t_n}'::regclass[]) i;
     END $$;";
 
-/// xorshift64*
-struct Random(u64);
+/// A change of a random row of both tables.
+pub fn change(random: &mut Random) -> String {
+    let what = random.one_of(&[
+        "update", "update", "update", "delete", "insert", "insert", "upsert", "rekey", "lock",
+        "undo",
+    ]);
+    let (id, d) = (random.below(IDS) + 1, random.below(IDS) + 1);
+    format!("CALL change('{what}', {id}, {d});\n")
+}
 
-impl Random {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) % n
-    }
-
-    /// Changes of random rows, each in a transaction of its own.
-    fn script(&mut self, statements: usize) -> String {
-        (0..statements)
-            .map(|_| {
-                let what = [
-                    "update", "update", "update", "delete", "insert", "insert", "upsert", "rekey",
-                    "lock", "undo",
-                ][self.below(10) as usize];
-                let (id, d) = (self.below(IDS) + 1, self.below(IDS) + 1);
-                format!("CALL change('{what}', {id}, {d});\n")
-            })
-            .collect()
-    }
+/// Changes, each in a transaction of its own.
+fn script(random: &mut Random, statements: usize) -> String {
+    (0..statements).map(|_| change(random)).collect()
 }
 
 pub fn twins(run: &mut Run) -> Result<()> {
-    let seed = std::env::var("PG_LAKE_SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok())
-        .unwrap_or_else(|| {
-            SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(1, |since| since.as_nanos() as u64 | 1)
-        });
-    say(&format!("      PG_LAKE_SEED={seed}"));
-    let mut random = Random(seed);
+    let mut random = Random::from_environment();
     let mut cluster = run.cluster(
         "twins",
         &[("lake.flush_rows", "50"), ("lake.publish_interval", "1")],
@@ -186,7 +167,7 @@ pub fn twins(run: &mut Run) -> Result<()> {
     }
     // Once to the end.
     let writers: Vec<Running> = (0..WRITERS)
-        .map(|_| start(&cluster, random.script(150)))
+        .map(|_| start(&cluster, script(&mut random, 150)))
         .collect::<Result<_>>()?;
     for writer in writers {
         answer(writer.wait()?)?;
@@ -216,7 +197,7 @@ fn start(cluster: &Cluster, script: String) -> Result<Running> {
 fn load(cluster: &Cluster, random: &mut Random) -> Result<Vec<(&'static str, Running)>> {
     let mut sessions = Vec::new();
     for _ in 0..WRITERS {
-        sessions.push(("a writer", start(cluster, random.script(STATEMENTS))?));
+        sessions.push(("a writer", start(cluster, script(random, STATEMENTS))?));
     }
     let maintenance = "SELECT lake.flush('t');\nSELECT lake.merge('t');\nSELECT lake.compact('t');\nVACUUM t, lake.row_mark, lake.anchor;\n\
                        SELECT lake.publish('t');\nSELECT lake.sweep();\n";

@@ -49,6 +49,7 @@ const SUITES: &[(&str, Suite)] = &[
 
 /// Suites that run only if they are named, or with `--long`.
 const SUITES_BY_NAME: &[(&str, Suite)] = &[
+    ("crash", pg::crashes::suite),
     ("postgres-regress", postgres::regress),
     ("postgres-isolation", postgres::isolation),
     ("postgres-regress-cold", postgres::regress_cold),
