@@ -139,10 +139,19 @@ pub fn flush(relid: pg_sys::Oid) -> u64 {
 }
 
 fn move_settled(rel: &Relation, storage: &Storage) -> u64 {
-    let settled = merge::settle(rel, storage, Eagerness::IfCheap);
+    // What others have changed since a snapshot that is kept isn't changed once more: it would be seen
+    // twice.
+    let kept = crate::am::replaced::keeps_snapshot();
+    let settled = if kept {
+        merge::Settled::default()
+    } else {
+        merge::settle(rel, storage, Eagerness::IfCheap)
+    };
     let info = relation::info(rel.0);
     let hot = crate::am::estimate_hot_rows(rel.0);
-    data_file::settle_forwards(rel.0, storage.id);
+    if !kept {
+        data_file::settle_forwards(rel.0, storage.id);
+    }
     let mut moved = 0;
     loop {
         // Each pass sees the deletes of the one before it, and keeps its snapshot for itself.
@@ -157,7 +166,9 @@ fn move_settled(rel: &Relation, storage: &Storage) -> u64 {
         };
         moved += n;
         if n < ROWS_PER_PASS as u64 {
-            merge::fold(rel, storage, &settled);
+            if !kept {
+                merge::fold(rel, storage, &settled);
+            }
             return moved;
         }
     }

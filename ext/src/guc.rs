@@ -143,13 +143,13 @@ pub fn flush_interval() -> Option<u64> {
 }
 
 /// Whether VACUUM makes rows cold.
+pub fn vacuum_flush() -> bool {
+    VACUUM_FLUSH.get()
+}
+
 /// Whether the maintainer compacts tables.
 pub fn auto_compact() -> bool {
     AUTO_COMPACT.get()
-}
-
-pub fn vacuum_flush() -> bool {
-    VACUUM_FLUSH.get()
 }
 
 /// Whether tables are flushed before each statement.

@@ -37,6 +37,7 @@ pub enum Eagerness {
 const FEW: u64 = 50;
 
 /// Deletions that every snapshot sees, in the order of their rows, and whose index entries are gone.
+#[derive(Default)]
 pub struct Settled(Vec<(u64, pg_sys::ItemPointerData)>);
 
 /// Finds out which deletions can be merged, and removes the index entries of their rows and of

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
+use std::sync::Arc;
 
 /// The numbers of a file's rows, ascending with their positions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,7 +14,43 @@ pub struct RowNumbers {
     end: u64,
     count: u64,
     /// Where consecutive numbers begin: number and position. Empty: all of them are, from `start`.
-    runs: Vec<(u64, u64)>,
+    #[serde(with = "steps")]
+    runs: Arc<[(u64, u64)]>,
+}
+
+/// On the wire a run is what comes on top of the one before: a few bytes.
+mod steps {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use std::sync::Arc;
+
+    pub fn serialize<S: Serializer>(runs: &[(u64, u64)], to: S) -> Result<S::Ok, S::Error> {
+        let mut last = (0, 0);
+        let steps: Vec<(u64, u64)> = runs
+            .iter()
+            .map(|run| {
+                let step = (run.0.wrapping_sub(last.0), run.1.wrapping_sub(last.1));
+                last = *run;
+                step
+            })
+            .collect();
+        steps.serialize(to)
+    }
+
+    pub fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<Arc<[(u64, u64)]>, D::Error> {
+        let mut last = (0u64, 0u64);
+        Vec::<(u64, u64)>::deserialize(from)?
+            .into_iter()
+            .map(|step| {
+                let number = last.0.checked_add(step.0);
+                let position = last.1.checked_add(step.1);
+                last = number
+                    .zip(position)
+                    .ok_or_else(|| D::Error::custom("row numbers out of range"))?;
+                Ok(last)
+            })
+            .collect()
+    }
 }
 
 impl RowNumbers {
@@ -23,7 +60,7 @@ impl RowNumbers {
             start,
             end: start.saturating_add(count),
             count,
-            runs: vec![],
+            runs: Arc::default(),
         }
     }
 
@@ -35,21 +72,21 @@ impl RowNumbers {
     /// assert_eq!((rows.count(), rows.row(2), rows.position(21)), (7, 20, Some(3)));
     /// ```
     pub fn with_gaps(range: Range<u64>, runs: impl IntoIterator<Item = Range<u64>>) -> Self {
-        let mut rows = RowNumbers {
-            start: range.start,
-            end: range.end,
-            count: 0,
-            runs: vec![],
-        };
-        let mut after = None;
+        let (mut count, mut after) = (0, None);
+        let mut begins = vec![];
         for run in runs.into_iter().filter(|run| !run.is_empty()) {
             if after != Some(run.start) {
-                rows.runs.push((run.start, rows.count));
+                begins.push((run.start, count));
             }
             after = Some(run.end);
-            rows.count += run.end - run.start;
+            count += run.end - run.start;
         }
-        rows
+        RowNumbers {
+            start: range.start,
+            end: range.end,
+            count,
+            runs: begins.into(),
+        }
     }
 
     /// What [`RowNumbers::encode`] made of numbers in a range; `None` if the bytes are damaged.
@@ -93,6 +130,11 @@ impl RowNumbers {
     /// How many rows there are.
     pub fn count(&self) -> u64 {
         self.count
+    }
+
+    /// Bytes of memory beside the value itself.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&*self.runs)
     }
 
     /// Whether a number is in the file's range; there need not be such a row.
@@ -156,7 +198,7 @@ impl RowNumbers {
         let after = self.runs.partition_point(|(_, p)| *p < positions.end);
         let runs = self.runs.get(first.saturating_sub(1)..after);
         RowNumbers {
-            runs: runs.unwrap_or_default().to_vec(),
+            runs: runs.unwrap_or_default().into(),
             ..*self
         }
     }
@@ -227,6 +269,8 @@ mod tests {
         assert_eq!(RowNumbers::decode(3..120, &bytes), Some(rows.clone()));
         assert_eq!(RowNumbers::decode(3..50, &bytes), None);
         assert_eq!(RowNumbers::decode(3..120, &bytes[..bytes.len() - 1]), None);
+        let sent = crate::encode(&rows).expect("a message");
+        assert_eq!(crate::decode(&sent), Ok(rows.clone()));
         let runs: Vec<_> = rows.runs(1..6).collect();
         assert_eq!(runs, vec![10..15]);
     }

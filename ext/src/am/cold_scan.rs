@@ -124,8 +124,7 @@ impl Cold {
             },
             Place::At(_, row) if row == self.frontier => self.stream(rel, slot),
             Place::At(batch, row) => {
-                let last = self.batches[batch].1;
-                let next = self.visible_after(row).filter(|next| *next <= last);
+                let next = self.visible_after(row, self.batches[batch].1);
                 match (next, self.batches.get(batch + 1)) {
                     (Some(next), _) => self.go(rel, batch, next, slot),
                     (None, Some((first, _))) => self.go(rel, batch + 1, *first, slot),
@@ -143,7 +142,7 @@ impl Cold {
             Place::After => Some((self.batches.len() - 1, self.frontier)),
             Place::At(batch, row) => {
                 let first = self.batches[batch].0;
-                match self.visible_before(row).filter(|before| *before >= first) {
+                match self.visible_before(row, first) {
                     Some(row) => Some((batch, row)),
                     None => batch.checked_sub(1).map(|b| (b, self.batches[b].1)),
                 }
@@ -199,17 +198,18 @@ impl Cold {
         self.ahead.fetch(rel, &Holder::of(file), row, row + 1, slot)
     }
 
-    /// The next row of the same file that the scan returns.
-    fn visible_after(&self, row: u64) -> Option<u64> {
+    /// The next row that the scan returns, up to the last one of the same batch.
+    fn visible_after(&self, row: u64, last: u64) -> Option<u64> {
         let file = file_of(&self.files, row)?;
-        let position = (file.rows.rank(row + 1)..file.rows.count()).find(|at| sees(file, *at))?;
-        Some(file.rows.row(position))
+        let mut positions = file.rows.rank(row + 1)..file.rows.rank(last + 1);
+        Some(file.rows.row(positions.find(|at| sees(file, *at))?))
     }
 
-    /// The one before.
-    fn visible_before(&self, row: u64) -> Option<u64> {
+    /// The one before, down to the first one of the batch.
+    fn visible_before(&self, row: u64, first: u64) -> Option<u64> {
         let file = file_of(&self.files, row)?;
-        let position = (0..file.rows.rank(row)).rev().find(|at| sees(file, *at))?;
+        let mut positions = (file.rows.rank(first)..file.rows.rank(row)).rev();
+        let position = positions.find(|at| sees(file, *at))?;
         Some(file.rows.row(position))
     }
 }

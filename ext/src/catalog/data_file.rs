@@ -341,6 +341,17 @@ pub fn lock_registration(relid: pg_sys::Oid) -> bool {
     }
 }
 
+/// Whether nobody has at the moment.
+pub fn could_lock_registration(relid: pg_sys::Oid) -> bool {
+    let locked = lock_registration(relid);
+    if locked {
+        let (class, mode) = (pg_sys::RelationRelationId, pg_sys::ExclusiveLock as i32);
+        // SAFETY: the lock that was just taken.
+        unsafe { pg_sys::UnlockDatabaseObject(class, relid, REGISTRATION, mode) };
+    }
+    locked
+}
+
 /// Registers files with the current command id; returns their first rows' numbers.
 pub fn register(storage: &Storage, files: &[WrittenFile], origin: &Origin<'_>) -> Vec<u64> {
     crash_point(CrashPoint::RegisterBegin);

@@ -86,7 +86,8 @@ thread_local! {
 /// Where a tuple is, and who inserted it there.
 type Version = (u32, u16, u32);
 
-const DETAILS_MAX: usize = 8;
+/// Of all of them together, unless one alone is larger.
+const DETAILS_BYTES: usize = 16 << 20;
 
 /// The transaction has ended: places of tuples may be used again.
 pub fn forget_details() {
@@ -107,23 +108,30 @@ impl Details {
             (
                 pg_sys::ItemPointerGetBlockNumberNoCheck(&found.tid),
                 pg_sys::ItemPointerGetOffsetNumberNoCheck(&found.tid),
-                u32::from(found.xmin()),
+                u32::from(found.raw_xmin()),
             )
         };
-        let known = DETAILS.with_borrow(|all| {
-            let known = all.iter().find(|(v, _)| *v == version);
-            known.map(|(_, details)| details.clone())
+        let known = DETAILS.with_borrow_mut(|all| {
+            let at = all.iter().position(|(v, _)| *v == version)?;
+            // The one that was used last is at the end.
+            all[at..].rotate_left(1);
+            all.last().map(|(_, details)| details.clone())
         });
         known.unwrap_or_else(|| {
             let details = read();
             DETAILS.with_borrow_mut(|all| {
-                if all.len() >= DETAILS_MAX {
-                    all.remove(0);
+                let mut bytes: usize = all.iter().map(|(_, details)| details.bytes()).sum();
+                while !all.is_empty() && bytes + details.bytes() > DETAILS_BYTES {
+                    bytes -= all.remove(0).1.bytes();
                 }
                 all.push((version, details.clone()));
             });
             details
         })
+    }
+
+    fn bytes(&self) -> usize {
+        self.deleted.len() + self.rows.bytes() + size_of::<(Version, Details)>()
     }
 }
 

@@ -18,6 +18,10 @@ pub enum Eagerness {
 const TIER: usize = 4;
 /// Files below that size count as being of like size.
 const TIER_BYTES: u64 = 1 << 20;
+/// Files that become one: each takes a lock.
+const FILES_MAX: usize = 256;
+/// Rows of a new file: positions and lists of deleted rows have limits.
+const ROWS_MAX: u64 = 100_000_000;
 /// A file of which one row in so many is deleted is written again.
 const SPARSE: u64 = 5;
 
@@ -58,11 +62,13 @@ pub fn choose(files: &[Candidate], target: u64, eagerness: Eagerness) -> Vec<Ran
     let mut end = files.len();
     while end > 0 {
         // Backwards: the last ones are the smallest.
-        let (mut start, mut bytes) = (end, 0u64);
+        let (mut start, mut bytes, mut rows) = (end, 0u64, 0u64);
         while let Some(before) = start.checked_sub(1).filter(|i| files[*i].may(target)) {
             let more = files[before].live_bytes();
             let alike = eagerness == Eagerness::All || more <= bytes.max(TIER_BYTES);
-            if start < end && (bytes + more > target || !alike) {
+            rows += files[before].rows;
+            let full = end - start == FILES_MAX || bytes + more > target || rows > ROWS_MAX;
+            if start < end && (full || !alike) {
                 break;
             }
             (start, bytes) = (before, bytes + more);
@@ -142,6 +148,13 @@ mod tests {
         assert_eq!(choose(&all, 128 * MB, Eagerness::All), NONE);
         all[1] = file(100 * MB, 100);
         assert_eq!(choose(&all, 128 * MB, Eagerness::All), NONE);
+    }
+
+    #[test]
+    fn a_group_has_a_limit() {
+        let all = files(&[KB; 600]);
+        let groups = choose(&all, 128 * MB, Eagerness::All);
+        assert_eq!(groups, [344..600, 88..344, 0..88]);
     }
 
     #[test]

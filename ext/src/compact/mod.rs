@@ -24,12 +24,28 @@ use pg_lake_plan::message::{TableInput, WrittenFile};
 use pg_lake_plan::rows::RowNumbers;
 use pgrx::{PgSqlErrorCode, pg_sys};
 use std::ops::Range;
+use std::rc::Rc;
 
-/// Compacts a table, at most `limit` new files of it; returns how many files were replaced.
-pub fn compact(relid: pg_sys::Oid, eagerness: Eagerness, limit: usize) -> u64 {
+/// New files of one call at most: the locks of what they replace are held to the end of the transaction.
+pub const FILES_MAX: usize = 4;
+
+/// What a compaction has done.
+#[derive(Clone, Copy, Default)]
+pub struct Done {
+    /// Files that were replaced.
+    pub replaced: u64,
+    /// Whether there is more to do, now or when somebody's transaction has ended.
+    pub left: bool,
+}
+
+/// Compacts a table, at most `limit` new files of it.
+///
+/// In a transaction that keeps its snapshot, a file that was registered or changed since then would be
+/// replaced by one that the snapshot sees: a caller must not go on to read there.
+pub fn compact(relid: pg_sys::Oid, eagerness: Eagerness, limit: usize) -> Done {
     let rel = Relation::for_maintenance(relid, pg_sys::ShareUpdateExclusiveLock as i32);
     let Some(storage) = storage::of_relation(rel.0) else {
-        return 0;
+        return Done::default();
     };
     storage::incarnation(); // an error in a copy of a database
     progress::report(Command::Compact, relid, || {
@@ -37,14 +53,13 @@ pub fn compact(relid: pg_sys::Oid, eagerness: Eagerness, limit: usize) -> u64 {
     })
 }
 
-fn compact_files(rel: &Relation, storage: &Storage, eagerness: Eagerness, limit: usize) -> u64 {
+fn compact_files(rel: &Relation, storage: &Storage, eagerness: Eagerness, limit: usize) -> Done {
     data_file::settle_forwards(rel.0, storage.id);
     // SAFETY: in a transaction; what was just done is to be seen.
     unsafe { pg_sys::CommandCounterIncrement() };
     let info = relation::info(rel.0);
     let files = data_file::files(storage.id, std::ptr::null_mut());
     let target = crate::sink::target_file_size(storage);
-    let mut replaced = 0;
     // Who looks for a row where it was before a flush finds it by the file of the flush.
     let candidates: Vec<Candidate> = files
         .iter()
@@ -56,19 +71,44 @@ fn compact_files(rel: &Relation, storage: &Storage, eagerness: Eagerness, limit:
         })
         .collect();
     let groups = choose(&candidates, target, eagerness);
-    for group in groups.into_iter().take(limit) {
-        replaced += rewrite(rel, storage, &info, &files[group]);
-        pg::check_for_interrupts();
+    let mut left = groups.len();
+    // All of them are written before the first lock is taken.
+    let written: Vec<_> = groups
+        .into_iter()
+        .filter(|group| could_replace(rel, storage, &files[group.clone()]))
+        .take(limit)
+        .map(|group| {
+            let files = &files[group];
+            (files, rewrite(rel, storage, &info, files))
+        })
+        .collect();
+    let mut replaced = 0;
+    for (files, (file, rows)) in written {
+        if replace(rel, storage, files, &file, &rows) {
+            replaced += files.len() as u64;
+            left -= 1;
+        }
     }
-    replaced
+    Done {
+        replaced,
+        left: left > 0,
+    }
 }
 
-/// Writes files again as one, unless somebody has changed or locked a row of them; returns how many.
-fn rewrite(rel: &Relation, storage: &Storage, info: &std::rc::Rc<Info>, files: &[DataFile]) -> u64 {
-    // Not worth beginning.
-    if !files.iter().all(|file| merge::could_lock_file(rel, file)) {
-        return 0;
-    }
+/// Whether it is worth beginning: nobody has a lock right now that will be in the way.
+fn could_replace(rel: &Relation, storage: &Storage, files: &[DataFile]) -> bool {
+    data_file::could_lock_registration(storage.relid)
+        && files.iter().all(|file| merge::could_lock_file(rel, file))
+}
+
+/// Writes files again as one.
+fn rewrite(
+    rel: &Relation,
+    storage: &Storage,
+    info: &Rc<Info>,
+    files: &[DataFile],
+) -> (WrittenFile, RowNumbers) {
+    pg::check_for_interrupts();
     let rows = row_numbers(files);
     progress::phase(Phase::WritingRows, Some(rows.count()));
     let written = write(rel, storage, info, files);
@@ -86,22 +126,33 @@ fn rewrite(rel: &Relation, storage: &Storage, info: &std::rc::Rc<Info>, files: &
             None,
         );
     }
-    // From here on changes of these rows wait, to the end of the transaction. If somebody was faster,
-    // the sweeper takes what was written.
+    (written, rows)
+}
+
+/// Puts a new file in the place of others, unless somebody has changed or locked a row of them, or is
+/// loading: then the sweeper takes what was written.
+fn replace(
+    rel: &Relation,
+    storage: &Storage,
+    files: &[DataFile],
+    written: &WrittenFile,
+    rows: &RowNumbers,
+) -> bool {
+    // From here on changes of these rows wait, to the end of the transaction.
     let locked = data_file::lock_registration(storage.relid)
         && files.iter().all(|file| merge::lock_file(rel, file))
         && merge::lock_publication(rel);
-    if !locked || !are_neighbours(storage, &rows, files.len()) {
-        return 0;
+    if !locked || !are_neighbours(storage, rows, files.len()) {
+        return false;
     }
     crash_point(CrashPoint::CompactLocked);
     progress::phase(Phase::RegisteringFiles, None);
-    data_file::replace(storage.id, files, &written, &rows);
+    data_file::replace(storage.id, files, written, rows);
     for file in files {
         merge::discard(storage, file, "compacted");
     }
     crash_point(CrashPoint::CompactReplaced);
-    files.len() as u64
+    true
 }
 
 /// Whether no load has registered a file among the others in the meantime: the ranges of a table's
@@ -136,12 +187,7 @@ fn live_positions(file: &DataFile) -> Vec<Range<u64>> {
     runs
 }
 
-fn write(
-    rel: &Relation,
-    storage: &Storage,
-    info: &std::rc::Rc<Info>,
-    files: &[DataFile],
-) -> WrittenFile {
+fn write(rel: &Relation, storage: &Storage, info: &Rc<Info>, files: &[DataFile]) -> WrittenFile {
     // SAFETY: the relation is open.
     let desc = unsafe { (*rel.0).rd_att };
     let columns = info

@@ -41,12 +41,18 @@ pub unsafe fn before(statement: *mut pg_sys::Node, context: pg_sys::ProcessUtili
                 }
                 step(relid, context, || flush::flush_if_possible(relid));
                 // A transaction for each new file: changes of its rows wait for no other one.
-                let one_file = || compact::compact(relid, Eagerness::All, 1);
-                while step(relid, context, one_file) > 0 {}
+                let one_file = || compact::compact(relid, Eagerness::All, 1).replaced;
+                let mut files = 0;
+                while files < NEW_FILES_MAX && step(relid, context, one_file) > 0 {
+                    files += 1;
+                }
             }
         }
     }
 }
+
+/// Files that a VACUUM writes of a table at most: loads may give it more work all the time.
+const NEW_FILES_MAX: u32 = 64;
 
 /// A transaction of its own, unless somebody else maintains the table: one table's locks don't wait for
 /// another's pages.
@@ -61,6 +67,7 @@ unsafe fn step(
         let lock = pg_sys::ShareUpdateExclusiveLock as i32;
         let mut done = 0;
         if pg_sys::ConditionalLockRelationOid(relid, lock) && am::is_iceberg(relid) {
+            pg_sys::XactIsoLevel = pg_sys::XACT_READ_COMMITTED as i32;
             pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
             done = maintain();
             pg_sys::PopActiveSnapshot();

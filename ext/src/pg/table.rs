@@ -36,6 +36,12 @@ impl Row<'_> {
         unsafe { pg_sys::HeapTupleHeaderGetXmin(self.header) }
     }
 
+    /// The inserting transaction, also of a frozen row.
+    pub fn raw_xmin(&self) -> pg_sys::TransactionId {
+        // SAFETY: as above.
+        unsafe { pg_sys::HeapTupleHeaderGetRawXmin(self.header) }
+    }
+
     /// The inserting command, of a row that this transaction inserted.
     pub fn cmin(&self) -> pg_sys::CommandId {
         // SAFETY: as above.

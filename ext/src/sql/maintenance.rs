@@ -1,7 +1,7 @@
 //! `lake.flush`, `lake.merge`, `lake.publish`, `lake.sweep` and what the maintainer shares with them.
 
 use crate::catalog::{garbage, intent, publication, storage};
-use crate::compact::Eagerness;
+use crate::compact::{self, Eagerness};
 use crate::error;
 use crate::pg;
 use crate::pg::table::{Table, relation_oid};
@@ -24,14 +24,33 @@ fn flush(table: pg_sys::Oid) -> i64 {
 #[pg_extern(sql = false)]
 fn merge(table: pg_sys::Oid) -> i64 {
     pg::refuse_if_read_only(c"lake.merge()");
+    refuse_if_snapshot_is_kept("lake.merge()");
     crate::merge::merge(table) as i64
+}
+
+/// What is merged or replaced may be newer than the snapshot, which would see it twice, as a change of
+/// its own transaction.
+fn refuse_if_snapshot_is_kept(function: &str) {
+    if crate::am::replaced::keeps_snapshot() {
+        error::raise(
+            PgSqlErrorCode::ERRCODE_ACTIVE_SQL_TRANSACTION,
+            &format!(
+                "{function} cannot run in a transaction of isolation level REPEATABLE READ or SERIALIZABLE"
+            ),
+            None,
+            Some(
+                "Call it in a READ COMMITTED transaction, or leave it to VACUUM or the maintainer.",
+            ),
+        );
+    }
 }
 
 /// Compacts the files of a table; returns how many were replaced.
 #[pg_extern(sql = false)]
 fn compact(table: pg_sys::Oid) -> i64 {
     pg::refuse_if_read_only(c"lake.compact()");
-    crate::compact::compact(table, Eagerness::All, usize::MAX) as i64
+    refuse_if_snapshot_is_kept("lake.compact()");
+    crate::compact::compact(table, Eagerness::All, compact::FILES_MAX).replaced as i64
 }
 
 /// Publishes a table; returns the location of its metadata.

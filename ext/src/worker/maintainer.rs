@@ -34,13 +34,15 @@ struct Table {
     stays_hot: bool,
     /// Deletions of cold rows that wait for a merge.
     marks: i64,
+    /// The number of files, and bytes of their lists of deleted rows.
+    files: (i64, i64),
 }
 
 struct Seen {
     flushed: Instant,
     merged: Option<Instant>,
-    /// When it was compacted last, and how many files it had then.
-    compacted: Option<(Instant, i64)>,
+    /// When it was compacted last, and the files that it had then, if nothing was left to do.
+    compacted: Option<(Instant, Option<(i64, i64)>)>,
     published: Option<(i64, i64, i64)>,
 }
 
@@ -172,23 +174,20 @@ fn merge_due(tables: &[Table], seen: &mut HashMap<pg_sys::Oid, Seen>) {
     }
 }
 
-/// Tables whose number of files has changed, or whose files may have lost rows to a merge.
+/// Tables whose files have changed, or have lost rows to a merge, and those that are not done.
 fn compact_due(tables: &[Table], seen: &mut HashMap<pg_sys::Oid, Seen>) {
-    for table in tables.iter().filter(|t| t.version.1 > 0) {
+    for table in tables.iter().filter(|t| t.files.0 > 0) {
         let entry = seen.entry(table.relid).or_insert_with(Seen::now);
         let due = match entry.compacted {
             None => true,
-            Some((at, files)) => {
-                at.elapsed() >= COMPACT_PERIOD
-                    && (files != table.version.1 || entry.merged.is_some_and(|merged| merged > at))
-            }
+            Some((at, files)) => at.elapsed() >= COMPACT_PERIOD && files != Some(table.files),
         };
         if due {
-            entry.compacted = Some((Instant::now(), table.version.1));
             report("compact", table.relid);
-            unless_locked(table.relid, |relid| {
-                crate::compact::compact(relid, Eagerness::Tiered, 1)
-            });
+            let compact = |relid| crate::compact::compact(relid, Eagerness::Tiered, 1);
+            let done = unless_locked(table.relid, compact);
+            let finished = done.is_some_and(|done| !done.left);
+            entry.compacted = Some((Instant::now(), finished.then_some(table.files)));
         }
     }
 }
@@ -205,16 +204,15 @@ fn flush_wanted(relid: pg_sys::Oid) -> u64 {
 
 /// Maintains a table unless somebody else does: CREATE INDEX CONCURRENTLY, which keeps the lock for
 /// long, waits in the end for everyone with a snapshot, and so would wait for who waits for it.
-fn unless_locked(relid: pg_sys::Oid, maintain: impl FnOnce(pg_sys::Oid) -> u64) {
+fn unless_locked<R>(relid: pg_sys::Oid, maintain: impl FnOnce(pg_sys::Oid) -> R) -> Option<R> {
     guarded(|| {
         // SAFETY: a heavyweight lock, released at the end of the transaction.
         let locked = unsafe {
             pg_sys::ConditionalLockRelationOid(relid, pg_sys::ShareUpdateExclusiveLock as i32)
         };
-        if locked {
-            maintenance::as_owner(relid, || maintain(relid));
-        }
-    });
+        locked.then(|| maintenance::as_owner(relid, || maintain(relid)))
+    })
+    .flatten()
 }
 
 fn publish_due(tables: &[Table], seen: &mut HashMap<pg_sys::Oid, Seen>) {
@@ -247,7 +245,8 @@ fn tables() -> Vec<Table> {
          JOIN pg_catalog.pg_am m ON m.oid OPERATOR(pg_catalog.=) x.relam \
          WHERE i.indrelid OPERATOR(pg_catalog.=) c.oid AND m.amname OPERATOR(pg_catalog.=) 'brin'), \
          (SELECT pg_catalog.count(*) FROM lake.row_mark m WHERE m.storage_id OPERATOR(pg_catalog.=) s.storage_id), \
-         s.relfilenumber::pg_catalog.int8 \
+         s.relfilenumber::pg_catalog.int8, \
+         (SELECT pg_catalog.sum(pg_catalog.octet_length(f.deleted)) FROM lake.data_file f WHERE f.storage_id OPERATOR(pg_catalog.=) s.storage_id) \
          FROM lake.storage s JOIN pg_catalog.pg_class c ON c.relfilenode OPERATOR(pg_catalog.=) s.relfilenumber \
          AND COALESCE(NULLIF(c.reltablespace, 0::oid), (SELECT d.dattablespace FROM pg_catalog.pg_database d \
          WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())) OPERATOR(pg_catalog.=) s.tablespace \
@@ -266,6 +265,7 @@ fn tables() -> Vec<Table> {
                     version: (number(3), number(4), number(7)),
                     stays_hot: row.get::<bool>(5).ok().flatten().unwrap_or(false),
                     marks: number(6),
+                    files: (number(4), number(8)),
                 });
             }
         }

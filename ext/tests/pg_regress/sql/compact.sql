@@ -33,12 +33,18 @@ BEGIN
 END $$;
 
 -- An older snapshot goes on with the old files.
-BEGIN ISOLATION LEVEL REPEATABLE READ;
+BEGIN;
 DECLARE c SCROLL CURSOR FOR SELECT id FROM t ORDER BY id;
 FETCH 2 FROM c;
 SELECT lake.compact('t');
 FETCH 2 FROM c;
 SELECT count(*) FROM ((SELECT ctid, * FROM t EXCEPT ALL TABLE was) UNION ALL (TABLE was EXCEPT ALL SELECT ctid, * FROM t)) x;
+ROLLBACK;
+BEGIN ISOLATION LEVEL REPEATABLE READ;
+SELECT lake.compact('t');
+ROLLBACK;
+BEGIN ISOLATION LEVEL SERIALIZABLE;
+SELECT lake.merge('t');
 ROLLBACK;
 SELECT count(*), sum(row_count), sum(deleted_rows) FROM lake.data_files WHERE table_name = 't';
 SELECT lake.compact('t');
