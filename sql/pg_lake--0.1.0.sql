@@ -43,6 +43,9 @@ CREATE TABLE lake.data_file (
     -- Of a file whose row numbers have gaps: the end of their range, and runs of consecutive ones.
     row_end bigint,
     runs bytea,
+    -- Which partition the rows are in, and what they are sorted by; null: none.
+    partition bytea,
+    sort_order bytea,
     CONSTRAINT data_file_pkey PRIMARY KEY (storage_id, row_start)
 ) USING heap;
 

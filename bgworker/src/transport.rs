@@ -13,7 +13,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use pg_lake_plan::batch::MAX_BATCH_BYTES;
 use pg_lake_plan::message::{ErrorCode, Reply, WireError, kind};
-use pg_lake_plan::types::LakeType;
+use pg_lake_plan::types::{LakeType, Value};
 use pg_lake_ring::{
     Consumer, ErrorKind, PEER_GONE, Peek, Producer, Region, RingError, Stream, StreamRef,
     WorkerSlot,
@@ -231,6 +231,13 @@ enum Step {
     End,
 }
 
+/// A message of a feed.
+pub enum Fed {
+    Rows(RecordBatch),
+    /// The partition of the rows that follow.
+    Partition(Vec<Option<Value>>),
+}
+
 impl MessageReader {
     /// Messages longer than `limit` bytes are an error.
     pub fn new(hold: Hold, limit: usize) -> Result<Self, WireError> {
@@ -270,11 +277,27 @@ impl MessageReader {
         types: &[LakeType],
         schema: &SchemaRef,
     ) -> Result<Option<RecordBatch>, WireError> {
+        match self.next_fed(types, schema).await? {
+            None => Ok(None),
+            Some(Fed::Rows(batch)) => Ok(Some(batch)),
+            Some(Fed::Partition(_)) => Err(protocol("rows that nobody writes have a partition")),
+        }
+    }
+
+    /// What a feed of rows to write carries next; `None` at the end mark.
+    pub async fn next_fed(
+        &mut self,
+        types: &[LakeType],
+        schema: &SchemaRef,
+    ) -> Result<Option<Fed>, WireError> {
         match self.next_message().await? {
             None => Ok(None),
-            Some((kind::BATCH, message)) => {
-                batch_from_wire(&message, types, schema.clone()).map(Some)
-            }
+            Some((kind::BATCH, message)) => batch_from_wire(&message, types, schema.clone())
+                .map(Fed::Rows)
+                .map(Some),
+            Some((kind::PARTITION, message)) => pg_lake_plan::decode(&message)
+                .map(|values| Some(Fed::Partition(values)))
+                .map_err(|e| protocol(format!("malformed partition values: {e}"))),
             Some((other, _)) => Err(protocol(format!(
                 "a feed carried a message of kind {other}"
             ))),

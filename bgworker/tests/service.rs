@@ -6,11 +6,12 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use pg_lake_bgworker::{Config, Kind, Service, ring_code};
 use pg_lake_plan::PROTOCOL_VERSION;
 use pg_lake_plan::batch::BatchBuilder;
+use pg_lake_plan::layout::{PartitionField, Transform};
 use pg_lake_plan::message::{
     Compression, Envelope, ErrorCode, Publish, PublishFile, Reply, Request, TableColumn, WireError,
     Write, WrittenFile, kind,
 };
-use pg_lake_plan::types::LakeType;
+use pg_lake_plan::types::{LakeType, Value};
 use pg_lake_ring::{Consumer, Layout, PEER_GONE, Peek, Producer, Region, Stream};
 use std::fs::File;
 use std::path::Path;
@@ -244,6 +245,8 @@ fn write_request(call: &Call, directory: &Path, target_file_size: u64) -> Reques
         prefix: "part".into(),
         target_file_size,
         compression: Compression::Zstd(1),
+        partition_by: vec![],
+        sort_order: vec![],
     })
 }
 
@@ -283,6 +286,59 @@ fn ping_is_answered_and_streams_come_back() {
 }
 
 #[test]
+fn a_file_has_rows_of_one_partition() {
+    let rig = Rig::new();
+    let directory = tempfile::tempdir().expect("a directory");
+    let partitioned = |call: &Call| match write_request(call, directory.path(), 1 << 30) {
+        Request::Write(write) => Request::Write(Write {
+            partition_by: vec![PartitionField {
+                source_id: 1,
+                transform: Transform::Truncate(100),
+            }],
+            ..write
+        }),
+        other => other,
+    };
+    let mut call = rig.call();
+    let request = partitioned(&call);
+    rig.start(&call, request);
+    for first in [0, 100] {
+        let values = pg_lake_plan::encode(&vec![Some(Value::I64(first))]).expect("encoded");
+        rig.write(&mut call.rows, kind::PARTITION, &values);
+        rig.write(&mut call.rows, kind::BATCH, &rows(first, 50));
+        rig.write(&mut call.rows, kind::BATCH, &rows(first + 50, 50));
+    }
+    if call.rows.finish().peer {
+        rig.ring(&call.feed);
+    }
+    let reply = rig.reply(&mut call);
+    rig.release(call);
+    let Ok(Reply::Written(files)) = reply else {
+        panic!("{reply:?}")
+    };
+    let found: Vec<_> = files
+        .iter()
+        .map(|file| (file.rows, file.partition.values.clone()))
+        .collect();
+    let expected = [0, 100].map(|first| (100, vec![Some(Value::I64(first))]));
+    assert_eq!(found, expected);
+
+    // Rows before the first partition are a mistake of the sender.
+    let mut call = rig.call();
+    let request = partitioned(&call);
+    rig.start(&call, request);
+    rig.write(&mut call.rows, kind::BATCH, &rows(0, 1));
+    if call.rows.finish().peer {
+        rig.ring(&call.feed);
+    }
+    let error = rig.reply(&mut call).expect_err("rows without a partition");
+    assert_eq!(error.code, ErrorCode::Protocol);
+    rig.release(call);
+    assert_eq!(files_in(&rig, directory.path()).len(), files.len());
+    rig.settle();
+}
+
+#[test]
 fn rows_become_files_and_a_snapshot() {
     let rig = Rig::new();
     let directory = tempfile::tempdir().expect("a directory");
@@ -310,6 +366,8 @@ fn rows_become_files_and_a_snapshot() {
         table_uuid: [7; 16],
         format_version: 2,
         columns: columns(),
+        partition_by: vec![],
+        sort_by: vec![],
         properties: vec![],
         previous_metadata: None,
         files: files

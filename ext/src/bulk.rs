@@ -176,7 +176,7 @@ pub fn abort(subxact: Option<pg_sys::SubTransactionId>) {
 fn register(sink: Box<Sink>) {
     let storage = sink.storage.clone();
     let rows = sink.rows;
-    let files = sink.finish();
+    let files = sink.finish().files;
     data_file::register(&storage, &files, &data_file::Origin::Load);
     // SAFETY: the statement holds a lock on the relation that it writes.
     unsafe {
@@ -371,7 +371,8 @@ fn take_slowly(
                 return false;
             };
             limit_sinks();
-            Box::new(Sink::open(&storage, relation::info(relation), Kind::Bulk))
+            let info = relation::info(relation);
+            Box::new(Sink::open(relation, &storage, info, Kind::Bulk))
         }
     };
     let storable = relation::is_storable(&sink.info, slot);

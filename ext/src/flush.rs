@@ -12,7 +12,7 @@ use crate::merge::{self, Eagerness};
 use crate::pg::{self, published};
 use crate::progress::{self, Command, Phase};
 use crate::relation::{self, Info};
-use crate::sink::{Kind, Sink};
+use crate::sink::{Kind, Sink, Tid, Written};
 use pg_lake_crash::{CrashPoint, crash_point};
 use pgrx::{PgSqlErrorCode, pg_sys};
 use std::collections::HashSet;
@@ -20,8 +20,6 @@ use std::rc::Rc;
 
 /// Rows of one pass, which bounds the memory for their TIDs.
 const ROWS_PER_PASS: usize = 4_000_000;
-
-type Tid = (u32, u16);
 
 /// An open relation, closed with its lock kept.
 pub struct Relation(pub pg_sys::Relation);
@@ -177,16 +175,18 @@ fn move_settled(rel: &Relation, storage: &Storage) -> u64 {
 /// Moves the next rows, of about `hot` that are left.
 fn pass(rel: &Relation, storage: &Storage, info: &Rc<Info>, hot: u64) -> u64 {
     progress::phase(Phase::WritingRows, Some(hot.min(ROWS_PER_PASS as u64)));
-    let (files, tids) = encode(rel, storage, info, None);
-    if tids.is_empty() {
+    let written = encode(rel, storage, info, None);
+    if written.tids.is_empty() {
         return 0;
     }
+    let mut tids = written.tids.clone();
+    tids.sort_unstable();
     crash_point(CrashPoint::FlushEncoded);
     progress::phase(Phase::DeletingHotRows, Some(tids.len() as u64));
     let gone = delete(rel, &tids);
     crash_point(CrashPoint::FlushDeleted);
-    let files = if gone.is_empty() {
-        files
+    let Written { files, tids } = if gone.is_empty() {
+        written
     } else {
         // The rows that are left are locked by the deletes above and can't change any more; the
         // first files were never registered and the sweeper removes them.
@@ -195,36 +195,37 @@ fn pass(rel: &Relation, storage: &Storage, info: &Rc<Info>, hot: u64) -> u64 {
             return 0;
         }
         progress::phase(Phase::WritingRows, Some(keep.len() as u64));
-        encode(rel, storage, info, Some(&keep)).0
+        encode(rel, storage, info, Some(&keep))
     };
     progress::files_written(&files);
     progress::phase(Phase::RegisteringFiles, None);
     // SAFETY: in a transaction.
     let xid = unsafe { pg_sys::GetCurrentTransactionId() };
-    let moved: Vec<Tid> = tids.into_iter().filter(|t| !gone.contains(t)).collect();
-    let origin = Origin::Flush(u32::from(xid), &moved);
+    let origin = Origin::Flush(u32::from(xid), &tids);
     let starts = data_file::register(storage, &files, &origin);
     let rows = files
         .iter()
         .zip(starts)
         .flat_map(|(file, start)| start..start + file.rows);
-    let moved: Vec<(Tid, u64)> = moved.into_iter().zip(rows).collect();
+    let mut moved: Vec<(Tid, u64)> = tids.into_iter().zip(rows).collect();
+    // Entries are made in the order of a scan of the heap, whatever the order of the files.
+    moved.sort_unstable();
     indexes::insert(rel.0, storage.id, &moved);
     moved.len() as u64
 }
 
-/// Writes the settled rows, or those of `only`, and returns their TIDs in the files' order.
+/// Writes the settled rows, or those of `only`.
 fn encode(
     rel: &Relation,
     storage: &Storage,
     info: &Rc<Info>,
     only: Option<&HashSet<Tid>>,
-) -> (Vec<pg_lake_plan::message::WrittenFile>, Vec<Tid>) {
+) -> Written {
     // Rows that some snapshot may not see yet must not move (STORAGE section 5).
     // SAFETY: the relation is open.
     let horizon = unsafe { pg_sys::GetOldestNonRemovableTransactionId(rel.0) };
     let mut sink: Option<Sink> = None;
-    let mut tids = vec![];
+    let mut rows = 0;
     crate::am::hot::scan(rel.0, active_snapshot(), |slot| {
         // SAFETY: heap's slots hold a buffer heap tuple while a scan is on it.
         let (tid, xmin) = unsafe {
@@ -244,14 +245,14 @@ fn encode(
             None => unsafe { pg_sys::TransactionIdPrecedes(xmin, horizon) },
         };
         if wanted && relation::is_storable(info, slot) {
-            sink.get_or_insert_with(|| Sink::open(storage, info.clone(), Kind::Flush))
+            sink.get_or_insert_with(|| Sink::open(rel.0, storage, info.clone(), Kind::Flush))
                 .push(slot);
-            tids.push(tid);
-            progress::rows_done(tids.len() as u64);
+            rows += 1;
+            progress::rows_done(rows as u64);
         }
-        tids.len() < ROWS_PER_PASS
+        rows < ROWS_PER_PASS
     });
-    (sink.map(Sink::finish).unwrap_or_default(), tids)
+    sink.map(Sink::finish).unwrap_or_default()
 }
 
 /// Deletes hot rows without waiting; returns those that were locked or changed.

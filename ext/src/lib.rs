@@ -44,6 +44,8 @@ mod relocate;
 mod ring;
 #[allow(unsafe_code)] // rows on their way to a worker
 mod sink;
+#[allow(unsafe_code)] // Postgres sorts
+mod sorter;
 #[allow(unsafe_code)] // calls Postgres
 mod sql;
 #[allow(unsafe_code)] // converts datums

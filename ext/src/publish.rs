@@ -4,7 +4,7 @@
 //! in the caller's transaction, so that all tables of a round share a snapshot (I7).
 
 use crate::catalog::storage::{self, Storage};
-use crate::catalog::{data_file, garbage, intent, publication};
+use crate::catalog::{data_file, garbage, intent, layout, options, publication};
 use crate::error;
 use crate::flush::{Relation, active_snapshot};
 use crate::guc;
@@ -68,10 +68,11 @@ fn publish_one(rel: &Relation) -> Option<String> {
     let previous = publication::find(storage.id);
     let keep = guc::keep_snapshots();
     let (hot, hot_digest) = hot_image(rel, &storage);
-    let hot_path = hot.as_ref().map(|f| f.path.clone());
+    let hot_paths: Vec<String> = hot.iter().map(|f| f.path.clone()).collect();
     let columns = table_columns(&info);
+    let layout = layout::of(&options::of(rel_oid(rel)), &info);
     let mut digest = DefaultHasher::new();
-    format!("{columns:?} {}", storage.format_version).hash(&mut digest);
+    format!("{columns:?} {} {layout:?}", storage.format_version).hash(&mut digest);
     storage.directory.hash(&mut digest);
     pg::qualified_name(rel_oid(rel)).hash(&mut digest);
     for file in &files {
@@ -86,13 +87,11 @@ fn publish_one(rel: &Relation) -> Option<String> {
         // The hot image that was just written belongs to nobody: the sweeper takes it.
         return Some(previous.metadata_location.clone());
     }
-    if let Some(file) = hot {
-        files.push(PublishFile {
-            file: absolute(file),
-            hot_image: true,
-            deleted: vec![],
-        });
-    }
+    files.extend(hot.into_iter().map(|file| PublishFile {
+        file: absolute(file),
+        hot_image: true,
+        deleted: vec![],
+    }));
     let properties = vec![
         ("write.format.default".to_owned(), "parquet".to_owned()),
         ("pg_lake.table".to_owned(), pg::qualified_name(rel_oid(rel))),
@@ -110,6 +109,8 @@ fn publish_one(rel: &Relation) -> Option<String> {
         table_uuid: storage.uuid,
         format_version: storage.format_version,
         columns,
+        partition_by: layout.partition_by,
+        sort_by: layout.sort_by,
         properties,
         previous_metadata: previous.as_ref().map(|p| p.metadata_location.clone()),
         files,
@@ -128,7 +129,7 @@ fn publish_one(rel: &Relation) -> Option<String> {
     crash_point(CrashPoint::PublishWritten);
     if !published.unchanged {
         publication::set(storage.id, &published, digest, keep);
-        retire(&storage, &published, hot_path.as_deref(), keep as usize);
+        retire(&storage, &published, &hot_paths, keep as usize);
         crash_point(CrashPoint::PublishMoved);
     }
     // With this transaction's end the files belong to the pointer, or to the sweeper.
@@ -142,7 +143,7 @@ fn rel_oid(rel: &Relation) -> pg_sys::Oid {
 }
 
 /// Files that no retained snapshot refers to any more.
-fn retire(storage: &Storage, published: &Published, hot_image: Option<&str>, keep: usize) {
+fn retire(storage: &Storage, published: &Published, hot_image: &[String], keep: usize) {
     for path in publication::add_hot_image(storage.id, hot_image, keep) {
         garbage::add_file(storage.id, &path, "expired");
     }
@@ -152,26 +153,26 @@ fn retire(storage: &Storage, published: &Published, hot_image: Option<&str>, kee
     }
 }
 
-/// Writes the hot rows that the snapshot sees to one file, if there are any: the file and a digest
-/// of the rows.
-fn hot_image(rel: &Relation, storage: &Storage) -> (Option<WrittenFile>, Option<u64>) {
+/// Writes the hot rows that the snapshot sees, if there are any, to a file for each partition: the
+/// files and a digest of the rows.
+fn hot_image(rel: &Relation, storage: &Storage) -> (Vec<WrittenFile>, Option<u64>) {
     progress::phase(
         Phase::WritingHotRows,
         Some(crate::am::estimate_hot_rows(rel.0)),
     );
     let mut sink: Option<Sink> = None;
     crate::am::hot::scan(rel.0, active_snapshot(), |slot| {
-        let sink =
-            sink.get_or_insert_with(|| Sink::open(storage, relation::info(rel.0), Kind::HotImage));
+        let sink = sink.get_or_insert_with(|| {
+            Sink::open(rel.0, storage, relation::info(rel.0), Kind::HotImage)
+        });
         sink.push(slot);
         progress::rows_done(sink.rows);
         true
     });
     let digest = sink.as_mut().map(Sink::digest);
-    let files = sink.map(Sink::finish).unwrap_or_default();
+    let files = sink.map(|sink| sink.finish().files).unwrap_or_default();
     progress::files_written(&files);
-    let file = files.into_iter().next();
-    (file, digest)
+    (files, digest)
 }
 
 fn absolute(mut file: WrittenFile) -> WrittenFile {

@@ -15,3 +15,7 @@ mod forward;
 
 #[path = "../src/compact/choice.rs"]
 mod choice;
+
+#[allow(dead_code)]
+#[path = "../src/catalog/layout_text.rs"]
+mod layout_text;

@@ -1,12 +1,13 @@
 //! The manifests of a new snapshot: those that are carried over, rewritten, merged, and new.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
-use iceberg::spec::{DataFile, ManifestContentType, ManifestFile, PartitionSpec, SchemaRef};
+use iceberg::spec::{DataFile, ManifestContentType, ManifestFile, PartitionSpecRef, SchemaRef};
 
 use crate::changes::Changes;
 use crate::data_file;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
+use crate::layout::{Layout, Placement};
 use crate::manifests::{LiveFile, LoadedManifest, ManifestOutput};
 use crate::publish::PublishFile;
 use crate::summary::Counts;
@@ -20,14 +21,56 @@ const MERGE_FROM: usize = 100;
 /// Manifests to merge, by their content and the ids of their schema and partition spec.
 type MergeGroups = BTreeMap<(i32, i32, i32), Vec<LoadedManifest>>;
 
+/// Entries of a new manifest, with the partition spec and the schema that it is written with.
+struct Group {
+    spec: PartitionSpecRef,
+    schema: SchemaRef,
+    entries: Vec<DataFile>,
+}
+
+/// New entries by the ids of their partition spec and schema.
+#[derive(Default)]
+struct Groups(BTreeMap<(i32, i32), Group>);
+
+impl Groups {
+    fn add(&mut self, placement: &Placement, entry: DataFile) {
+        let key = (placement.spec.spec_id(), placement.schema.schema_id());
+        let group = self.0.entry(key).or_insert_with(|| Group {
+            spec: placement.spec.clone(),
+            schema: placement.schema.clone(),
+            entries: Vec::new(),
+        });
+        group.entries.push(entry);
+    }
+
+    async fn write(
+        self,
+        output: &mut ManifestOutput,
+        content: ManifestContentType,
+        list: &mut Vec<ManifestFile>,
+    ) -> Result<()> {
+        for group in self.0.into_values() {
+            for entries in group.entries.chunks(MANIFEST_ENTRIES) {
+                let (schema, spec) = (group.schema.clone(), group.spec.as_ref().clone());
+                list.push(
+                    output
+                        .added(content, schema, spec, entries.to_vec())
+                        .await?,
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Writes the new manifests and returns all manifests of the snapshot. `new_deletes` are the entries of its new delete
-/// files.
+/// files; `placements` say by the path of a data file where its new entries belong.
 pub(crate) async fn write_manifests(
     output: &mut ManifestOutput,
     changes: Changes<'_>,
     new_deletes: Vec<DataFile>,
-    schema: &SchemaRef,
-    spec: PartitionSpec,
+    placements: &HashMap<&str, Placement>,
+    layout: &Layout,
     counts: &mut Counts,
 ) -> Result<Vec<ManifestFile>> {
     let mut list = Vec::new();
@@ -63,39 +106,33 @@ pub(crate) async fn write_manifests(
                 .await?,
         );
     }
+    let placement = |data_file: &str| {
+        placements.get(data_file).ok_or_else(|| {
+            let message = format!("file \"{data_file}\" has no place in the table");
+            Error::new(ErrorKind::Internal, message)
+        })
+    };
     let (hot, cold): (Vec<&PublishFile>, Vec<&PublishFile>) =
         changes.added.into_iter().partition(|f| f.hot_image);
-    for files in cold
-        .chunks(MANIFEST_ENTRIES)
-        .chain(hot.chunks(MANIFEST_ENTRIES))
-    {
-        let entries = files
-            .iter()
-            .map(|file| data_file::new_data_file(file, schema))
-            .collect::<Result<Vec<_>>>()?;
-        list.push(
-            output
-                .added(
-                    ManifestContentType::Data,
-                    schema.clone(),
-                    spec.clone(),
-                    entries,
-                )
-                .await?,
-        );
+    for files in [cold, hot] {
+        let mut groups = Groups::default();
+        for file in files {
+            let placement = placement(&file.path)?;
+            let order = layout.order_of(file);
+            groups.add(placement, data_file::new_data_file(file, placement, order)?);
+        }
+        groups
+            .write(output, ManifestContentType::Data, &mut list)
+            .await?;
     }
-    for entries in new_deletes.chunks(MANIFEST_ENTRIES) {
-        list.push(
-            output
-                .added(
-                    ManifestContentType::Deletes,
-                    schema.clone(),
-                    spec.clone(),
-                    entries.to_vec(),
-                )
-                .await?,
-        );
+    let mut groups = Groups::default();
+    for entry in new_deletes {
+        let data_file = entry.referenced_data_file().unwrap_or_default();
+        groups.add(placement(&data_file)?, entry);
     }
+    groups
+        .write(output, ManifestContentType::Deletes, &mut list)
+        .await?;
     Ok(list)
 }
 

@@ -1,11 +1,13 @@
 //! What a publication has to change: the wanted files and their deleted rows against those of the current snapshot.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use iceberg::spec::{ManifestContentType, Operation};
 
 use crate::deletes::PublishedDeletes;
 use crate::error::{Error, ErrorKind, Result};
+use crate::layout::Placement;
 use crate::manifests::{LiveFile, LoadedManifest};
 use crate::publish::PublishFile;
 use crate::store::MetadataStore;
@@ -20,6 +22,8 @@ pub(crate) struct Changes<'a> {
     pub(crate) added: Vec<&'a PublishFile>,
     /// Files with deleted rows for which no delete file that stays says exactly that.
     pub(crate) undeleted: Vec<&'a PublishFile>,
+    /// Where the published data files with deleted rows are, by path: their delete files belong there, too.
+    pub(crate) placements: HashMap<&'a str, Placement>,
     /// A file has fewer deleted rows than before.
     restores: bool,
 }
@@ -86,6 +90,7 @@ pub(crate) async fn compare<'a>(
     for mut manifest in data {
         let mut stays = Vec::new();
         let mut gone = Vec::new();
+        let spec = Arc::new(manifest.spec.clone());
         for live in std::mem::take(&mut manifest.live) {
             let Some(&file) = wanted.get(live.file.file_path()) else {
                 gone.push(live);
@@ -95,6 +100,14 @@ pub(crate) async fn compare<'a>(
             if present.insert(&file.path, live.sequence_number).is_some() {
                 let message = format!("file \"{}\" is in two manifests", file.path);
                 return Err(Error::new(ErrorKind::Corrupt, message));
+            }
+            if !file.deleted.is_empty() {
+                let placement = Placement {
+                    spec: spec.clone(),
+                    schema: manifest.schema.clone(),
+                    partition: live.file.partition().clone(),
+                };
+                changes.placements.insert(&file.path, placement);
             }
             stays.push(live);
         }

@@ -8,11 +8,17 @@ use iceberg::spec::{
 };
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::layout::Placement;
 use crate::publish::PublishFile;
 use crate::stats::ColumnStats;
 
 /// The data file of a new manifest entry. Columns that the schema no longer has are left out.
-pub(crate) fn new_data_file(file: &PublishFile, schema: &Schema) -> Result<DataFile> {
+pub(crate) fn new_data_file(
+    file: &PublishFile,
+    placement: &Placement,
+    sort_order_id: Option<i32>,
+) -> Result<DataFile> {
+    let schema: &Schema = &placement.schema;
     let mut sizes = HashMap::new();
     let mut values = HashMap::new();
     let mut nulls = HashMap::new();
@@ -45,6 +51,8 @@ pub(crate) fn new_data_file(file: &PublishFile, schema: &Schema) -> Result<DataF
         .content(DataContentType::Data)
         .file_path(file.path.clone())
         .file_format(DataFileFormat::Parquet)
+        .partition(placement.partition.clone())
+        .partition_spec_id(placement.spec.spec_id())
         .record_count(file.row_count)
         .file_size_in_bytes(file.size_bytes)
         .column_sizes(sizes)
@@ -54,6 +62,9 @@ pub(crate) fn new_data_file(file: &PublishFile, schema: &Schema) -> Result<DataF
         .lower_bounds(lower_bounds)
         .upper_bounds(upper_bounds)
         .split_offsets((!file.split_offsets.is_empty()).then(|| file.split_offsets.clone()));
+    if let Some(order) = sort_order_id {
+        builder.sort_order_id(order);
+    }
     build(&builder)
 }
 

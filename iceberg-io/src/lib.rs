@@ -7,8 +7,8 @@
 //! - [`stats`]: a data file's per-column counts and bounds ([`ColumnStats`]), computed here, never taken from a
 //!   library.
 //! - [`publish`]: the snapshot producer: a set of live data files becomes an Iceberg snapshot ([`publish()`]). It is
-//!   made of `changes` (what differs from the current snapshot), `deletes` (delete files), `assemble` (the manifests of
-//!   the new snapshot), `manifests` (reading and writing them), `data_file` (manifest entries), `summary`, `table`
+//!   made of `changes` (what differs from the current snapshot), [`layout`] (partition specs and sort orders), `deletes`
+//!   (delete files), `assemble` (the manifests of the new snapshot), `manifests` (reading and writing them), `data_file` (manifest entries), `summary`, `table`
 //!   (`metadata.json`) and `expire` (old snapshots and what only they referenced).
 //! - [`inspect`]: reads a published table back ([`read_table`]).
 //! - [`store`]: where metadata files live ([`MetadataStore`], [`LocalStore`]); `durable` is how a local file is made to
@@ -26,6 +26,7 @@ mod durable;
 pub mod error;
 mod expire;
 pub mod inspect;
+pub mod layout;
 mod manifests;
 pub mod parquet_file;
 pub mod publish;
@@ -38,6 +39,7 @@ mod table;
 pub use durable::copy_file;
 pub use error::{Error, ErrorKind, Result};
 pub use inspect::{DataFileSummary, SnapshotSummary, TableSummary, read_table};
+pub use layout::{Partition, PartitionField, SortField};
 pub use parquet_file::{
     Compression, DataFileWriter, EncodedFile, ParquetEncoder, WriteOptions, WrittenFile,
 };

@@ -33,6 +33,7 @@ use crate::changes;
 use crate::deletes;
 use crate::error::{Error, ErrorKind, Result};
 use crate::expire::{self, References};
+use crate::layout::{self, Layout, Partition, PartitionField, SortField};
 use crate::manifests::{self, ManifestOutput};
 use crate::schema::TableSchema;
 use crate::stats::ColumnStats;
@@ -49,6 +50,9 @@ pub struct PublishRequest {
     /// 2 or 3. A table can be upgraded, not downgraded.
     pub format_version: u8,
     pub schema: TableSchema,
+    /// How new files are partitioned and sorted, by anybody who writes some.
+    pub partition_by: Vec<PartitionField>,
+    pub sort_by: Vec<SortField>,
     /// The table's properties, all of them.
     pub properties: BTreeMap<String, String>,
     /// The current `metadata.json`; `None` for a table's first publication.
@@ -71,6 +75,9 @@ pub struct PublishFile {
     pub row_count: u64,
     pub split_offsets: Vec<i64>,
     pub columns: Vec<ColumnStats>,
+    pub partition: Partition,
+    /// What its rows are sorted by; empty if they aren't.
+    pub sort_order: Vec<SortField>,
     /// The image of the hot rows, replaced at the next round.
     pub hot_image: bool,
     /// Positions of deleted rows, ascending; the other rows are the live ones.
@@ -103,7 +110,7 @@ pub async fn publish_to(store: &dyn MetadataStore, request: PublishRequest) -> R
     let location = request.location.trim_end_matches('/').to_string();
     let format = format_version(request.format_version)?;
     let schema = request.schema.to_iceberg()?;
-    let base = match &request.previous_metadata {
+    let mut base = match &request.previous_metadata {
         Some(previous) => BaseTable::load(store, previous).await?,
         None => BaseTable::create(
             format,
@@ -118,16 +125,19 @@ pub async fn publish_to(store: &dyn MetadataStore, request: PublishRequest) -> R
     let keep = request.keep_snapshots.max(1);
     let schema_id = base.schema_id_for(&schema);
     let schema: SchemaRef = Arc::new(schema.into_builder().with_schema_id(schema_id).build()?);
+    base.metadata = layout::make_room(base.metadata, &schema)?;
+    let layout = Layout::resolve(&base.metadata, &schema, &request)?;
 
     let loaded = match base.metadata.current_snapshot() {
         Some(snapshot) => manifests::load_manifests(store, snapshot).await?,
         None => Vec::new(),
     };
-    let changes = changes::compare(store, &request.files, loaded).await?;
+    let mut changes = changes::compare(store, &request.files, loaded).await?;
     let metadata = &base.metadata;
     if let (Some(current), Some(previous)) = (metadata.current_snapshot(), &base.location)
         && changes.is_empty()
         && schema_id == metadata.current_schema_id()
+        && layout.is_of(metadata)
         && format == metadata.format_version()
         && location == metadata.location()
         && base.has_properties(&request.properties)
@@ -156,9 +166,14 @@ pub async fn publish_to(store: &dyn MetadataStore, request: PublishRequest) -> R
         None => request.timestamp_ms,
     };
     let operation = changes.operation();
+    let mut placements = std::mem::take(&mut changes.placements);
+    for file in &changes.added {
+        placements.insert(&file.path, layout.place(file)?);
+    }
     let data_directory = format!("{location}/data");
     let deletes = deletes::encode(
         &changes.undeleted,
+        &placements,
         format,
         &data_directory,
         &request.commit_id,
@@ -169,20 +184,19 @@ pub async fn publish_to(store: &dyn MetadataStore, request: PublishRequest) -> R
         .chain(&deletes.entries)
         .map(|file| file.file_path().to_string())
         .collect();
-    let mut counts = Counts::of(&request.files, &changes, &deletes.entries);
+    let mut counts = Counts::of(&request.files, &changes, &placements, &deletes.entries);
     let mut output = ManifestOutput::new(
         format!("{location}/metadata"),
         request.commit_id,
         snapshot_id,
         format,
     );
-    let spec = metadata.default_partition_spec().as_ref().clone();
     let list = assemble::write_manifests(
         &mut output,
         changes,
         deletes.entries,
-        &schema,
-        spec,
+        &placements,
+        &layout,
         &mut counts,
     )
     .await?;
@@ -227,7 +241,7 @@ pub async fn publish_to(store: &dyn MetadataStore, request: PublishRequest) -> R
         .map(|snapshot| snapshot.snapshot_id())
         .collect();
     let (metadata, forgotten) = next_metadata(
-        &request, &base, &location, format, &schema, snapshot, &expired,
+        &request, &base, &location, format, &schema, &layout, snapshot, &expired,
     )?;
     removed_files.extend(forgotten);
 
@@ -309,12 +323,6 @@ fn check(request: &PublishRequest, base: &BaseTable, format: FormatVersion) -> R
         );
         return Err(Error::new(ErrorKind::Unsupported, message));
     }
-    if !metadata.default_partition_spec().is_unpartitioned() {
-        return Err(Error::new(
-            ErrorKind::Unsupported,
-            "partitioned tables are not supported",
-        ));
-    }
     Ok(())
 }
 
@@ -334,12 +342,14 @@ fn check_deleted(files: &[PublishFile]) -> Result<()> {
 }
 
 /// The next metadata, and the metadata files that dropped out of their log.
+#[allow(clippy::too_many_arguments)] // all of what metadata are made of
 fn next_metadata(
     request: &PublishRequest,
     base: &BaseTable,
     location: &str,
     format: FormatVersion,
     schema: &Schema,
+    layout: &Layout,
     snapshot: Snapshot,
     expired: &[i64],
 ) -> Result<(TableMetadata, Vec<String>)> {
@@ -355,16 +365,19 @@ fn next_metadata(
         .filter(|key| !request.properties.contains_key(*key))
         .cloned()
         .collect();
-    let result =
+    let builder =
         TableMetadataBuilder::new_from_metadata(base.metadata.clone(), base.location.clone())
             .upgrade_format_version(format)?
             .set_location(location.to_string())
-            .add_current_schema(schema.clone())?
-            .remove_properties(&gone)?
-            .set_properties(changed)?
-            .set_branch_snapshot(snapshot, MAIN_BRANCH)?
-            .remove_snapshots(expired)
-            .build()?;
+            .add_current_schema(schema.clone())?;
+    let result = layout
+        .add_to(builder)?
+        .remove_properties(&gone)?
+        .set_properties(changed)?
+        .set_branch_snapshot(snapshot, MAIN_BRANCH)?
+        .remove_snapshots(expired)
+        .build()?;
+    layout.check(&result.metadata)?;
     if result.metadata.current_schema_id() != schema.schema_id() {
         return Err(Error::new(
             ErrorKind::Internal,

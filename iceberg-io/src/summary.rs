@@ -1,10 +1,11 @@
 //! A snapshot's summary: what it added and removed, and what the table holds with it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use iceberg::spec::{DataFile, DataFileFormat, ManifestContentType};
+use iceberg::spec::{DataFile, DataFileFormat, ManifestContentType, Struct};
 
 use crate::changes::Changes;
+use crate::layout::Placement;
 use crate::publish::PublishFile;
 
 /// Files, rows and bytes. The rows of delete files are the deleted positions, the bytes of a deletion vector those of
@@ -51,6 +52,7 @@ struct Kind {
 pub(crate) struct Counts {
     data: Kind,
     deletes: Kind,
+    changed_partitions: usize,
     pub(crate) manifests_kept: usize,
     pub(crate) manifests_replaced: usize,
 }
@@ -60,6 +62,7 @@ impl Counts {
     pub(crate) fn of(
         files: &[PublishFile],
         changes: &Changes<'_>,
+        placements: &HashMap<&str, Placement>,
         new_deletes: &[DataFile],
     ) -> Self {
         let added = changes.added.iter().copied().map(size);
@@ -87,6 +90,7 @@ impl Counts {
         Self {
             data,
             deletes,
+            changed_partitions: changed_partitions(changes, placements),
             manifests_kept: 0,
             manifests_replaced: 0,
         }
@@ -95,8 +99,6 @@ impl Counts {
     /// The spec's optional snapshot summary fields; counts of changes appear only where there were any.
     pub(crate) fn summary(&self, manifests_created: usize) -> HashMap<String, String> {
         let (data, deletes) = (&self.data, &self.deletes);
-        let changed = [data.added, data.removed, deletes.added, deletes.removed];
-        let changed_partitions = u64::from(changed.iter().any(|total| total.files > 0));
         let changes = [
             ("added-data-files", data.added.files),
             ("added-records", data.added.rows),
@@ -123,7 +125,7 @@ impl Counts {
             ("removed-position-deletes", deletes.removed.rows),
         ];
         let always = [
-            ("changed-partition-count", changed_partitions),
+            ("changed-partition-count", self.changed_partitions as u64),
             ("total-data-files", data.live.files),
             ("total-records", data.live.rows),
             ("total-files-size", data.live.bytes + deletes.live.bytes),
@@ -140,4 +142,18 @@ impl Counts {
             .map(|(key, count)| (key.to_string(), count.to_string()))
             .collect()
     }
+}
+
+/// How many partitions gain or lose a data or delete file.
+fn changed_partitions(changes: &Changes<'_>, placements: &HashMap<&str, Placement>) -> usize {
+    let new = changes.added.iter().chain(&changes.undeleted);
+    let mut changed: HashSet<(i32, &Struct)> = new
+        .filter_map(|file| placements.get(file.path.as_str()))
+        .map(|place| (place.spec.spec_id(), &place.partition))
+        .collect();
+    for (manifest, gone) in &changes.reduced {
+        let spec_id = manifest.spec.spec_id();
+        changed.extend(gone.iter().map(|live| (spec_id, live.file.partition())));
+    }
+    changed.len()
 }

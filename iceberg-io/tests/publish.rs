@@ -7,8 +7,8 @@ use std::path::Path;
 use iceberg::io::FileIO;
 use iceberg::spec::TableMetadata;
 use pg_lake_iceberg::{
-    ColumnStats, ErrorKind, Field, FieldType, PublishFile, PublishRequest, Published, TableSchema,
-    TableSummary, publish, read_table, set_version_hint,
+    ColumnStats, ErrorKind, Field, FieldType, Partition, PublishFile, PublishRequest, Published,
+    TableSchema, TableSummary, publish, read_table, set_version_hint,
 };
 use uuid::Uuid;
 
@@ -52,6 +52,8 @@ impl Rig {
             table_uuid: self.uuid,
             format_version: self.format_version,
             schema: self.schema.clone(),
+            partition_by: vec![],
+            sort_by: vec![],
             properties: self.properties.clone(),
             previous_metadata: self.previous.clone(),
             files: files.to_vec(),
@@ -126,6 +128,8 @@ fn file(name: &str, rows: u64) -> PublishFile {
             stats(7, &1i64.to_le_bytes(), &9i64.to_le_bytes()),
             stats(3, b"a", "é".as_bytes()),
         ],
+        partition: Partition::default(),
+        sort_order: vec![],
         hot_image: false,
         deleted: vec![],
     }

@@ -6,11 +6,13 @@
 //! * [`types`]: the logical types and how each is laid out on the wire
 //! * [`ir`]: fragments: plan nodes and expressions
 //! * [`batch`]: columns of rows in one frame
+//! * [`layout`]: partition transforms and sort orders
 //! * [`message`]: requests, replies, errors and their frame kinds
 //! * [`rows`]: which row numbers the rows of a file have
 
 pub mod batch;
 pub mod ir;
+pub mod layout;
 pub mod message;
 pub mod rows;
 pub mod types;

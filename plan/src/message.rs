@@ -1,11 +1,13 @@
 //! Requests, replies and errors.
 //!
 //! A request is one message of kind [`kind::REQUEST`] on its request stream; what the request
-//! wants fed follows on the feeds' own streams as [`kind::BATCH`]. The reply is a sequence of
+//! wants fed follows on the feeds' own streams as [`kind::BATCH`], and, for [`Request::Write`] of a
+//! partitioned table, [`kind::PARTITION`] before the batches of each partition. The reply is a sequence of
 //! `BATCH` messages (for [`Request::Execute`]) and ends with exactly one of `DONE` and `ERROR`.
 //! A message longer than a frame continues over frames flagged `more`.
 
 use crate::ir::Fragment;
+use crate::layout::{Partition, PartitionField, SortField};
 use crate::rows::RowNumbers;
 use crate::types::{LakeType, Value};
 use serde::{Deserialize, Serialize};
@@ -20,6 +22,8 @@ pub mod kind {
     pub const DONE: u16 = 3;
     /// postcard of [`super::WireError`]
     pub const ERROR: u16 = 4;
+    /// postcard of the values of [`super::Partition`]: the rows that follow are in it.
+    pub const PARTITION: u16 = 5;
 }
 
 /// A stream: index in the low half, generation in the high half.
@@ -124,6 +128,10 @@ pub struct Write {
     pub prefix: String,
     pub target_file_size: u64,
     pub compression: Compression,
+    /// A file's rows are in one partition of these fields.
+    pub partition_by: Vec<PartitionField>,
+    /// The order in which each partition's rows are fed.
+    pub sort_order: Vec<SortField>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -134,6 +142,9 @@ pub struct WrittenFile {
     pub split_offsets: Vec<i64>,
     /// Per-column counts and bounds: postcard of iceberg-io's `Vec<ColumnStats>`, opaque to `ext`.
     pub stats: Vec<u8>,
+    pub partition: Partition,
+    /// What its rows are ordered by, as Iceberg compares values; empty if they aren't.
+    pub sort_order: Vec<SortField>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -143,6 +154,9 @@ pub struct Publish {
     pub table_uuid: [u8; 16],
     pub format_version: u8,
     pub columns: Vec<TableColumn>,
+    /// How new files are partitioned and sorted. Older ones say themselves how they are.
+    pub partition_by: Vec<PartitionField>,
+    pub sort_by: Vec<SortField>,
     pub properties: Vec<(String, String)>,
     pub previous_metadata: Option<String>,
     pub files: Vec<PublishFile>,

@@ -1,13 +1,15 @@
-//! The blocking half of `Write`: batches into data files of about the wanted size.
+//! The blocking half of `Write`: batches into data files of about the wanted size, each of one partition.
 
 use super::Usage;
 use super::error::iceberg_error;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use pg_lake_iceberg::{Compression, DataFileWriter, WriteOptions};
+use pg_lake_plan::layout::{Partition, PartitionField, SortField};
 use pg_lake_plan::message::{
     Compression as WireCompression, ErrorCode, WireError, Write, WrittenFile,
 };
+use pg_lake_plan::types::Value;
 use std::path::PathBuf;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -15,6 +17,8 @@ use tokio::sync::OwnedSemaphorePermit;
 pub(crate) enum Job {
     /// Rows, with the place that they take in the channel.
     Rows(RecordBatch, OwnedSemaphorePermit),
+    /// The partition of the rows that follow, with its place in the channel.
+    Partition(Vec<Option<Value>>, OwnedSemaphorePermit),
     /// The feed has ended as it should. A channel that closes without this is an abort.
     Finish,
 }
@@ -54,6 +58,10 @@ pub(crate) struct Encoder {
     schema: SchemaRef,
     compression: Compression,
     target_bytes: u64,
+    partition_by: Vec<PartitionField>,
+    sort_order: Vec<SortField>,
+    /// Of the rows that come now; `None` before the first one of a partitioned table.
+    partition: Option<Partition>,
     /// The file being written, and the memory that its row group may take.
     current: Option<(DataFileWriter, u64)>,
     written: Vec<WrittenFile>,
@@ -75,6 +83,9 @@ impl Encoder {
                 WireCompression::Gzip => Compression::Gzip,
             },
             target_bytes: request.target_file_size.max(1),
+            partition: request.partition_by.is_empty().then(Partition::default),
+            partition_by: request.partition_by.clone(),
+            sort_order: request.sort_order.clone(),
             current: None,
             written: vec![],
             files: NewFiles::default(),
@@ -86,6 +97,9 @@ impl Encoder {
     pub fn write(&mut self, batch: &RecordBatch) -> Result<(), WireError> {
         if batch.num_rows() == 0 {
             return Ok(());
+        }
+        if self.partition.is_none() {
+            return Err(protocol("rows of a partitioned table without a partition"));
         }
         let (mut writer, row_group_bytes) = match self.current.take() {
             Some(current) => current,
@@ -101,6 +115,19 @@ impl Encoder {
         } else {
             Ok(())
         }
+    }
+
+    /// Ends the file: the rows that follow are in another partition.
+    pub fn begin_partition(&mut self, values: Vec<Option<Value>>) -> Result<(), WireError> {
+        if values.len() != self.partition_by.len() {
+            return Err(protocol("a partition has more or fewer values than fields"));
+        }
+        self.finish_file()?;
+        self.partition = Some(Partition {
+            fields: self.partition_by.clone(),
+            values,
+        });
+        Ok(())
     }
 
     /// Ends the last file. All files are durable then.
@@ -150,6 +177,8 @@ impl Encoder {
             rows: file.row_count,
             split_offsets: file.split_offsets,
             stats,
+            partition: self.partition.clone().unwrap_or_default(),
+            sort_order: self.sort_order.clone(),
         });
         Ok(())
     }
@@ -157,4 +186,8 @@ impl Encoder {
     fn error(&self, error: &pg_lake_iceberg::Error) -> WireError {
         iceberg_error(error, &self.directory.to_string_lossy())
     }
+}
+
+fn protocol(message: &str) -> WireError {
+    WireError::new(ErrorCode::Protocol, message)
 }

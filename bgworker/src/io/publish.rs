@@ -3,7 +3,10 @@
 use super::error::iceberg_error;
 use super::{Answer, NewFiles};
 use crate::arrow_types::table_schema;
-use pg_lake_iceberg::{ColumnStats, PublishFile, PublishRequest};
+use pg_lake_iceberg::{
+    ColumnStats, Partition, PartitionField, PublishFile, PublishRequest, SortField,
+};
+use pg_lake_plan::layout;
 use pg_lake_plan::message::{
     ErrorCode, Publish, PublishFile as WireFile, Published, Reply, SnapshotInfo, WireError,
 };
@@ -72,6 +75,8 @@ fn to_iceberg(request: Publish) -> Result<PublishRequest, WireError> {
         table_uuid: Uuid::from_bytes(request.table_uuid),
         format_version: request.format_version,
         schema: table_schema(&request.columns),
+        partition_by: partition_fields(&request.partition_by),
+        sort_by: sort_fields(&request.sort_by),
         properties: request.properties.into_iter().collect(),
         previous_metadata: request.previous_metadata,
         files,
@@ -92,9 +97,41 @@ fn publish_file(file: WireFile) -> Result<PublishFile, WireError> {
         row_count: file.file.rows,
         split_offsets: file.file.split_offsets,
         columns,
+        partition: Partition {
+            fields: partition_fields(&file.file.partition.fields),
+            values: file
+                .file
+                .partition
+                .values
+                .iter()
+                .map(|value| value.as_ref().map(layout::single_value))
+                .collect(),
+        },
+        sort_order: sort_fields(&file.file.sort_order),
         hot_image: file.hot_image,
         deleted: file.deleted,
     })
+}
+
+fn partition_fields(fields: &[layout::PartitionField]) -> Vec<PartitionField> {
+    fields
+        .iter()
+        .map(|field| PartitionField {
+            source_id: field.source_id,
+            transform: field.transform.to_string(),
+        })
+        .collect()
+}
+
+fn sort_fields(fields: &[layout::SortField]) -> Vec<SortField> {
+    fields
+        .iter()
+        .map(|field| SortField {
+            source_id: field.source_id,
+            descending: field.descending,
+            nulls_first: field.nulls_first,
+        })
+        .collect()
 }
 
 /// `/a/b` as other readers of the metadata want it; a location with a scheme stays.
@@ -110,6 +147,7 @@ fn file_uri(path: &str) -> String {
 mod tests {
     use super::*;
     use pg_lake_plan::message::WrittenFile;
+    use pg_lake_plan::types::Value;
 
     #[test]
     fn a_file_is_passed_on_with_its_deleted_rows() {
@@ -120,6 +158,14 @@ mod tests {
                 rows: 10,
                 split_offsets: vec![4],
                 stats: pg_lake_plan::encode(&Vec::<ColumnStats>::new()).expect("encoded"),
+                partition: layout::Partition {
+                    fields: vec![layout::PartitionField {
+                        source_id: 3,
+                        transform: layout::Transform::Bucket(16),
+                    }],
+                    values: vec![Some(Value::I32(7))],
+                },
+                sort_order: vec![],
             },
             hot_image: false,
             deleted: vec![3, 7],
@@ -127,5 +173,7 @@ mod tests {
         .expect("a file");
         assert_eq!(published.path, "file:///lake/data/1.parquet");
         assert_eq!(published.deleted, [3, 7]);
+        assert_eq!(published.partition.fields[0].transform, "bucket[16]");
+        assert_eq!(published.partition.values, [Some(vec![7, 0, 0, 0])]);
     }
 }

@@ -13,7 +13,7 @@ use super::error::iceberg_error;
 use super::{Answer, Budget};
 use crate::arrow_types::table_schema;
 use crate::runtime::blocking;
-use crate::transport::MessageReader;
+use crate::transport::{Fed, MessageReader};
 use arrow::datatypes::SchemaRef;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use pg_lake_plan::message::{ErrorCode, Reply, WireError, Write, WrittenFile};
@@ -80,15 +80,16 @@ async fn pump(
     room: &Arc<Semaphore>,
 ) -> Result<(), Stop> {
     loop {
-        let batch = feed.next_batch(types, schema).await.map_err(Stop::Feed)?;
+        let fed = feed.next_fed(types, schema).await.map_err(Stop::Feed)?;
         let place = room
             .clone()
             .acquire_owned()
             .await
             .map_err(|_| Stop::Encoder)?;
-        let job = match batch {
+        let job = match fed {
             None => Job::Finish,
-            Some(batch) => Job::Rows(batch, place),
+            Some(Fed::Rows(batch)) => Job::Rows(batch, place),
+            Some(Fed::Partition(values)) => Job::Partition(values, place),
         };
         let last = matches!(job, Job::Finish);
         // Does not block: a permit is a place in the channel.
@@ -108,6 +109,10 @@ fn encode(
             Job::Rows(batch, place) => {
                 drop(place);
                 encoder.write(&batch)?;
+            }
+            Job::Partition(values, place) => {
+                drop(place);
+                encoder.begin_partition(values)?;
             }
             Job::Finish => return encoder.finish(),
         }

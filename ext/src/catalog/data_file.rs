@@ -10,6 +10,7 @@ use crate::catalog::{forward, mark};
 use crate::error;
 use crate::pg::table::{Key, Row, Table, bytea_datum, relation_oid, text_datum};
 use pg_lake_crash::{CrashPoint, crash_point};
+use pg_lake_plan::layout::{Partition, SortField};
 use pg_lake_plan::message::{FileRef, WrittenFile};
 use pg_lake_plan::rows::RowNumbers;
 use pgrx::{PgSqlErrorCode, pg_sys};
@@ -19,7 +20,7 @@ use std::rc::Rc;
 
 const TABLE: &CStr = c"data_file";
 const BY_STORAGE: &CStr = c"data_file_pkey";
-const COLUMNS: usize = 12;
+const COLUMNS: usize = 14;
 
 /// `MaxHeapTuplesPerPage` of 8 kB pages: what bitmaps and TID stores accept.
 pub const ROWS_PER_BLOCK: u64 = 291;
@@ -39,6 +40,8 @@ pub struct DataFile {
     pub flushed: bool,
     /// Whether somebody may still look for one of them where it was.
     pub forwards: bool,
+    /// The partition that its rows are in, encoded.
+    pub partition: Vec<u8>,
 }
 
 impl DataFile {
@@ -50,6 +53,7 @@ impl DataFile {
             deleted: row.bytes(7).map(|b| positions(&b)).unwrap_or_default(),
             flushed: row.get(9).is_some(),
             forwards: row.get(10).is_some(),
+            partition: row.bytes(13).unwrap_or_default(),
         }
     }
 
@@ -247,6 +251,8 @@ pub fn list_written(storage: i64, snapshot: pg_sys::Snapshot) -> Vec<(WrittenFil
                     rows: row.int8(3) as u64,
                     split_offsets: pg_lake_plan::decode(&offsets).unwrap_or_default(),
                     stats: row.bytes(8).unwrap_or_default(),
+                    partition: decoded(row, 13),
+                    sort_order: decoded(row, 14),
                 },
                 deleted,
             ));
@@ -255,6 +261,28 @@ pub fn list_written(storage: i64, snapshot: pg_sys::Snapshot) -> Vec<(WrittenFil
     );
     files.sort_by(|a, b| a.0.path.cmp(&b.0.path));
     files
+}
+
+/// The partition of one file and what its rows are sorted by.
+pub fn layout_of(storage: i64, row_start: u64) -> (Partition, Vec<SortField>) {
+    let mut layout = Default::default();
+    one(storage, row_start, |_, row| {
+        layout = (decoded(row, 13), decoded(row, 14));
+    });
+    layout
+}
+
+/// What a column has of a file's layout: nothing where it is null.
+fn decoded<T: serde::de::DeserializeOwned + Default>(row: &Row<'_>, column: usize) -> T {
+    let bytes = row.bytes(column);
+    bytes
+        .and_then(|bytes| pg_lake_plan::decode(&bytes).ok())
+        .unwrap_or_default()
+}
+
+fn encoded<T: serde::Serialize>(value: &T, is_none: bool) -> Option<pg_sys::Datum> {
+    let bytes = pg_lake_plan::encode(value).ok().filter(|_| !is_none)?;
+    Some(bytea_datum(&bytes))
 }
 
 /// Number of live cold rows and bytes.
@@ -390,6 +418,8 @@ pub fn register(storage: &Storage, files: &[WrittenFile], origin: &Origin<'_>) -
             forward,
             None,
             None,
+            encoded(&file.partition, file.partition.fields.is_empty()),
+            encoded(&file.sort_order, file.sort_order.is_empty()),
         ]);
     }
     crash_point(CrashPoint::RegisterEnd);
@@ -442,6 +472,8 @@ pub fn replace(storage: i64, old: &[DataFile], file: &WrittenFile, rows: &RowNum
         None,
         runs.is_some().then(|| (rows.end() as i64).into()),
         runs.map(|runs| bytea_datum(&runs)),
+        encoded(&file.partition, file.partition.fields.is_empty()),
+        encoded(&file.sort_order, file.sort_order.is_empty()),
     ]);
 }
 

@@ -1,6 +1,7 @@
 //! Where a flush's rows were: their old TIDs, in the order of the file.
 //!
-//! Rows leave the heap in the order of their TIDs, so that blocks come one after another:
+//! Rows leave the heap in the order of their TIDs, so that blocks come one after another. Where files
+//! are partitioned or sorted, a block comes again for each run of its rows:
 //!
 //! ```text
 //! ├ block u32 ┼ n u16 ┼ offset u16 × n ┤ …        little-endian
@@ -66,6 +67,20 @@ pub fn origin(bytes: &[u8], position: u64) -> Option<Tid> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn blocks_may_come_again() {
+        let tids: Vec<Tid> = (0..600u32)
+            .map(|i| i * 7 % 600)
+            .map(|i| (i / 100, (i % 100) as u16 + 1))
+            .collect();
+        let bytes = encode(&tids);
+        for (at, tid) in tids.iter().enumerate() {
+            assert_eq!(find(&bytes, *tid), Some(at as u64), "{tid:?}");
+            assert_eq!(origin(&bytes, at as u64), Some(*tid));
+        }
+        assert_eq!(find(&bytes, (6, 1)), None);
+    }
 
     #[test]
     fn every_row_is_found_where_it_went() {

@@ -7,7 +7,8 @@
 //! * `forward`: where flushed rows were
 //! * [`intent`]: what is about to be written
 //! * [`garbage`]: what may be removed once no snapshot needs it
-//! * [`options`]: table options, which are in `pg_class`
+//! * [`options`]: table options, which are in `pg_class`; [`layout`]: those about partitions and order, whose text
+//!   `layout_text` reads
 //! * [`publication`]: the published Iceberg metadata of a storage
 
 pub mod anchor;
@@ -15,6 +16,8 @@ pub mod data_file;
 mod forward;
 pub mod garbage;
 pub mod intent;
+pub mod layout;
+mod layout_text;
 pub mod locate;
 pub mod mark;
 pub mod options;

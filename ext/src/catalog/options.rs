@@ -4,17 +4,25 @@
 //! Postgres validates that array against a list of its own whenever it changes it, but not when it
 //! reads it. `hooks/options.rs` keeps ours out of its sight while it does, and checks them instead.
 
+use super::layout_text::{self, PartitionKey, SortKey};
 use crate::error;
 use crate::guc::Compression;
 use pgrx::{PgList, PgSqlErrorCode, pg_sys};
+use std::borrow::Cow;
 use std::ffi::CStr;
 
 const COMPRESSION: &CStr = c"compression";
 const FORMAT_VERSION: &CStr = c"format_version";
+pub const PARTITION_BY: &CStr = c"partition_by";
+pub const SORT_BY: &CStr = c"sort_by";
 const TARGET_FILE_SIZE: &CStr = c"target_file_size";
-const NAMES: [&CStr; 3] = [COMPRESSION, FORMAT_VERSION, TARGET_FILE_SIZE];
-/// What tables will have one day.
-const RESERVED: [&CStr; 2] = [c"partition_by", c"sort_by"];
+const NAMES: [&CStr; 5] = [
+    COMPRESSION,
+    FORMAT_VERSION,
+    PARTITION_BY,
+    SORT_BY,
+    TARGET_FILE_SIZE,
+];
 /// The range of the setting `lake.target_file_size`.
 const FILE_SIZES: std::ops::RangeInclusive<u64> = 1 << 20..=8192 << 20;
 
@@ -23,6 +31,9 @@ const FILE_SIZES: std::ops::RangeInclusive<u64> = 1 << 20..=8192 << 20;
 pub struct Options {
     pub compression: Option<Compression>,
     pub format_version: Option<u8>,
+    /// As it was written; names are looked up when it is used.
+    pub partition_by: Option<String>,
+    pub sort_by: Option<String>,
     /// In bytes.
     pub target_file_size: Option<u64>,
 }
@@ -30,7 +41,7 @@ pub struct Options {
 /// Why a value isn't one.
 #[derive(Debug, PartialEq, Eq)]
 struct Invalid {
-    detail: &'static str,
+    detail: Cow<'static, str>,
     hint: &'static str,
 }
 
@@ -41,7 +52,8 @@ impl Options {
                 .iter()
                 .find(|(name, _)| name.eq_ignore_ascii_case(value));
             let (_, compression) = known.ok_or(Invalid {
-                detail: "Valid values are \"zstd\", \"snappy\", \"lz4\", \"gzip\" and \"none\".",
+                detail: "Valid values are \"zstd\", \"snappy\", \"lz4\", \"gzip\" and \"none\"."
+                    .into(),
                 hint: "Without the option, the setting lake.compression counts.",
             })?;
             self.compression = Some(*compression);
@@ -49,17 +61,44 @@ impl Options {
             let version = value.trim().parse::<u8>().ok();
             let supported = version.filter(|version| (2..=3).contains(version));
             self.format_version = Some(supported.ok_or(Invalid {
-                detail: "Valid values are 2 and 3.",
+                detail: "Valid values are 2 and 3.".into(),
                 hint: "It is a version of the Iceberg table format.",
             })?);
+        } else if name == PARTITION_BY {
+            layout_text::partition_by(value).map_err(|detail| Invalid {
+                detail: detail.into(),
+                hint: "An example is: region, bucket(16, id), day(ts), truncate(4, code).",
+            })?;
+            self.partition_by = Some(value.to_owned());
+        } else if name == SORT_BY {
+            layout_text::sort_by(value).map_err(|detail| Invalid {
+                detail: detail.into(),
+                hint: "An example is: ts DESC NULLS LAST, id.",
+            })?;
+            self.sort_by = Some(value.to_owned());
         } else if name == TARGET_FILE_SIZE {
             let size = bytes_of(value).filter(|bytes| FILE_SIZES.contains(bytes));
             self.target_file_size = Some(size.ok_or(Invalid {
-                detail: "Valid values are between \"1MB\" and \"8GB\".",
+                detail: "Valid values are between \"1MB\" and \"8GB\".".into(),
                 hint: "Give a whole number of bytes, or one with a unit: \"B\", \"kB\", \"MB\" or \"GB\".",
             })?);
         }
         Ok(())
+    }
+
+    /// Whether files are to be partitioned or sorted.
+    pub fn has_layout(&self) -> bool {
+        self.partition_by.is_some() || self.sort_by.is_some()
+    }
+
+    pub fn partition_keys(&self) -> Vec<PartitionKey> {
+        let keys = self.partition_by.as_deref().map(layout_text::partition_by);
+        keys.and_then(Result::ok).unwrap_or_default()
+    }
+
+    pub fn sort_keys(&self) -> Vec<SortKey> {
+        let keys = self.sort_by.as_deref().map(layout_text::sort_by);
+        keys.and_then(Result::ok).unwrap_or_default()
     }
 }
 
@@ -156,8 +195,7 @@ pub unsafe fn split(list: *mut pg_sys::List) -> Split {
     unsafe {
         for option in PgList::<pg_sys::DefElem>::from_pg(list).iter_ptr() {
             let name = CStr::from_ptr((*option).defname);
-            let known = NAMES.contains(&name) || RESERVED.contains(&name);
-            let part = if known && (*option).defnamespace.is_null() {
+            let part = if NAMES.contains(&name) && (*option).defnamespace.is_null() {
                 &mut split.ours
             } else {
                 &mut split.others
@@ -180,12 +218,6 @@ pub unsafe fn check(ours: *mut pg_sys::List) {
         for option in PgList::<pg_sys::DefElem>::from_pg(ours).iter_ptr() {
             let name = CStr::from_ptr((*option).defname);
             let shown = name.to_string_lossy();
-            if RESERVED.contains(&name) {
-                error::unsupported(
-                    &format!("option \"{shown}\" of iceberg tables is not supported yet"),
-                    "Leave it out: files hold rows in the order in which they were inserted.",
-                );
-            }
             if seen.contains(&name) {
                 error::raise(
                     PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
@@ -200,7 +232,7 @@ pub unsafe fn check(ours: *mut pg_sys::List) {
                 error::raise(
                     PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
                     &format!("invalid value for option \"{shown}\": {value}"),
-                    Some(invalid.detail),
+                    Some(&invalid.detail),
                     Some(invalid.hint),
                 );
             }
@@ -324,6 +356,7 @@ mod tests {
             compression: Some(Compression::Lz4),
             format_version: Some(3),
             target_file_size: Some(8 << 30),
+            ..Options::default()
         };
         assert_eq!(options, expected);
         for (name, wrong) in [
@@ -332,6 +365,8 @@ mod tests {
             (FORMAT_VERSION, "two"),
             (TARGET_FILE_SIZE, "1023kB"),
             (TARGET_FILE_SIZE, "9GB"),
+            (PARTITION_BY, "day("),
+            (SORT_BY, ""),
         ] {
             assert!(options.set(name, wrong).is_err(), "{wrong}");
         }

@@ -95,10 +95,11 @@ pub fn set(storage: i64, published: &Published, digest: i64, keep: u32) {
     }
 }
 
-/// Records the hot image of a publication and returns the ones that no retained snapshot can refer
-/// to any more: each publication makes one snapshot, of which `keep` are retained. Their names
-/// carry the number of an intent, which ascends; the directory changes with the tablespace.
-pub fn add_hot_image(storage: i64, path: Option<&str>, keep: usize) -> Vec<String> {
+/// Records the files of a publication's hot image and returns the ones that no retained snapshot can
+/// refer to any more: each publication makes one snapshot, of which `keep` are retained. The files of
+/// one image differ in the number at their names' ends; what is before it carries the number of an
+/// intent, which ascends. The directory changes with the tablespace.
+pub fn add_hot_image(storage: i64, paths: &[String], keep: usize) -> Vec<String> {
     let table = Table::write(c"hot_image");
     let mut known = vec![];
     table.scan(
@@ -110,16 +111,24 @@ pub fn add_hot_image(storage: i64, path: Option<&str>, keep: usize) -> Vec<Strin
             true
         },
     );
-    if let Some(path) = path {
+    for path in paths {
         table.insert(&[Some(storage.into()), Some(text_datum(path))]);
     }
-    known.sort_by_key(|(path, _)| {
+    let image = |path: &str| {
         let name = path.rsplit('/').next().unwrap_or(path);
-        (name.len(), name.to_owned())
-    });
-    let expired = known.len().saturating_sub(keep);
+        let image = name.rsplit_once('-').map_or(name, |(image, _)| image);
+        (image.len(), image.to_owned())
+    };
+    known.sort_by_cached_key(|(path, _)| image(path));
+    let mut images: Vec<_> = known.iter().map(|(path, _)| image(path)).collect();
+    images.dedup();
+    let expired = images.len().saturating_sub(keep);
+    let Some(last) = images[..expired].last() else {
+        return vec![];
+    };
     known
-        .drain(..expired)
+        .into_iter()
+        .take_while(|(path, _)| image(path) <= *last)
         .map(|(path, tid)| {
             table.delete(tid);
             path

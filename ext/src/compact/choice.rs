@@ -35,6 +35,8 @@ pub struct Candidate {
     pub deleted: u64,
     /// It has to stay.
     pub pinned: bool,
+    /// The partition that its rows are in, encoded.
+    pub partition: Vec<u8>,
 }
 
 impl Candidate {
@@ -68,7 +70,8 @@ pub fn choose(files: &[Candidate], target: u64, eagerness: Eagerness) -> Vec<Ran
             let alike = eagerness == Eagerness::All || more <= bytes.max(TIER_BYTES);
             rows += files[before].rows;
             let full = end - start == FILES_MAX || bytes + more > target || rows > ROWS_MAX;
-            if start < end && (full || !alike) {
+            let apart = files[before].partition != files[end - 1].partition;
+            if start < end && (full || !alike || apart) {
                 break;
             }
             (start, bytes) = (before, bytes + more);
@@ -107,6 +110,7 @@ mod tests {
             rows: 100,
             deleted,
             pinned: false,
+            partition: vec![],
         }
     }
 
@@ -148,6 +152,15 @@ mod tests {
         assert_eq!(choose(&all, 128 * MB, Eagerness::All), NONE);
         all[1] = file(100 * MB, 100);
         assert_eq!(choose(&all, 128 * MB, Eagerness::All), NONE);
+    }
+
+    #[test]
+    fn partitions_stay_apart() {
+        let mut all = files(&[MB; 6]);
+        all[0].partition = vec![1];
+        all[1].partition = vec![1];
+        all[4].partition = vec![2];
+        assert_eq!(choose(&all, 128 * MB, Eagerness::All), [2..4, 0..2]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::flush::Relation;
 use crate::merge;
 use crate::progress::{self, Command, Phase};
 use crate::relation::{self, Info};
-use crate::sink::{Kind, Sink};
+use crate::sink::Sink;
 use crate::{error, pg};
 pub use choice::Eagerness;
 use choice::{Candidate, choose};
@@ -68,6 +68,7 @@ fn compact_files(rel: &Relation, storage: &Storage, eagerness: Eagerness, limit:
             rows: file.rows.count(),
             deleted: file.deleted.len() as u64,
             pinned: file.forwards,
+            partition: file.partition.clone(),
         })
         .collect();
     let groups = choose(&candidates, target, eagerness);
@@ -204,16 +205,21 @@ fn write(rel: &Relation, storage: &Storage, info: &Rc<Info>, files: &[DataFile])
             predicate: None,
         }),
     };
+    // Of several sorted files the rows come one after another.
+    let (partition, mut sort_order) = data_file::layout_of(storage.id, files[0].rows.start());
+    if files.len() > 1 {
+        sort_order.clear();
+    }
     let files = files.iter().map(DataFile::file_ref).collect();
     let input = vec![TableInput { files, feed: None }];
     let mut rows = Rows::in_order(fragment, input);
-    let mut sink = Sink::open(storage, info.clone(), Kind::Compaction);
+    let mut sink = Sink::for_batches(storage, info.clone(), &partition, sort_order);
     while let Some(batch) = rows.next_batch() {
         sink.push_batch(batch.bytes(), batch.reader().rows as u64);
         progress::rows_done(sink.rows);
     }
     rows.stop();
-    let mut written = sink.finish();
+    let mut written = sink.finish().files;
     progress::files_written(&written);
     match (written.pop(), written.is_empty()) {
         (Some(file), true) => file,

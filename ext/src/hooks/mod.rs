@@ -3,12 +3,14 @@
 //! * [`planner`]: lowers finished plans, marks bulk inserts
 //! * [`executor`]: brackets statements for the bulk path
 //! * [`utility`]: COPY, CTAS, ALTER TABLE, databases
-//! * [`options`]: table options in CREATE and ALTER TABLE; [`logical`]: publications of Postgres
+//! * [`options`]: table options in CREATE and ALTER TABLE; [`columns`]: columns that they name;
+//!   [`logical`]: publications of Postgres
 //! * [`debug_flush`]: a developer's setting
 //! * [`objects`]: relations that come and go
 //!
 //! Each hook calls the one that was there before it.
 
+mod columns;
 mod debug_flush;
 pub mod executor;
 mod logical;
@@ -47,6 +49,7 @@ unsafe extern "C-unwind" fn xact(event: pg_sys::XactEvent::Type, _arg: *mut std:
         bulk::abort(None);
         crate::am::replaced::forget(None);
         options::abort(None);
+        columns::abort(None);
         crate::cold::recent::forget();
         crate::catalog::locate::forget_details();
         crate::am::index::forget();
@@ -71,6 +74,7 @@ unsafe extern "C-unwind" fn subxact(
         bulk::abort(Some(subid));
         crate::am::replaced::forget(Some(subid));
         options::abort(Some(subid));
+        columns::abort(Some(subid));
         crate::am::held::forget();
         crate::am::visible::forget();
         crate::am::lockers::forget();

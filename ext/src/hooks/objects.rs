@@ -1,4 +1,5 @@
-//! Relations that come and go: new ones get their options, dropped ones give up their storage.
+//! Relations that come and go: new ones get their options, dropped ones give up their storage; columns
+//! that change are noted.
 
 use crate::catalog::storage;
 use pgrx::{pg_guard, pg_sys};
@@ -26,7 +27,16 @@ unsafe extern "C-unwind" fn access(
         if let Some(previous) = PREVIOUS {
             previous(event, class, object, sub, arg);
         }
-        if class != pg_sys::RelationRelationId || sub != 0 {
+        if class != pg_sys::RelationRelationId {
+            return;
+        }
+        if sub != 0 {
+            if matches!(
+                event,
+                pg_sys::ObjectAccessType::OAT_POST_ALTER | pg_sys::ObjectAccessType::OAT_DROP
+            ) {
+                super::columns::touched(object, sub);
+            }
             return;
         }
         match event {

@@ -12,7 +12,7 @@
 
 use super::utility::{range_var, tag};
 use crate::catalog::options::{self as catalog, Change};
-use crate::catalog::{publication, storage};
+use crate::catalog::{layout, publication, storage};
 use crate::{am, error, pg};
 use pgrx::{PgList, pg_sys};
 use std::cell::RefCell;
@@ -196,10 +196,12 @@ unsafe fn apply(relid: pg_sys::Oid, changes: &[Change]) {
     unsafe {
         catalog::change(relid, changes);
         pg_sys::CommandCounterIncrement();
-        let version = catalog::of(relid)
+        let options = catalog::of(relid);
+        let version = options
             .format_version
             .unwrap_or(storage::DEFAULT_FORMAT_VERSION);
         let rel = pg_sys::table_open(relid, pg_sys::NoLock as i32);
+        layout::check(rel, &options);
         if let Some(storage) = storage::of_relation(rel)
             && storage.format_version != version
         {

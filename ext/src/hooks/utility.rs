@@ -1,7 +1,7 @@
-//! Utility commands: bulk loads, changes of type, databases; [`options`] and [`logical`] have their
-//! part in it.
+//! Utility commands: bulk loads, changes of type, databases; [`options`], [`columns`] and [`logical`] have
+//! their part in it.
 
-use super::{logical, options};
+use super::{columns, logical, options};
 use crate::catalog::{publication, storage};
 use crate::pg::missing;
 use crate::relation;
@@ -83,6 +83,7 @@ unsafe extern "C-unwind" fn process(
             check_types_after(&before);
         }
         options::after(set);
+        columns::after();
         logical::after(watched);
     }
 }

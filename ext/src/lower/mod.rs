@@ -34,6 +34,7 @@ mod table;
 mod walk;
 
 pub use explain::describe;
+pub use order::is_c;
 
 use crate::guc::Engine;
 use pg_lake_plan::PROTOCOL_VERSION;

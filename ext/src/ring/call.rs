@@ -334,6 +334,11 @@ impl Call {
         self.write(Some(feed), kind::BATCH, batch)
     }
 
+    /// Says which partition the batches that follow are of; false: the request has ended.
+    pub fn begin_partition(&mut self, feed: usize, values: &[u8]) -> bool {
+        self.write(Some(feed), kind::PARTITION, values)
+    }
+
     /// Says that a feed is complete.
     pub fn finish_feed(&mut self, feed: usize) {
         let inner = self.inner();

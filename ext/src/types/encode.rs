@@ -47,7 +47,7 @@ impl Codec {
 /// # Safety
 /// On the main thread; `datum` is a varlena.
 #[inline]
-pub(super) unsafe fn with_payload<R>(datum: pg_sys::Datum, f: impl FnOnce(&[u8]) -> R) -> R {
+pub(crate) unsafe fn with_payload<R>(datum: pg_sys::Datum, f: impl FnOnce(&[u8]) -> R) -> R {
     let ptr = datum.cast_mut_ptr::<pg_sys::varlena>();
     // SAFETY: a plain varlena is read in place; anything else is replaced by a copy that is.
     unsafe {

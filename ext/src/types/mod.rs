@@ -26,6 +26,7 @@ mod refuse;
 mod scalar;
 mod text;
 
+pub(crate) use encode::with_payload;
 pub use mapping::{codecs, result_codec};
 pub use scalar::{expression_type, value_of};
 pub use text::PinnedSettings;

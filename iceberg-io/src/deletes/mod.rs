@@ -14,11 +14,14 @@ mod position_file;
 mod puffin;
 mod vector;
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
 use iceberg::spec::{DataContentType, DataFile, DataFileFormat, FormatVersion};
 use uuid::Uuid;
 
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
+use crate::layout::Placement;
 use crate::publish::PublishFile;
 use crate::store::{self, MetadataStore, NewFile};
 
@@ -30,9 +33,10 @@ pub(crate) struct NewDeletes {
 }
 
 /// Encodes what says that the deleted rows of `files` are deleted. The delete files are to be in the table's
-/// `directory` of data files.
+/// `directory` of data files. An entry is in the partition of its data file, which `placements` has by path.
 pub(crate) async fn encode(
     files: &[&PublishFile],
+    placements: &HashMap<&str, Placement>,
     format: FormatVersion,
     directory: &str,
     commit_id: &Uuid,
@@ -41,10 +45,20 @@ pub(crate) async fn encode(
         return Ok(NewDeletes::default());
     }
     let stem = format!("{directory}/{commit_id}");
-    let deleted: Vec<(String, Vec<u32>)> = files
+    let deleted = files
         .iter()
-        .map(|file| (file.path.clone(), file.deleted.clone()))
-        .collect();
+        .map(|file| {
+            let place = placements.get(file.path.as_str()).ok_or_else(|| {
+                let message = format!("file \"{}\" has no place in the table", file.path);
+                Error::new(ErrorKind::Internal, message)
+            })?;
+            Ok(Deleted {
+                data_file: file.path.clone(),
+                place: place.clone(),
+                positions: file.deleted.clone(),
+            })
+        })
+        .collect::<Result<Vec<_>>>()?;
     if format < FormatVersion::V3 {
         return store::blocking(move || position_files(&stem, &deleted)).await;
     }
@@ -62,22 +76,31 @@ pub(crate) async fn encode(
     })
 }
 
-fn position_files(stem: &str, deleted: &[(String, Vec<u32>)]) -> Result<NewDeletes> {
+/// The deleted rows of a data file.
+struct Deleted {
+    data_file: String,
+    place: Placement,
+    positions: Vec<u32>,
+}
+
+fn position_files(stem: &str, deleted: &[Deleted]) -> Result<NewDeletes> {
     let mut new = NewDeletes::default();
-    for (ordinal, (data_file, positions)) in deleted.iter().enumerate() {
-        let location = position_file::location(&format!("{stem}-{ordinal:05}"), positions);
-        let (file, entry) = position_file::encode(location, data_file, positions)?;
+    for (ordinal, one) in deleted.iter().enumerate() {
+        let location = position_file::location(&format!("{stem}-{ordinal:05}"), &one.positions);
+        let (file, entry) =
+            position_file::encode(location, &one.data_file, &one.place, &one.positions)?;
         new.files.push(file);
         new.entries.push(entry);
     }
     Ok(new)
 }
 
-fn to_vector((data_file, positions): (String, Vec<u32>)) -> Result<puffin::Vector> {
+fn to_vector(deleted: Deleted) -> Result<puffin::Vector> {
     Ok(puffin::Vector {
-        data_file,
-        cardinality: positions.len() as u64,
-        blob: vector::encode(&positions)?,
+        cardinality: deleted.positions.len() as u64,
+        blob: vector::encode(&deleted.positions)?,
+        data_file: deleted.data_file,
+        place: deleted.place,
     })
 }
 

@@ -15,6 +15,7 @@ use iceberg::spec::{DataContentType, DataFile, DataFileBuilder, DataFileFormat, 
 
 use crate::data_file;
 use crate::error::{Error, ErrorKind, Result};
+use crate::layout::Placement;
 use crate::parquet_file::{ParquetEncoder, WriteOptions};
 use crate::schema::{Field, FieldType, TableSchema};
 use crate::store::NewFile;
@@ -47,10 +48,12 @@ fn digest(positions: &[u32]) -> u32 {
     hasher.finalize()
 }
 
-/// The file that says that `positions` of `data_file`, which ascend, are deleted, and its manifest entry.
+/// The file that says that `positions` of `data_file`, which ascend, are deleted, and its manifest entry, which is
+/// where the data file's is.
 pub(super) fn encode(
     location: String,
     data_file: &str,
+    place: &Placement,
     positions: &[u32],
 ) -> Result<(NewFile, DataFile)> {
     let (Some(&first), Some(&last)) = (positions.first(), positions.last()) else {
@@ -84,6 +87,8 @@ pub(super) fn encode(
         .content(DataContentType::PositionDeletes)
         .file_path(location.clone())
         .file_format(DataFileFormat::Parquet)
+        .partition(place.partition.clone())
+        .partition_spec_id(place.spec.spec_id())
         .record_count(encoded.row_count)
         .file_size_in_bytes(content.len() as u64)
         .column_sizes(

@@ -11,6 +11,7 @@ use iceberg::spec::{DataContentType, DataFile, DataFileBuilder, DataFileFormat};
 
 use crate::data_file;
 use crate::error::{Error, ErrorKind, Result};
+use crate::layout::Placement;
 use crate::store::NewFile;
 
 const CREATED_BY: &str = concat!("pg_lake ", env!("CARGO_PKG_VERSION"));
@@ -21,6 +22,8 @@ const INHERITED: i64 = -1;
 /// A deletion vector to be written.
 pub(super) struct Vector {
     pub(super) data_file: String,
+    /// Where the data file's entry is, and that of the vector.
+    pub(super) place: Placement,
     /// How many rows are deleted.
     pub(super) cardinality: u64,
     pub(super) blob: Vec<u8>,
@@ -50,7 +53,7 @@ pub(super) async fn encode(
             .properties(properties)
             .build();
         writer.add(blob, CompressionCodec::None).await?;
-        written.push((vector.data_file, vector.cardinality));
+        written.push((vector.data_file, vector.place, vector.cardinality));
     }
     writer.close().await?;
 
@@ -62,12 +65,14 @@ pub(super) async fn encode(
     let entries = written
         .into_iter()
         .zip(blobs)
-        .map(|((data_file, cardinality), blob)| {
+        .map(|((data_file, place, cardinality), blob)| {
             let mut builder = DataFileBuilder::default();
             builder
                 .content(DataContentType::PositionDeletes)
                 .file_path(location.clone())
                 .file_format(DataFileFormat::Puffin)
+                .partition(place.partition)
+                .partition_spec_id(place.spec.spec_id())
                 .record_count(cardinality)
                 .file_size_in_bytes(content.len() as u64)
                 .referenced_data_file(Some(data_file))

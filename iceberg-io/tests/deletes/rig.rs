@@ -15,7 +15,7 @@ use iceberg::spec::{
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::Repetition;
 use pg_lake_iceberg::{
-    Field, FieldType, PublishFile, PublishRequest, Published, TableSchema, publish,
+    Field, FieldType, Partition, PublishFile, PublishRequest, Published, TableSchema, publish,
 };
 use uuid::Uuid;
 
@@ -60,6 +60,8 @@ impl Rig {
                 schema_id: 0,
                 fields: vec![id],
             },
+            partition_by: vec![],
+            sort_by: vec![],
             properties: BTreeMap::new(),
             previous_metadata: self.previous.clone(),
             files: files.to_vec(),
@@ -178,6 +180,8 @@ pub fn file(name: &str, rows: u64, deleted: &[u32]) -> PublishFile {
         row_count: rows,
         split_offsets: vec![4],
         columns: vec![],
+        partition: Partition::default(),
+        sort_order: vec![],
         hot_image: false,
         deleted: deleted.to_vec(),
     }

@@ -6,6 +6,7 @@
 
 mod cargo;
 mod driver;
+mod layouts;
 mod postgres;
 mod readers;
 mod regress;

@@ -2,7 +2,7 @@
 //!
 //! The sums of TPC-H are `crate::pg`'s; here it is kinds of tables and kinds of values.
 
-use super::{Run, Tally};
+use super::{Run, Tally, layouts};
 use crate::Result;
 use crate::tpch::READERS;
 
@@ -113,5 +113,6 @@ pub fn suite(run: &mut Run) -> Result<Tally> {
             tally.check(&format!("{name}, read by {reader}"), result.map(drop));
         }
     }
+    layouts::suite(run, &mut tally, &cluster)?;
     Ok(tally)
 }

@@ -44,13 +44,13 @@ CREATE TABLE o_bad (a int) USING iceberg WITH (target_file_size = '10 apples');
 CREATE TABLE o_bad (a int) USING iceberg WITH (target_file_size = 1000);
 CREATE TABLE o_bad (a int) USING iceberg WITH (target_file_size = '9GB');
 CREATE TABLE o_bad (a int) USING iceberg WITH (compression = none, compression = zstd);
-CREATE TABLE o_bad (a int) USING iceberg WITH (partition_by = 'a');
-CREATE TABLE o_bad (a int) USING iceberg WITH (sort_by = 'a');
+CREATE TABLE o_bad (a int) USING iceberg WITH (partition_by = 'day(a)');
+CREATE TABLE o_bad (a int) USING iceberg WITH (sort_by = 'b');
 CREATE TABLE o_bad (a int) USING iceberg WITH (toast.compression = none);
 CREATE TABLE o_bad (a int) USING iceberg WITH (compression = none, nonsense = 1);
 CREATE TABLE o_bad USING iceberg WITH (compression = 'no') AS SELECT 1 AS a;
 ALTER TABLE o_none SET (compression = 'no');
-ALTER TABLE o_none SET (sort_by = 'id');
+ALTER TABLE o_none SET (sort_by = 'nope');
 ALTER TABLE o_none RESET (compression = none);
 ALTER TABLE o_none SET (nonsense = 1);
 -- heap knows none of them
