@@ -59,6 +59,14 @@ CREATE TABLE lake.row_mark (
 ) USING heap;
 CREATE INDEX row_mark_row_idx ON lake.row_mark (storage_id, "row");
 
+-- Files of which a statement has deleted all rows: the range of their numbers.
+CREATE TABLE lake.file_mark (
+    storage_id bigint NOT NULL,
+    row_start bigint NOT NULL,
+    row_end bigint NOT NULL
+) USING heap;
+CREATE INDEX file_mark_row_idx ON lake.file_mark (storage_id, row_start);
+
 -- What row locks of cold rows are held on.
 CREATE TABLE lake.anchor (
     storage_id bigint NOT NULL,
@@ -199,10 +207,15 @@ JOIN pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 CROSS JOIN LATERAL (
     SELECT pg_catalog.count(*) AS files,
-           COALESCE(pg_catalog.sum(d.row_count - COALESCE(pg_catalog.length(d.deleted), 0) / 4), 0)::bigint
-           - (SELECT pg_catalog.count(*) FROM lake.row_mark m WHERE m.storage_id = s.storage_id) AS cold_rows,
+           COALESCE(pg_catalog.sum(d.row_count - COALESCE(pg_catalog.length(d.deleted), 0) / 4)
+                    FILTER (WHERE k.row_start IS NULL), 0)::bigint
+           - (SELECT pg_catalog.count(*) FROM lake.row_mark m
+              WHERE m.storage_id = s.storage_id
+                AND NOT EXISTS (SELECT FROM lake.file_mark k WHERE k.storage_id = m.storage_id
+                                AND m."row" >= k.row_start AND m."row" < k.row_end)) AS cold_rows,
            COALESCE(pg_catalog.sum(d.size), 0)::bigint AS cold_bytes
-    FROM lake.data_file d WHERE d.storage_id = s.storage_id
+    FROM lake.data_file d LEFT JOIN lake.file_mark k ON k.storage_id = d.storage_id AND k.row_start = d.row_start
+    WHERE d.storage_id = s.storage_id
 ) f
 LEFT JOIN lake.publication p ON p.storage_id = s.storage_id;
 
@@ -211,10 +224,13 @@ SELECT t.schema_name, t.table_name, t."table",
        CASE WHEN pg_catalog.pg_has_role('pg_read_all_settings', 'USAGE')
             THEN pg_catalog.current_setting('data_directory') || '/' END || d.path AS path,
        d.row_start, d.row_count, d.size,
-       COALESCE(pg_catalog.length(d.deleted), 0) / 4
-       + (SELECT pg_catalog.count(*) FROM lake.row_mark m
-          WHERE m.storage_id = d.storage_id AND m."row" >= d.row_start AND m."row" < COALESCE(d.row_end, d.row_start + d.row_count)) AS deleted_rows
-FROM lake.data_file d JOIN lake.tables t ON t.storage_id = d.storage_id;
+       CASE WHEN k.row_start IS NOT NULL THEN d.row_count
+            ELSE COALESCE(pg_catalog.length(d.deleted), 0) / 4
+            + (SELECT pg_catalog.count(*) FROM lake.row_mark m
+               WHERE m.storage_id = d.storage_id AND m."row" >= d.row_start AND m."row" < COALESCE(d.row_end, d.row_start + d.row_count))
+       END AS deleted_rows
+FROM lake.data_file d JOIN lake.tables t ON t.storage_id = d.storage_id
+LEFT JOIN lake.file_mark k ON k.storage_id = d.storage_id AND k.row_start = d.row_start;
 
 CREATE VIEW lake.snapshots AS
 SELECT t.schema_name, t.table_name, t."table", s.*,

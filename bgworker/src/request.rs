@@ -238,6 +238,10 @@ async fn dispatch(
             .await
             .unwrap_or_else(|| Err(context.streams.cancelled()))
             .map(Answer::from),
+        (Role::Engine(engine), Request::Covered(execute)) => engine
+            .covered(&execute, cancel)
+            .await
+            .map(|covered| Answer::from(Reply::Covered(covered))),
         (Role::Io(io), request) => io.serve(request, feeds, cancel).await,
         (Role::Engine(_), _) => Err(protocol("the engine was sent a request for a worker")),
     }

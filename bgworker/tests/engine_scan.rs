@@ -183,6 +183,59 @@ async fn statistics_prune_row_groups() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_of_which_every_row_passes() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = engine(dir.path());
+    let (small, large) = (file(dir.path(), 100, 30), file(dir.path(), 1000, 100));
+    let nulls: ArrayRef = Arc::new(Int32Array::from_iter(
+        (0..50).map(|i| (i != 7).then_some(i)),
+    ));
+    let texts: ArrayRef = Arc::new(StringArray::from_iter_values(
+        (0..50).map(|i| i.to_string()),
+    ));
+    let nulls = write(&dir.path().join("nulls.parquet"), vec![nulls, texts], 20);
+    let x = || col(0, LakeType::Int4);
+    let all = |args| expr(LakeType::Bool, ExprKind::And(args));
+    let param = expr(LakeType::Int4, ExprKind::Param(0));
+    let odd = arith(LakeType::Int4, ArithmeticOp::Modulo, x(), int(2));
+    let text = constant(LakeType::Text, Value::Text("z".to_owned()));
+    for (predicate, expected) in [
+        (
+            Some(compare(CompareOp::Lt, x(), int(100))),
+            [true, false, false],
+        ),
+        (
+            Some(compare(CompareOp::Ge, int(999), x())),
+            [true, true, false],
+        ),
+        (
+            Some(compare(CompareOp::Lt, x(), param)),
+            [true, false, false],
+        ),
+        (
+            Some(all(vec![
+                compare(CompareOp::Ge, x(), int(0)),
+                compare(CompareOp::Ne, x(), int(100)),
+            ])),
+            [true, false, false],
+        ),
+        // What says more than bounds is left to whoever reads the rows, and so is text.
+        (Some(compare(CompareOp::Lt, odd, int(2))), [false; 3]),
+        (
+            Some(compare(CompareOp::Lt, col(1, LakeType::Text), text)),
+            [false; 3],
+        ),
+        (None, [false; 3]),
+    ] {
+        let files = vec![small.clone(), large.clone(), nulls.clone()];
+        let mut request = request(scan(&TYPES, predicate), files);
+        request.params = vec![Some(Value::I32(100))];
+        let covered = engine.covered(&request, &CancellationToken::new()).await;
+        assert_eq!(covered.unwrap(), expected, "{:?}", request.fragment);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn groups_over_files_and_feed() {
     let dir = tempfile::tempdir().unwrap();
     let engine = engine(dir.path());

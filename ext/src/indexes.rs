@@ -205,13 +205,19 @@ struct Evidence {
     settled: HashSet<u64>,
     /// Entries of any row that have been looked at.
     entries: Cell<u64>,
+    /// The same of whole files, by their first rows.
+    gone: HashSet<u64>,
 }
 
 impl Evidence {
     fn is_dead(&self, row: u64) -> bool {
         match data_file::file_of(&self.files, row) {
             None => true,
-            Some(file) => self.settled.contains(&row) || file.live(row).is_none(),
+            Some(file) => {
+                self.settled.contains(&row)
+                    || self.gone.contains(&file.rows.start())
+                    || file.live(row).is_none()
+            }
         }
     }
 }
@@ -228,15 +234,22 @@ unsafe extern "C-unwind" fn is_dead(
 }
 
 /// Removes the entries of cold rows that nobody can see any more from all indexes of a table:
-/// `settled` ones, those in a file's list of deleted rows, and those that no file has.
+/// `settled` ones, those of files that begin at a row of `gone`, those in a file's list of deleted rows,
+/// and those that no file has.
 ///
 /// The caller holds off other maintenance of the table.
-pub fn remove_dead(table: pg_sys::Relation, storage: i64, settled: impl Iterator<Item = u64>) {
+pub fn remove_dead(
+    table: pg_sys::Relation,
+    storage: i64,
+    settled: impl Iterator<Item = u64>,
+    gone: impl Iterator<Item = u64>,
+) {
     // This transaction's own files as well, whichever command registered them.
     let mut evidence = Evidence {
         files: data_file::files(storage, &raw mut pg::SNAPSHOT_SELF),
         settled: settled.collect(),
         entries: Cell::new(0),
+        gone: gone.collect(),
     };
     progress::phase(Phase::RemovingIndexEntries, None);
     // One whose CREATE INDEX CONCURRENTLY failed may not even have a first page.

@@ -50,6 +50,8 @@ mod sorter;
 mod sql;
 #[allow(unsafe_code)] // converts datums
 mod types;
+#[allow(unsafe_code)] // looks at the executor's nodes
+mod whole;
 #[allow(unsafe_code)] // entry points of background workers
 mod worker;
 

@@ -1,10 +1,12 @@
-//! Merge: puts settled marks into their files' lists of deleted rows, and drops files without a row.
+//! Merge: puts settled marks into their files' lists of deleted rows, and drops files without a row:
+//! those that are deleted as a whole, and those that have lost all rows one by one.
 //!
 //! A mark is settled when every snapshot sees it: nobody can come to change or lock the row any more,
 //! so that its successor and its anchor are of no use. A file whose rows somebody has changed or
 //! locked is left for later (STORAGE section 4).
 
 use crate::catalog::data_file::{self, DataFile, FIRST_COLD_BLOCK, ROWS_PER_BLOCK};
+use crate::catalog::file_mark::{self, FileMark};
 use crate::catalog::storage::{self, Storage};
 use crate::catalog::{anchor, garbage, intent, mark, publication};
 use crate::flush::Relation;
@@ -38,7 +40,10 @@ const FEW: u64 = 50;
 
 /// Deletions that every snapshot sees, in the order of their rows, and whose index entries are gone.
 #[derive(Default)]
-pub struct Settled(Vec<(u64, pg_sys::ItemPointerData)>);
+pub struct Settled {
+    rows: Vec<(u64, pg_sys::ItemPointerData)>,
+    files: Vec<FileMark>,
+}
 
 /// Finds out which deletions can be merged, and removes the index entries of their rows and of
 /// flushes that were rolled back. The table is open and locked against other maintenance.
@@ -49,20 +54,27 @@ pub struct Settled(Vec<(u64, pg_sys::ItemPointerData)>);
 pub fn settle(rel: &Relation, storage: &Storage, eagerness: Eagerness) -> Settled {
     // SAFETY: the relation is open.
     let horizon = unsafe { pg_sys::GetOldestNonRemovableTransactionId(rel.0) };
-    let mut settled = mark::settled(storage.id, horizon);
-    settled.sort_unstable_by_key(|(row, _)| *row);
+    let mut rows = mark::settled(storage.id, horizon);
+    rows.sort_unstable_by_key(|(row, _)| *row);
+    let mut files = file_mark::list(storage.id, std::ptr::null_mut());
+    // SAFETY: pure arithmetic.
+    files.retain(|mark| unsafe { pg_sys::TransactionIdPrecedes(mark.xmin, horizon) });
+    let settled = Settled { rows, files };
     if !pg::has_indexes(rel.0) {
-        return Settled(settled);
+        return settled;
     }
     let orphans = intent::entries_of_ended(storage.id);
-    if settled.is_empty() && orphans.is_empty() {
-        return Settled(settled);
+    if settled.rows.is_empty() && settled.files.is_empty() && orphans.is_empty() {
+        return settled;
     }
-    let rows: u64 = data_file::files(storage.id, std::ptr::null_mut())
-        .iter()
-        .map(|file| file.rows.count())
-        .sum();
-    let few = orphans.is_empty() && (settled.len() as u64) < rows / FEW;
+    let (mut all, mut deleted) = (0, settled.rows.len() as u64);
+    for file in data_file::files(storage.id, std::ptr::null_mut()) {
+        all += file.rows.count();
+        if file_mark::of_file(&settled.files, file.rows.start()).is_some() {
+            deleted += file.live_rows();
+        }
+    }
+    let few = orphans.is_empty() && deleted < all / FEW;
     // SAFETY: globals of this backend; the relation is open.
     let busy = unsafe {
         pg_sys::GetTopTransactionIdIfAny() != pg_sys::InvalidTransactionId
@@ -81,31 +93,41 @@ pub fn settle(rel: &Relation, storage: &Storage, eagerness: Eagerness) -> Settle
         );
     }
     if busy || (few && eagerness == Eagerness::IfCheap) {
-        return Settled(vec![]);
+        return Settled::default();
     }
     // Before the marks are gone, which are the evidence.
-    indexes::remove_dead(rel.0, storage.id, settled.iter().map(|(row, _)| *row));
+    let rows = settled.rows.iter().map(|(row, _)| *row);
+    let files = settled.files.iter().map(|mark| mark.rows.start);
+    indexes::remove_dead(rel.0, storage.id, rows, files);
     for orphan in orphans {
         intent::forget(orphan);
     }
     crash_point(CrashPoint::MergeSettled);
-    Settled(settled)
+    settled
 }
 
 /// Puts settled deletions into their files' lists and drops files without a row.
 pub fn fold(rel: &Relation, storage: &Storage, settled: &Settled) -> u64 {
     storage::incarnation(); // an error in a copy of a database
-    let settled = &settled.0;
-    progress::phase(Phase::MergingDeletions, Some(settled.len() as u64));
+    let rows = &settled.rows;
+    progress::phase(Phase::MergingDeletions, Some(rows.len() as u64));
     let mut merged = 0;
     for file in data_file::files(storage.id, std::ptr::null_mut()) {
-        let first = settled.partition_point(|(row, _)| *row < file.rows.start());
-        let last = settled.partition_point(|(row, _)| *row < file.rows.end());
+        let first = rows.partition_point(|(row, _)| *row < file.rows.start());
+        let last = rows.partition_point(|(row, _)| *row < file.rows.end());
+        let whole = file_mark::of_file(&settled.files, file.rows.start());
         let left = file.live_rows() == 0;
-        if (first == last && !left) || !lock_file(rel, &file) {
+        if (first == last && !left && whole.is_none()) || !lock_file(rel.0, &file) {
             continue;
         }
-        let marks = &settled[first..last];
+        if let Some(whole) = whole {
+            if lock_publication(rel) {
+                merged += file.live_rows();
+                drop_deleted(storage, &file, whole);
+            }
+            continue;
+        }
+        let marks = &rows[first..last];
         let mut deleted = file.deleted.clone();
         let positions = marks.iter().filter_map(|(row, _)| file.rows.position(*row));
         deleted.extend(positions.map(|position| position as u32));
@@ -134,21 +156,26 @@ fn lock_block(file: &DataFile) -> u32 {
 }
 
 /// Whether nobody else has changed or locked a row of the file right now.
-pub fn could_lock_file(rel: &Relation, file: &DataFile) -> bool {
+pub fn could_lock_file(rel: pg_sys::Relation, file: &DataFile) -> bool {
     let locked = lock_file(rel, file);
     if locked {
-        // SAFETY: the lock that was just taken.
-        unsafe { pg_sys::UnlockPage(rel.0, lock_block(file), pg_sys::ExclusiveLock as i32) };
+        unlock_file(rel, file);
     }
     locked
 }
 
 /// Whether nobody else has changed or locked a row of the file. Whoever wants to waits until the end
 /// of this transaction.
-pub fn lock_file(rel: &Relation, file: &DataFile) -> bool {
+pub fn lock_file(rel: pg_sys::Relation, file: &DataFile) -> bool {
     let block = lock_block(file);
-    // SAFETY: the tag that `am::cold_dml` takes in share mode.
-    unsafe { pg_sys::ConditionalLockPage(rel.0, block, pg_sys::ExclusiveLock as i32) }
+    // SAFETY: the relation is open; the tag that `am::cold_dml` takes in share mode.
+    unsafe { pg_sys::ConditionalLockPage(rel, block, pg_sys::ExclusiveLock as i32) }
+}
+
+/// Gives one [`lock_file`] back.
+pub fn unlock_file(rel: pg_sys::Relation, file: &DataFile) {
+    // SAFETY: a lock that was taken.
+    unsafe { pg_sys::UnlockPage(rel, lock_block(file), pg_sys::ExclusiveLock as i32) };
 }
 
 /// Keeps the table from being published to the end of the transaction: a publication under way may
@@ -156,6 +183,15 @@ pub fn lock_file(rel: &Relation, file: &DataFile) -> bool {
 pub fn lock_publication(rel: &Relation) -> bool {
     // SAFETY: the relation is open.
     publication::try_lock(unsafe { (*rel.0).rd_id })
+}
+
+/// Drops a file that is deleted as a whole. The mark of a single row of it may be of a later
+/// transaction, which has ended before the whole file was deleted.
+fn drop_deleted(storage: &Storage, file: &DataFile, whole: &FileMark) {
+    drop_file(storage, file);
+    file_mark::remove(whole);
+    mark::remove_between(storage.id, &whole.rows);
+    anchor::remove_between(storage.id, &whole.rows);
 }
 
 /// The file goes when no snapshot needs it, neither of Postgres nor of what was published.

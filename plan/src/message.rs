@@ -45,6 +45,9 @@ pub struct Envelope {
 pub enum Request {
     /// To the engine.
     Execute(Execute),
+    /// To the engine: for each file of a scan, whether all its rows pass the predicate, by the file's
+    /// statistics. Says no where these say too little. Takes no feed.
+    Covered(Execute),
     /// To a worker: rows arrive on the feed.
     Write(Write),
     /// To a worker.
@@ -188,6 +191,7 @@ pub struct CopyFile {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Reply {
     Executed(ScanStats),
+    Covered(Vec<bool>),
     Written(Vec<WrittenFile>),
     Published(Published),
     Snapshots(Vec<SnapshotInfo>),

@@ -9,7 +9,8 @@
 //! * `lower`: plan nodes to DataFusion's physical operators; `exchange`: rows to partitions
 //! * scan: `scan` (operator), `source` (files to row groups), `rowgroup` (decoding),
 //!   `selection` (deleted rows and ranges), `prune` (row-group statistics), `adapt` (file types),
-//!   `cache` (decoded columns and footers), `point` (few rows, without a plan)
+//!   `cache` (decoded columns and footers), `point` (few rows, without a plan), `covered` (files of
+//!   which every row passes)
 //! * expressions: `expr` (compiled tree), `arith`, `compare`, `cast`, `select` (AND, OR, CASE),
 //!   `inlist`, `like`, `values` (native slices and constants), `describe` (for EXPLAIN)
 //! * aggregates: `aggregate` (the functions), `sums` and `extremes` (their states)
@@ -21,6 +22,7 @@ mod arith;
 mod cache;
 mod cast;
 mod compare;
+mod covered;
 mod describe;
 mod error;
 mod exchange;

@@ -1,4 +1,4 @@
-//! Row groups whose statistics show that no row passes the predicate.
+//! Row groups whose statistics show that no row passes the predicate, or that every row does.
 //!
 //! Only conjuncts before the first one that can raise an error are used: a row group that is not
 //! read can't raise what Postgres would have raised. Floats are left alone (NaN, −0.0).
@@ -45,33 +45,51 @@ pub(super) fn bounds(predicate: Option<&Expr>, params: &[Option<Value>]) -> Vec<
 fn collect(expr: &Expr, params: &[Option<Value>], bounds: &mut Vec<Bound>) -> bool {
     match &expr.kind {
         ExprKind::And(args) => args.iter().all(|arg| collect(arg, params, bounds)),
-        ExprKind::Compare { op, left, right } => {
-            bounds.extend(match (&left.kind, &right.kind) {
-                (ExprKind::Column(i), _) => bound(*i, left, *op, right, params),
-                (_, ExprKind::Column(i)) => bound(*i, right, swapped(*op), left, params),
-                _ => None,
-            });
+        _ => {
+            bounds.extend(condition(expr, params));
             !expr.can_fail()
         }
+    }
+}
+
+/// An expression as a condition on one column; `None` if it is something else.
+fn condition(expr: &Expr, params: &[Option<Value>]) -> Option<Bound> {
+    match &expr.kind {
+        ExprKind::Compare { op, left, right } => match (&left.kind, &right.kind) {
+            (ExprKind::Column(i), _) => bound(*i, left, *op, right, params),
+            (_, ExprKind::Column(i)) => bound(*i, right, swapped(*op), left, params),
+            _ => None,
+        },
         ExprKind::InList {
             arg,
             values,
             negated: false,
         } => {
-            if let ExprKind::Column(i) = &arg.kind {
-                let ty = &arg.ty.lake;
-                let keys: Option<Vec<Key>> =
-                    values.iter().flatten().map(|v| key(ty, ty, v)).collect();
-                bounds.extend(keys.map(|keys| Bound {
-                    column: *i as usize,
-                    ty: ty.clone(),
-                    test: Test::In(keys),
-                }));
-            }
-            !expr.can_fail()
+            let ExprKind::Column(i) = &arg.kind else {
+                return None;
+            };
+            let ty = &arg.ty.lake;
+            let keys: Option<Vec<Key>> = values.iter().flatten().map(|v| key(ty, ty, v)).collect();
+            Some(Bound {
+                column: *i as usize,
+                ty: ty.clone(),
+                test: Test::In(keys?),
+            })
         }
-        _ => !expr.can_fail(),
+        _ => None,
     }
+}
+
+/// A predicate as conditions that all have to hold; `None` if it says more than that.
+pub(super) fn proof(predicate: &Expr, params: &[Option<Value>]) -> Option<Vec<Bound>> {
+    let ExprKind::And(args) = &predicate.kind else {
+        return Some(vec![condition(predicate, params)?]);
+    };
+    let mut bounds = vec![];
+    for arg in args {
+        bounds.extend(proof(arg, params)?);
+    }
+    Some(bounds)
 }
 
 fn swapped(op: CompareOp) -> CompareOp {
@@ -128,25 +146,47 @@ pub(super) fn prunable(
     leaf: impl Fn(usize) -> Option<(usize, usize)>,
 ) -> bool {
     bounds.iter().any(|bound| {
-        let Some((leaf, root)) = leaf(bound.column) else {
-            return false;
-        };
-        let (Some(column), Some(field)) =
-            (row_group.columns().get(leaf), schema.fields().get(root))
-        else {
-            return false;
-        };
-        let Some(statistics) = column.statistics() else {
+        let Some((statistics, file)) = statistics(bound, row_group, schema, &leaf) else {
             return false;
         };
         if statistics.null_count_opt() == u64::try_from(row_group.num_rows()).ok() {
             return true;
         }
-        match range(statistics, field.data_type(), &bound.ty) {
+        match range(statistics, file, &bound.ty) {
             Some((min, max)) => !bound.possible(&min, &max),
             None => false,
         }
     })
+}
+
+/// Whether every row of a row group meets all conditions of a [`proof`]; `leaf` as of [`prunable`].
+pub(super) fn covers(
+    proof: &[Bound],
+    row_group: &RowGroupMetaData,
+    schema: &Schema,
+    leaf: impl Fn(usize) -> Option<(usize, usize)>,
+) -> bool {
+    proof.iter().all(|bound| {
+        let Some((statistics, file)) = statistics(bound, row_group, schema, &leaf) else {
+            return false;
+        };
+        // A condition on a null is not met.
+        statistics.null_count_opt() == Some(0)
+            && range(statistics, file, &bound.ty)
+                .is_some_and(|(min, max)| bound.certain(&min, &max))
+    })
+}
+
+/// What a row group says about the column of a condition, and the column's type in the file.
+fn statistics<'a>(
+    bound: &Bound,
+    row_group: &'a RowGroupMetaData,
+    schema: &'a Schema,
+    leaf: &impl Fn(usize) -> Option<(usize, usize)>,
+) -> Option<(&'a Statistics, &'a DataType)> {
+    let (leaf, root) = leaf(bound.column)?;
+    let statistics = row_group.columns().get(leaf)?.statistics()?;
+    Some((statistics, schema.fields().get(root)?.data_type()))
 }
 
 impl Bound {
@@ -160,6 +200,24 @@ impl Bound {
                 CompareOp::Le => min <= key,
                 CompareOp::Gt => max > key,
                 CompareOp::Ge => max >= key,
+            },
+        }
+    }
+
+    /// Whether every value in a range meets the condition. Only numbers: the smallest and the largest
+    /// are values of the file, and equal ones are one value.
+    fn certain(&self, min: &Key, max: &Key) -> bool {
+        let number = |key: &Key| matches!(key, Key::Number(_));
+        match &self.test {
+            Test::In(keys) => number(min) && min == max && keys.contains(min),
+            Test::Compare(_, key) if !(number(key) && number(min) && number(max)) => false,
+            Test::Compare(op, key) => match op {
+                CompareOp::Eq => min == key && max == key,
+                CompareOp::Ne => key < min || max < key,
+                CompareOp::Lt => max < key,
+                CompareOp::Le => max <= key,
+                CompareOp::Gt => min > key,
+                CompareOp::Ge => min >= key,
             },
         }
     }
@@ -210,6 +268,50 @@ fn big_endian(bytes: &[u8]) -> Option<i128> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn number_test(test: Test) -> Bound {
+        Bound {
+            column: 0,
+            ty: LakeType::Int4,
+            test,
+        }
+    }
+
+    #[test]
+    fn what_is_certain_holds_for_the_whole_range() {
+        let number = |n: i128| Key::Number(n);
+        for op in [
+            CompareOp::Eq,
+            CompareOp::Ne,
+            CompareOp::Lt,
+            CompareOp::Le,
+            CompareOp::Gt,
+            CompareOp::Ge,
+        ] {
+            for (key, min, max) in (0..5i128).flat_map(|key| {
+                (0..5).flat_map(move |min| (min..5).map(move |max| (key, min, max)))
+            }) {
+                let holds = |value: i128| match op {
+                    CompareOp::Eq => value == key,
+                    CompareOp::Ne => value != key,
+                    CompareOp::Lt => value < key,
+                    CompareOp::Le => value <= key,
+                    CompareOp::Gt => value > key,
+                    CompareOp::Ge => value >= key,
+                };
+                let bound = number_test(Test::Compare(op, number(key)));
+                let (all, any) = ((min..=max).all(holds), (min..=max).any(holds));
+                assert_eq!(bound.certain(&number(min), &number(max)), all);
+                assert!(bound.possible(&number(min), &number(max)) || !any);
+            }
+        }
+        let either = number_test(Test::In(vec![number(1), number(2)]));
+        assert!(either.certain(&number(2), &number(2)));
+        assert!(!either.certain(&number(1), &number(2)));
+        assert!(!either.certain(&number(3), &number(3)));
+        let text = number_test(Test::Compare(CompareOp::Lt, Key::Bytes(vec![9])));
+        assert!(!text.certain(&number(1), &number(2)));
+    }
 
     #[test]
     fn big_endian_numbers_keep_their_sign() {

@@ -3,7 +3,7 @@
 use super::cache::Cache;
 use super::error::{cancelled, from_io};
 use super::expr::Node;
-use super::prune::{Bound, prunable};
+use super::prune::{Bound, covers, prunable};
 use super::selection;
 use super::stats::{Counters, add};
 use super::values;
@@ -173,6 +173,25 @@ impl Source {
             return Err(self.corrupted(path, &found));
         }
         Ok(morsels)
+    }
+
+    /// Whether every row of a file meets all conditions of a `prune::proof`, by its statistics.
+    pub(super) fn covers(
+        &self,
+        path: &Arc<str>,
+        file: &FileRef,
+        proof: &[Bound],
+    ) -> Result<bool, WireError> {
+        let footer = self.footer(path, file)?;
+        let row_groups = footer.metadata().row_groups();
+        let rows: i64 = row_groups.iter().map(|group| group.num_rows()).sum();
+        let leaf = |column: usize| self.leaf(&footer, column);
+        Ok(
+            u64::try_from(rows).is_ok_and(|rows| rows == file.rows.count())
+                && row_groups
+                    .iter()
+                    .all(|group| covers(proof, group, footer.schema(), leaf)),
+        )
     }
 
     fn footer(&self, path: &Arc<str>, file: &FileRef) -> Result<ArrowReaderMetadata, WireError> {

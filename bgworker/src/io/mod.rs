@@ -97,7 +97,7 @@ impl Io {
                 })
             }
             Request::Ping => Ok(Reply::Pong.into()),
-            Request::Execute(_) => Err(WireError::new(
+            Request::Execute(_) | Request::Covered(_) => Err(WireError::new(
                 ErrorCode::Protocol,
                 "a worker was sent a request for the engine",
             )),

@@ -93,14 +93,19 @@ impl ColdRow {
         if !self.hold_file(policy) {
             return Err(refused(TM_Result::TM_WouldBlock));
         }
+        let gone = |mark: Mark| Gone {
+            result: self.fate(&mark, cid),
+            mark: Some(mark),
+        };
+        // Nobody can delete the file while it is held: its rows need no anchors any more.
+        if let Some(mark) = mark::find_if_file_deleted(self.storage.id, self.row) {
+            return Err(gone(mark));
+        }
         let anchor = anchor::lock(self.relation, self.storage.id, self.row, mode, policy)
             .map_err(refused)?;
-        match mark::find(self.storage.id, self.row, &raw mut pg::SNAPSHOT_SELF) {
+        match mark::find_of_row(self.storage.id, self.row, &raw mut pg::SNAPSHOT_SELF) {
             None => Ok(anchor),
-            Some(mark) => Err(Gone {
-                result: self.fate(&mark, cid),
-                mark: Some(mark),
-            }),
+            Some(mark) => Err(gone(mark)),
         }
     }
 
@@ -224,6 +229,7 @@ fn keep_catalogs_locked() {
     for name in [
         c"row_mark",
         c"row_mark_row_idx",
+        c"file_mark",
         c"anchor",
         c"anchor_row_idx",
     ] {

@@ -13,7 +13,7 @@
 //! found out when the caller locks it.
 
 use crate::am::heap;
-use crate::catalog::{data_file, locate, mark, storage};
+use crate::catalog::{data_file, file_mark, locate, mark, storage};
 use pg_lake_plan::message::FileRef;
 use pgrx::pg_sys;
 use std::collections::{HashMap, HashSet};
@@ -34,6 +34,8 @@ pub struct Files {
     /// Rows that a transaction in progress is inserting, or deleting.
     inserting: Vec<(Range<u64>, pg_sys::TransactionId)>,
     deleting: HashMap<u64, pg_sys::TransactionId>,
+    /// The same of whole files.
+    deleting_files: Vec<(Range<u64>, pg_sys::TransactionId)>,
     /// Whether all hot rows have been returned.
     pub hot_passed: bool,
 }
@@ -45,6 +47,7 @@ impl Files {
             known: HashSet::new(),
             inserting: vec![],
             deleting: HashMap::new(),
+            deleting_files: vec![],
             hot_passed: false,
         }
     }
@@ -66,10 +69,18 @@ impl Files {
                 self.deleting.insert(row, deleting);
             }
         });
+        let mut gone = HashSet::new();
+        file_mark::each_dirty(self.storage, |rows, deleting| {
+            if deleting == pg_sys::InvalidTransactionId {
+                gone.insert(rows);
+            } else {
+                self.deleting_files.push((rows, deleting));
+            }
+        });
         let mut files = vec![];
         for (file, inserting) in data_file::list_dirty(self.storage) {
             let rows = file.rows.start()..file.rows.end();
-            if !self.known.insert(rows.clone()) {
+            if gone.contains(&rows) || !self.known.insert(rows.clone()) {
                 continue;
             }
             if inserting != pg_sys::InvalidTransactionId {
@@ -88,7 +99,16 @@ impl Files {
         // SAFETY: a snapshot of the caller, which wants these fields to be set.
         unsafe {
             (*snapshot).xmin = inserting.map_or(none, |(_, xid)| *xid);
-            (*snapshot).xmax = self.deleting.get(&row).copied().unwrap_or(none);
+            (*snapshot).xmax = match self.deleting.get(&row) {
+                Some(xid) => *xid,
+                None => {
+                    let file = self
+                        .deleting_files
+                        .iter()
+                        .find(|(rows, _)| rows.contains(&row));
+                    file.map_or(none, |(_, xid)| *xid)
+                }
+            };
             (*snapshot).speculativeToken = 0;
         }
     }

@@ -2,12 +2,13 @@
 //! ones from the files, of which only the columns that the index needs are read.
 
 use crate::am::{ddl, dml, heap, parallel, scan, validate};
-use crate::catalog::{data_file, mark, storage};
+use crate::catalog::{data_file, file_mark, mark, storage};
 use crate::cold::FullScan;
 use crate::{error, pg};
 use pgrx::pg_sys::submodules::ffi::pg_guard_ffi_boundary;
 use pgrx::{PgList, pg_guard, pg_sys};
 use std::collections::HashSet;
+use std::ops::Range;
 
 pub fn install(routine: &mut pg_sys::TableAmRoutine) {
     routine.index_build_range_scan = Some(build_range_scan);
@@ -139,6 +140,7 @@ unsafe fn build_cold(
             Source {
                 files,
                 dying: HashSet::new(),
+                dying_files: vec![],
             }
         } else {
             Source::all(table, storage.id)
@@ -172,7 +174,7 @@ unsafe fn build_cold(
             pg_sys::MemoryContextReset((*context).ecxt_per_tuple_memory);
             let mut tid = (*slot).tts_tid;
             let row = dml::cold_row(&mut tid).unwrap_or_default();
-            entry.alive = !source.dying.contains(&row);
+            entry.alive = !source.is_dying(row);
             live += f64::from(u8::from(entry.alive));
             if !predicate.is_null() && !qualifies(predicate, context) {
                 continue;
@@ -216,6 +218,8 @@ struct Source {
     files: Vec<data_file::DataFile>,
     /// Rows that are deleted, but that an older snapshot may see.
     dying: HashSet<u64>,
+    /// The same of whole files: their ranges of rows, ascending.
+    dying_files: Vec<Range<u64>>,
 }
 
 impl Source {
@@ -223,19 +227,35 @@ impl Source {
     fn all(table: pg_sys::Relation, storage: i64) -> Source {
         // SAFETY: the relation is open.
         let horizon = unsafe { pg_sys::GetOldestNonRemovableTransactionId(table) };
+        // SAFETY: pure arithmetic.
+        let is_settled = |xmin| unsafe { pg_sys::TransactionIdPrecedes(xmin, horizon) };
         let mut settled = vec![];
         let mut dying = HashSet::new();
         for (row, xmin) in mark::all(storage) {
-            // SAFETY: pure arithmetic.
-            if unsafe { pg_sys::TransactionIdPrecedes(xmin, horizon) } {
+            if is_settled(xmin) {
                 settled.push(row);
             } else {
                 dying.insert(row);
             }
         }
+        let (gone, dying_files): (Vec<_>, Vec<_>) =
+            file_mark::list(storage, &raw mut pg::SNAPSHOT_SELF)
+                .into_iter()
+                .partition(|mark| is_settled(mark.xmin));
         let mut files = data_file::files(storage, &raw mut pg::SNAPSHOT_SELF);
+        files.retain(|file| file_mark::of_file(&gone, file.rows.start()).is_none());
         data_file::add_marked(&mut files, settled);
-        Source { files, dying }
+        Source {
+            files,
+            dying,
+            dying_files: dying_files.into_iter().map(|mark| mark.rows).collect(),
+        }
+    }
+
+    fn is_dying(&self, row: u64) -> bool {
+        let after = self.dying_files.partition_point(|rows| rows.start <= row);
+        let file = after.checked_sub(1).map(|at| &self.dying_files[at]);
+        file.is_some_and(|rows| rows.contains(&row)) || self.dying.contains(&row)
     }
 }
 

@@ -8,6 +8,7 @@ use crate::am::{dirty, dml, heap, parallel, replaced};
 use crate::catalog::{data_file, storage};
 use crate::error;
 use crate::pg::missing;
+use crate::whole;
 use pg_lake_plan::message::FileRef;
 use pgrx::{pg_guard, pg_sys};
 
@@ -72,10 +73,9 @@ fn cold_files(rel: pg_sys::Relation, snapshot: pg_sys::Snapshot) -> Vec<FileRef>
         return vec![];
     }
     storage::of_relation(rel).map_or(vec![], |storage| {
-        data_file::list(storage.id, snapshot)
-            .iter()
-            .map(data_file::DataFile::file_ref)
-            .collect()
+        let mut files = data_file::list(storage.id, snapshot);
+        whole::leave_out(rel, snapshot, &mut files);
+        files.iter().map(data_file::DataFile::file_ref).collect()
     })
 }
 

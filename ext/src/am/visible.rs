@@ -28,6 +28,8 @@ pub fn prepare(relation: pg_sys::Relation) {
             c"data_file_pkey",
             c"row_mark",
             c"row_mark_row_idx",
+            c"file_mark",
+            c"file_mark_row_idx",
         ] {
             table::pin(name);
         }

@@ -9,6 +9,7 @@ use crate::pg::table::{Key, Table};
 use pg_lake_crash::{CrashPoint, crash_point};
 use pgrx::pg_sys;
 use std::ffi::CStr;
+use std::ops::Range;
 
 const TABLE: &CStr = c"anchor";
 const BY_ROW: &CStr = c"anchor_row_idx";
@@ -84,6 +85,11 @@ pub fn remove(storage: i64, row: u64) {
     if let Some(tid) = find(&table, storage, row) {
         table.delete(tid);
     }
+}
+
+/// The same for all rows of a file that is gone.
+pub fn remove_between(storage: i64, rows: &Range<u64>) {
+    Table::write(TABLE).delete_between(BY_ROW, storage, rows);
 }
 
 /// Locks a cold row of `relation` to the end of the transaction, as `heap_lock_tuple` locks a hot

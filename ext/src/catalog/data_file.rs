@@ -6,7 +6,7 @@
 
 use crate::catalog::locate::{self, At};
 use crate::catalog::storage::Storage;
-use crate::catalog::{forward, mark};
+use crate::catalog::{file_mark, forward, mark};
 use crate::error;
 use crate::pg::table::{Key, Row, Table, bytea_datum, relation_oid, text_datum};
 use pg_lake_crash::{CrashPoint, crash_point};
@@ -140,11 +140,13 @@ pub fn file_of(files: &[DataFile], row: u64) -> Option<&DataFile> {
 }
 
 /// The files that `snapshot` sees, in the order of their row numbers, with all their rows that it
-/// sees as deleted. Null: the catalog snapshot.
+/// sees as deleted, and without those that are deleted as a whole. Null: the catalog snapshot.
 pub fn list(storage: i64, snapshot: pg_sys::Snapshot) -> Vec<DataFile> {
     // Marks first: a merge that commits in between has put them into the files (STORAGE section 4).
     let marked = mark::list(storage, snapshot);
+    let deleted = file_mark::list(storage, snapshot);
     let mut files = files(storage, snapshot);
+    files.retain(|file| file_mark::of_file(&deleted, file.rows.start()).is_none());
     if !marked.is_empty() {
         add_marked(&mut files, marked);
     }
@@ -185,7 +187,7 @@ pub fn any(storage: i64) -> bool {
     any
 }
 
-/// The files that `snapshot` sees, without the rows that are only marked as deleted.
+/// All files that `snapshot` sees, without the rows that are only marked as deleted.
 pub fn files(storage: i64, snapshot: pg_sys::Snapshot) -> Vec<DataFile> {
     let mut files = vec![];
     Table::read(TABLE).scan(
@@ -229,7 +231,7 @@ pub fn list_dirty(storage: i64) -> Vec<(DataFile, pg_sys::TransactionId)> {
     found
 }
 
-/// A file with everything that publication needs, and its deleted rows.
+/// The files of [`list`] with everything that publication needs, and their deleted rows.
 pub fn list_written(storage: i64, snapshot: pg_sys::Snapshot) -> Vec<(WrittenFile, Vec<u32>)> {
     let mut deleted: HashMap<String, Vec<u32>> = list(storage, snapshot)
         .into_iter()
@@ -243,7 +245,9 @@ pub fn list_written(storage: i64, snapshot: pg_sys::Snapshot) -> Vec<(WrittenFil
         |row| {
             let offsets = row.bytes(6).unwrap_or_default();
             let path = row.text(4).unwrap_or_default();
-            let deleted = deleted.remove(&path).unwrap_or_default();
+            let Some(deleted) = deleted.remove(&path) else {
+                return true; // deleted as a whole
+            };
             files.push((
                 WrittenFile {
                     path,

@@ -3,11 +3,16 @@
 //! A mark is an ordinary tuple of the transaction that deletes the row: it is visible to whom the
 //! deletion is, and vanishes with an abort. At most one mark of a row is of a transaction that is
 //! in progress or has committed, since whoever inserts one holds the row's anchor.
+//!
+//! Whoever asks for the mark of one row also hears of that of its file ([`file_mark`]); those who want
+//! all marks of a storage ask for both.
 
+use crate::catalog::file_mark;
 use crate::pg::table::{Key, Table};
 use pg_lake_crash::{CrashPoint, crash_point};
 use pgrx::pg_sys;
 use std::ffi::CStr;
+use std::ops::Range;
 
 const TABLE: &CStr = c"row_mark";
 const BY_ROW: &CStr = c"row_mark_row_idx";
@@ -21,10 +26,11 @@ pub struct Mark {
     /// Whether the successor has another key, or there is none.
     pub key_changed: bool,
     pub xmin: pg_sys::TransactionId,
-    tid: pg_sys::ItemPointerData,
+    /// Where it is; `None`: the whole file is deleted.
+    tid: Option<pg_sys::ItemPointerData>,
 }
 
-/// The rows of a storage that `snapshot` sees as deleted, in no order.
+/// The rows of a storage that `snapshot` sees as deleted one by one, in no order.
 pub fn list(storage: i64, snapshot: pg_sys::Snapshot) -> Vec<u64> {
     let mut rows = vec![];
     Table::read(TABLE).scan(Some(BY_ROW), &[Key::int8(1, storage)], snapshot, |row| {
@@ -46,7 +52,8 @@ pub fn each_dirty(storage: i64, mut f: impl FnMut(u64, pg_sys::TransactionId)) {
     });
 }
 
-/// The deletions of this transaction and of those that have committed, with who made them.
+/// The deletions of single rows by this transaction and by those that have committed, with who made
+/// them.
 pub fn all(storage: i64) -> Vec<(u64, pg_sys::TransactionId)> {
     let mut rows = vec![];
     Table::read(TABLE).scan(
@@ -61,8 +68,34 @@ pub fn all(storage: i64) -> Vec<(u64, pg_sys::TransactionId)> {
     rows
 }
 
-/// The mark of one row that `snapshot` sees.
+/// The mark of one row that `snapshot` sees. That of the row itself, which may have a successor, comes
+/// before that of its file.
 pub fn find(storage: i64, row: u64, snapshot: pg_sys::Snapshot) -> Option<Mark> {
+    find_of_row(storage, row, snapshot).or_else(|| {
+        let file = file_mark::find(storage, row, snapshot)?;
+        Some(of_file(file.xmin))
+    })
+}
+
+/// The mark of a row whose whole file is deleted, as things are now. It is final for whoever keeps
+/// others from deleting the file.
+pub fn find_if_file_deleted(storage: i64, row: u64) -> Option<Mark> {
+    let snapshot = &raw mut crate::pg::SNAPSHOT_SELF;
+    let file = file_mark::find(storage, row, snapshot)?;
+    Some(find_of_row(storage, row, snapshot).unwrap_or_else(|| of_file(file.xmin)))
+}
+
+fn of_file(xmin: pg_sys::TransactionId) -> Mark {
+    Mark {
+        successor: None,
+        key_changed: true,
+        xmin,
+        tid: None,
+    }
+}
+
+/// The same as [`find`] of a row whose file isn't deleted.
+pub fn find_of_row(storage: i64, row: u64, snapshot: pg_sys::Snapshot) -> Option<Mark> {
     let mut found = None;
     Table::read(TABLE).scan(
         Some(BY_ROW),
@@ -74,7 +107,7 @@ pub fn find(storage: i64, row: u64, snapshot: pg_sys::Snapshot) -> Option<Mark> 
                 successor: mark.get(3).map(|d| unsafe { *d.cast_mut_ptr() }),
                 key_changed: mark.get(4).is_none_or(|d| d.value() as u8 != 0),
                 xmin: mark.xmin(),
-                tid: mark.tid,
+                tid: Some(mark.tid),
             });
             false
         },
@@ -111,10 +144,17 @@ pub fn find_dirty(storage: i64, row: u64) -> Dirty {
             matches!(found, Dirty::InProgress(_))
         },
     );
+    if matches!(found, Dirty::None) {
+        found = match file_mark::find_dirty(storage, row) {
+            None => Dirty::None,
+            Some(deleting) if deleting == pg_sys::InvalidTransactionId => Dirty::Deleted,
+            Some(deleting) => Dirty::InProgress(deleting),
+        };
+    }
     found
 }
 
-/// The marks that every snapshot sees, with where they are.
+/// The marks of single rows that every snapshot sees, with where they are.
 pub fn settled(
     storage: i64,
     horizon: pg_sys::TransactionId,
@@ -140,15 +180,23 @@ pub fn remove(tid: pg_sys::ItemPointerData) {
     Table::write(TABLE).delete(tid);
 }
 
+/// Removes the marks of rows of a file that is gone.
+pub fn remove_between(storage: i64, rows: &Range<u64>) {
+    Table::write(TABLE).delete_between(BY_ROW, storage, rows);
+}
+
 /// The command that made a mark of this transaction.
 pub fn cmin(storage: i64, row: u64, mark: &Mark) -> pg_sys::CommandId {
     let mut cmin = pg_sys::InvalidCommandId;
+    let Some(tid) = mark.tid else {
+        return file_mark::cmin(storage, row).unwrap_or(cmin);
+    };
     Table::read(TABLE).scan(
         Some(BY_ROW),
         &[Key::int8(1, storage), Key::int8(2, row as i64)],
         &raw mut crate::pg::SNAPSHOT_SELF,
         |found| {
-            if same(&found.tid, &mark.tid) {
+            if same(&found.tid, &tid) {
                 cmin = found.cmin();
             }
             cmin == pg_sys::InvalidCommandId

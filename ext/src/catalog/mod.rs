@@ -3,7 +3,7 @@
 //!
 //! * [`storage`]: which storage a relation's file belongs to
 //! * [`data_file`]: the cold files of a storage
-//! * [`mark`], [`anchor`]: deletions and locks of cold rows
+//! * [`mark`], [`anchor`]: deletions and locks of cold rows; [`file_mark`]: deletions of whole files
 //! * `forward`: where flushed rows were
 //! * [`intent`]: what is about to be written
 //! * [`garbage`]: what may be removed once no snapshot needs it
@@ -13,6 +13,7 @@
 
 pub mod anchor;
 pub mod data_file;
+pub mod file_mark;
 mod forward;
 pub mod garbage;
 pub mod intent;

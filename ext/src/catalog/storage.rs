@@ -435,6 +435,7 @@ pub fn purge(id: i64) {
     for (name, index) in [
         (c"data_file", Some(c"data_file_pkey")),
         (c"row_mark", Some(c"row_mark_row_idx")),
+        (c"file_mark", Some(c"file_mark_row_idx")),
         (c"anchor", Some(c"anchor_row_idx")),
         (c"publication", Some(c"publication_pkey")),
         (c"hot_image", Some(c"hot_image_pkey")),

@@ -100,6 +100,33 @@ pub fn scan_column(codec: &Codec, missing: Option<Value>) -> ScanColumn {
     }
 }
 
+/// For each of some files, whether every row of it passes the predicate of a scan, as far as the
+/// engine can tell without reading it.
+pub fn covered(
+    fragment: Fragment,
+    params: Vec<Option<Value>>,
+    files: impl Iterator<Item = FileRef>,
+) -> Vec<bool> {
+    let files = files
+        .map(|file| FileRef {
+            rows: RowNumbers::consecutive(file.rows.start(), file.rows.count()),
+            deleted: vec![],
+            ..file
+        })
+        .collect();
+    let request = Request::Covered(Execute {
+        fragment,
+        tables: vec![TableInput { files, feed: None }],
+        params,
+        memory_limit: 0,
+        in_order: false,
+    });
+    match Call::start(ENGINE, 0, |_| request).reply() {
+        Reply::Covered(covered) => covered,
+        other => crate::sql::maintenance::unexpected(&other),
+    }
+}
+
 /// A running request whose rows are read one after another.
 pub struct Rows {
     call: Option<Call>,

@@ -7,8 +7,8 @@
 mod choice;
 
 use crate::catalog::data_file::{self, DataFile};
-use crate::catalog::locate;
 use crate::catalog::storage::{self, Storage};
+use crate::catalog::{file_mark, locate};
 use crate::cold::{self, Rows};
 use crate::flush::Relation;
 use crate::merge;
@@ -58,16 +58,18 @@ fn compact_files(rel: &Relation, storage: &Storage, eagerness: Eagerness, limit:
     // SAFETY: in a transaction; what was just done is to be seen.
     unsafe { pg_sys::CommandCounterIncrement() };
     let info = relation::info(rel.0);
+    let deleted = file_mark::list(storage.id, std::ptr::null_mut());
     let files = data_file::files(storage.id, std::ptr::null_mut());
     let target = crate::sink::target_file_size(storage);
-    // Who looks for a row where it was before a flush finds it by the file of the flush.
+    // Who looks for a row where it was before a flush finds it by the file of the flush. One that is
+    // deleted as a whole is about to be dropped.
     let candidates: Vec<Candidate> = files
         .iter()
         .map(|file| Candidate {
             size: file.size,
             rows: file.rows.count(),
             deleted: file.deleted.len() as u64,
-            pinned: file.forwards,
+            pinned: file.forwards || file_mark::of_file(&deleted, file.rows.start()).is_some(),
             partition: file.partition.clone(),
         })
         .collect();
@@ -99,7 +101,7 @@ fn compact_files(rel: &Relation, storage: &Storage, eagerness: Eagerness, limit:
 /// Whether it is worth beginning: nobody has a lock right now that will be in the way.
 fn could_replace(rel: &Relation, storage: &Storage, files: &[DataFile]) -> bool {
     data_file::could_lock_registration(storage.relid)
-        && files.iter().all(|file| merge::could_lock_file(rel, file))
+        && files.iter().all(|file| merge::could_lock_file(rel.0, file))
 }
 
 /// Writes files again as one.
@@ -141,9 +143,9 @@ fn replace(
 ) -> bool {
     // From here on changes of these rows wait, to the end of the transaction.
     let locked = data_file::lock_registration(storage.relid)
-        && files.iter().all(|file| merge::lock_file(rel, file))
+        && files.iter().all(|file| merge::lock_file(rel.0, file))
         && merge::lock_publication(rel);
-    if !locked || !are_neighbours(storage, rows, files.len()) {
+    if !locked || !are_left(storage, rows, files.len()) {
         return false;
     }
     crash_point(CrashPoint::CompactLocked);
@@ -156,12 +158,16 @@ fn replace(
     true
 }
 
-/// Whether no load has registered a file among the others in the meantime: the ranges of a table's
-/// files are disjoint.
-fn are_neighbours(storage: &Storage, rows: &RowNumbers, files: usize) -> bool {
-    let now = locate::latest(|snapshot| data_file::files(storage.id, snapshot));
+/// Whether the files are still neighbours, none of which is deleted as a whole: no load may have
+/// registered a file among them in the meantime, since the ranges of a table's files are disjoint.
+fn are_left(storage: &Storage, rows: &RowNumbers, files: usize) -> bool {
+    let (deleted, now) = locate::latest(|snapshot| {
+        let deleted = file_mark::list(storage.id, snapshot);
+        (deleted, data_file::files(storage.id, snapshot))
+    });
     let among = |file: &&DataFile| rows.covers(file.rows.start());
     now.iter().filter(among).count() == files
+        && !deleted.iter().any(|mark| rows.covers(mark.rows.start))
 }
 
 /// The numbers of the rows of some files that aren't deleted.

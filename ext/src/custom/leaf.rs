@@ -10,6 +10,7 @@ use crate::custom::params;
 use crate::custom::private::Private;
 use crate::relation::{self, Info};
 use crate::types::PinnedSettings;
+use crate::whole;
 use pg_lake_plan::ir::Plan;
 use pg_lake_plan::message::{FileRef, ScanStats, TableInput};
 use pgrx::pg_sys;
@@ -88,10 +89,9 @@ impl Leaf {
                     Stage::Begin => {
                         let snapshot = (*(*node).ss.ps.state).es_snapshot;
                         self.files = storage::of_relation(self.relation).map_or(vec![], |s| {
-                            data_file::list(s.id, snapshot)
-                                .iter()
-                                .map(data_file::DataFile::file_ref)
-                                .collect()
+                            let mut files = data_file::list(s.id, snapshot);
+                            whole::leave_out(self.relation, snapshot, &mut files);
+                            files.iter().map(data_file::DataFile::file_ref).collect()
                         });
                         self.stage = Stage::Hot(HotScan::begin(self.relation, snapshot));
                     }

@@ -12,7 +12,7 @@ mod leaf;
 mod params;
 mod state;
 
-pub use state::{init, methods};
+pub use state::{Returned, init, methods, returned};
 
 /// The plan's private data, by the name under which `lower` expects it.
 pub mod private {

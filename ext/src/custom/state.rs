@@ -1,10 +1,12 @@
 //! Executor callbacks of the node.
 
 use crate::custom::explain;
-use crate::custom::fragment::Fragment;
 use crate::custom::leaf::Leaf;
-use crate::custom::private::{Mode, Private, decode};
+use crate::custom::private::{Mode, ParamKind, Private, decode};
+use crate::custom::{fragment, params};
 use crate::pg::missing;
+use pg_lake_plan::ir::Fragment;
+use pg_lake_plan::types::Value;
 use pgrx::{pg_guard, pg_sys};
 
 struct Methods(pg_sys::CustomScanMethods, pg_sys::CustomExecMethods);
@@ -60,7 +62,43 @@ pub struct Run {
 
 pub enum Work {
     Leaf(Leaf),
-    Fragment(Fragment),
+    Fragment(fragment::Fragment),
+}
+
+/// Which rows of a table a scan returns.
+pub enum Returned {
+    All,
+    /// Those that pass the predicate of the fragment, which is a scan, with values of its parameters.
+    Passing(Box<Fragment>, Vec<Option<Value>>),
+}
+
+/// What a leaf returns, before the quals of its plan; `None` for another node, and if it depends on
+/// what has yet to be executed.
+///
+/// # Safety
+/// A node that the executor has started.
+pub unsafe fn returned(node: *mut pg_sys::CustomScanState) -> Option<Returned> {
+    // SAFETY: by contract; the methods tell ours.
+    unsafe {
+        if (*node).methods != &raw const METHODS.1 {
+            return None;
+        }
+        let run = run(node);
+        let Work::Leaf(_) = run.work else {
+            return None;
+        };
+        let Private {
+            fragment, params, ..
+        } = &run.private;
+        if fragment.root.scan().predicate.is_none() {
+            return Some(Returned::All);
+        }
+        if params.iter().any(|param| param.kind == ParamKind::Exec) {
+            return None;
+        }
+        let values = params::values(node, params)?;
+        Some(Returned::Passing(Box::new(fragment.clone()), values))
+    }
 }
 
 fn run<'a>(node: *mut pg_sys::CustomScanState) -> &'a mut Run {
@@ -91,7 +129,9 @@ unsafe extern "C-unwind" fn begin(
         let private = decode((*plan).custom_private);
         let work = match private.mode {
             Mode::Leaf => Work::Leaf(Leaf::begin(node, plan, &private)),
-            Mode::Fragment => Work::Fragment(Fragment::begin(plan, &private, estate, eflags)),
+            Mode::Fragment => {
+                Work::Fragment(fragment::Fragment::begin(plan, &private, estate, eflags))
+            }
         };
         (*node.cast::<State>()).run = Box::into_raw(Box::new(Run { private, work }));
     }

@@ -1,10 +1,13 @@
-//! Brackets statements that write, for the bulk path, and fits Postgres' nodes to our tables.
+//! Brackets statements that write, for the bulk path and for DELETE of whole files, and fits
+//! Postgres' nodes to our tables.
 
 use crate::bulk;
 use crate::pg::missing;
+use crate::whole;
 use pgrx::{pg_guard, pg_sys};
 
 static mut PREVIOUS_START: pg_sys::ExecutorStart_hook_type = None;
+static mut PREVIOUS_RUN: pg_sys::ExecutorRun_hook_type = None;
 static mut PREVIOUS_FINISH: pg_sys::ExecutorFinish_hook_type = None;
 static mut PREVIOUS_END: pg_sys::ExecutorEnd_hook_type = None;
 
@@ -13,6 +16,8 @@ pub fn init() {
     unsafe {
         PREVIOUS_START = pg_sys::ExecutorStart_hook;
         pg_sys::ExecutorStart_hook = Some(start);
+        PREVIOUS_RUN = pg_sys::ExecutorRun_hook;
+        pg_sys::ExecutorRun_hook = Some(run);
         PREVIOUS_FINISH = pg_sys::ExecutorFinish_hook;
         pg_sys::ExecutorFinish_hook = Some(finish);
         PREVIOUS_END = pg_sys::ExecutorEnd_hook;
@@ -76,6 +81,26 @@ pub unsafe extern "C-unwind" fn fit(
             _ => {}
         }
         pg_sys::planstate_tree_walker_impl(node, Some(fit), context)
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn run(
+    desc: *mut pg_sys::QueryDesc,
+    direction: pg_sys::ScanDirection::Type,
+    count: u64,
+    execute_once: bool,
+) {
+    // SAFETY: arguments of the hook. What is noted here is forgotten if an error passes.
+    unsafe {
+        let deleted = whole::begin(desc);
+        match PREVIOUS_RUN {
+            Some(previous) => previous(desc, direction, count, execute_once),
+            None => missing::standard_ExecutorRun(desc, direction, count, execute_once),
+        }
+        if deleted > 0 {
+            whole::end(desc, deleted);
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Hooks into planner, executor, utility commands and transactions.
 //!
 //! * [`planner`]: lowers finished plans, marks bulk inserts
-//! * [`executor`]: brackets statements for the bulk path
+//! * [`executor`]: brackets statements for the bulk path and for DELETE of whole files
 //! * [`utility`]: COPY, CTAS, ALTER TABLE, databases
 //! * [`options`]: table options in CREATE and ALTER TABLE; [`columns`]: columns that they name;
 //!   [`logical`]: publications of Postgres
@@ -47,6 +47,7 @@ unsafe extern "C-unwind" fn xact(event: pg_sys::XactEvent::Type, _arg: *mut std:
         XACT_EVENT_ABORT | XACT_EVENT_COMMIT | XACT_EVENT_PARALLEL_ABORT | XACT_EVENT_PREPARE
     ) {
         bulk::abort(None);
+        crate::whole::forget(None);
         crate::am::replaced::forget(None);
         options::abort(None);
         columns::abort(None);
@@ -72,6 +73,7 @@ unsafe extern "C-unwind" fn subxact(
 ) {
     if event == pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB {
         bulk::abort(Some(subid));
+        crate::whole::forget(Some(subid));
         crate::am::replaced::forget(Some(subid));
         options::abort(Some(subid));
         columns::abort(Some(subid));

@@ -13,6 +13,12 @@ unsafe extern "C-unwind" {
     // the names of constraint, table and column. Our hooks own nothing that an error would have to
     // drop, so that errors may pass as they are.
     pub fn standard_ExecutorStart(desc: *mut pg_sys::QueryDesc, eflags: i32);
+    pub fn standard_ExecutorRun(
+        desc: *mut pg_sys::QueryDesc,
+        direction: pg_sys::ScanDirection::Type,
+        count: u64,
+        execute_once: bool,
+    );
     pub fn standard_ExecutorFinish(desc: *mut pg_sys::QueryDesc);
     pub fn standard_ExecutorEnd(desc: *mut pg_sys::QueryDesc);
     pub fn ExecScan(

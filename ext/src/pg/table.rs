@@ -7,6 +7,7 @@ use pgrx::{PgSqlErrorCode, pg_sys};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ffi::CStr;
+use std::ops::Range;
 use std::rc::Rc;
 
 /// An open catalog table of schema `lake`. Closed when dropped; its lock is kept to the end of the
@@ -388,6 +389,21 @@ impl Table {
             seen.end();
             pg_sys::index_close(index, lock);
         }
+    }
+
+    /// Removes the rows whose index columns are `first` and one of `seconds`.
+    pub fn delete_between(&self, index: &'static CStr, first: i64, seconds: &Range<u64>) {
+        let Some(last) = seconds.end.checked_sub(1) else {
+            return;
+        };
+        let latest = std::ptr::null_mut();
+        self.scan_down_from(index, first, last as i64, latest, |row| {
+            let within = row.int8(2) as u64 >= seconds.start;
+            if within {
+                self.delete(row.tid);
+            }
+            within
+        });
     }
 
     /// Calls `f` for the rows that `next` returns and that are seen, until it returns false.

@@ -244,7 +244,9 @@ fn tables() -> Vec<Table> {
          EXISTS (SELECT FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class x ON x.oid OPERATOR(pg_catalog.=) i.indexrelid \
          JOIN pg_catalog.pg_am m ON m.oid OPERATOR(pg_catalog.=) x.relam \
          WHERE i.indrelid OPERATOR(pg_catalog.=) c.oid AND m.amname OPERATOR(pg_catalog.=) 'brin'), \
-         (SELECT pg_catalog.count(*) FROM lake.row_mark m WHERE m.storage_id OPERATOR(pg_catalog.=) s.storage_id), \
+         (SELECT pg_catalog.count(*) FROM lake.row_mark m WHERE m.storage_id OPERATOR(pg_catalog.=) s.storage_id) \
+         OPERATOR(pg_catalog.+) COALESCE((SELECT pg_catalog.sum(k.row_end OPERATOR(pg_catalog.-) k.row_start)::bigint \
+         FROM lake.file_mark k WHERE k.storage_id OPERATOR(pg_catalog.=) s.storage_id), 0), \
          s.relfilenumber::pg_catalog.int8, \
          (SELECT pg_catalog.sum(pg_catalog.octet_length(f.deleted)) FROM lake.data_file f WHERE f.storage_id OPERATOR(pg_catalog.=) s.storage_id) \
          FROM lake.storage s JOIN pg_catalog.pg_class c ON c.relfilenode OPERATOR(pg_catalog.=) s.relfilenumber \

@@ -298,6 +298,39 @@ fn dml(bench: &Bench) -> Result<()> {
             ],
         );
     }
+    delete_all(bench)
+}
+
+/// All rows of lineitem, and its first half, each taken back.
+fn delete_all(bench: &Bench) -> Result<()> {
+    for (name, change) in [
+        ("delete_all", "DELETE FROM lineitem"),
+        (
+            "delete_range",
+            "DELETE FROM lineitem WHERE l_orderkey < 3000000",
+        ),
+    ] {
+        let mut times = (Vec::new(), Vec::new());
+        for round in 1..=3 {
+            for (schema, times) in [("bench_heap", &mut times.0), ("bench", &mut times.1)] {
+                say(&format!("    {change}, {schema}, {round} of 3"));
+                times.push(statement(
+                    &bench.cluster,
+                    &format!("SET search_path = {schema};\nBEGIN;\n{change};"),
+                )?);
+            }
+        }
+        let ratios = times.0.iter().zip(&times.1).map(|(heap, lake)| lake / heap);
+        let ratio = median(ratios.collect());
+        report(
+            &format!("dml.{name}"),
+            &[
+                ("heap_ms", median(times.0)),
+                ("iceberg_ms", median(times.1)),
+                ("ratio", ratio),
+            ],
+        );
+    }
     Ok(())
 }
 

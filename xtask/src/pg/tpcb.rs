@@ -107,6 +107,6 @@ fn maintenance(cluster: &Cluster) -> Result<Running> {
     let round = "SELECT lake.flush('pgbench_accounts');\nSELECT lake.flush('pgbench_tellers');\n\
                  SELECT lake.flush('pgbench_branches');\nSELECT lake.flush('pgbench_history');\n\
                  SELECT lake.merge('pgbench_accounts');\nSELECT lake.merge('pgbench_tellers');\n\
-                 VACUUM pgbench_branches, pgbench_tellers, lake.row_mark, lake.anchor;\n";
+                 VACUUM pgbench_branches, pgbench_tellers, lake.row_mark, lake.file_mark, lake.anchor;\n";
     cluster.psql(DATABASE).stdin(round.repeat(20_000)).start()
 }

@@ -31,6 +31,9 @@ pub const TABLES: &str = "
     ALTER TABLE t ADD PRIMARY KEY (id);
     CREATE INDEX t_n ON t (n) INCLUDE (v) WHERE n % 3 = 0;
     CREATE INDEX t_v ON t USING hash (v);
+    -- Of these everything is deleted now and then, or everything up to some number.
+    CREATE TABLE side_h (n bigint, v int);
+    CREATE TABLE side_t (n bigint, v int) USING iceberg;
     CREATE FUNCTION parted(what text, id int, rows bigint) RETURNS void LANGUAGE plpgsql AS $$
     BEGIN
         IF rows <> 1 THEN
@@ -39,7 +42,7 @@ pub const TABLES: &str = "
     END $$;
     -- The heap row's lock makes the transactions on one row come one after another.
     CREATE PROCEDURE change(what text, i int, d int) LANGUAGE plpgsql AS $$
-    DECLARE rows bigint;
+    DECLARE rows bigint; gone bigint;
     BEGIN
         PERFORM nextval('ops');
         IF what = 'update' THEN
@@ -76,6 +79,32 @@ pub const TABLES: &str = "
                 GET DIAGNOSTICS rows = ROW_COUNT;
                 PERFORM parted(what, i, rows);
             END IF;
+        ELSIF what = 'fill' THEN
+            INSERT INTO side_h SELECT d, g FROM generate_series(1, 20) g;
+            INSERT INTO side_t SELECT d, g FROM generate_series(1, 20) g;
+        ELSIF what = 'wipe' THEN
+            -- Who fills or wipes the tables meanwhile does it before or after both.
+            LOCK TABLE side_h IN SHARE ROW EXCLUSIVE MODE;
+            BEGIN
+                DELETE FROM side_t WHERE v % 2 = i % 2;
+                DELETE FROM side_t;
+                RAISE EXCEPTION USING ERRCODE = 'LK001';
+            EXCEPTION WHEN SQLSTATE 'LK001' THEN
+                NULL;
+            END;
+            IF i % 4 = 0 THEN
+                UPDATE side_h SET v = -v WHERE n % 7 = 0;
+                UPDATE side_t SET v = -v WHERE n % 7 = 0;
+                DELETE FROM side_h;
+                GET DIAGNOSTICS gone = ROW_COUNT;
+                DELETE FROM side_t;
+            ELSE
+                DELETE FROM side_h WHERE n <= d;
+                GET DIAGNOSTICS gone = ROW_COUNT;
+                DELETE FROM side_t WHERE n <= d;
+            END IF;
+            GET DIAGNOSTICS rows = ROW_COUNT;
+            PERFORM parted(what, i, 1 + rows - gone);
         ELSIF what = 'lock' THEN
             PERFORM FROM h WHERE id = i FOR UPDATE;
             IF FOUND THEN
@@ -109,6 +138,11 @@ pub const TABLES: &str = "
         IF r.n <> 0 THEN
             RAISE EXCEPTION 'the twins have parted, lake.engine = %: % rows, one is %', setting, r.n, r.one;
         END IF;
+        SELECT count(*) AS n, min(x::text) AS one INTO r
+        FROM ((TABLE side_h EXCEPT ALL TABLE side_t) UNION ALL (TABLE side_t EXCEPT ALL TABLE side_h)) x;
+        IF r.n <> 0 THEN
+            RAISE EXCEPTION 'the twins have parted, side tables, lake.engine = %: % rows, one is %', setting, r.n, r.one;
+        END IF;
         -- By the indexes. A version may be found by a stale entry only, or by none.
         PERFORM set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true),
                 set_config('enable_mergejoin', 'off', true);
@@ -134,9 +168,18 @@ pub fn change(random: &mut Random) -> String {
     format!("CALL change('{what}', {id}, {d});\n")
 }
 
-/// Changes, each in a transaction of its own.
+/// Changes, each in a transaction of its own; some of them are of whole files, in tables of their own.
 fn script(random: &mut Random, statements: usize) -> String {
-    (0..statements).map(|_| change(random)).collect()
+    (0..statements)
+        .map(|_| match random.below(13) {
+            n @ 10.. => {
+                let what = if n == 12 { "wipe" } else { "fill" };
+                let (id, d) = (random.below(IDS) + 1, random.below(IDS) + 1);
+                format!("CALL change('{what}', {id}, {d});\n")
+            }
+            _ => change(random),
+        })
+        .collect()
 }
 
 pub fn twins(run: &mut Run) -> Result<()> {
@@ -172,7 +215,10 @@ pub fn twins(run: &mut Run) -> Result<()> {
     for writer in writers {
         answer(writer.wait()?)?;
     }
-    cluster.sql("SELECT lake.flush('t'); SELECT lake.merge('t'); SELECT lake.sweep();")?;
+    cluster.sql(
+        "SELECT lake.flush('t'); SELECT lake.merge('t');
+         SELECT lake.flush('side_t'); SELECT lake.merge('side_t'); SELECT lake.sweep();",
+    )?;
     compare(&cluster, "in the end")
 }
 
@@ -199,7 +245,9 @@ fn load(cluster: &Cluster, random: &mut Random) -> Result<Vec<(&'static str, Run
     for _ in 0..WRITERS {
         sessions.push(("a writer", start(cluster, script(random, STATEMENTS))?));
     }
-    let maintenance = "SELECT lake.flush('t');\nSELECT lake.merge('t');\nSELECT lake.compact('t');\nVACUUM t, lake.row_mark, lake.anchor;\n\
+    let maintenance = "SELECT lake.flush('t');\nSELECT lake.merge('t');\nSELECT lake.compact('t');\n\
+                       SELECT lake.flush('side_t');\nSELECT lake.merge('side_t');\nSELECT lake.compact('side_t');\n\
+                       VACUUM t, side_t, lake.row_mark, lake.file_mark, lake.anchor;\n\
                        SELECT lake.publish('t');\nSELECT lake.sweep();\n";
     sessions.push((
         "maintenance",
