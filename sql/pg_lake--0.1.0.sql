@@ -46,6 +46,8 @@ CREATE TABLE lake.data_file (
     -- Which partition the rows are in, and what they are sorted by; null: none.
     partition bytea,
     sort_order bytea,
+    -- Who registered the rows, what their system column xmin shows; a compacted file has several.
+    inserted bytea NOT NULL,
     CONSTRAINT data_file_pkey PRIMARY KEY (storage_id, row_start)
 ) USING heap;
 
@@ -110,6 +112,14 @@ CREATE TABLE lake.hot_image (
     storage_id bigint NOT NULL,
     path text NOT NULL,
     CONSTRAINT hot_image_pkey PRIMARY KEY (storage_id, path)
+) USING heap;
+
+-- Values of columns that files from before ADD COLUMN … DEFAULT don't have, where pg_attribute doesn't know them any more.
+CREATE TABLE lake.missing_value (
+    storage_id bigint NOT NULL,
+    attnum smallint NOT NULL,
+    value bytea NOT NULL,
+    CONSTRAINT missing_value_pkey PRIMARY KEY (storage_id, attnum)
 ) USING heap;
 
 -- The access method.

@@ -5,6 +5,7 @@
 //! replication covers the table. Files are registered at the end of the statement with its command id,
 //! so that the next command sees them and an abort doesn't.
 
+use crate::am::hot;
 use crate::catalog::{data_file, storage};
 use crate::error;
 use crate::guc;
@@ -185,7 +186,7 @@ fn register(sink: Box<Sink>) {
             pg_sys::pgstat_count_heap_insert(rel, rows as i64);
             // As heap_insert: whoever has read the table has not seen these rows.
             crate::pg::missing::check_serializable_table(rel);
-            crate::am::hot::ensure_page(rel);
+            hot::ensure_page(rel);
             pg_sys::relation_close(rel, pg_sys::NoLock as i32);
         }
     }
@@ -207,6 +208,7 @@ fn eligible(relation: pg_sys::Relation) -> bool {
         !crate::pg::has_indexes(relation)
             && !has_triggers
             && !has_volatile_checks(relation)
+            && !relation::info(relation).codecs.is_empty()
             && !crate::pg::published::stays_hot(relation)
     }
 }
@@ -287,14 +289,35 @@ pub fn take_rest(
             None,
         )
     };
+    let mut ended = false;
     for slot in slots {
-        if relation::is_storable(&sink.info, *slot) {
+        if !ended && relation::is_storable(&sink.info, *slot) {
             store(&mut sink, *slot, relid);
         } else {
+            ended |= guc::debug_flush();
             keep(*slot);
         }
     }
-    put_back(relid, sink);
+    if ended {
+        end_in_order(relid, sink);
+    } else {
+        put_back(relid, sink);
+    }
+}
+
+/// With `lake.debug_flush` scans return rows in the order in which they came, so that tests can be
+/// compared with heap: cold rows come first, and none follows a hot one. The rows so far are
+/// registered, the rest of the statement's stay hot.
+fn end_in_order(relid: pg_sys::Oid, sink: Box<Sink>) {
+    register(sink);
+    STATEMENTS.with_borrow_mut(|s| {
+        if let Some(table) = s
+            .last_mut()
+            .and_then(|s| s.tables.iter_mut().find(|t| t.relid == relid))
+        {
+            table.state = State::Hot;
+        }
+    });
 }
 
 fn store(sink: &mut Sink, slot: *mut pg_sys::TupleTableSlot, relid: pg_sys::Oid) {
@@ -364,7 +387,10 @@ fn take_slowly(
         Some(None) => {
             // Row numbers come from a sequence, which a parallel query mustn't move.
             // SAFETY: a global of this backend.
-            if unsafe { pg_sys::IsInParallelMode() } || !eligible(relation) {
+            if unsafe { pg_sys::IsInParallelMode() }
+                || !eligible(relation)
+                || (guc::debug_flush() && hot::any(relation))
+            {
                 return false;
             }
             let Some(storage) = storage::of_relation(relation) else {
@@ -378,6 +404,9 @@ fn take_slowly(
     let storable = relation::is_storable(&sink.info, slot);
     if storable {
         store(&mut sink, slot, relid);
+    } else if guc::debug_flush() {
+        end_in_order(relid, sink);
+        return false;
     }
     put_back(relid, sink);
     storable

@@ -6,13 +6,13 @@
 
 use crate::catalog::data_file::{self, Origin};
 use crate::catalog::storage::{self, Storage};
-use crate::error;
 use crate::indexes;
 use crate::merge::{self, Eagerness};
 use crate::pg::{self, published};
 use crate::progress::{self, Command, Phase};
 use crate::relation::{self, Info};
 use crate::sink::{Kind, Sink, Tid, Written};
+use crate::{error, guc};
 use pg_lake_crash::{CrashPoint, crash_point};
 use pgrx::{PgSqlErrorCode, pg_sys};
 use std::collections::HashSet;
@@ -226,6 +226,7 @@ fn encode(
     let horizon = unsafe { pg_sys::GetOldestNonRemovableTransactionId(rel.0) };
     let mut sink: Option<Sink> = None;
     let mut rows = 0;
+    let in_order = guc::debug_flush();
     crate::am::hot::scan(rel.0, active_snapshot(), |slot| {
         // SAFETY: heap's slots hold a buffer heap tuple while a scan is on it.
         let (tid, xmin) = unsafe {
@@ -244,13 +245,16 @@ fn encode(
             // SAFETY: pure arithmetic.
             None => unsafe { pg_sys::TransactionIdPrecedes(xmin, horizon) },
         };
-        if wanted && relation::is_storable(info, slot) {
+        let storable = wanted && relation::is_storable(info, slot);
+        if storable {
             sink.get_or_insert_with(|| Sink::open(rel.0, storage, info.clone(), Kind::Flush))
                 .push(slot);
             rows += 1;
             progress::rows_done(rows as u64);
         }
-        rows < ROWS_PER_PASS
+        // Scans give cold rows first: what comes behind a row that has to stay hot stays, too.
+        let out_of_order = in_order && wanted && !storable;
+        rows < ROWS_PER_PASS && !out_of_order
     });
     sink.map(Sink::finish).unwrap_or_default()
 }

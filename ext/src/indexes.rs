@@ -53,24 +53,34 @@ fn close(indexes: Vec<Index>) {
     }
 }
 
-/// Whether the table has an index over ranges of blocks, which keeps its rows hot.
-pub fn over_block_ranges(table: pg_sys::Relation) -> bool {
+/// The index over ranges of blocks that keeps a table's rows hot: what is flushed falls out of it.
+fn over_blocks(table: pg_sys::Relation) -> Option<String> {
     let indexes = open(table, false);
     let found = indexes
         .iter()
         // SAFETY: the index is open.
-        .any(|index| unsafe { (*(*index.relation).rd_indam).amsummarizing });
+        .find(|index| unsafe { (*(*index.relation).rd_indam).amsummarizing })
+        .map(|index| pg::relation_name(index.relation));
     close(indexes);
     found
 }
 
-/// Raises an error if the table has an index that its cold rows can't have entries in.
+/// Whether the table has an index over ranges of blocks.
+pub fn over_block_ranges(table: pg_sys::Relation) -> bool {
+    over_blocks(table).is_some()
+}
+
+/// Raises an error if it has one.
 pub fn check(table: pg_sys::Relation) {
-    let indexes = open(table, false);
-    for index in &indexes {
-        index_build::refuse_block_ranges(table, index.relation);
+    if let Some(index) = over_blocks(table) {
+        error::unsupported(
+            &format!(
+                "index \"{index}\" summarizes ranges of blocks, which cold rows of iceberg table \"{}\" don't have",
+                pg::relation_name(table)
+            ),
+            "The bounds in each file do the work of a BRIN index; drop the index, or use another access method.",
+        );
     }
-    close(indexes);
 }
 
 /// Makes the entries of rows that this transaction has moved: hot rows in the order of a scan, with

@@ -137,10 +137,11 @@ pub fn check_row(relation: pg_sys::Relation, slot: *mut pg_sys::TupleTableSlot) 
     }
 }
 
-/// Whether Iceberg can hold all values of the row; what it can't hold stays hot.
+/// Whether a Parquet file can hold the row; what it can't hold stays hot. A file without columns has
+/// no rows, either.
 #[inline]
 pub fn is_storable(info: &Info, slot: *mut pg_sys::TupleTableSlot) -> bool {
-    info.to_check.is_empty() || storable(info, slot).is_ok()
+    !info.codecs.is_empty() && (info.to_check.is_empty() || storable(info, slot).is_ok())
 }
 
 fn storable(info: &Info, slot: *mut pg_sys::TupleTableSlot) -> Result<(), ValueError> {

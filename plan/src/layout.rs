@@ -186,7 +186,7 @@ fn hash(value: &Value) -> Option<i32> {
         Value::Text(text) => murmur3(text.as_bytes()),
         Value::Bytes(bytes) => murmur3(bytes),
         Value::Uuid(bytes) => murmur3(bytes),
-        Value::Bool(_) | Value::F32(_) | Value::F64(_) => return None,
+        Value::Bool(_) | Value::F32(_) | Value::F64(_) | Value::Row(_) => return None,
     };
     Some(hash as i32)
 }
@@ -240,7 +240,7 @@ pub fn single_value(value: &Value) -> Vec<u8> {
         Value::F64(v) => v.to_le_bytes().to_vec(),
         Value::I128(v) => minimal_bytes(*v),
         Value::Text(text) => text.as_bytes().to_vec(),
-        Value::Bytes(bytes) => bytes.clone(),
+        Value::Bytes(bytes) | Value::Row(bytes) => bytes.clone(),
         Value::Uuid(bytes) => bytes.to_vec(),
     }
 }
@@ -271,7 +271,7 @@ pub fn partition_key(values: &[Option<Value>], out: &mut Vec<u8>) {
                 out.extend((bits ^ flip).to_be_bytes());
             }
             Value::Text(text) => terminated(text.as_bytes(), out),
-            Value::Bytes(bytes) => terminated(bytes, out),
+            Value::Bytes(bytes) | Value::Row(bytes) => terminated(bytes, out),
             Value::Uuid(bytes) => out.extend(bytes),
         }
     }

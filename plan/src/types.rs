@@ -106,4 +106,7 @@ pub enum Value {
     Text(String),
     Bytes(Vec<u8>),
     Uuid([u8; 16]),
+    /// A value of any type, as a batch of one row with this column alone ([`crate::batch`]). Only
+    /// columns have it, for rows from before they were added.
+    Row(Vec<u8>),
 }

@@ -140,6 +140,7 @@ fn constant(value: &Option<Value>, out: &mut String) {
             out.push('\'');
         }
         Some(Value::Bytes(v)) => out.push_str(&format!("<{} bytes>", v.len())),
+        Some(Value::Row(v)) => out.push_str(&format!("<row of {} bytes>", v.len())),
         Some(Value::Uuid(v)) => out.push_str(&format!("{:032x}", u128::from_be_bytes(*v))),
     }
 }

@@ -2,13 +2,14 @@
 
 use super::error::{from_arrow, internal, protocol, wire};
 use crate::arrow_types::arrow_type;
+use crate::convert::batch_from_wire;
 use arrow::array::{
     Array, ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, FixedSizeBinaryArray,
     Float32Array, Float64Array, Int32Array, Int64Array, StringArray, Time64MicrosecondArray,
     TimestampMicrosecondArray, new_null_array,
 };
 use arrow::buffer::NullBuffer;
-use arrow::datatypes::{DataType, TimeUnit};
+use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use datafusion_common::ScalarValue;
 use pg_lake_plan::message::WireError;
 use pg_lake_plan::types::{LakeType, Value};
@@ -84,6 +85,14 @@ pub(super) fn constant(ty: &LakeType, value: &Option<Value>) -> Result<ArrayRef,
     let Some(value) = value else {
         return Ok(new_null_array(&data_type, 1));
     };
+    if let Value::Row(bytes) = value {
+        let schema = Schema::new(vec![Field::new("value", data_type, true)]);
+        let batch = batch_from_wire(bytes, std::slice::from_ref(ty), Arc::new(schema))?;
+        return match batch.num_rows() {
+            1 => Ok(batch.column(0).clone()),
+            _ => Err(protocol("a constant doesn't have one row")),
+        };
+    }
     Ok(match (ty, value) {
         (LakeType::Bool, Value::Bool(v)) => Arc::new(BooleanArray::from(vec![*v])),
         (LakeType::Int2 | LakeType::Int4 | LakeType::Date, Value::I32(v)) => {

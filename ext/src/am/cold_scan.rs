@@ -12,6 +12,8 @@ use pgrx::pg_sys;
 
 pub struct Cold {
     pub files: Vec<FileRef>,
+    /// All of them, while `files` are chosen ones.
+    all: Option<Vec<FileRef>>,
     running: Option<FullScan>,
     /// The first and the last row of each batch of the stream.
     batches: Vec<(u64, u64)>,
@@ -42,6 +44,7 @@ impl Cold {
     pub fn new(files: Vec<FileRef>) -> Cold {
         Cold {
             files,
+            all: None,
             running: None,
             batches: vec![],
             frontier: 0,
@@ -72,9 +75,12 @@ impl Cold {
         self.place = Place::Before;
     }
 
-    /// Back to the start.
+    /// Back to the start, with all files.
     pub fn rescan(&mut self) {
         self.stop();
+        if let Some(all) = self.all.take() {
+            self.files = all;
+        }
         self.begun = false;
         self.sample = super::scan::Sample::default();
         if let Some(dirty) = &mut self.dirty {
@@ -88,10 +94,11 @@ impl Cold {
         unsafe { pg_sys::MemoryContextDelete(self.context) }
     }
 
-    /// Replaces the files, for scans that look at chosen rows only.
+    /// Replaces the files until the next rescan, for scans that look at chosen rows only.
     pub fn choose(&mut self, files: Vec<FileRef>) {
         self.stop();
-        self.files = files;
+        let before = std::mem::replace(&mut self.files, files);
+        self.all.get_or_insert(before);
     }
 
     /// Restricts a TID-range scan.

@@ -1,8 +1,8 @@
-//! Files of relations: creation, truncation, copying, vacuum and sizes.
+//! Files of relations: creation, truncation, copying and vacuum.
 
-use crate::am::{heap, hot};
+use crate::am::{heap, hot, sizes};
 use crate::catalog::{data_file, storage};
-use crate::{error, guc, pg, relocate};
+use crate::{error, pg, relocate};
 use pgrx::{pg_guard, pg_sys};
 
 pub fn install(routine: &mut pg_sys::TableAmRoutine) {
@@ -11,7 +11,6 @@ pub fn install(routine: &mut pg_sys::TableAmRoutine) {
     routine.relation_copy_data = Some(copy_data);
     routine.relation_copy_for_cluster = Some(copy_for_cluster);
     routine.relation_vacuum = Some(vacuum);
-    routine.relation_estimate_size = Some(estimate_size);
     routine.relation_toast_am = Some(toast_am);
 }
 
@@ -195,7 +194,14 @@ unsafe extern "C-unwind" fn copy_for_cluster(
             num_tuples,
             tups_vacuumed,
             tups_recently_dead,
-        )
+        );
+        // `pg_class` is about all rows; ANALYZE wants a page.
+        if let Some(kept) = storage::of_relation(new_table)
+            && data_file::any(kept.id)
+        {
+            *num_tuples += data_file::totals(kept.id, std::ptr::null_mut()).0 as f64;
+            hot::ensure_page(new_table);
+        }
     }
 }
 
@@ -209,170 +215,9 @@ unsafe extern "C-unwind" fn vacuum(
     unsafe { (heap().relation_vacuum.unwrap_unchecked())(rel, params, bstrategy) }
     if has_cold_rows(rel) {
         hot::ensure_page(rel);
+        hot::mark_empty_page(rel);
         // SAFETY: the relation is open and locked by VACUUM.
-        unsafe { add_cold_statistics(rel) };
-    }
-}
-
-/// After heap has counted the hot rows: `pg_class` is about all.
-unsafe fn add_cold_statistics(rel: pg_sys::Relation) {
-    let Some(storage) = storage::of_relation(rel) else {
-        return;
-    };
-    let (rows, bytes) = data_file::totals(storage.id, std::ptr::null_mut());
-    // SAFETY: by contract; the tuple is released at once.
-    unsafe {
-        let tuple = pg_sys::SearchSysCache1(
-            pg_sys::SysCacheIdentifier::RELOID as i32,
-            pg_sys::Datum::from((*rel).rd_id),
-        );
-        if tuple.is_null() {
-            return;
-        }
-        let class = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_class>();
-        let hot = f64::from(class.reltuples).max(0.0);
-        // Without a hot row the heap has at most the one page that ANALYZE wants.
-        let hot_pages = if hot > 0.0 { class.relpages as u32 } else { 0 };
-        let pages = hot_pages.saturating_add(pages_of(bytes));
-        let tuples = hot + rows as f64;
-        let (visible, indexed) = (class.relallvisible as u32, class.relhasindex);
-        pg_sys::ReleaseSysCache(tuple);
-        pg_sys::vac_update_relstats(
-            rel,
-            pages,
-            tuples,
-            visible,
-            indexed,
-            pg_sys::InvalidTransactionId,
-            pg_sys::MultiXactId::from(0),
-            std::ptr::null_mut(),
-            std::ptr::null_mut(),
-            false,
-        );
-    }
-}
-
-/// Blocks that so many rows would take in a heap, as `table_block_relation_estimate_size` (tableam.c)
-/// has it.
-unsafe fn pages_in_heap(rel: pg_sys::Relation, attr_widths: *mut i32, rows: u64) -> u32 {
-    // SAFETY: the relation is open.
-    let width = unsafe { pg_sys::get_rel_data_width(rel, attr_widths) };
-    let width = f64::from(width) + HEAP_OVERHEAD;
-    let density = (f64::from(pg_sys::BLCKSZ - PAGE_HEADER) / width)
-        .floor()
-        .max(1.0);
-    (rows as f64 / density).ceil() as u32
-}
-
-/// Bytes of a page's header (`SizeOfPageHeaderData`), and of a row's with its line pointer.
-const PAGE_HEADER: u32 = 24;
-const HEAP_OVERHEAD: f64 = 28.0;
-
-/// Blocks that so many bytes of files count as.
-fn pages_of(bytes: u64) -> u32 {
-    bytes
-        .div_ceil(u64::from(pg_sys::BLCKSZ))
-        .try_into()
-        .unwrap_or(u32::MAX)
-}
-
-/// Hot rows by heap's rule for a table without statistics: `reltuples` covers cold rows as well, so that
-/// its density of tuples per page can't be used once there are any.
-unsafe fn estimate_hot(
-    rel: pg_sys::Relation,
-    attr_widths: *mut i32,
-    pages: *mut pg_sys::BlockNumber,
-    tuples: *mut f64,
-    allvisfrac: *mut f64,
-) {
-    // SAFETY: a callback of heap with arguments of ours; the copies live until it returns.
-    unsafe {
-        let copy = as_heap(rel);
-        let mut class = *(*rel).rd_rel;
-        class.reltuples = -1.0;
-        class.relpages = 0;
-        class.relhassubclass = true; // an empty heap stays empty
-        (*copy).rd_rel = &mut class;
-        (heap().relation_estimate_size.unwrap_unchecked())(
-            copy,
-            attr_widths,
-            pages,
-            tuples,
-            allvisfrac,
-        );
-        pg_sys::pfree(copy.cast());
-        if *pages == 1 {
-            // A table that was loaded cold has one empty page.
-            *tuples = f64::from(hot::rows_of_first_page(rel));
-        }
-    }
-}
-
-/// About how many hot rows an open relation has, dead ones included.
-pub fn estimate_hot_rows(rel: pg_sys::Relation) -> u64 {
-    let (mut pages, mut tuples, mut visible) = (0, 0.0, 0.0);
-    // SAFETY: the relation is open; without an array for them the widths of columns are only added up.
-    unsafe {
-        estimate_hot(
-            rel,
-            std::ptr::null_mut(),
-            &mut pages,
-            &mut tuples,
-            &mut visible,
-        )
-    };
-    tuples as u64
-}
-
-/// Hot rows by heap's rule, cold ones by count.
-#[pg_guard]
-unsafe extern "C-unwind" fn estimate_size(
-    rel: pg_sys::Relation,
-    attr_widths: *mut i32,
-    pages: *mut pg_sys::BlockNumber,
-    tuples: *mut f64,
-    allvisfrac: *mut f64,
-) {
-    let cold = storage::of_relation(rel).map(|s| data_file::totals(s.id, std::ptr::null_mut()));
-    // SAFETY: a callback of heap with its arguments; the copies live in the current context.
-    unsafe {
-        let (rows, bytes) = match cold {
-            Some((rows, bytes)) if rows > 0 => (rows, bytes),
-            _ => {
-                return (heap().relation_estimate_size.unwrap_unchecked())(
-                    rel,
-                    attr_widths,
-                    pages,
-                    tuples,
-                    allvisfrac,
-                );
-            }
-        };
-        // Of a table without statistics heap assumes that it has grown: plans of small ones are heap's.
-        let (mut least_pages, mut least_tuples) = (0, 0.0);
-        if (*(*rel).rd_rel).reltuples < 0.0 {
-            (heap().relation_estimate_size.unwrap_unchecked())(
-                rel,
-                attr_widths,
-                &mut least_pages,
-                &mut least_tuples,
-                allvisfrac,
-            );
-        }
-        estimate_hot(rel, attr_widths, pages, tuples, allvisfrac);
-        let hot = *pages;
-        let cold = if guc::engine() == guc::Engine::Off {
-            // Postgres' executor takes a row of a file much as one of the heap.
-            pages_in_heap(rel, attr_widths, rows)
-        } else {
-            pages_of(bytes)
-        };
-        *tuples = (*tuples + rows as f64).max(least_tuples);
-        *pages = hot.saturating_add(cold).max(least_pages);
-        if *pages > 0 {
-            // An index-only scan looks up whether a cold row is visible, and doesn't read it.
-            *allvisfrac = (f64::from(hot) * *allvisfrac + f64::from(cold)) / f64::from(*pages);
-        }
+        unsafe { sizes::add_cold_statistics(rel) };
     }
 }
 

@@ -152,10 +152,33 @@ unsafe extern "C-unwind" fn fetch_row_version(
     // SAFETY: a snapshot of the caller.
     let any = unsafe { (*snapshot).snapshot_type } == pg_sys::SnapshotType::SNAPSHOT_ANY;
     if any {
-        return cold::fetch(rel, &storage, row, slot);
+        let found = cold::fetch(rel, &storage, row, slot);
+        if found {
+            show_deleter(storage.id, row, slot);
+        }
+        return found;
     }
     missing::predicate_lock(rel, tid_of_row(row), snapshot);
     visible::find(storage.id, row, snapshot).is_some() && cold::fetch(rel, &storage, row, slot)
+}
+
+/// Enters who has deleted a cold row, which a DELETE may return as system column `xmax`.
+fn show_deleter(storage: i64, row: u64, slot: *mut pg_sys::TupleTableSlot) {
+    let Some(mark) = mark::find(storage, row, &raw mut crate::pg::SNAPSHOT_SELF) else {
+        return;
+    };
+    // SAFETY: slots of these kinds, which are filled, have a tuple of their own.
+    unsafe {
+        let kind = (*slot).tts_ops;
+        if std::ptr::eq(kind, &raw const pg_sys::TTSOpsBufferHeapTuple)
+            || std::ptr::eq(kind, &raw const pg_sys::TTSOpsHeapTuple)
+        {
+            let tuple = (*slot.cast::<pg_sys::HeapTupleTableSlot>()).tuple;
+            let header = (*tuple).t_data;
+            (*header).t_choice.t_heap.t_xmax = mark.xmin;
+            (*header).t_infomask &= !(pg_sys::HEAP_XMAX_INVALID as u16);
+        }
+    }
 }
 
 /// A memory context for the values of one row.

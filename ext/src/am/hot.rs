@@ -93,6 +93,22 @@ pub fn scan(
     scan.end();
 }
 
+/// Whether the table has a hot row, whoever inserted it. Statistics don't count the look.
+pub fn any(relation: pg_sys::Relation) -> bool {
+    // SAFETY: the relation is open; the counters are this backend's own.
+    let counts = unsafe { (*relation).pgstat_info.as_ref().map(|info| info.counts) };
+    let mut any = false;
+    scan(relation, &raw mut crate::pg::SNAPSHOT_SELF, |_| {
+        any = true;
+        false
+    });
+    // SAFETY: as above.
+    if let Some(info) = unsafe { (*relation).pgstat_info.as_mut() } {
+        info.counts = counts.unwrap_or_default();
+    }
+    any
+}
+
 /// Deletes a hot row if it is unlocked and unchanged; false otherwise.
 pub fn delete_nowait(
     relation: pg_sys::Relation,
@@ -162,5 +178,37 @@ pub fn ensure_page(relation: pg_sys::Relation) {
         pg_sys::log_newpage_buffer(buffer, true);
         pg_sys::CritSectionCount -= 1;
         pg_sys::UnlockReleaseBuffer(buffer);
+    }
+}
+
+/// Enters the first page into the visibility map if it is empty, as heap's VACUUM does with empty
+/// pages (`lazy_scan_new_or_empty` in vacuumlazy.c): by this ANALYZE and the planner know that a table
+/// without hot rows was vacuumed.
+pub fn mark_empty_page(relation: pg_sys::Relation) {
+    // SAFETY: the page exists and the relation is locked against other VACUUMs; bits of page and map are
+    // set under the page's lock in one critical section.
+    unsafe {
+        let mut map = pg_sys::InvalidBuffer as pg_sys::Buffer;
+        pg_sys::visibilitymap_pin(relation, 0, &mut map);
+        let buffer = pg_sys::ReadBuffer(relation, 0);
+        pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_EXCLUSIVE as i32);
+        let page = pg_sys::BufferGetPage(buffer);
+        if pg_sys::PageIsEmpty(page) && !pg_sys::PageIsAllVisible(page) {
+            pg_sys::CritSectionCount += 1;
+            pg_sys::PageSetAllVisible(page);
+            pg_sys::MarkBufferDirty(buffer);
+            pg_sys::visibilitymap_set(
+                relation,
+                0,
+                buffer,
+                pg_sys::InvalidXLogRecPtr as u64,
+                map,
+                pg_sys::InvalidTransactionId,
+                (pg_sys::VISIBILITYMAP_ALL_VISIBLE | pg_sys::VISIBILITYMAP_ALL_FROZEN) as u8,
+            );
+            pg_sys::CritSectionCount -= 1;
+        }
+        pg_sys::UnlockReleaseBuffer(buffer);
+        pg_sys::ReleaseBuffer(map);
     }
 }

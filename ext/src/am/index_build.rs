@@ -4,7 +4,7 @@
 use crate::am::{ddl, dml, heap, parallel, scan, validate};
 use crate::catalog::{data_file, file_mark, mark, storage};
 use crate::cold::FullScan;
-use crate::{error, pg};
+use crate::pg;
 use pgrx::pg_sys::submodules::ffi::pg_guard_ffi_boundary;
 use pgrx::{PgList, pg_guard, pg_sys};
 use std::collections::HashSet;
@@ -13,23 +13,6 @@ use std::ops::Range;
 pub fn install(routine: &mut pg_sys::TableAmRoutine) {
     routine.index_build_range_scan = Some(build_range_scan);
     routine.index_validate_scan = Some(validate::scan);
-}
-
-/// Refuses indexes that cover ranges of blocks: cold rows have none, and 2^31 of them lie between
-/// hot and cold TIDs.
-pub fn refuse_block_ranges(table: pg_sys::Relation, index: pg_sys::Relation) {
-    // SAFETY: both are open.
-    let summarizing = unsafe { (*(*index).rd_indam).amsummarizing };
-    if summarizing {
-        error::unsupported(
-            &format!(
-                "index \"{}\" summarizes ranges of blocks, which cold rows of iceberg table \"{}\" don't have",
-                pg::relation_name(index),
-                pg::relation_name(table)
-            ),
-            "The bounds in each file do the work of a BRIN index; drop the index, or use another access method.",
-        );
-    }
 }
 
 #[pg_guard]
@@ -48,9 +31,6 @@ unsafe extern "C-unwind" fn build_range_scan(
     scan: pg_sys::TableScanDesc,
 ) -> f64 {
     let cold = ddl::has_cold_rows(table_rel);
-    if cold {
-        refuse_block_ranges(table_rel, index_rel);
-    }
     // SAFETY: arguments of the callback; heap's code ends the scan, as it is documented to.
     unsafe {
         // What a caller's own scan would see.
@@ -86,7 +66,12 @@ unsafe extern "C-unwind" fn build_range_scan(
             callback_state,
             hot,
         );
-        if cold {
+        // One over ranges of blocks gets hot rows only, and has others counted (`am::block_ranges`).
+        if cold && (*(*index_rel).rd_indam).amsummarizing {
+            if numblocks == pg_sys::InvalidBlockNumber {
+                rows += cold_rows(table_rel) as f64;
+            }
+        } else if cold {
             rows += build_cold(table_rel, index_info, snapshot, |tid, build| {
                 let Some(callback) = callback else { return };
                 pg_guard_ffi_boundary(|| {
@@ -103,6 +88,12 @@ unsafe extern "C-unwind" fn build_range_scan(
         }
         rows
     }
+}
+
+fn cold_rows(table: pg_sys::Relation) -> u64 {
+    storage::of_relation(table).map_or(0, |storage| {
+        data_file::totals(storage.id, std::ptr::null_mut()).0
+    })
 }
 
 /// One row for the index.

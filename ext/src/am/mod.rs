@@ -10,13 +10,15 @@
 //! * [`index`]: rows that an index leads to; [`visible`]: whether a snapshot sees them
 //! * [`index_build`]: entries for the rows that are there when an index is made; [`validate`]: and
 //!   for those that came in between
-//! * [`ddl`]: files of relations, sizes, vacuum
+//! * [`ddl`]: files of relations, vacuum; [`sizes`]: what the planner is told
+//! * [`block_ranges`]: scans through BRIN indexes
 //! * [`analyze`]: samples for ANALYZE
 //! * [`dirty`]: rows that logical replication looks for
 //! * [`hot`]: direct access to the heap half; [`replaced`]: hot rows that the transaction must not see
 
 mod analyze;
 mod bitmap;
+pub mod block_ranges;
 mod chain;
 mod cold_dml;
 mod cold_scan;
@@ -32,10 +34,12 @@ pub mod lockers;
 mod parallel;
 pub mod replaced;
 mod scan;
+mod sizes;
 mod validate;
 pub mod visible;
 
-pub use ddl::{estimate_hot_rows, has_cold_rows};
+pub use ddl::has_cold_rows;
+pub use sizes::estimate_hot_rows;
 
 use pgrx::pg_sys;
 use std::sync::OnceLock;
@@ -65,6 +69,7 @@ fn routine() -> &'static pg_sys::TableAmRoutine {
             index::install(&mut routine);
             index_build::install(&mut routine);
             ddl::install(&mut routine);
+            sizes::install(&mut routine);
             analyze::install(&mut routine);
             Routine(routine)
         })

@@ -20,7 +20,9 @@ use std::rc::Rc;
 
 const TABLE: &CStr = c"data_file";
 const BY_STORAGE: &CStr = c"data_file_pkey";
-const COLUMNS: usize = 14;
+const COLUMNS: usize = 15;
+/// The column that says who registered a file's rows.
+pub const INSERTED: usize = 15;
 
 /// `MaxHeapTuplesPerPage` of 8 kB pages: what bitmaps and TID stores accept.
 pub const ROWS_PER_BLOCK: u64 = 291;
@@ -42,6 +44,8 @@ pub struct DataFile {
     pub forwards: bool,
     /// The partition that its rows are in, encoded.
     pub partition: Vec<u8>,
+    /// Who registered the rows: first row and transaction, ascending.
+    pub inserted: Vec<(u64, u32)>,
 }
 
 impl DataFile {
@@ -54,6 +58,7 @@ impl DataFile {
             flushed: row.get(9).is_some(),
             forwards: row.get(10).is_some(),
             partition: row.bytes(13).unwrap_or_default(),
+            inserted: decoded(row, INSERTED),
         }
     }
 
@@ -277,7 +282,7 @@ pub fn layout_of(storage: i64, row_start: u64) -> (Partition, Vec<SortField>) {
 }
 
 /// What a column has of a file's layout: nothing where it is null.
-fn decoded<T: serde::de::DeserializeOwned + Default>(row: &Row<'_>, column: usize) -> T {
+pub fn decoded<T: serde::de::DeserializeOwned + Default>(row: &Row<'_>, column: usize) -> T {
     let bytes = row.bytes(column);
     bytes
         .and_then(|bytes| pg_lake_plan::decode(&bytes).ok())
@@ -396,6 +401,9 @@ pub fn register(storage: &Storage, files: &[WrittenFile], origin: &Origin<'_>) -
     let storage = storage.id;
     let starts: Vec<u64> =
         crate::pg::as_extension_owner(|| files.iter().map(|file| reserve(file.rows)).collect());
+    // Of the current subtransaction, as that of a heap tuple.
+    // SAFETY: in a transaction.
+    let by = unsafe { pg_sys::GetCurrentTransactionId() };
     let table = Table::write(TABLE);
     let mut first = 0;
     for (file, start) in files.iter().zip(&starts) {
@@ -424,6 +432,7 @@ pub fn register(storage: &Storage, files: &[WrittenFile], origin: &Origin<'_>) -
             None,
             encoded(&file.partition, file.partition.fields.is_empty()),
             encoded(&file.sort_order, file.sort_order.is_empty()),
+            encoded(&vec![(*start, u32::from(by))], false),
         ]);
     }
     crash_point(CrashPoint::RegisterEnd);
@@ -461,6 +470,7 @@ pub fn replace(storage: i64, old: &[DataFile], file: &WrittenFile, rows: &RowNum
     for old in old {
         remove(storage, old.rows.start());
     }
+    let inserted: Vec<(u64, u32)> = old.iter().flat_map(|old| old.inserted.clone()).collect();
     let offsets = pg_lake_plan::encode(&file.split_offsets).unwrap_or_default();
     let runs = rows.encode();
     Table::write(TABLE).insert(&[
@@ -478,6 +488,7 @@ pub fn replace(storage: i64, old: &[DataFile], file: &WrittenFile, rows: &RowNum
         runs.map(|runs| bytea_datum(&runs)),
         encoded(&file.partition, file.partition.fields.is_empty()),
         encoded(&file.sort_order, file.sort_order.is_empty()),
+        encoded(&inserted, false),
     ]);
 }
 

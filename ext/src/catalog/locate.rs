@@ -3,7 +3,7 @@
 //! The row of a file that is compacted is in the old file for older snapshots and in the new one for
 //! the others; its number stays.
 
-use crate::catalog::data_file::row_numbers;
+use crate::catalog::data_file::{INSERTED, decoded, row_numbers};
 use crate::catalog::forward;
 use crate::cold::point::Holder;
 use crate::pg::table::{Key, Row, Table};
@@ -11,6 +11,7 @@ use pg_lake_plan::rows::RowNumbers;
 use pgrx::pg_sys;
 use std::cell::RefCell;
 use std::ffi::CStr;
+use std::ops::Range;
 use std::rc::Rc;
 
 const TABLE: &CStr = c"data_file";
@@ -196,6 +197,23 @@ pub fn latest<T>(f: impl FnOnce(pg_sys::Snapshot) -> T) -> T {
         pg_sys::UnregisterSnapshot(snapshot);
         result
     }
+}
+
+/// The rows that were registered together with a row, and by whom; whatever became of their file since,
+/// any version of it tells.
+pub fn registered(storage: i64, row: u64) -> Option<(Range<u64>, pg_sys::TransactionId)> {
+    let mut found = None;
+    let any = &raw mut crate::pg::SNAPSHOT_ANY;
+    versions(storage, row, any, |version| {
+        let inserted: Vec<(u64, u32)> = decoded(version, INSERTED);
+        let after = inserted.partition_point(|(first, _)| *first <= row);
+        if let Some((first, xid)) = after.checked_sub(1).map(|i| inserted[i]) {
+            let end = inserted.get(after).map_or(row + 1, |(next, _)| *next);
+            found = Some((first..end, pg_sys::TransactionId::from(xid)));
+        }
+        false
+    });
+    found
 }
 
 /// Whether a snapshot sees a row's file.

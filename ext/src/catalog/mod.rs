@@ -21,6 +21,7 @@ pub mod layout;
 mod layout_text;
 pub mod locate;
 pub mod mark;
+pub mod missing_value;
 pub mod options;
 pub mod publication;
 pub mod storage;

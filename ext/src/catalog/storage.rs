@@ -5,7 +5,7 @@
 //! VACUUM FULL and CLUSTER, which rewrite the hot rows only, keep it; SET TABLESPACE keeps it in
 //! another directory.
 
-use crate::catalog::{data_file, garbage, options};
+use crate::catalog::{data_file, garbage, missing_value, options};
 use crate::error;
 use crate::pg::table::{Key, Row, Table, relation_oid, text_datum};
 use pg_lake_crash::{CrashPoint, crash_point};
@@ -380,6 +380,7 @@ pub fn keep(old: pg_sys::Relation, new: pg_sys::Relation) {
         return;
     };
     forget();
+    missing_value::keep(old, kept.id);
     // Old TIDs of hot rows lead nowhere any more.
     data_file::forget_all_forwards(kept.id);
     // SAFETY: the relation is open.
@@ -439,6 +440,7 @@ pub fn purge(id: i64) {
         (c"anchor", Some(c"anchor_row_idx")),
         (c"publication", Some(c"publication_pkey")),
         (c"hot_image", Some(c"hot_image_pkey")),
+        (c"missing_value", Some(c"missing_value_pkey")),
     ] {
         let table = Table::write(name);
         table.scan(index, &[Key::int8(1, id)], std::ptr::null_mut(), |row| {

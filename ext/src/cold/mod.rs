@@ -1,19 +1,21 @@
 //! Cold rows in a backend: asks the engine for rows of a table's files and turns batches into datums.
 //!
+//! * [`inserted`]: who inserted them
 //! * [`point`]: single rows by their numbers
 //! * [`recent`]: the rows that full scans have just read, for who comes back for one of them
 
+mod inserted;
 pub mod point;
 pub mod recent;
 
-use crate::catalog::locate;
-use crate::catalog::storage::Storage;
+use crate::catalog::storage::{self, Storage};
+use crate::catalog::{self, locate};
 use crate::error;
 use crate::relation::{self, Info};
 use crate::ring::ENGINE;
 use crate::ring::call::{Call, Message};
 use crate::types::{Codec, PinnedSettings};
-use pg_lake_plan::batch::BatchReader;
+use pg_lake_plan::batch::{BatchBuilder, BatchReader};
 use pg_lake_plan::ir::{ColumnSource, Fragment, Plan, Scan, ScanColumn};
 use pg_lake_plan::message::{ErrorCode, Execute, FileRef, Reply, Request, ScanStats, TableInput};
 use pg_lake_plan::rows::RowNumbers;
@@ -309,7 +311,7 @@ impl FullScan {
         for codec in &info.codecs {
             columns.push(wanted(codec.attnum).then_some(scanned.len()));
             if wanted(codec.attnum) {
-                scanned.push(scan_column(codec, missing_value(desc, codec)));
+                scanned.push(scan_column(codec, missing_value(relation, desc, codec)));
             }
         }
         scanned.push(row_number_column());
@@ -405,9 +407,9 @@ unsafe fn store(
         drop(pinned);
         let tuple = pg_sys::heap_form_tuple(desc, values.as_mut_ptr(), nulls.as_mut_ptr());
         let header = (*tuple).t_data;
-        // What system columns show: inserted by a transaction that everyone sees.
+        // What system columns show. Whether the row is visible has been settled.
         (*header).t_choice.t_heap = pg_sys::HeapTupleFields {
-            t_xmin: pg_sys::TransactionId::from(2),
+            t_xmin: inserted::xmin(relation, row),
             t_xmax: pg_sys::InvalidTransactionId,
             ..Default::default()
         };
@@ -424,7 +426,19 @@ unsafe fn store(
 }
 
 /// The value of a column in files that were written before `ALTER TABLE … ADD COLUMN … DEFAULT`.
-pub fn missing_value(desc: pg_sys::TupleDesc, codec: &Codec) -> Option<Value> {
+pub fn missing_value(
+    relation: pg_sys::Relation,
+    desc: pg_sys::TupleDesc,
+    codec: &Codec,
+) -> Option<Value> {
+    default_of_column(desc, codec).or_else(|| {
+        let storage = storage::of_relation(relation)?;
+        catalog::missing_value::find(storage.id, codec.attnum)
+    })
+}
+
+/// The same as `pg_attribute` has it.
+pub fn default_of_column(desc: pg_sys::TupleDesc, codec: &Codec) -> Option<Value> {
     // SAFETY: a valid descriptor; the attribute exists.
     unsafe {
         let att = (*desc).attrs.as_ptr().add(codec.attnum as usize - 1);
@@ -436,9 +450,27 @@ pub fn missing_value(desc: pg_sys::TupleDesc, codec: &Codec) -> Option<Value> {
         if isnull {
             return None;
         }
-        // ALTER TABLE refuses a default that has no such value where there are cold rows.
-        crate::types::value_of(&codec.lake, codec.typid, datum)
+        // ALTER TABLE refuses a default that can't be stored where there are cold rows.
+        crate::types::value_of(&codec.lake, codec.typid, datum).or_else(|| one_row(codec, datum))
     }
+}
+
+/// A value of a column of any type, not null; `None` if it can't be stored.
+unsafe fn one_row(codec: &Codec, datum: pg_sys::Datum) -> Option<Value> {
+    let mut builder = BatchBuilder::new([&codec.lake]);
+    let column = builder.columns.first_mut()?;
+    // SAFETY: a value of the column's type.
+    unsafe {
+        codec.check(datum).ok()?;
+        let pinned = codec.needs_pinned_settings().then(PinnedSettings::new);
+        let pushed = codec.push(datum, false, column);
+        drop(pinned);
+        pushed.ok()?;
+    }
+    builder.end_row();
+    let mut bytes = vec![];
+    builder.finish(&mut bytes).ok()?;
+    Some(Value::Row(bytes))
 }
 
 /// Puts one cold row into a slot, whether it is deleted or not; false if no file has it.

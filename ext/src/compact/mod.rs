@@ -200,7 +200,7 @@ fn write(rel: &Relation, storage: &Storage, info: &Rc<Info>, files: &[DataFile])
     let columns = info
         .codecs
         .iter()
-        .map(|codec| cold::scan_column(codec, cold::missing_value(desc, codec)))
+        .map(|codec| cold::scan_column(codec, cold::missing_value(rel.0, desc, codec)))
         .collect();
     let fragment = Fragment {
         version: pg_lake_plan::PROTOCOL_VERSION,

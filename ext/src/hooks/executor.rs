@@ -72,6 +72,13 @@ pub unsafe extern "C-unwind" fn fit(
                     scan.prefetch_maximum = 0;
                 }
             }
+            pg_sys::NodeTag::T_BitmapIndexScanState => {
+                let index = (*node.cast::<pg_sys::BitmapIndexScanState>()).biss_RelationDesc;
+                // Plain EXPLAIN opens none.
+                if !index.is_null() {
+                    crate::am::block_ranges::fit(index);
+                }
+            }
             pg_sys::NodeTag::T_IndexOnlyScanState => {
                 let scan = &mut *node.cast::<pg_sys::IndexOnlyScanState>();
                 if crate::am::is_iceberg_relation(scan.ss.ss_currentRelation) {

@@ -33,6 +33,7 @@ unsafe extern "C-unwind" fn relation_info(
             // The engine is parallel by itself, and takes no part of a parallel plan.
             if guc::engine() != guc::Engine::Off {
                 (*rel).rel_parallel_workers = 0;
+                leave_block_ranges(relid, rel);
             }
             if may_be_rechecked(root) {
                 let indexes = pgrx::PgList::<pg_sys::IndexOptInfo>::from_pg((*rel).indexlist);
@@ -40,6 +41,30 @@ unsafe extern "C-unwind" fn relation_info(
                     (*index).amhasgetbitmap = false;
                 }
             }
+        }
+    }
+}
+
+/// Leaves BRIN indexes of a table with cold rows out of a plan: a scan through one reads every cold row,
+/// where the engine goes by the bounds in the files.
+unsafe fn leave_block_ranges(relid: pg_sys::Oid, rel: *mut pg_sys::RelOptInfo) {
+    // SAFETY: the planner's relation, which it has locked.
+    unsafe {
+        let over_blocks = |index: *mut pg_sys::IndexOptInfo| (*index).relam == pg_sys::BRIN_AM_OID;
+        let indexes = pgrx::PgList::<pg_sys::IndexOptInfo>::from_pg((*rel).indexlist);
+        if !indexes.iter_ptr().any(over_blocks) {
+            return;
+        }
+        let table = pg_sys::table_open(relid, pg_sys::NoLock as i32);
+        let cold = crate::am::has_cold_rows(table);
+        pg_sys::table_close(table, pg_sys::NoLock as i32);
+        if cold {
+            (*rel).indexlist = indexes
+                .iter_ptr()
+                .filter(|index| !over_blocks(*index))
+                .fold(std::ptr::null_mut(), |list, index| {
+                    pg_sys::lappend(list, index.cast())
+                });
         }
     }
 }

@@ -273,7 +273,7 @@ unsafe fn column_name(rel: pg_sys::Relation, attnum: i16) -> String {
 }
 
 /// Cold rows from before ADD COLUMN … DEFAULT get the default from the engine, which has no values
-/// of some types.
+/// that can't be stored.
 unsafe fn check_missing_values(rel: pg_sys::Relation) {
     // SAFETY: the relation is open.
     unsafe {
@@ -281,7 +281,7 @@ unsafe fn check_missing_values(rel: pg_sys::Relation) {
         for codec in &relation::info(rel).codecs {
             let att = (*desc).attrs.as_ptr().add(codec.attnum as usize - 1);
             if (*att).atthasmissing
-                && crate::cold::missing_value(desc, codec).is_none()
+                && crate::cold::default_of_column(desc, codec).is_none()
                 && crate::am::has_cold_rows(rel)
                 && !missing_is_null(desc, codec.attnum)
             {

@@ -260,6 +260,7 @@ fn literal(value: Option<&Value>, ty: &LakeType) -> String {
         }
         Some(Value::Text(v)) => quoted(v),
         Some(Value::Bytes(v)) => format!("{} bytes", v.len()),
+        Some(Value::Row(_)) => "a value".to_owned(),
         Some(Value::Uuid(v)) => {
             let digits: String = v.iter().map(|b| format!("{b:02x}")).collect();
             format!("'{digits}'")

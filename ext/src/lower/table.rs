@@ -2,7 +2,7 @@
 
 use super::Lowered;
 use super::node::string;
-use crate::types::{Codec, value_of};
+use crate::types::Codec;
 use pg_lake_plan::ir::{ColumnSource, Expr, ExprKind, Scan, ScanColumn};
 use pg_lake_plan::types::{LakeType, SqlType, Value};
 use pgrx::pg_sys;
@@ -38,7 +38,7 @@ impl Table {
             let descriptor = (*rel).rd_att;
             let first = (&raw const (*descriptor).attrs).cast::<pg_sys::FormData_pg_attribute>();
             let attributes = (0..(*descriptor).natts as usize)
-                .map(|i| attribute(descriptor, &*first.add(i)))
+                .map(|i| attribute(rel, &*first.add(i)))
                 .collect();
             let schema = pg_sys::get_namespace_name((*(*rel).rd_rel).relnamespace);
             let relname = pg_sys::get_rel_name(relid);
@@ -120,9 +120,9 @@ impl Table {
 }
 
 /// # Safety
-/// `attribute` is one of `descriptor`, whose relation is open.
+/// `attribute` is one of the relation, which is open.
 unsafe fn attribute(
-    descriptor: pg_sys::TupleDesc,
+    relation: pg_sys::Relation,
     attribute: &pg_sys::FormData_pg_attribute,
 ) -> Attribute {
     let name = string(attribute.attname.data.as_ptr());
@@ -143,24 +143,20 @@ unsafe fn attribute(
             return this;
         }
     };
+    // SAFETY: by contract.
+    let descriptor = unsafe { (*relation).rd_att };
+    this.missing = crate::cold::missing_value(relation, descriptor, &codec);
     if attribute.atthasmissing {
         let mut null = true;
-        // SAFETY: the attribute has a missing value, of its own type.
-        let missing = unsafe {
-            let datum = pg_sys::getmissingattr(descriptor, attribute.attnum.into(), &mut null);
-            (!null).then(|| value_of(&codec.lake, base_type(codec.typid), datum))
-        };
-        this.missing = match missing {
-            Some(None) => {
-                this.ty = Err(format!(
-                    "the default that column \"{}\" was added with isn't known to the engine",
-                    this.name
-                ));
-                return this;
-            }
-            Some(value) => value,
-            None => None,
-        };
+        // SAFETY: the attribute has a missing value.
+        unsafe { pg_sys::getmissingattr(descriptor, attribute.attnum.into(), &mut null) };
+        if this.missing.is_none() && !null {
+            this.ty = Err(format!(
+                "the default that column \"{}\" was added with isn't known to the engine",
+                this.name
+            ));
+            return this;
+        }
     }
     this.ty = Ok(SqlType {
         lake: codec.lake,
@@ -169,11 +165,6 @@ unsafe fn attribute(
         collation: codec.collation.to_u32(),
     });
     this
-}
-
-fn base_type(typid: pg_sys::Oid) -> pg_sys::Oid {
-    // SAFETY: an attribute's type.
-    unsafe { pg_sys::getBaseType(typid) }
 }
 
 /// A type without typmod and collation.

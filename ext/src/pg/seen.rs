@@ -17,13 +17,6 @@ pub struct Seen {
     conflicts: bool,
 }
 
-static mut ANY: pg_sys::SnapshotData = {
-    // SAFETY: a plain C struct for which all zeroes is a valid value.
-    let mut data: pg_sys::SnapshotData = unsafe { std::mem::zeroed() };
-    data.snapshot_type = pg_sys::SnapshotType::SNAPSHOT_ANY;
-    data
-};
-
 impl Seen {
     /// `snapshot`: as of `Table::scan`.
     pub fn by(relation: pg_sys::Relation, snapshot: pg_sys::Snapshot) -> Seen {
@@ -58,7 +51,7 @@ impl Seen {
         if self.snapshot.is_null() {
             snapshot
         } else {
-            &raw mut ANY
+            &raw mut super::SNAPSHOT_ANY
         }
     }
 

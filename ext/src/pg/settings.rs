@@ -129,6 +129,14 @@ pub static mut SNAPSHOT_SELF: pg_sys::SnapshotData = {
     data
 };
 
+/// `SnapshotAny`: all versions.
+pub static mut SNAPSHOT_ANY: pg_sys::SnapshotData = {
+    // SAFETY: as above.
+    let mut data: pg_sys::SnapshotData = unsafe { std::mem::zeroed() };
+    data.snapshot_type = pg_sys::SnapshotType::SNAPSHOT_ANY;
+    data
+};
+
 /// A `SnapshotDirty`: also what transactions in progress have done.
 pub fn dirty_snapshot() -> pg_sys::SnapshotData {
     // SAFETY: as above; InitDirtySnapshot (snapmgr.h) sets nothing but the type.

@@ -327,5 +327,18 @@ ROLLBACK;
 SELECT twins('SELECT * FROM @w');
 SELECT lake.publish('w_lake') IS NOT NULL AS published;
 
-DROP TABLE d_heap, d_lake, g_heap, g_lake, log_heap, log_lake, v_heap, v_lake, c_heap, c_lake, p_heap, p_lake, m_heap, m_lake, w_heap, w_lake CASCADE;
+-- who has inserted a row, and who deletes it
+CREATE TABLE who_lake (id int) USING iceberg;
+BEGIN;
+INSERT INTO who_lake VALUES (1);
+SELECT xmin = pg_current_xact_id()::xid AS own FROM who_lake;
+SAVEPOINT s;
+INSERT INTO who_lake VALUES (2);
+RELEASE s;
+COMMIT;
+INSERT INTO who_lake VALUES (3);
+SELECT count(DISTINCT xmin::text) FROM who_lake;
+DELETE FROM who_lake WHERE id = 3 RETURNING id, xmax = pg_current_xact_id()::xid AS own;
+
+DROP TABLE d_heap, d_lake, g_heap, g_lake, log_heap, log_lake, v_heap, v_lake, c_heap, c_lake, p_heap, p_lake, m_heap, m_lake, w_heap, w_lake, who_lake CASCADE;
 DROP FUNCTION log_row, log_statement, alike, outcome, load_twins;

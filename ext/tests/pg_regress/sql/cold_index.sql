@@ -758,17 +758,27 @@ CALL scans(15);
 SELECT twins('SELECT * FROM @' || name) FROM unnest(ARRAY['i', 'u', 'u2', 'o', 's', 'e', 'l', 'p', 'c', 'tree', 'b', 'm', 'mc']) AS name;
 SELECT * FROM check_indexes();
 
--- ranges of blocks
-CREATE INDEX ON u_lake USING brin (id);
-CREATE TABLE brin_lake (id int) USING iceberg;
-CREATE INDEX brin_index ON brin_lake USING brin (id);
-INSERT INTO brin_lake SELECT generate_series(1, 1000);
-SELECT lake.flush('brin_lake');
+-- ranges of blocks: a BRIN index knows hot rows, and scans through it look at all cold ones
+CREATE TABLE brin_heap (id int, t text);
+CREATE TABLE brin_lake (id int, t text) USING iceberg;
+INSERT INTO brin_heap SELECT g, 't' || g FROM generate_series(1, 1000) g;
+INSERT INTO brin_lake SELECT g, 't' || g FROM generate_series(1, 1000) g;
+SELECT alike('CREATE INDEX ON @brin USING brin (id) WITH (pages_per_range = 1)');
+SELECT alike('INSERT INTO @brin SELECT g, ''new'' FROM generate_series(991, 1090) g');
 SELECT * FROM hot_cold('brin_lake');
+SET lake.engine = off;
+SELECT through('Bitmap Heap Scan', 'SELECT * FROM @brin WHERE id BETWEEN 985 AND 1005');
+SELECT alike('UPDATE @brin SET t = ''changed'' WHERE id IN (7, 1007)');
+SELECT alike('DELETE FROM @brin WHERE id IN (8, 1008)');
+SELECT through('Bitmap Heap Scan', 'SELECT * FROM @brin WHERE id < 20 OR id > 1000');
+RESET lake.engine;
+SELECT twins('SELECT * FROM @brin WHERE id BETWEEN 5 AND 15');
+-- what comes now stays hot
+SELECT lake.flush('brin_lake');
 
 SET client_min_messages = warning;
 DROP TABLE i_heap, i_lake, u_heap, u_lake, u2_heap, u2_lake, o_heap, o_lake, s_heap, s_lake, e_heap, e_lake, l_heap, l_lake,
-    p_heap, p_lake, c_heap, c_lake, tree_heap, tree_lake, b_heap, b_lake, m_heap, m_lake, m2_heap, m2_lake, mc_heap, mc_lake, brin_lake CASCADE;
+    p_heap, p_lake, c_heap, c_lake, tree_heap, tree_lake, b_heap, b_lake, m_heap, m_lake, m2_heap, m2_lake, mc_heap, mc_lake, brin_heap, brin_lake CASCADE;
 DROP FUNCTION outcome, alike, through, check_indexes, moves, lossy;
 DROP PROCEDURE freeze_rows, merge_rows, scans;
 DROP EXTENSION amcheck, btree_gist;

@@ -155,4 +155,17 @@ BEGIN
     FETCH FIRST FROM c INTO n;
     RAISE NOTICE 'first: %', n;
 END $$;
-DROP TABLE c_heap, c_lake;
+-- a scan that is begun again looks at all files
+CREATE TABLE c_again (id int) USING iceberg;
+INSERT INTO c_again SELECT generate_series(1, 2000);
+SELECT p, count(*) FROM (VALUES (0), (100), (0), (100)) v(p), LATERAL (SELECT * FROM c_again TABLESAMPLE BERNOULLI (p)) s
+GROUP BY p;
+-- statistics are about all rows, whatever the heap has of them
+CALL settle();
+VACUUM ANALYZE c_again;
+SELECT reltuples, relallvisible > 0 AS visible FROM pg_class WHERE oid = 'c_again'::regclass;
+VACUUM FULL c_again;
+SELECT reltuples FROM pg_class WHERE oid = 'c_again'::regclass;
+ANALYZE c_again;
+SELECT reltuples FROM pg_class WHERE oid = 'c_again'::regclass;
+DROP TABLE c_heap, c_lake, c_again;

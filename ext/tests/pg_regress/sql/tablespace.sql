@@ -144,6 +144,7 @@ SELECT storage_id AS before FROM lake.tables WHERE table_name = 's_lake' \gset
 CALL settle();
 SELECT lake.merge('s_lake') > 0 AS merged;
 VACUUM FULL s_lake;
+SELECT twins('SELECT * FROM @s');
 CLUSTER s_lake USING s_lake_id;
 SELECT storage_id = :before AS same FROM lake.tables WHERE table_name = 's_lake';
 SELECT twins('SELECT * FROM @s');
