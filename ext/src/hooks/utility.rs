@@ -52,6 +52,7 @@ unsafe extern "C-unwind" fn process(
         // As a raw pointer: an error passes this frame without dropping anything.
         let before = Box::into_raw(Box::new(types_before(statement)));
         leave_databases(statement);
+        empty_tablespace(statement);
         super::vacuum::before(statement, context);
         let run = |stmt| match PREVIOUS {
             Some(previous) => previous(
@@ -332,6 +333,33 @@ unsafe fn refuse_moving(alter: &pg_sys::AlterDatabaseStmt) {
                 "a database with iceberg tables can't be moved to another tablespace",
                 "Drop its iceberg tables and run lake.sweep(), or dump and restore the database.",
             );
+        }
+    }
+}
+
+/// DROP TABLESPACE takes an empty one. Files of tables that were dropped or moved away stay until a sweep,
+/// those of heaps don't.
+unsafe fn empty_tablespace(statement: *mut pg_sys::Node) {
+    // SAFETY: the tag says what the node is; the name is a valid C string.
+    unsafe {
+        if tag(statement) != pg_sys::NodeTag::T_DropTableSpaceStmt {
+            return;
+        }
+        let name = (*statement.cast::<pg_sys::DropTableSpaceStmt>()).tablespacename;
+        let tablespace = pg_sys::get_tablespace_oid(name, true);
+        // The command itself checks the right, and refuses a transaction block.
+        if tablespace != pg_sys::InvalidOid
+            && pg_sys::object_ownercheck(
+                pg_sys::TableSpaceRelationId,
+                tablespace,
+                pg_sys::GetUserId(),
+            )
+            && !pg_sys::IsTransactionBlock()
+            && !pg_sys::RecoveryInProgress()
+            && pg::is_installed()
+            && storage::is_own()
+        {
+            crate::sql::maintenance::sweep_now();
         }
     }
 }
