@@ -58,6 +58,11 @@ impl Cache {
         lock(&self.columns).used
     }
 
+    /// The most bytes of decoded columns.
+    pub(super) fn limit(&self) -> usize {
+        lock(&self.columns).limit
+    }
+
     /// Bytes until the limit.
     pub(super) fn free(&self) -> usize {
         let columns = lock(&self.columns);

@@ -22,8 +22,14 @@ use tokio_util::sync::CancellationToken;
 /// The most rows that are read this way.
 const ROWS_MAX: u64 = 4096;
 
-/// After that many reads of a row group it is decoded whole.
+/// After that many reads of a row group it is decoded whole, if the cache has room for it.
 const WARM_AFTER: u32 = 16;
+
+/// After that many it is if other columns have to go for it: what it costs must be little beside the reads.
+const DISPLACE_AFTER: u32 = 8 * WARM_AFTER;
+
+/// The part of the cache that it may displace.
+const DISPLACED_MAX: usize = 4;
 
 /// Row groups whose reads are counted.
 const COUNTED_MAX: usize = 4096;
@@ -37,20 +43,33 @@ pub(super) struct Heat {
 }
 
 impl Heat {
-    /// Counts a read; true if the row group has just become worth decoding.
-    fn count(&self, path: &Arc<str>, row_group: usize) -> bool {
+    /// Counts a read; says whether the row group has just become worth decoding.
+    fn count(&self, path: &Arc<str>, row_group: usize) -> Worth {
         let mut reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner);
         if reads.len() >= COUNTED_MAX {
             reads.clear();
         }
         let n = reads.entry((path.clone(), row_group)).or_insert(0);
         *n += 1;
-        if *n < WARM_AFTER {
-            return false;
+        if *n >= DISPLACE_AFTER {
+            *n = 0;
+            Worth::Displacing
+        } else if n.is_multiple_of(WARM_AFTER) {
+            Worth::Room
+        } else {
+            Worth::Nothing
         }
-        *n = 0;
-        true
     }
+}
+
+/// What decoding a row group is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Worth {
+    Nothing,
+    /// Free memory of the cache.
+    Room,
+    /// Memory of other columns.
+    Displacing,
 }
 
 /// The rows that a request for few rows of files gets, and what that took.
@@ -126,14 +145,15 @@ impl Engine {
             }
             if let (true, Some((file, row_group))) = (decodes, place)
                 && let Some((path, file)) = few.files.get(file)
-                && self.heat.count(path, row_group)
+                && let worth = self.heat.count(path, row_group)
+                && worth != Worth::Nothing
             {
                 let mut whole = file.clone();
                 whole.ranges = None;
                 whole.deleted.clear();
                 // It outlives the request.
                 let source = source(vec![whole], &Arc::default(), &CancellationToken::new())?;
-                self.warm(Arc::new(source), row_group);
+                self.warm(Arc::new(source), row_group, worth);
             }
         }
         Ok(Few {
@@ -142,15 +162,19 @@ impl Engine {
         })
     }
 
-    /// Decodes the columns of a row group into the cache, as long as that displaces nothing.
-    fn warm(&self, source: Arc<Source>, row_group: usize) {
-        let (heat, cache) = (self.heat.clone(), self.cache.clone());
+    /// Decodes the columns of a row group into the cache.
+    fn warm(&self, source: Arc<Source>, row_group: usize, worth: Worth) {
+        let heat = self.heat.clone();
+        let room = match worth {
+            Worth::Displacing => self.cache.limit() / DISPLACED_MAX,
+            _ => self.cache.free(),
+        };
         let pool: Arc<dyn MemoryPool> = Arc::new(QueryPool::new(self.budget.clone(), 0));
         tokio::spawn(async move {
             let _one = heat.decoding.lock().await;
             let decoded = tokio::task::spawn_blocking(move || {
                 while let Some(morsel) = source.next_morsel()? {
-                    if morsel.place() != Some((0, row_group)) || morsel.bytes() > cache.free() {
+                    if morsel.place() != Some((0, row_group)) || morsel.bytes() > room {
                         continue;
                     }
                     let reservation = MemoryConsumer::new("LakeScan").register(&pool);
