@@ -104,6 +104,8 @@ CREATE TABLE lake.publication (
     number bigint NOT NULL,
     -- The number of the first snapshot that the metadata retain.
     oldest bigint NOT NULL,
+    -- The columns that partition specs in the metadata name.
+    partitioned_by bytea NOT NULL,
     CONSTRAINT publication_pkey PRIMARY KEY (storage_id)
 ) USING heap;
 

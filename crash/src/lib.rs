@@ -14,6 +14,8 @@ pub use points::{CRASH_POINTS, CrashPoint};
 use std::io::Write;
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 
+/// What of [`ARMED`] another process was armed for.
+static ADOPTED: AtomicU64 = AtomicU64::new(0);
 /// What this process is armed for, 0: nothing. See [`Crash::encode`].
 static ARMED: AtomicU64 = AtomicU64::new(0);
 /// How often it has come by the point since.
@@ -93,10 +95,16 @@ pub fn armed() -> u64 {
     ARMED.load(Ordering::Relaxed)
 }
 
-/// Arms this process like the one that it works for. It stays armed until it dies.
+/// Arms this process like the one that it works for, until it works for one that isn't armed; what it was
+/// armed for itself stays.
 pub fn adopt(code: u64) {
+    let adopted = ADOPTED.load(Ordering::Relaxed);
     if code != 0 {
+        ADOPTED.store(code, Ordering::Relaxed);
         arm_as(code);
+    } else if adopted != 0 {
+        ADOPTED.store(0, Ordering::Relaxed);
+        let _ = ARMED.compare_exchange(adopted, 0, Ordering::Relaxed, Ordering::Relaxed);
     }
 }
 

@@ -104,6 +104,12 @@ fn publish_one(rel: &Relation) -> Option<String> {
     // Of what the worker is going to write, all of which has the id in its name.
     let intent = intent::announce_publication(storage.id, &storage.directory, &commit_id);
     crash_point(CrashPoint::PublishBegin);
+    let partitioned_by: Vec<i32> = files
+        .iter()
+        .flat_map(|file| &file.file.partition.fields)
+        .chain(&layout.partition_by)
+        .map(|field| field.source_id)
+        .collect();
     let reply = ask(Request::Publish(Publish {
         location: pg::absolute(&storage.directory),
         table_uuid: storage.uuid,
@@ -128,7 +134,7 @@ fn publish_one(rel: &Relation) -> Option<String> {
     };
     crash_point(CrashPoint::PublishWritten);
     if !published.unchanged {
-        publication::set(storage.id, &published, digest, keep);
+        publication::set(storage.id, &published, digest, keep, partitioned_by);
         retire(&storage, &published, &hot_paths, keep as usize);
         crash_point(CrashPoint::PublishMoved);
     }

@@ -132,10 +132,10 @@ unsafe fn scans(desc: *mut pg_sys::QueryDesc) -> Vec<(*mut pg_sys::ScanState, Re
             let scan = node.cast::<pg_sys::ScanState>();
             is_target((*scan).ss_currentRelation).then_some((scan, returned))
         };
-        children(modify.ps.lefttree)
-            .into_iter()
-            .filter_map(scan)
-            .collect()
+        // A filter that stays in Postgres may call a function that looks at the tables with the statement's
+        // snapshot.
+        let scans: Option<Vec<_>> = children(modify.ps.lefttree).into_iter().map(scan).collect();
+        scans.unwrap_or_default()
     }
 }
 

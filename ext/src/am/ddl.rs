@@ -212,7 +212,10 @@ unsafe extern "C-unwind" fn vacuum(
     bstrategy: pg_sys::BufferAccessStrategy,
 ) {
     // SAFETY: a callback of heap with its arguments.
-    unsafe { (heap().relation_vacuum.unwrap_unchecked())(rel, params, bstrategy) }
+    unsafe {
+        sizes::show_hot_only(rel);
+        (heap().relation_vacuum.unwrap_unchecked())(rel, params, bstrategy)
+    }
     if has_cold_rows(rel) {
         hot::ensure_page(rel);
         hot::mark_empty_page(rel);

@@ -193,7 +193,11 @@ pub fn mark_empty_page(relation: pg_sys::Relation) {
         let buffer = pg_sys::ReadBuffer(relation, 0);
         pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_EXCLUSIVE as i32);
         let page = pg_sys::BufferGetPage(buffer);
-        if pg_sys::PageIsEmpty(page) && !pg_sys::PageIsAllVisible(page) {
+        // One that a crash has left without its first record looks empty, too.
+        let header = &*page.cast::<pg_sys::PageHeaderData>();
+        let logged =
+            header.pd_upper != 0 && (header.pd_lsn.xlogid, header.pd_lsn.xrecoff) != (0, 0);
+        if logged && pg_sys::PageIsEmpty(page) && !pg_sys::PageIsAllVisible(page) {
             pg_sys::CritSectionCount += 1;
             pg_sys::PageSetAllVisible(page);
             pg_sys::MarkBufferDirty(buffer);

@@ -9,6 +9,29 @@ pub fn install(routine: &mut pg_sys::TableAmRoutine) {
     routine.relation_estimate_size = Some(estimate_size);
 }
 
+/// Before heap's VACUUM: what it doesn't scan it takes to be as `pg_class` says (`vac_estimate_reltuples`
+/// in vacuum.c), which has the cold rows in. The relation's own copy gets the hot ones alone.
+///
+/// # Safety
+/// The relation is open and locked by VACUUM.
+pub unsafe fn show_hot_only(rel: pg_sys::Relation) {
+    let Some(storage) = storage::of_relation(rel) else {
+        return;
+    };
+    let (rows, bytes) = data_file::totals(storage.id, std::ptr::null_mut());
+    if rows == 0 {
+        return;
+    }
+    // SAFETY: by contract; a rebuild of the entry restores the fields.
+    unsafe {
+        let class = &mut *(*rel).rd_rel;
+        if class.reltuples > 0.0 {
+            class.reltuples = (class.reltuples - rows as f32).max(0.0);
+            class.relpages = (class.relpages as u32).saturating_sub(pages_of(bytes)) as i32;
+        }
+    }
+}
+
 /// After VACUUM has had heap count the hot rows: `pg_class` is about all.
 ///
 /// # Safety

@@ -233,6 +233,16 @@ pub fn list_dirty(storage: i64) -> Vec<(DataFile, pg_sys::TransactionId)> {
     let range = |file: &DataFile| (file.rows.start(), file.rows.end());
     found.sort_by_key(|(file, by)| (range(file), *by != pg_sys::InvalidTransactionId));
     found.dedup_by_key(|(file, _)| range(file));
+    // One that a compaction in progress puts in the place of others has no rows but theirs.
+    let settled: Vec<_> = found
+        .iter()
+        .filter(|(_, by)| *by == pg_sys::InvalidTransactionId)
+        .map(|(file, _)| range(file))
+        .collect();
+    found.retain(|(file, by)| {
+        let (start, end) = range(file);
+        *by == pg_sys::InvalidTransactionId || !settled.iter().any(|(a, b)| *a < end && start < *b)
+    });
     found
 }
 
@@ -270,6 +280,22 @@ pub fn list_written(storage: i64, snapshot: pg_sys::Snapshot) -> Vec<(WrittenFil
     );
     files.sort_by(|a, b| a.0.path.cmp(&b.0.path));
     files
+}
+
+/// The columns that files of a storage are partitioned by.
+pub fn partitioned_by(storage: i64) -> Vec<i32> {
+    let mut columns = vec![];
+    Table::read(TABLE).scan(
+        Some(BY_STORAGE),
+        &[Key::int8(1, storage)],
+        &raw mut crate::pg::SNAPSHOT_SELF,
+        |row| {
+            let partition: Partition = decoded(row, 13);
+            columns.extend(partition.fields.iter().map(|field| field.source_id));
+            true
+        },
+    );
+    columns
 }
 
 /// The partition of one file and what its rows are sorted by.

@@ -319,3 +319,18 @@ pub fn refuse_drop(relid: pg_sys::Oid, options: &Options, column: &str) {
         );
     }
 }
+
+/// Raises an error: a partition spec names a column that was dropped.
+pub fn refuse_drop_of_source(relid: pg_sys::Oid, column: &str) -> ! {
+    error::raise(
+        PgSqlErrorCode::ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST,
+        &format!(
+            "cannot drop column \"{column}\" of iceberg table {}",
+            pg::qualified_name(relid)
+        ),
+        Some("Files of the table, or what it has published, are partitioned by the column."),
+        Some(
+            "ALTER TABLE … SET ACCESS METHOD heap and back to iceberg begins a new Iceberg table.",
+        ),
+    )
+}

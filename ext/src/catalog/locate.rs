@@ -48,14 +48,18 @@ fn versions(
     mut f: impl FnMut(&Row<'_>) -> bool,
 ) {
     Table::read(TABLE).scan_down_from(BY_STORAGE, storage, row as i64, snapshot, |found| {
-        let end = match found.get(11) {
-            Some(end) => end.value() as u64,
-            None => found.int8(2) as u64 + found.int8(3) as u64,
-        };
         // Ranges don't overlap: a file that begins at or before the row and ends before it is
         // followed by smaller ones only.
-        row < end && f(found)
+        row < end_of(found) && f(found)
     });
+}
+
+/// The end of a file's range of row numbers.
+fn end_of(found: &Row<'_>) -> u64 {
+    match found.get(11) {
+        Some(end) => end.value() as u64,
+        None => found.int8(2) as u64 + found.int8(3) as u64,
+    }
 }
 
 /// `None`: the row was left out when the file was made.
@@ -208,7 +212,9 @@ pub fn registered(storage: i64, row: u64) -> Option<(Range<u64>, pg_sys::Transac
         let inserted: Vec<(u64, u32)> = decoded(version, INSERTED);
         let after = inserted.partition_point(|(first, _)| *first <= row);
         if let Some((first, xid)) = after.checked_sub(1).map(|i| inserted[i]) {
-            let end = inserted.get(after).map_or(row + 1, |(next, _)| *next);
+            let end = inserted
+                .get(after)
+                .map_or(end_of(version), |(next, _)| *next);
             found = Some((first..end, pg_sys::TransactionId::from(xid)));
         }
         false

@@ -35,27 +35,26 @@ pub fn keep(relation: pg_sys::Relation, storage: i64) {
     }
 }
 
-/// The value of a column in files that don't have it.
-pub fn find(storage: i64, attnum: i16) -> Option<Value> {
+/// The values of columns in files that don't have these.
+pub fn list(storage: i64) -> Vec<(i16, Value)> {
     let table = Table::read(TABLE);
     // SAFETY: the relation is open. Most databases have no such value, and every scan asks.
     let blocks = unsafe {
         pg_sys::RelationGetNumberOfBlocksInFork(table.relation(), pg_sys::ForkNumber::MAIN_FORKNUM)
     };
     if blocks == 0 {
-        return None;
+        return vec![];
     }
-    let mut found = None;
+    let mut found = vec![];
     table.scan(
         Some(BY_COLUMN),
         &[Key::int8(1, storage)],
         std::ptr::null_mut(),
         |row| {
-            if row.get(2).is_some_and(|d| d.value() as i16 == attnum) {
-                let bytes = row.bytes(3).unwrap_or_default();
-                found = pg_lake_plan::decode(&bytes).ok();
-            }
-            found.is_none()
+            let attnum = row.get(2).map(|d| d.value() as i16);
+            let bytes = row.bytes(3).unwrap_or_default();
+            found.extend(attnum.zip(pg_lake_plan::decode(&bytes).ok()));
+            true
         },
     );
     found

@@ -1,6 +1,6 @@
 //! `lake.publication`: the Iceberg metadata that a storage has published last.
 
-use crate::pg::table::{Key, Table, text_datum};
+use crate::pg::table::{Key, Row, Table, bytea_datum, text_datum};
 use pg_lake_plan::message::Published;
 use pgrx::pg_sys;
 use std::ffi::CStr;
@@ -19,6 +19,8 @@ pub struct Publication {
     pub number: i64,
     /// The number of the oldest snapshot that the metadata retain.
     pub oldest: i64,
+    /// The columns that partition specs in the metadata name.
+    pub partitioned_by: Vec<i32>,
 }
 
 impl Publication {
@@ -54,6 +56,7 @@ pub fn find(storage: i64) -> Option<Publication> {
                 digest: row.int8(6),
                 number: row.int8(7),
                 oldest: row.int8(8),
+                partitioned_by: sources(row),
             });
             false
         },
@@ -61,12 +64,21 @@ pub fn find(storage: i64) -> Option<Publication> {
     found
 }
 
-/// Moves the pointer to the new metadata, which retain `keep` snapshots.
-pub fn set(storage: i64, published: &Published, digest: i64, keep: u32) {
+fn sources(row: &Row<'_>) -> Vec<i32> {
+    let bytes = row.bytes(9).unwrap_or_default();
+    pg_lake_plan::decode(&bytes).unwrap_or_default()
+}
+
+/// Moves the pointer to the new metadata, which retain `keep` snapshots and have specs that name the
+/// columns `partitioned_by` beside those of the metadata before.
+pub fn set(storage: i64, published: &Published, digest: i64, keep: u32, partitioned_by: Vec<i32>) {
     let table = Table::write(TABLE);
     // SAFETY: reads the clock.
     let now = unsafe { pg_sys::GetCurrentTimestamp() };
-    let row = |previous: Option<pg_sys::Datum>, number: i64, oldest: i64| {
+    let row = |previous: Option<pg_sys::Datum>, number: i64, oldest: i64, mut named: Vec<i32>| {
+        named.extend(&partitioned_by);
+        named.sort_unstable();
+        named.dedup();
         [
             Some(storage.into()),
             Some(text_datum(&published.metadata_location)),
@@ -77,6 +89,9 @@ pub fn set(storage: i64, published: &Published, digest: i64, keep: u32) {
             Some(number.into()),
             // Those that have expired before don't come back.
             Some(oldest.max(number + 1 - i64::from(keep)).into()),
+            Some(bytea_datum(
+                &pg_lake_plan::encode(&named).unwrap_or_default(),
+            )),
         ]
     };
     let mut updated = false;
@@ -85,13 +100,16 @@ pub fn set(storage: i64, published: &Published, digest: i64, keep: u32) {
         &[Key::int8(1, storage)],
         std::ptr::null_mut(),
         |old| {
-            table.update(old.tid, &row(old.get(2), old.int8(7) + 1, old.int8(8)));
+            table.update(
+                old.tid,
+                &row(old.get(2), old.int8(7) + 1, old.int8(8), sources(old)),
+            );
             updated = true;
             false
         },
     );
     if !updated {
-        table.insert(&row(None, 1, 1));
+        table.insert(&row(None, 1, 1, vec![]));
     }
 }
 

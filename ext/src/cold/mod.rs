@@ -306,12 +306,13 @@ impl FullScan {
         wanted: impl Fn(i16) -> bool,
     ) -> FullScan {
         let info = relation::info_as(relation, desc);
+        let missing = MissingValues::of(relation, desc);
         let mut columns = vec![];
         let mut scanned: Vec<ScanColumn> = vec![];
         for codec in &info.codecs {
             columns.push(wanted(codec.attnum).then_some(scanned.len()));
             if wanted(codec.attnum) {
-                scanned.push(scan_column(codec, missing_value(relation, desc, codec)));
+                scanned.push(scan_column(codec, missing.get(codec)));
             }
         }
         scanned.push(row_number_column());
@@ -425,16 +426,28 @@ unsafe fn store(
     }
 }
 
-/// The value of a column in files that were written before `ALTER TABLE … ADD COLUMN … DEFAULT`.
-pub fn missing_value(
-    relation: pg_sys::Relation,
+/// The values of columns in files that were written before `ALTER TABLE … ADD COLUMN … DEFAULT`.
+pub struct MissingValues {
     desc: pg_sys::TupleDesc,
-    codec: &Codec,
-) -> Option<Value> {
-    default_of_column(desc, codec).or_else(|| {
-        let storage = storage::of_relation(relation)?;
-        catalog::missing_value::find(storage.id, codec.attnum)
-    })
+    kept: Vec<(i16, Value)>,
+}
+
+impl MissingValues {
+    /// Of an open relation whose rows are described by `desc`.
+    pub fn of(relation: pg_sys::Relation, desc: pg_sys::TupleDesc) -> MissingValues {
+        let storage = storage::of_relation(relation);
+        MissingValues {
+            desc,
+            kept: storage.map_or(vec![], |s| catalog::missing_value::list(s.id)),
+        }
+    }
+
+    pub fn get(&self, codec: &Codec) -> Option<Value> {
+        default_of_column(self.desc, codec).or_else(|| {
+            let kept = self.kept.iter().find(|(at, _)| *at == codec.attnum);
+            kept.map(|(_, value)| value.clone())
+        })
+    }
 }
 
 /// The same as `pg_attribute` has it.

@@ -197,10 +197,11 @@ fn live_positions(file: &DataFile) -> Vec<Range<u64>> {
 fn write(rel: &Relation, storage: &Storage, info: &Rc<Info>, files: &[DataFile]) -> WrittenFile {
     // SAFETY: the relation is open.
     let desc = unsafe { (*rel.0).rd_att };
+    let missing = cold::MissingValues::of(rel.0, desc);
     let columns = info
         .codecs
         .iter()
-        .map(|codec| cold::scan_column(codec, cold::missing_value(rel.0, desc, codec)))
+        .map(|codec| cold::scan_column(codec, missing.get(codec)))
         .collect();
     let fragment = Fragment {
         version: pg_lake_plan::PROTOCOL_VERSION,

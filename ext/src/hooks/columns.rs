@@ -6,8 +6,8 @@
 //! statement is over: by then it is known whether the table is still there.
 
 use crate::am;
-use crate::catalog::layout;
 use crate::catalog::options::{self, Change, Options};
+use crate::catalog::{data_file, layout, publication, storage};
 use crate::error;
 use crate::pg;
 use pgrx::pg_sys;
@@ -21,6 +21,8 @@ struct Touched {
     attnum: i16,
     name: String,
     ty: (pg_sys::Oid, i32),
+    /// Whether files are partitioned by it, or were in what is published.
+    partitions: bool,
 }
 
 thread_local! {
@@ -32,12 +34,16 @@ thread_local! {
 /// # Safety
 /// Called from the object-access hook: the change is not visible yet.
 pub unsafe fn touched(relid: pg_sys::Oid, attnum: i32) {
-    if !is_ours(relid) || !options::of(relid).has_layout() {
+    if !is_ours(relid) {
         return;
     }
     let Ok(attnum) = i16::try_from(attnum) else {
         return;
     };
+    let partitions = partitions_files(relid, attnum);
+    if !partitions && !options::of(relid).has_layout() {
+        return;
+    }
     let Some(name) = name_of(relid, attnum) else {
         return;
     };
@@ -50,6 +56,7 @@ pub unsafe fn touched(relid: pg_sys::Oid, attnum: i32) {
             attnum,
             name,
             ty: type_of(relid, attnum),
+            partitions,
         })
     });
 }
@@ -71,7 +78,12 @@ pub unsafe fn after() {
         }
         let options = options::of(column.relid);
         match name_of(column.relid, column.attnum) {
-            None => layout::refuse_drop(column.relid, &options, &column.name),
+            None => {
+                layout::refuse_drop(column.relid, &options, &column.name);
+                if column.partitions {
+                    layout::refuse_drop_of_source(column.relid, &column.name);
+                }
+            }
             // SAFETY: by contract; who renames a column holds the strongest lock.
             Some(name) if name != column.name => unsafe { rename(&column, &options, &name) },
             Some(name) => check_type(&column, &options, &name),
@@ -89,6 +101,27 @@ fn is_ours(relid: pg_sys::Oid) -> bool {
     // SAFETY: a catalog look-up; zero for one that is gone.
     let kind = unsafe { pg_sys::get_rel_relkind(relid) } as u8;
     matches!(kind, pg_sys::RELKIND_RELATION | pg_sys::RELKIND_MATVIEW) && am::has_iceberg_am(relid)
+}
+
+/// Whether a partition spec names a column, of a file or in the published metadata: it stays there, and readers
+/// look for the column.
+fn partitions_files(relid: pg_sys::Oid, attnum: i16) -> bool {
+    // SAFETY: opened and closed here; the statement has locked the relation.
+    let storage = unsafe {
+        let relation = pg_sys::try_relation_open(relid, pg_sys::NoLock as i32);
+        if relation.is_null() {
+            return false;
+        }
+        let storage = storage::of_relation(relation);
+        pg_sys::relation_close(relation, pg_sys::NoLock as i32);
+        storage
+    };
+    storage.is_some_and(|storage| {
+        let named = publication::find(storage.id).map(|published| published.partitioned_by);
+        let mut named = named.unwrap_or_default();
+        named.extend(data_file::partitioned_by(storage.id));
+        named.contains(&i32::from(attnum))
+    })
 }
 
 /// The name of a column that isn't dropped.

@@ -2,6 +2,7 @@
 
 use super::Lowered;
 use super::node::string;
+use crate::cold::MissingValues;
 use crate::types::Codec;
 use pg_lake_plan::ir::{ColumnSource, Expr, ExprKind, Scan, ScanColumn};
 use pg_lake_plan::types::{LakeType, SqlType, Value};
@@ -37,8 +38,9 @@ impl Table {
             let rel = pg_sys::table_open(relid, pg_sys::NoLock as i32);
             let descriptor = (*rel).rd_att;
             let first = (&raw const (*descriptor).attrs).cast::<pg_sys::FormData_pg_attribute>();
+            let missing = MissingValues::of(rel, descriptor);
             let attributes = (0..(*descriptor).natts as usize)
-                .map(|i| attribute(rel, &*first.add(i)))
+                .map(|i| attribute(descriptor, &missing, &*first.add(i)))
                 .collect();
             let schema = pg_sys::get_namespace_name((*(*rel).rd_rel).relnamespace);
             let relname = pg_sys::get_rel_name(relid);
@@ -120,9 +122,10 @@ impl Table {
 }
 
 /// # Safety
-/// `attribute` is one of the relation, which is open.
+/// `attribute` is one of `descriptor`, whose relation is open.
 unsafe fn attribute(
-    relation: pg_sys::Relation,
+    descriptor: pg_sys::TupleDesc,
+    missing: &MissingValues,
     attribute: &pg_sys::FormData_pg_attribute,
 ) -> Attribute {
     let name = string(attribute.attname.data.as_ptr());
@@ -143,9 +146,7 @@ unsafe fn attribute(
             return this;
         }
     };
-    // SAFETY: by contract.
-    let descriptor = unsafe { (*relation).rd_att };
-    this.missing = crate::cold::missing_value(relation, descriptor, &codec);
+    this.missing = missing.get(&codec);
     if attribute.atthasmissing {
         let mut null = true;
         // SAFETY: the attribute has a missing value.

@@ -247,7 +247,7 @@ fn tables() -> Vec<Table> {
          (SELECT pg_catalog.count(*) FROM lake.row_mark m WHERE m.storage_id OPERATOR(pg_catalog.=) s.storage_id) \
          OPERATOR(pg_catalog.+) COALESCE((SELECT pg_catalog.sum(k.row_end OPERATOR(pg_catalog.-) k.row_start)::bigint \
          FROM lake.file_mark k WHERE k.storage_id OPERATOR(pg_catalog.=) s.storage_id), 0), \
-         s.relfilenumber::pg_catalog.int8, \
+         s.relfilenumber::pg_catalog.int8 OPERATOR(pg_catalog.+) c.xmin::pg_catalog.text::pg_catalog.int8, \
          (SELECT pg_catalog.sum(pg_catalog.octet_length(f.deleted)) FROM lake.data_file f WHERE f.storage_id OPERATOR(pg_catalog.=) s.storage_id) \
          FROM lake.storage s JOIN pg_catalog.pg_class c ON c.relfilenode OPERATOR(pg_catalog.=) s.relfilenumber \
          AND COALESCE(NULLIF(c.reltablespace, 0::oid), (SELECT d.dattablespace FROM pg_catalog.pg_database d \

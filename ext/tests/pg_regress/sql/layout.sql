@@ -162,6 +162,10 @@ ALTER TABLE l_lake ADD ts_month int;
 ALTER TABLE l_heap ADD ts_month int;
 SELECT lake.publish('l_lake') IS NOT NULL AS published;
 ALTER TABLE l_lake RESET (partition_by);
+-- a spec that is published names the column
+ALTER TABLE l_lake DROP ts;
+ALTER TABLE l_lake SET ACCESS METHOD heap;
+ALTER TABLE l_lake SET ACCESS METHOD iceberg;
 ALTER TABLE l_lake DROP ts;
 ALTER TABLE l_heap DROP ts;
 DELETE FROM l_lake WHERE id % 5 = 0;
