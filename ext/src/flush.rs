@@ -4,6 +4,7 @@
 //! so that every snapshot sees each row once: an older one the heap tuple, a newer one the file
 //! (I1). A row that changed in between stays hot and the file is written again without it.
 
+use crate::am::hot;
 use crate::catalog::data_file::{self, Origin};
 use crate::catalog::storage::{self, Storage};
 use crate::indexes;
@@ -98,12 +99,29 @@ pub fn flush_if_possible(relid: pg_sys::Oid) -> u64 {
     let possible = unsafe {
         let rel = pg_sys::try_relation_open(relid, pg_sys::ShareUpdateExclusiveLock as i32);
         !rel.is_null() && {
-            let hot = indexes::over_block_ranges(rel) || published::stays_hot(rel);
+            let stays = indexes::over_block_ranges(rel) || published::stays_hot(rel);
             pg_sys::relation_close(rel, pg_sys::NoLock as i32);
-            !hot
+            !stays
         }
     };
     if possible { flush(relid) } else { 0 }
+}
+
+/// The hot rows of a table, counted up to a limit.
+pub fn hot_rows(relid: pg_sys::Oid, limit: u64) -> u64 {
+    let mut rows = 0;
+    // SAFETY: looked at under the caller's lock, which is kept.
+    unsafe {
+        let rel = pg_sys::try_relation_open(relid, pg_sys::NoLock as i32);
+        if !rel.is_null() {
+            hot::scan(rel, &raw mut pg::SNAPSHOT_SELF, |_| {
+                rows += 1;
+                rows < limit
+            });
+            pg_sys::relation_close(rel, pg_sys::NoLock as i32);
+        }
+    }
+    rows
 }
 
 /// Raises an error if a publication of logical replication covers the table; otherwise none will
@@ -146,7 +164,7 @@ fn move_settled(rel: &Relation, storage: &Storage) -> u64 {
         merge::settle(rel, storage, Eagerness::IfCheap)
     };
     let info = relation::info(rel.0);
-    let hot = crate::am::estimate_hot_rows(rel.0);
+    let estimate = crate::am::estimate_hot_rows(rel.0);
     if !kept {
         data_file::settle_forwards(rel.0, storage.id);
     }
@@ -158,7 +176,7 @@ fn move_settled(rel: &Relation, storage: &Storage) -> u64 {
             pg_sys::CommandCounterIncrement();
             pg_sys::PushCopiedSnapshot(pg_sys::GetActiveSnapshot());
             pg_sys::UpdateActiveSnapshotCommandId();
-            let n = pass(rel, storage, &info, hot.saturating_sub(moved));
+            let n = pass(rel, storage, &info, estimate.saturating_sub(moved));
             pg_sys::PopActiveSnapshot();
             n
         };
@@ -172,9 +190,9 @@ fn move_settled(rel: &Relation, storage: &Storage) -> u64 {
     }
 }
 
-/// Moves the next rows, of about `hot` that are left.
-fn pass(rel: &Relation, storage: &Storage, info: &Rc<Info>, hot: u64) -> u64 {
-    progress::phase(Phase::WritingRows, Some(hot.min(ROWS_PER_PASS as u64)));
+/// Moves the next rows, of about `left` that are left.
+fn pass(rel: &Relation, storage: &Storage, info: &Rc<Info>, left: u64) -> u64 {
+    progress::phase(Phase::WritingRows, Some(left.min(ROWS_PER_PASS as u64)));
     let written = encode(rel, storage, info, None);
     if written.tids.is_empty() {
         return 0;
@@ -211,6 +229,7 @@ fn pass(rel: &Relation, storage: &Storage, info: &Rc<Info>, hot: u64) -> u64 {
     // Entries are made in the order of a scan of the heap, whatever the order of the files.
     moved.sort_unstable();
     indexes::insert(rel.0, storage.id, &moved);
+    hot::count_left(rel.0, moved.len());
     moved.len() as u64
 }
 
@@ -227,7 +246,7 @@ fn encode(
     let mut sink: Option<Sink> = None;
     let mut rows = 0;
     let in_order = guc::debug_flush();
-    crate::am::hot::scan(rel.0, active_snapshot(), |slot| {
+    hot::scan(rel.0, active_snapshot(), |slot| {
         // SAFETY: heap's slots hold a buffer heap tuple while a scan is on it.
         let (tid, xmin) = unsafe {
             let tuple = (*slot.cast::<pg_sys::HeapTupleTableSlot>()).tuple;
@@ -267,7 +286,7 @@ fn delete(rel: &Relation, tids: &[Tid]) -> HashSet<Tid> {
             pg::check_for_interrupts();
         }
         progress::rows_done(i as u64);
-        if !crate::am::hot::delete_nowait(rel.0, *tid, active_snapshot()) {
+        if !hot::delete_nowait(rel.0, *tid, active_snapshot()) {
             gone.insert(*tid);
         }
         crash_point(CrashPoint::FlushDeleting);

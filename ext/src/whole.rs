@@ -254,6 +254,7 @@ unsafe fn delete_files(
     if files.is_empty() {
         return 0;
     }
+    crate::am::hold_toast(relation);
     for file in &files {
         file_mark::insert(storage.id, file.rows.start()..file.rows.end(), cid);
         pg::check_for_interrupts();

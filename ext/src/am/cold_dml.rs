@@ -133,6 +133,7 @@ impl ColdRow {
             return Err(TM_Result::TM_Updated);
         }
         self.check_serializable();
+        hold_toast(self.relation);
         Ok(anchor)
     }
 
@@ -220,6 +221,18 @@ impl ColdRow {
     /// Puts the row into a slot; false if its file can't be found.
     pub fn fetch(&self, slot: *mut pg_sys::TupleTableSlot) -> bool {
         cold::fetch(self.relation, &self.storage, self.row, slot)
+    }
+}
+
+/// Who deletes toasted values of a heap holds the TOAST table to the end of the transaction, and whoever rebuilds its
+/// indexes concurrently waits for that. A cold row's values are in its file: all of them count as toasted.
+pub fn hold_toast(relation: pg_sys::Relation) {
+    // SAFETY: the relation is open; a heavyweight lock, released at the end of the (sub)transaction.
+    unsafe {
+        let toast = (*(*relation).rd_rel).reltoastrelid;
+        if toast != pg_sys::InvalidOid {
+            pg_sys::LockRelationOid(toast, pg_sys::RowExclusiveLock as i32);
+        }
     }
 }
 

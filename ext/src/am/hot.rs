@@ -78,12 +78,15 @@ impl HotScan {
     }
 }
 
-/// Calls `f` for each hot row that `snapshot` sees until it returns false.
+/// Calls `f` for each hot row that `snapshot` sees until it returns false. Statistics don't count
+/// it, as they don't count VACUUM's reads.
 pub fn scan(
     relation: pg_sys::Relation,
     snapshot: pg_sys::Snapshot,
     mut f: impl FnMut(*mut pg_sys::TupleTableSlot) -> bool,
 ) {
+    // SAFETY: the relation is open; the counters are this backend's own.
+    let before = unsafe { (*relation).pgstat_info.as_ref().map(|info| info.counts) };
     let mut scan = HotScan::begin(relation, snapshot);
     while let Some(slot) = scan.next() {
         if !f(slot) {
@@ -91,25 +94,27 @@ pub fn scan(
         }
     }
     scan.end();
+    // SAFETY: as above.
+    if let Some(info) = unsafe { (*relation).pgstat_info.as_mut() } {
+        let before = before.unwrap_or_default();
+        info.counts.numscans = before.numscans;
+        info.counts.tuples_returned = before.tuples_returned;
+        info.counts.tuples_fetched = before.tuples_fetched;
+    }
 }
 
-/// Whether the table has a hot row, whoever inserted it. Statistics don't count the look.
+/// Whether the table has a hot row, whoever inserted it.
 pub fn any(relation: pg_sys::Relation) -> bool {
-    // SAFETY: the relation is open; the counters are this backend's own.
-    let counts = unsafe { (*relation).pgstat_info.as_ref().map(|info| info.counts) };
     let mut any = false;
     scan(relation, &raw mut crate::pg::SNAPSHOT_SELF, |_| {
         any = true;
         false
     });
-    // SAFETY: as above.
-    if let Some(info) = unsafe { (*relation).pgstat_info.as_mut() } {
-        info.counts = counts.unwrap_or_default();
-    }
     any
 }
 
-/// Deletes a hot row if it is unlocked and unchanged; false otherwise.
+/// Deletes a hot row that moves, if it is unlocked and unchanged; false otherwise. In the statistics it
+/// stays a live row.
 pub fn delete_nowait(
     relation: pg_sys::Relation,
     (block, offset): (u32, u16),
@@ -121,7 +126,7 @@ pub fn delete_nowait(
         pg_sys::ItemPointerSet(&mut tid, block, offset);
         let mut failure = pg_sys::TM_FailureData::default();
         let cid = pg_sys::GetCurrentCommandId(true);
-        pg_guard_ffi_boundary(|| {
+        let result = pg_guard_ffi_boundary(|| {
             (heap().tuple_delete.unwrap_unchecked())(
                 relation,
                 &mut tid,
@@ -132,7 +137,27 @@ pub fn delete_nowait(
                 &mut failure,
                 false,
             )
-        }) == pg_sys::TM_Result::TM_Ok
+        });
+        let deleted = result == pg_sys::TM_Result::TM_Ok;
+        let info = (*relation).pgstat_info;
+        if deleted && !info.is_null() && !(*info).trans.is_null() {
+            (*(*info).trans).tuples_deleted -= 1;
+        }
+        deleted
+    }
+}
+
+/// Autovacuum does nothing for fewer dead rows (`autovacuum_vacuum_threshold`).
+const DEAD_ROWS_MIN: usize = 50;
+
+/// Tells autovacuum what moved rows have left behind in the heap. Of few it hears by their insertions,
+/// which it counts as well.
+pub fn count_left(relation: pg_sys::Relation, rows: usize) {
+    // SAFETY: the relation is open; the counters are this backend's own.
+    if let Some(info) = unsafe { (*relation).pgstat_info.as_mut() }
+        && rows >= DEAD_ROWS_MIN
+    {
+        info.counts.delta_dead_tuples += rows as i64;
     }
 }
 

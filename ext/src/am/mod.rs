@@ -38,6 +38,7 @@ mod sizes;
 mod validate;
 pub mod visible;
 
+pub use cold_dml::hold_toast;
 pub use ddl::has_cold_rows;
 pub use sizes::estimate_hot_rows;
 

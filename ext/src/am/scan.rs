@@ -100,6 +100,11 @@ unsafe extern "C-unwind" fn begin(
     // ANALYZE's scan has no snapshot; it reads the latest state.
     let analyze = flags & pg_sys::ScanOptions::SO_TYPE_ANALYZE != 0;
     let snapshot_for_files = if analyze {
+        // ANALYZE counts all live rows, those among them that this backend hasn't reported yet.
+        // SAFETY: the relation is open; the counters are this backend's own.
+        if let Some(info) = unsafe { (*rel).pgstat_info.as_mut() } {
+            info.counts.delta_live_tuples = 0;
+        }
         // SAFETY: ANALYZE runs with an active snapshot.
         unsafe { pg_sys::GetActiveSnapshot() }
     } else {

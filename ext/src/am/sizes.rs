@@ -18,7 +18,7 @@ pub unsafe fn show_hot_only(rel: pg_sys::Relation) {
     let Some(storage) = storage::of_relation(rel) else {
         return;
     };
-    let (rows, bytes) = data_file::totals(storage.id, std::ptr::null_mut());
+    let (rows, _) = data_file::totals(storage.id, std::ptr::null_mut());
     if rows == 0 {
         return;
     }
@@ -27,12 +27,14 @@ pub unsafe fn show_hot_only(rel: pg_sys::Relation) {
         let class = &mut *(*rel).rd_rel;
         if class.reltuples > 0.0 {
             class.reltuples = (class.reltuples - rows as f32).max(0.0);
-            class.relpages = (class.relpages as u32).saturating_sub(pages_of(bytes)) as i32;
+            let main = pg_sys::ForkNumber::MAIN_FORKNUM;
+            class.relpages = pg_sys::RelationGetNumberOfBlocksInFork(rel, main) as i32;
         }
     }
 }
 
-/// After VACUUM has had heap count the hot rows: `pg_class` is about all.
+/// After VACUUM has had heap count the hot rows: `pg_class` is about all. With `lake.engine = off` a table
+/// has the pages that a heap with its rows would have, as in [`as_heap`].
 ///
 /// # Safety
 /// The relation is open and locked by VACUUM.
@@ -52,15 +54,25 @@ pub unsafe fn add_cold_statistics(rel: pg_sys::Relation) {
         }
         let class = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_class>();
         let hot = f64::from(class.reltuples).max(0.0);
-        // Without a hot row the heap has at most the one page that ANALYZE wants.
-        let hot_pages = if hot > 0.0 { class.relpages as u32 } else { 0 };
-        let pages = hot_pages.saturating_add(pages_of(bytes));
         let tuples = hot + rows as f64;
+        let (pages, cold_pages) = if guc::engine() == guc::Engine::Off {
+            let pages = pages_in_heap(rel, std::ptr::null_mut(), tuples as u64);
+            (pages.max(class.relpages as u32), pages)
+        } else {
+            // Without a hot row the heap has at most the one page that ANALYZE wants.
+            let hot_pages = if hot > 0.0 { class.relpages as u32 } else { 0 };
+            let cold_pages = pages_of(bytes);
+            (hot_pages.saturating_add(cold_pages), cold_pages)
+        };
         // Cold rows are those that every snapshot sees, but for the latest.
         let visible = (class.relallvisible as u32)
-            .saturating_add(pages_of(bytes))
+            .saturating_add(cold_pages)
             .min(pages);
         let indexed = class.relhasindex;
+        // What heap has just reported replaced the count of all live rows.
+        if let Some(info) = (*rel).pgstat_info.as_mut() {
+            info.counts.delta_live_tuples += rows as i64;
+        }
         pg_sys::ReleaseSysCache(tuple);
         pg_sys::vac_update_relstats(
             rel,

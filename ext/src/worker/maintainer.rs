@@ -22,11 +22,12 @@ const MARKS_MIN: i64 = 10_000;
 /// A merge that had to leave marks is not tried again sooner.
 const MERGE_PERIOD: Duration = Duration::from_secs(10);
 const COMPACT_PERIOD: Duration = Duration::from_secs(10);
+/// A table with many hot rows is not flushed again sooner.
+const FLUSH_PERIOD: Duration = Duration::from_secs(5);
 
 /// One table, as the statistics and the catalog show it.
 struct Table {
     relid: pg_sys::Oid,
-    live_hot: i64,
     /// Changes so far, cold files and relfilenumber: what is compared to see whether a table changed
     /// or moved.
     version: (i64, i64, i64),
@@ -40,6 +41,9 @@ struct Table {
 
 struct Seen {
     flushed: Instant,
+    /// The hot rows when they were last counted, up to `lake.flush_rows`, and the changes that the statistics
+    /// knew of before that.
+    hot: Option<(i64, u64)>,
     merged: Option<Instant>,
     /// When it was compacted last, and the files that it had then, if nothing was left to do.
     compacted: Option<(Instant, Option<(i64, i64)>)>,
@@ -50,6 +54,7 @@ impl Seen {
     fn now() -> Seen {
         Seen {
             flushed: Instant::now(),
+            hot: None,
             merged: None,
             compacted: None,
             published: None,
@@ -145,16 +150,37 @@ fn run(slot: &DatabaseSlot) {
     }
 }
 
+/// Tables with so many hot rows, or that were flushed so long ago. Hot rows are counted when the changes
+/// since the last count could have made them so many.
 fn flush_due(tables: &[Table], seen: &mut HashMap<pg_sys::Oid, Seen>) {
-    for table in tables.iter().filter(|t| !t.stays_hot && t.live_hot > 0) {
+    let limit = guc::flush_rows().map(|n| n.max(1));
+    for table in tables.iter().filter(|t| !t.stays_hot) {
         let entry = seen.entry(table.relid).or_insert_with(Seen::now);
-        let many = guc::flush_rows().is_some_and(|n| table.live_hot as u64 >= n.max(1));
-        let long = guc::flush_interval().is_some_and(|s| entry.flushed.elapsed().as_secs() >= s);
-        // Statistics lag: a table that was just flushed may still look full.
-        if (many && entry.flushed.elapsed() >= Duration::from_secs(5)) || long {
+        let changes = table.version.0;
+        // Counters that were reset say nothing.
+        let at_most = match entry.hot {
+            Some((then, hot)) if changes >= then => hot + (changes - then) as u64,
+            _ => (changes.max(0) as u64).max(1),
+        };
+        let elapsed = entry.flushed.elapsed();
+        let long = guc::flush_interval().is_some_and(|s| elapsed.as_secs() >= s);
+        let many = elapsed >= FLUSH_PERIOD && limit.is_some_and(|n| at_most >= n);
+        if at_most == 0 || !(many || long) {
+            continue;
+        }
+        let count = |relid| crate::flush::hot_rows(relid, limit.unwrap_or(1));
+        let Some(hot) = unless_locked(table.relid, count) else {
+            continue;
+        };
+        entry.hot = Some((changes, hot));
+        if hot > 0 && (long || limit.is_some_and(|n| hot >= n)) {
             entry.flushed = Instant::now();
             report("flush", table.relid);
-            unless_locked(table.relid, crate::flush::flush_if_possible);
+            let left = unless_locked(table.relid, |relid| {
+                crate::flush::flush_if_possible(relid);
+                count(relid)
+            });
+            entry.hot = left.map(|left| (changes, left));
         }
     }
 }
@@ -237,8 +263,7 @@ fn publish_due(tables: &[Table], seen: &mut HashMap<pg_sys::Oid, Seen>) {
 
 /// The tables with a storage that are still there.
 fn tables() -> Vec<Table> {
-    let query = "SELECT c.oid, pg_catalog.pg_stat_get_live_tuples(c.oid), \
-         pg_catalog.pg_stat_get_tuples_inserted(c.oid) OPERATOR(pg_catalog.+) pg_catalog.pg_stat_get_tuples_updated(c.oid) \
+    let query = "SELECT c.oid, pg_catalog.pg_stat_get_tuples_inserted(c.oid) OPERATOR(pg_catalog.+) pg_catalog.pg_stat_get_tuples_updated(c.oid) \
          OPERATOR(pg_catalog.+) pg_catalog.pg_stat_get_tuples_deleted(c.oid), \
          (SELECT pg_catalog.count(*) FROM lake.data_file f WHERE f.storage_id OPERATOR(pg_catalog.=) s.storage_id), \
          EXISTS (SELECT FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class x ON x.oid OPERATOR(pg_catalog.=) i.indexrelid \
@@ -263,11 +288,10 @@ fn tables() -> Vec<Table> {
                 };
                 found.push(Table {
                     relid,
-                    live_hot: number(2),
-                    version: (number(3), number(4), number(7)),
-                    stays_hot: row.get::<bool>(5).ok().flatten().unwrap_or(false),
-                    marks: number(6),
-                    files: (number(4), number(8)),
+                    version: (number(2), number(3), number(6)),
+                    stays_hot: row.get::<bool>(4).ok().flatten().unwrap_or(false),
+                    marks: number(5),
+                    files: (number(3), number(7)),
                 });
             }
         }

@@ -168,6 +168,20 @@ SELECT table_namespace, table_name FROM lake.iceberg_tables WHERE table_name = '
 SELECT sum("a b") FROM renamed;
 SELECT lake.sweep() >= 0 AS swept;
 SELECT sum("a b") FROM renamed;
+-- in the statistics a flush neither scans nor deletes, and VACUUM counts cold rows as well
+SET lake.bulk_rows = -1;
+CREATE TABLE f_stat (id int) USING iceberg;
+INSERT INTO f_stat SELECT generate_series(1, 100);
+CALL settle();
+BEGIN;
+SELECT lake.flush('f_stat');
+SELECT seq_scan, seq_tup_read, n_tup_del FROM pg_stat_xact_user_tables WHERE relname = 'f_stat';
+COMMIT;
+SELECT pg_stat_force_next_flush();
+VACUUM f_stat;
+SELECT pg_stat_force_next_flush();
+SELECT n_live_tup, n_tup_ins, n_tup_del FROM pg_stat_user_tables WHERE relname = 'f_stat';
+DROP TABLE f_stat;
 DROP SCHEMA "F Schema";
 DROP TABLE renamed, f_heap, f_lake, f_wide_heap, f_wide_lake, f_three, f_three_as, f_empty;
 SELECT count(*) FROM lake.tables WHERE table_name LIKE 'f\_%';
