@@ -259,6 +259,7 @@ unsafe fn delete_files(
         file_mark::insert(storage.id, file.rows.start()..file.rows.end(), cid);
         pg::check_for_interrupts();
     }
+    crate::am::held::forget();
     let rows: u64 = files.iter().map(DataFile::live_rows).sum();
     count_deleted(relation, rows);
     let deleted = Deleted {

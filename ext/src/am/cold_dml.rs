@@ -9,7 +9,7 @@ use crate::am::{chain, heap, held, replaced};
 use crate::catalog::data_file::{FIRST_COLD_BLOCK, ROWS_PER_BLOCK};
 use crate::catalog::mark::{self, Mark};
 use crate::catalog::storage::{self, Storage};
-use crate::catalog::{anchor, locate};
+use crate::catalog::{anchor, file_mark, locate};
 use crate::pg::table::relation_oid;
 use crate::{cold, error, pg};
 use pgrx::pg_sys::{LockTupleMode, LockWaitPolicy, TM_Result};
@@ -57,9 +57,12 @@ impl ColdRow {
             };
             let rows = file.rows.start()..file.rows.end();
             if locked.as_ref() == Some(&rows) {
-                // It is still the one that was locked.
+                // It is still the one that was locked. Nobody else can delete it as a whole from now on.
                 keep_catalogs_locked();
-                held::add(self.storage.id, rows);
+                let now = &raw mut pg::SNAPSHOT_SELF;
+                if file_mark::find(self.storage.id, self.row, now).is_none() {
+                    held::add(self.storage.id, rows);
+                }
                 return true;
             }
             let block = FIRST_COLD_BLOCK + (rows.start / ROWS_PER_BLOCK) as u32;
@@ -97,8 +100,10 @@ impl ColdRow {
             result: self.fate(&mark, cid),
             mark: Some(mark),
         };
-        // Nobody can delete the file while it is held: its rows need no anchors any more.
-        if let Some(mark) = mark::find_if_file_deleted(self.storage.id, self.row) {
+        // The rows of a file that is deleted as a whole need no anchors any more.
+        if !held::has(self.storage.id, self.row)
+            && let Some(mark) = mark::find_if_file_deleted(self.storage.id, self.row)
+        {
             return Err(gone(mark));
         }
         let anchor = anchor::lock(self.relation, self.storage.id, self.row, mode, policy)

@@ -1,4 +1,5 @@
-//! The files that this transaction keeps from being rewritten, so that each is asked for once.
+//! The files that this transaction keeps from being rewritten, so that each is asked for once. None of
+//! them is deleted as a whole.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -19,7 +20,8 @@ pub fn add(storage: i64, rows: Range<u64>) {
     HELD.with_borrow_mut(|held| held.push((storage, rows)));
 }
 
-/// The transaction has ended, or a subtransaction has given its locks back.
+/// The transaction has ended, a subtransaction has given its locks back, or files were deleted as a
+/// whole.
 pub fn forget() {
     HELD.with_borrow_mut(Vec::clear);
 }
