@@ -102,17 +102,7 @@ pub fn row_numbers(row: &Row<'_>) -> RowNumbers {
     let Some(bytes) = row.bytes(12) else {
         return RowNumbers::consecutive(start, count);
     };
-    RowNumbers::decode(start..row.int8(11) as u64, &bytes).unwrap_or_else(|| {
-        error::raise(
-            PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
-            "row numbers of a data file are damaged",
-            Some(&format!(
-                "The file is \"{}\".",
-                row.text(4).unwrap_or_default()
-            )),
-            None,
-        )
-    })
+    RowNumbers::decode(start..row.int8(11) as u64, &bytes).unwrap_or_else(|| damaged(row))
 }
 
 /// The TID of a row number.
@@ -307,12 +297,24 @@ pub fn layout_of(storage: i64, row_start: u64) -> (Partition, Vec<SortField>) {
     layout
 }
 
-/// What a column has of a file's layout: nothing where it is null.
+/// What a column has of a file: nothing where it is null.
 pub fn decoded<T: serde::de::DeserializeOwned + Default>(row: &Row<'_>, column: usize) -> T {
-    let bytes = row.bytes(column);
-    bytes
-        .and_then(|bytes| pg_lake_plan::decode(&bytes).ok())
-        .unwrap_or_default()
+    let Some(bytes) = row.bytes(column) else {
+        return T::default();
+    };
+    pg_lake_plan::decode(&bytes).unwrap_or_else(|_| damaged(row))
+}
+
+fn damaged(row: &Row<'_>) -> ! {
+    error::raise(
+        PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
+        "the catalog entry of a data file is damaged",
+        Some(&format!(
+            "The file is \"{}\".",
+            row.text(4).unwrap_or_default()
+        )),
+        None,
+    )
 }
 
 fn encoded<T: serde::Serialize>(value: &T, is_none: bool) -> Option<pg_sys::Datum> {

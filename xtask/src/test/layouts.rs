@@ -1,10 +1,10 @@
 //! Partitioned and sorted tables as outside readers see them: all rows, the specs and orders that were declared, and
 //! fewer files where a filter is about the partition.
 
+use super::readers::read_by_all;
 use super::{Run, Tally};
 use crate::Result;
 use crate::cluster::Cluster;
-use crate::tpch::READERS;
 
 /// Rows of either table, made alike: loaded, deleted, changed, flushed, hot, and more after another partitioning.
 const CHANGES: &[&str] = &[
@@ -44,12 +44,8 @@ pub fn suite(run: &mut Run, tally: &mut Tally, cluster: &Cluster) -> Result<()> 
                 continue;
             }
         };
+        read_by_all(run, tally, cluster, name, &location)?;
         let limit = run.limit(3);
-        for reader in READERS {
-            let rows = run.python()?.script("rows.py", cluster).limit(limit);
-            let rows = rows.args([*reader, "t", *name, location.as_str()]).ok();
-            tally.check(&format!("{name}, read by {reader}"), rows.map(drop));
-        }
         let layout = run.python()?.script("layout.py", cluster).limit(limit);
         let layout = layout.args([location.as_str(), FILTER]).ok();
         let checked = layout.and_then(|found| check(&found));

@@ -4,6 +4,7 @@
 
 use super::{Run, Tally, layouts};
 use crate::Result;
+use crate::cluster::Cluster;
 use crate::tpch::READERS;
 
 /// Tables to be read whole: name, what creates it. All are in the schema `t`.
@@ -106,13 +107,25 @@ pub fn suite(run: &mut Run) -> Result<Tally> {
                 continue;
             }
         };
-        let limit = run.limit(3);
-        for reader in READERS {
-            let result = run.python()?.script("rows.py", &cluster).limit(limit);
-            let result = result.args([*reader, "t", *name, location.as_str()]).ok();
-            tally.check(&format!("{name}, read by {reader}"), result.map(drop));
-        }
+        read_by_all(run, &mut tally, &cluster, name, &location)?;
     }
     layouts::suite(run, &mut tally, &cluster)?;
     Ok(tally)
+}
+
+/// Compares what each reader finds in a published table with what Postgres has.
+pub fn read_by_all(
+    run: &mut Run,
+    tally: &mut Tally,
+    cluster: &Cluster,
+    name: &str,
+    location: &str,
+) -> Result<()> {
+    let limit = run.limit(3);
+    for reader in READERS {
+        let result = run.python()?.script("rows.py", cluster).limit(limit);
+        let result = result.args([*reader, "t", name, location]).ok();
+        tally.check(&format!("{name}, read by {reader}"), result.map(drop));
+    }
+    Ok(())
 }
