@@ -9,16 +9,18 @@
 //! * [`layout`]: partition transforms and sort orders
 //! * [`message`]: requests, replies, errors and their frame kinds
 //! * [`rows`]: which row numbers the rows of a file have
+//! * [`store`]: object stores, and locations
 
 pub mod batch;
 pub mod ir;
 pub mod layout;
 pub mod message;
 pub mod rows;
+pub mod store;
 pub mod types;
 
 /// Raised whenever a message or the IR changes shape: both sides of a ring must agree.
-pub const PROTOCOL_VERSION: u16 = 2;
+pub const PROTOCOL_VERSION: u16 = 4;
 
 /// Serialises a message (postcard).
 pub fn encode<T: serde::Serialize>(value: &T) -> Result<Vec<u8>, postcard::Error> {

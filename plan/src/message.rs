@@ -9,6 +9,7 @@
 use crate::ir::Fragment;
 use crate::layout::{Partition, PartitionField, SortField};
 use crate::rows::RowNumbers;
+use crate::store::Store;
 use crate::types::{LakeType, Value};
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +25,8 @@ pub mod kind {
     pub const ERROR: u16 = 4;
     /// postcard of the values of [`super::Partition`]: the rows that follow are in it.
     pub const PARTITION: u16 = 5;
+    /// The bytes of one range of [`super::Fetch`].
+    pub const BYTES: u16 = 6;
 }
 
 /// A stream: index in the low half, generation in the high half.
@@ -38,6 +41,8 @@ pub struct Envelope {
     pub result: StreamId,
     /// Where the worker is to die, for tests; 0 as a rule (`pg_lake_crash`).
     pub crash: u64,
+    /// Those that the request's locations are in (see [`crate::store`]).
+    pub stores: Vec<Store>,
     pub request: Request,
 }
 
@@ -52,23 +57,76 @@ pub enum Request {
     Write(Write),
     /// To a worker.
     Publish(Publish),
+    /// To the worker that owns the file's blocks: bytes of a data file in a store.
+    Fetch(Fetch),
+    /// To the worker that owns the file's blocks: a local file has the bytes of one that was uploaded, and can
+    /// be put into the disk cache.
+    Adopt { object: CachedObject, path: String },
+    /// To the worker that owns the file's blocks: reads all of it into the disk cache.
+    Warm(CachedObject),
+    /// To the worker that owns the files' blocks: takes them out of the disk cache.
+    Evict { locations: Vec<String> },
+    /// To a worker: what its shards of the disk cache have counted, from now on from 0 if `reset`.
+    CacheStats { reset: bool },
+    /// To a worker: tries out the store whose root this is, and says what it is like.
+    Probe { root: String },
     /// To a worker: the snapshots in a metadata file.
     Inspect { metadata_location: String },
+    /// To a worker: what a metadata file, and the manifests that it refers to, say.
+    CheckTable { metadata_location: String },
     /// To a worker. A path that ends in `/` is a table's directory, removed if it is empty.
     RemoveFiles { paths: Vec<String> },
     /// To a worker: the files below a directory, which may be missing.
     ListFiles { directory: String },
     /// To a worker: copies files, durably. They are removed again if the reply isn't delivered.
     CopyFiles { files: Vec<CopyFile> },
-    /// To a worker: makes the version hint beside a table's metadata name it, as before a publication
-    /// that was rolled back.
+    /// To a worker: makes the version hint beside a table's metadata name them: those of a publication, or
+    /// the ones before it, if it was rolled back.
     SetHint {
         metadata_location: String,
-        /// The commit id of that publication.
+        /// Of that publication.
         commit_id: [u8; 16],
+        /// It says again what it said before if the reply isn't delivered.
+        provisional: bool,
     },
     /// Answers with [`Reply::Pong`].
     Ping,
+}
+
+impl Request {
+    /// Calls `f` with each location that it names.
+    pub fn locations(&self, mut f: impl FnMut(&str)) {
+        match self {
+            Request::Execute(execute) | Request::Covered(execute) => {
+                let files = execute.tables.iter().flat_map(|table| &table.files);
+                files.for_each(|file| f(&file.path));
+            }
+            Request::Write(write) => f(&write.directory),
+            Request::Publish(publish) => {
+                f(&publish.location);
+                publish.previous_metadata.iter().for_each(|m| f(m));
+                publish.files.iter().for_each(|file| f(&file.file.path));
+            }
+            Request::Fetch(fetch) => f(&fetch.location),
+            Request::Warm(object) | Request::Adopt { object, .. } => f(&object.location),
+            Request::Probe { root } => f(root),
+            Request::Inspect { metadata_location }
+            | Request::CheckTable { metadata_location }
+            | Request::SetHint {
+                metadata_location, ..
+            } => f(metadata_location),
+            Request::RemoveFiles { paths } => paths.iter().for_each(|path| f(path)),
+            Request::ListFiles { directory } => f(directory),
+            Request::CopyFiles { files } => {
+                for file in files {
+                    f(&file.from);
+                    f(&file.to);
+                }
+            }
+            // These are names only.
+            Request::Evict { .. } | Request::CacheStats { .. } | Request::Ping => {}
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -92,9 +150,11 @@ pub struct TableInput {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FileRef {
-    /// Absolute path.
+    /// A location.
     pub path: String,
     pub size: u64,
+    /// Of its blocks ([`crate::store::Checksums`]); of a local file they may be left out.
+    pub checksums: Vec<u32>,
     pub rows: RowNumbers,
     /// Positions of deleted rows, ascending.
     pub deleted: Vec<u32>,
@@ -112,6 +172,11 @@ pub enum Compression {
     Gzip,
 }
 
+impl Compression {
+    /// zstd at the level that tables are written with.
+    pub const ZSTD: Compression = Compression::Zstd(1);
+}
+
 /// One top-level column of a table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TableColumn {
@@ -126,7 +191,7 @@ pub struct TableColumn {
 pub struct Write {
     pub feed: StreamId,
     pub columns: Vec<TableColumn>,
-    /// Absolute; created where it is missing. Files are `{prefix}-{n}.parquet` in it.
+    /// A location; created where it is missing. Files are `{prefix}-{n}.parquet` in it.
     pub directory: String,
     pub prefix: String,
     pub target_file_size: u64,
@@ -141,6 +206,8 @@ pub struct Write {
 pub struct WrittenFile {
     pub path: String,
     pub size: u64,
+    /// Of its blocks ([`crate::store::Checksums`]), if it is in a store.
+    pub checksums: Vec<u32>,
     pub rows: u64,
     pub split_offsets: Vec<i64>,
     /// Per-column counts and bounds: postcard of iceberg-io's `Vec<ColumnStats>`, opaque to `ext`.
@@ -152,7 +219,7 @@ pub struct WrittenFile {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Publish {
-    /// Absolute directory of the table.
+    /// The table's directory.
     pub location: String,
     pub table_uuid: [u8; 16],
     pub format_version: u8,
@@ -178,7 +245,60 @@ pub struct PublishFile {
     pub deleted: Vec<u32>,
 }
 
-/// Both paths are absolute.
+/// Bytes of a data file, which the disk cache may have. The reply is one [`kind::BYTES`] message for each range.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Fetch {
+    pub location: String,
+    pub size: u64,
+    pub checksums: Vec<u32>,
+    /// Half-open, within the file.
+    pub ranges: Vec<(u64, u64)>,
+    pub priority: Priority,
+}
+
+/// A data file in a store, as the disk cache knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CachedObject {
+    pub location: String,
+    pub size: u64,
+    /// Of its blocks.
+    pub checksums: Vec<u32>,
+}
+
+/// One shard of the disk cache.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheShard {
+    pub shard: u32,
+    /// Bytes that it may have, and has.
+    pub capacity: u64,
+    pub bytes: u64,
+    pub blocks: u64,
+    pub hits: u64,
+    pub misses: u64,
+    pub bytes_from_cache: u64,
+    pub bytes_from_store: u64,
+    pub evictions: u64,
+    pub corrupt_blocks: u64,
+    pub in_flight: u64,
+    /// Of requests to the store, in microseconds.
+    pub latency_p50_us: u64,
+    pub latency_p99_us: u64,
+    /// Why it keeps nothing at present.
+    pub off: Option<String>,
+}
+
+/// What goes first where requests to a store wait for each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Priority {
+    /// Somebody waits for it.
+    Interactive,
+    /// Read-ahead, warming.
+    Ahead,
+    /// Compaction and the like.
+    Background,
+}
+
+/// Both are locations.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CopyFile {
     pub from: String,
@@ -186,6 +306,8 @@ pub struct CopyFile {
     pub to: String,
     /// What `from` has to have.
     pub size: u64,
+    /// Of its blocks, if it is in a store.
+    pub checksums: Vec<u32>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -195,11 +317,37 @@ pub enum Reply {
     Written(Vec<WrittenFile>),
     Published(Published),
     Snapshots(Vec<SnapshotInfo>),
+    Checked(CheckedTable),
     Removed(u64),
-    Files(Vec<String>),
-    Copied,
+    /// With their sizes, in the order of the paths.
+    Files(Vec<(String, u64)>),
+    /// The checksums of each copy's blocks; none of a local one.
+    Copied(Vec<Vec<u32>>),
+    Fetched(Fetched),
+    /// Whether all of the file is in the cache.
+    Adopted(bool),
+    /// Bytes of the file that are in the cache.
+    Warmed(u64),
+    /// Bytes that went.
+    Evicted(u64),
+    CacheStats(Vec<CacheShard>),
+    Probed(Probed),
     HintSet,
     Pong,
+}
+
+/// Where the bytes of a [`Fetch`] came from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fetched {
+    pub from_cache: u64,
+    pub from_store: u64,
+}
+
+/// What a store turned out to be like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probed {
+    /// [`Store::conditional_put`]
+    pub conditional_put: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -223,6 +371,31 @@ pub struct SnapshotInfo {
     pub summary: Vec<(String, String)>,
 }
 
+/// What a table's metadata say. Paths are as they have them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckedTable {
+    pub table_uuid: [u8; 16],
+    pub current_snapshot_id: Option<i64>,
+    /// Of the current snapshot, in the order of their paths.
+    pub data_files: Vec<CheckedFile>,
+    /// All files that the metadata name for any snapshot, earlier metadata and themselves included.
+    pub references: Vec<String>,
+    /// Files that could not be read, and why.
+    pub unreadable: Vec<(String, String)>,
+    /// What the version hint beside them says, if there is one.
+    pub hint: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckedFile {
+    pub path: String,
+    pub size: u64,
+    pub rows: u64,
+    /// How many of them its delete files say are deleted.
+    pub deleted: u64,
+    pub delete_files: Vec<String>,
+}
+
 /// What a fragment did, for EXPLAIN ANALYZE.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ScanStats {
@@ -239,6 +412,9 @@ pub struct ScanStats {
     pub chunks_decoded: u64,
     /// Parquet bytes read.
     pub bytes_read: u64,
+    /// Those of them that came from the disk cache / from a store.
+    pub bytes_disk_cache: u64,
+    pub bytes_store: u64,
     pub elapsed_us: u64,
     pub memory_peak: u64,
     /// The physical plan with its metrics, a line an operator.
@@ -265,7 +441,15 @@ pub enum ErrorCode {
     DivisionByZero,
     DataCorrupted,
     MissingFile,
+    /// An object is there already that this server didn't write.
+    NameTaken,
     Io,
+    /// A store didn't answer, or not in time.
+    StoreUnavailable,
+    /// A store refuses the credential, or there is none.
+    StoreDenied,
+    /// What a user has set is wrong: options of a tablespace, the credentials file.
+    InvalidConfiguration,
     DiskFull,
     OutOfMemory,
     Protocol,

@@ -45,14 +45,20 @@ pub(crate) fn format(memory: &Memory) {
 }
 
 /// See `Region::acquire`.
-pub(crate) fn acquire(memory: &Memory, proc: u32, n: usize, worker: u32) -> Option<Vec<StreamRef>> {
+pub(crate) fn acquire(
+    memory: &Memory,
+    proc: u32,
+    n: usize,
+    leave: usize,
+    worker: u32,
+) -> Option<Vec<StreamRef>> {
     let pool = memory.pool();
     let slot = memory.worker(worker);
     // Acquire pairs with the Release in `WorkerSlot::start`.
     let incarnation = slot.incarnation.load(Ordering::Acquire);
     // `recover_unlisted` must not mistake a stream that is off the list, but not yet marked as held, for a lost one.
     pool.claiming.fetch_add(1, Ordering::AcqRel);
-    let claimed = pop(memory, n).map(|indexes| {
+    let claimed = pop(memory, n, leave).map(|indexes| {
         indexes
             .into_iter()
             .map(|index| claim(memory, index, proc, worker, incarnation))
@@ -158,13 +164,16 @@ fn push(pool: &PoolControl, control: &StreamControl, index: u32) {
     }
 }
 
-/// Takes `n` streams off the list, or none if there are fewer.
-fn pop(memory: &Memory, n: usize) -> Option<Vec<u32>> {
+/// Takes `n` streams off the list, or none if fewer than `leave` would be left.
+fn pop(memory: &Memory, n: usize, leave: usize) -> Option<Vec<u32>> {
     let pool = memory.pool();
     let mut head = pool.free_head.load(Ordering::Acquire);
     loop {
-        let (taken, rest) = walk(memory, head, n);
-        if taken.len() == n && taken.iter().all(|index| is_free(memory, *index)) {
+        let (mut taken, after) = walk(memory, head, n + leave);
+        let enough = taken.len() == n + leave;
+        let rest = taken.get(n).map_or(after, |index| index + 1);
+        taken.truncate(n);
+        if enough && taken.iter().all(|index| is_free(memory, *index)) {
             let next = word(generation_of(head).wrapping_add(1), rest);
             match pool
                 .free_head

@@ -110,14 +110,26 @@ impl Region {
     /// `None` if there are fewer, or proc or worker is out of range. To wait: [`Region::wait_for_stream`], acquire
     /// again, sleep; when done, [`Region::stop_waiting`].
     pub fn acquire(&self, proc: u32, n: usize, worker: u32) -> Option<Vec<StreamRef>> {
+        self.acquire_leaving(proc, n, 0, worker)
+    }
+
+    /// The same if `leave` streams stay free, for those who are in need of some to serve the others.
+    pub fn acquire_leaving(
+        &self,
+        proc: u32,
+        n: usize,
+        leave: usize,
+        worker: u32,
+    ) -> Option<Vec<StreamRef>> {
         let layout = self.layout();
-        if proc >= layout.procs || worker >= layout.workers || n > layout.streams as usize {
+        let wanted = n.saturating_add(leave);
+        if proc >= layout.procs || worker >= layout.workers || wanted > layout.streams as usize {
             return None;
         }
         if n == 0 {
             return Some(Vec::new());
         }
-        pool::acquire(&self.memory, proc, n, worker)
+        pool::acquire(&self.memory, proc, n, leave, worker)
     }
 
     /// Announces a request to a worker: the stream that carries it, acquired for this proc and worker. Never full, as

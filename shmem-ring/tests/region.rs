@@ -54,7 +54,8 @@ fn acquire_is_all_or_none() {
     assert_eq!(region.acquire(70, 1, 0), None);
     assert_eq!(region.acquire(2, 1, 2), None);
     assert_eq!(region.acquire(2, 0, 0), Some(vec![]));
-    let one = region.acquire(2, 1, 1).expect("the last one");
+    assert_eq!(region.acquire_leaving(2, 1, 1, 1), None);
+    let one = region.acquire_leaving(2, 1, 0, 1).expect("the last one");
     assert_eq!(free_now(region), 0);
     let stream = region.stream(one[0]).expect("held");
     assert_eq!(
