@@ -1,0 +1,9 @@
+//! The cache's contract, through its public interface.
+
+mod cost;
+mod crash;
+mod damage;
+mod flights;
+mod limit;
+mod reading;
+mod support;
