@@ -82,15 +82,17 @@ points! {
     MetadataSynced = "metadata_synced",
     /// All of them are, and their directories.
     MetadataDurable = "metadata_durable",
-    /// The hint has been replaced, its directory isn't synced.
-    HintRenamed = "hint_renamed",
-    /// All is done, the backend has not been told.
-    PublicationWritten = "publication_written",
 
     /// The backend has been told, the pointer has not moved.
     PublishWritten = "publish_written",
     /// The pointer has moved, in a transaction in progress.
     PublishMoved = "publish_moved",
+
+    // In an I/O worker.
+    /// The hint has been replaced, its directory isn't synced.
+    HintRenamed = "hint_renamed",
+    /// Both are durable, the backend has not been told.
+    PublicationWritten = "publication_written",
 
     // In an I/O worker.
     /// A file is removed, its directory isn't synced.
@@ -105,6 +107,10 @@ points! {
     /// The same for garbage.
     SweepGarbage = "sweep_garbage",
 
+    /// Before what is prepared of a transaction that has changed the catalogs of schema `lake` is durable.
+    PrepareBegin = "prepare_begin",
+    /// After it, and before the client hears of it.
+    PrepareEnd = "prepare_end",
     /// Before the commit record of a transaction that has changed the catalogs of schema `lake`.
     CommitBegin = "commit_begin",
     /// After it, and before the client hears of it.

@@ -119,6 +119,18 @@ pub(crate) fn replace(path: &Path, content: &[u8], attempt: &Uuid) -> Result<()>
     sync_parent(path)
 }
 
+/// Removes a file, durably; one that is missing is no error.
+pub(crate) fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Ok(()) => sync_parent(path),
+        Err(e) if e.kind() == IoErrorKind::NotFound => Ok(()),
+        Err(e) => Err(Error::io(
+            format!("could not remove file \"{}\"", path.display()),
+            e,
+        )),
+    }
+}
+
 pub(crate) fn sync(file: &File, path: &Path) -> Result<()> {
     file.sync_all()
         .map_err(|e| Error::io(format!("could not fsync file \"{}\"", path.display()), e))
@@ -141,9 +153,21 @@ fn sync_directory(directory: &Path) -> Result<()> {
 }
 
 /// Creates a directory and its missing ancestors, each one synced into its parent.
+///
+/// Nothing is ever put into a directory before that, by nobody: what has an entry needs no sync, and one that is empty may
+/// be that of another process that is about to sync it, or was killed before.
 fn create_directory(directory: &Path) -> Result<()> {
-    if directory.is_dir() {
-        return Ok(());
+    let failed = |e| {
+        Error::io(
+            format!("could not create directory \"{}\"", directory.display()),
+            e,
+        )
+    };
+    match fs::read_dir(directory).map(|mut entries| entries.next().is_some()) {
+        Ok(true) => return Ok(()),
+        Ok(false) => return sync_directory(parent(directory)?),
+        Err(e) if e.kind() == IoErrorKind::NotFound => {}
+        Err(e) => return Err(failed(e)),
     }
     let above = parent(directory)?;
     create_directory(above)?;
@@ -151,12 +175,7 @@ fn create_directory(directory: &Path) -> Result<()> {
         Ok(()) => {}
         // Someone else was faster.
         Err(e) if e.kind() == IoErrorKind::AlreadyExists => {}
-        Err(e) => {
-            return Err(Error::io(
-                format!("could not create directory \"{}\"", directory.display()),
-                e,
-            ));
-        }
+        Err(e) => return Err(failed(e)),
     }
     sync_directory(above)
 }
@@ -175,6 +194,22 @@ fn parent(path: &Path) -> Result<&Path> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn directories_are_made_and_found() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = root.path().join("a/b/c");
+        // Missing, there without an entry, and with one.
+        for _ in 0..2 {
+            create_directory(&directory).unwrap();
+        }
+        fs::write(directory.join("file"), b"").unwrap();
+        create_directory(&directory).unwrap();
+
+        let below_a_file = directory.join("file/d");
+        let error = create_directory(&below_a_file).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Io);
+    }
 
     #[test]
     fn a_copy_is_whole_or_not_there() {

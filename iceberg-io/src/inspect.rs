@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::error::Result;
 use crate::manifests;
-use crate::store::{LocalStore, MetadataStore};
+use crate::store::MetadataStore;
 use crate::table;
 
 /// A table as its metadata describe it.
@@ -45,12 +45,11 @@ pub struct DataFileSummary {
 }
 
 /// Reads a table of the local file system from its `metadata.json`.
-pub async fn read_table(metadata_path: &str) -> Result<TableSummary> {
-    let store = LocalStore;
+pub async fn read_table(store: &dyn MetadataStore, metadata_path: &str) -> Result<TableSummary> {
     let metadata = table::parse(metadata_path, &store.read(metadata_path).await?)?;
     let mut data_files = Vec::new();
     if let Some(snapshot) = metadata.current_snapshot() {
-        let mut loaded = manifests::load_manifests(&store, snapshot).await?;
+        let mut loaded = manifests::load_manifests(store, snapshot).await?;
         loaded.retain(|manifest| manifest.entry.content == ManifestContentType::Data);
         for manifest in loaded {
             data_files.extend(manifest.live.iter().map(|live| DataFileSummary {

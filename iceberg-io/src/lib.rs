@@ -10,7 +10,9 @@
 //!   made of `changes` (what differs from the current snapshot), [`layout`] (partition specs and sort orders), `deletes`
 //!   (delete files), `assemble` (the manifests of the new snapshot), `manifests` (reading and writing them), `data_file` (manifest entries), `summary`, `table`
 //!   (`metadata.json`) and `expire` (old snapshots and what only they referenced).
-//! - [`inspect`]: reads a published table back ([`read_table`]).
+//! - `hint`: the file beside the metadata that names the current ones ([`VersionHint`]).
+//! - [`inspect`]: reads a published table back ([`read_table`]); [`check`]: the same with all that it refers to
+//!   ([`check_table`]).
 //! - [`store`]: where metadata files live ([`MetadataStore`], [`LocalStore`]); `durable` is how a local file is made to
 //!   survive a crash, and how one is copied ([`copy_file`]).
 //! - [`error`]: the crate's one error type.
@@ -20,11 +22,13 @@
 
 mod assemble;
 mod changes;
+pub mod check;
 mod data_file;
 mod deletes;
 mod durable;
 pub mod error;
 mod expire;
+mod hint;
 pub mod inspect;
 pub mod layout;
 mod manifests;
@@ -36,14 +40,16 @@ pub mod store;
 mod summary;
 mod table;
 
+pub use check::{CheckedFile, CheckedTable, check_table};
 pub use durable::copy_file;
 pub use error::{Error, ErrorKind, Result};
+pub use hint::VersionHint;
 pub use inspect::{DataFileSummary, SnapshotSummary, TableSummary, read_table};
 pub use layout::{Partition, PartitionField, SortField};
 pub use parquet_file::{
     Compression, DataFileWriter, EncodedFile, ParquetEncoder, WriteOptions, WrittenFile,
 };
-pub use publish::{PublishFile, PublishRequest, Published, publish, publish_to, set_version_hint};
+pub use publish::{PublishFile, PublishRequest, Published, publish};
 pub use schema::{Field, FieldType, TableSchema};
 pub use stats::ColumnStats;
 pub use store::{LocalStore, MetadataStore, NewFile};

@@ -12,9 +12,9 @@
 //!   that goes takes its entry with it (see `deletes`);
 //! - many small manifests are merged.
 //!
-//! All files are durable before [`publish()`] returns; moving the pointer to the new metadata is up to the caller. A
-//! failed or crashed publication leaves at most files that nobody references, all of which have its commit id in their
-//! names, and a version hint that names its metadata, which [`set_version_hint`] sets right.
+//! All files are durable before [`publish()`] returns; moving the pointer to the new metadata, and then the version hint
+//! ([`VersionHint`](crate::VersionHint)), is up to the caller. A failed or crashed publication leaves at most files that
+//! nobody references, all of which have its commit id in their names.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -37,9 +37,9 @@ use crate::layout::{self, Layout, Partition, PartitionField, SortField};
 use crate::manifests::{self, ManifestOutput};
 use crate::schema::TableSchema;
 use crate::stats::ColumnStats;
-use crate::store::{LocalStore, MetadataStore, NewFile};
+use crate::store::{MetadataStore, NewFile};
 use crate::summary::Counts;
-use crate::table::{self, BaseTable};
+use crate::table::BaseTable;
 
 /// What to publish.
 #[derive(Debug, Clone)]
@@ -100,13 +100,8 @@ pub struct Published {
     pub removed_files: Vec<String>,
 }
 
-/// Publishes to the local file system.
-pub async fn publish(request: PublishRequest) -> Result<Published> {
-    publish_to(&LocalStore, request).await
-}
-
 /// Publishes to a store.
-pub async fn publish_to(store: &dyn MetadataStore, request: PublishRequest) -> Result<Published> {
+pub async fn publish(store: &dyn MetadataStore, request: PublishRequest) -> Result<Published> {
     let location = request.location.trim_end_matches('/').to_string();
     let format = format_version(request.format_version)?;
     let schema = request.schema.to_iceberg()?;
@@ -255,8 +250,6 @@ pub async fn publish_to(store: &dyn MetadataStore, request: PublishRequest) -> R
     let new_files = files.iter().map(|file| file.location.clone()).collect();
     store.create_all(files).await?;
     crash_point(CrashPoint::MetadataDurable);
-    write_hint(store, &metadata_location, &request.commit_id).await?;
-    crash_point(CrashPoint::PublicationWritten);
 
     Ok(Published {
         metadata_location,
@@ -268,31 +261,6 @@ pub async fn publish_to(store: &dyn MetadataStore, request: PublishRequest) -> R
         new_files,
         removed_files,
     })
-}
-
-/// Makes the version hint name metadata of the local file system, after a publication that left it naming others was
-/// given up. `attempt` is unique to the call, or that publication's commit id.
-pub async fn set_version_hint(metadata_location: &str, attempt: &Uuid) -> Result<()> {
-    write_hint(&LocalStore, metadata_location, attempt).await
-}
-
-/// The hint is beside the metadata that it names.
-async fn write_hint(
-    store: &dyn MetadataStore,
-    metadata_location: &str,
-    attempt: &Uuid,
-) -> Result<()> {
-    let Some((directory, _)) = metadata_location.rsplit_once('/') else {
-        return Err(Error::new(
-            ErrorKind::InvalidInput,
-            format!("\"{metadata_location}\" is not the location of a metadata file"),
-        ));
-    };
-    let hint = NewFile {
-        location: format!("{directory}/version-hint.text"),
-        content: Bytes::copy_from_slice(table::version_hint(metadata_location).as_bytes()),
-    };
-    store.replace(hint, attempt).await
 }
 
 fn format_version(version: u8) -> Result<FormatVersion> {

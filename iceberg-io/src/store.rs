@@ -1,7 +1,7 @@
 //! Where Iceberg metadata files and delete files live.
 //!
-//! The snapshot producer builds every file in memory and hands all of them over at once, so a store needs three
-//! operations only: read, create durably, replace. [`LocalStore`] serves `file://` locations and plain paths.
+//! The snapshot producer builds every file in memory and hands all of them over at once, so a store needs few operations
+//! only: read, create durably, replace, remove. [`LocalStore`] serves `file://` locations and plain paths.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -33,6 +33,9 @@ pub trait MetadataStore: Send + Sync {
     /// Creates or replaces one file, atomically and durably. A crash may leave another file whose name has the
     /// attempt's id.
     async fn replace(&self, file: NewFile, attempt: &Uuid) -> Result<()>;
+
+    /// Removes one file, durably; one that is missing is no error.
+    async fn remove(&self, location: &str) -> Result<()>;
 }
 
 /// The local file system.
@@ -59,6 +62,11 @@ impl MetadataStore for LocalStore {
         let path = local_path(&file.location)?;
         let attempt = *attempt;
         blocking(move || durable::replace(&path, &file.content, &attempt)).await
+    }
+
+    async fn remove(&self, location: &str) -> Result<()> {
+        let path = local_path(location)?;
+        blocking(move || durable::remove(&path)).await
     }
 }
 

@@ -11,8 +11,8 @@ use iceberg::spec::{
 };
 use iceberg::transform::create_transform_function;
 use pg_lake_iceberg::{
-    Field, FieldType, Partition, PartitionField, PublishFile, PublishRequest, Published, SortField,
-    TableSchema, publish,
+    Field, FieldType, LocalStore, Partition, PartitionField, PublishFile, PublishRequest,
+    Published, SortField, TableSchema, publish,
 };
 use pg_lake_plan::layout::{Transform as Ours, single_value};
 use pg_lake_plan::types::Value;
@@ -84,7 +84,7 @@ impl Rig {
             commit_id: Uuid::new_v4(),
             keep_snapshots: 100,
         };
-        let published = publish(request).await.unwrap();
+        let published = publish(&LocalStore, request).await.unwrap();
         self.previous = Some(published.metadata_location.clone());
         published
     }

@@ -7,8 +7,8 @@ use std::path::Path;
 use iceberg::io::FileIO;
 use iceberg::spec::TableMetadata;
 use pg_lake_iceberg::{
-    ColumnStats, ErrorKind, Field, FieldType, Partition, PublishFile, PublishRequest, Published,
-    TableSchema, TableSummary, publish, read_table, set_version_hint,
+    ColumnStats, ErrorKind, Field, FieldType, LocalStore, Partition, PublishFile, PublishRequest,
+    Published, TableSchema, TableSummary, VersionHint, check_table, publish, read_table,
 };
 use uuid::Uuid;
 
@@ -65,7 +65,7 @@ impl Rig {
 
     async fn publish(&mut self, files: &[PublishFile]) -> Published {
         self.clock_ms += 1000;
-        let published = publish(self.request(files)).await.unwrap();
+        let published = publish(&LocalStore, self.request(files)).await.unwrap();
         self.previous = Some(published.metadata_location.clone());
         let mut paths: Vec<String> = self
             .read()
@@ -82,7 +82,9 @@ impl Rig {
     }
 
     async fn read(&self) -> TableSummary {
-        read_table(self.previous.as_ref().unwrap()).await.unwrap()
+        read_table(&LocalStore, self.previous.as_ref().unwrap())
+            .await
+            .unwrap()
     }
 
     /// As the library reads it, without any code of ours.
@@ -205,34 +207,32 @@ async fn life_of_a_table(format_version: u8) {
         .unwrap()
         .to_string();
     assert!(name.starts_with("00004-"));
-    let hint =
-        std::fs::read_to_string(rig.directory.path().join("metadata/version-hint.text")).unwrap();
-    assert_eq!(format!("{hint}.metadata.json"), name);
 }
 
 #[tokio::test]
-async fn what_a_publication_writes_has_its_commit_id_and_the_hint_can_be_set_back() {
+async fn what_a_publication_writes_has_its_commit_id_and_the_hint_is_left_alone() {
     let mut rig = Rig::new(2);
     let first = rig.publish(&[file("a", 10)]).await;
+    let hint = rig.directory.path().join("metadata/version-hint.text");
+    assert!(!hint.exists());
+    VersionHint::set(&LocalStore, &first.metadata_location, &Uuid::new_v4())
+        .await
+        .unwrap();
+    let says = std::fs::read_to_string(&hint).unwrap();
+    assert!(
+        first
+            .metadata_location
+            .ends_with(&format!("/{says}.metadata.json"))
+    );
     let mut deleted = file("a", 10);
     deleted.deleted = vec![1, 2];
     let request = rig.request(&[deleted, file("b", 5)]);
     let commit_id = request.commit_id;
-    let given_up = publish(request).await.unwrap();
+    let given_up = publish(&LocalStore, request).await.unwrap();
     let named = |path: &String| path.contains(&commit_id.to_string());
     assert!(given_up.new_files.len() >= 4);
     assert!(given_up.new_files.iter().all(named));
-
-    set_version_hint(&first.metadata_location, &commit_id)
-        .await
-        .unwrap();
-    let hint =
-        std::fs::read_to_string(rig.directory.path().join("metadata/version-hint.text")).unwrap();
-    assert!(
-        first
-            .metadata_location
-            .ends_with(&format!("/{hint}.metadata.json"))
-    );
+    assert_eq!(std::fs::read_to_string(&hint).unwrap(), says);
 }
 
 #[tokio::test]
@@ -259,6 +259,58 @@ async fn an_unchanged_table_is_not_written() {
         (first.snapshot_id, 1)
     );
     assert_eq!(rig.metadata_files(), count);
+}
+
+#[tokio::test]
+async fn a_check_finds_what_metadata_refer_to_and_what_is_unreadable() {
+    for format_version in [2, 3] {
+        let mut rig = Rig::new(format_version);
+        let first = rig.publish(&[file("a", 10), file("c", 4)]).await;
+        let mut deleted = file("a", 10);
+        deleted.deleted = vec![1, 2];
+        let second = rig.publish(&[deleted, file("b", 5), hot("h", 3)]).await;
+        let check = async || {
+            check_table(&LocalStore, &second.metadata_location)
+                .await
+                .unwrap()
+        };
+
+        let found = check().await;
+        assert_eq!(found.uuid, rig.uuid);
+        assert_eq!(found.current_snapshot_id, Some(second.snapshot_id));
+        assert_eq!((found.hint, found.unreadable), (None, vec![]));
+        let files: Vec<_> = found
+            .data_files
+            .iter()
+            .map(|file| (file.path.as_str(), file.row_count, file.deleted))
+            .collect();
+        let expected = [
+            ("file:///data/a.parquet", 10, 2),
+            ("file:///data/b.parquet", 5, 0),
+            ("file:///data/h.parquet", 3, 0),
+        ];
+        assert_eq!(files, expected);
+        assert_eq!(found.data_files[0].size_bytes, 1000);
+        let delete_files = &found.data_files[0].delete_files;
+        assert_eq!(delete_files.len(), 1);
+        // Also what only the first snapshot refers to.
+        let data = ["a", "b", "c", "h"].map(|name| format!("file:///data/{name}.parquet"));
+        for path in first.new_files.iter().chain(&second.new_files).chain(&data) {
+            assert!(found.references.contains(path), "{path}");
+        }
+        assert!(second.new_files.contains(&delete_files[0]));
+
+        VersionHint::set(&LocalStore, &second.metadata_location, &Uuid::new_v4())
+            .await
+            .unwrap();
+        let manifest = first.new_files.iter().find(|path| path.contains("-m0"));
+        let manifest = manifest.unwrap();
+        std::fs::remove_file(manifest.strip_prefix("file://").unwrap()).unwrap();
+        let found = check().await;
+        let unreadable: Vec<_> = found.unreadable.iter().map(|(path, _)| path).collect();
+        assert_eq!(unreadable, [manifest]);
+        assert!(found.hint.is_some_and(|hint| hint.starts_with("00001-")));
+    }
 }
 
 /// So that a lower number of snapshots takes effect in a table that doesn't change.
@@ -361,7 +413,10 @@ async fn an_upgraded_table_gets_row_ids() {
     assert_eq!(rig.library().await.next_row_id(), 10);
     rig.format_version = 2;
     assert_eq!(
-        publish(rig.request(&[])).await.unwrap_err().kind(),
+        publish(&LocalStore, rig.request(&[]))
+            .await
+            .unwrap_err()
+            .kind(),
         ErrorKind::Unsupported
     );
 }
@@ -452,20 +507,23 @@ async fn contradictions_are_refused_and_leave_nothing() {
     let count = rig.metadata_files();
     for files in [vec![file("a", 11)], vec![file("b", 1), file("b", 1)]] {
         assert_eq!(
-            publish(rig.request(&files)).await.unwrap_err().kind(),
+            publish(&LocalStore, rig.request(&files))
+                .await
+                .unwrap_err()
+                .kind(),
             ErrorKind::InvalidInput
         );
     }
     let mut stranger = rig.request(&[]);
     stranger.table_uuid = Uuid::new_v4();
     assert_eq!(
-        publish(stranger).await.unwrap_err().kind(),
+        publish(&LocalStore, stranger).await.unwrap_err().kind(),
         ErrorKind::InvalidInput
     );
     let mut partial = rig.request(&[file("a", 10), file("c", 1)]);
     partial.files[1].columns[0].lower = Some(vec![1, 2, 3]);
     assert_eq!(
-        publish(partial).await.unwrap_err().kind(),
+        publish(&LocalStore, partial).await.unwrap_err().kind(),
         ErrorKind::InvalidInput
     );
     assert_eq!(rig.metadata_files(), count);

@@ -9,7 +9,7 @@ use std::fs;
 use iceberg::io::FileIO;
 use iceberg::puffin::{CompressionCodec, DELETION_VECTOR_V1, PuffinReader};
 use iceberg::spec::{DataFileFormat, ManifestStatus};
-use pg_lake_iceberg::{ErrorKind, publish};
+use pg_lake_iceberg::{ErrorKind, LocalStore, publish};
 
 use crate::rig::{Deletes, Rig, deleted_rows, file, local};
 
@@ -248,7 +248,7 @@ async fn impossible_positions_are_refused_and_leave_nothing() {
         rig.publish(&[file("a", 10, &[])]).await;
         for deleted in [vec![3, 3], vec![5, 2], vec![0, 10]] {
             let request = rig.request(&[file("a", 10, &deleted)]);
-            let error = publish(request).await.unwrap_err();
+            let error = publish(&LocalStore, request).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidInput);
         }
         assert_eq!(rig.delete_files_on_disk(), 0);

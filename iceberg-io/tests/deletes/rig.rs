@@ -15,7 +15,8 @@ use iceberg::spec::{
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::Repetition;
 use pg_lake_iceberg::{
-    Field, FieldType, Partition, PublishFile, PublishRequest, Published, TableSchema, publish,
+    Field, FieldType, LocalStore, Partition, PublishFile, PublishRequest, Published, TableSchema,
+    publish,
 };
 use uuid::Uuid;
 
@@ -74,7 +75,7 @@ impl Rig {
     /// Publishes, and checks that what a reader finds deleted is what was asked for.
     pub async fn publish(&mut self, files: &[PublishFile]) -> Published {
         self.clock_ms += 1000;
-        let published = publish(self.request(files)).await.unwrap();
+        let published = publish(&LocalStore, self.request(files)).await.unwrap();
         self.previous = Some(published.metadata_location.clone());
         let wanted: BTreeMap<String, Vec<u64>> = files
             .iter()
