@@ -18,6 +18,7 @@ use pg_lake_plan::PROTOCOL_VERSION;
 use pg_lake_plan::message::{
     Envelope, ErrorCode, Execute, Reply, Request, StreamId, WireError, kind,
 };
+use pg_lake_plan::store::Store;
 use pg_lake_plan::types::LakeType;
 use pg_lake_ring::{Region, StreamRef};
 use std::panic::AssertUnwindSafe;
@@ -56,6 +57,7 @@ impl Context {
 
 /// A request whose streams are held.
 struct Received {
+    stores: Vec<Store>,
     request: Request,
     /// In the order in which the request names them.
     feeds: Vec<MessageReader>,
@@ -106,14 +108,19 @@ pub(crate) async fn run(context: Arc<Context>, reference: StreamRef) {
         counters.errors.fetch_add(1, Ordering::Relaxed);
         tracing::debug!(target: "pg_lake", code = ?error.code, "a request failed: {error}");
     }
-    let (reply, files) = match answer {
-        Ok(Answer { reply, files }) => (Ok(reply), files),
-        Err(error) => (Err(error), None),
+    let (reply, files, hint) = match answer {
+        Ok(Answer { reply, files, hint }) => (Ok(reply), files, hint),
+        Err(error) => (Err(error), None, None),
     };
     match writer.end(&reply).await {
         // The backend has been told of the files: they are its own from now on.
         Ok(()) => files.into_iter().for_each(|files| files.keep()),
-        Err(error) => tracing::debug!(target: "pg_lake", "a reply was not delivered: {error}"),
+        Err(error) => {
+            tracing::debug!(target: "pg_lake", "a reply was not delivered: {error}");
+            if let Some(hint) = hint {
+                hint.restore().await;
+            }
+        }
     }
     context.count_memory();
 }
@@ -217,6 +224,7 @@ fn receive(
         .map(|id| feed_reader(attach_sibling(context, reader.hold(), id)?))
         .collect::<Result<Vec<_>, WireError>>()?;
     Ok(Received {
+        stores: envelope.stores,
         request: envelope.request,
         feeds,
     })
@@ -228,21 +236,30 @@ async fn dispatch(
     writer: &mut ResultWriter,
     cancel: &CancellationToken,
 ) -> Result<Answer, WireError> {
-    let Received { request, feeds } = received;
+    let Received {
+        stores,
+        request,
+        feeds,
+    } = received;
     match (&context.role, request) {
         (_, Request::Ping) => Ok(Answer::from(Reply::Pong)),
         (Role::Engine(engine), Request::Execute(execute)) => cancel
             .run_until_cancelled(run_fragment(
-                context, engine, execute, feeds, writer, cancel,
+                context, engine, execute, stores, feeds, writer, cancel,
             ))
             .await
             .unwrap_or_else(|| Err(context.streams.cancelled()))
             .map(Answer::from),
         (Role::Engine(engine), Request::Covered(execute)) => engine
-            .covered(&execute, cancel)
+            .covered(&execute, stores, cancel)
             .await
             .map(|covered| Answer::from(Reply::Covered(covered))),
-        (Role::Io(io), request) => io.serve(request, feeds, cancel).await,
+        (Role::Io(io), Request::Fetch(fetch)) => cancel
+            .run_until_cancelled(io.fetch(&stores, fetch, writer))
+            .await
+            .unwrap_or_else(|| Err(context.streams.cancelled()))
+            .map(Answer::from),
+        (Role::Io(io), request) => io.serve(&stores, request, feeds, cancel).await,
         (Role::Engine(_), _) => Err(protocol("the engine was sent a request for a worker")),
     }
 }
@@ -252,11 +269,12 @@ async fn run_fragment(
     context: &Context,
     engine: &Engine,
     execute: Execute,
+    stores: Vec<Store>,
     feeds: Vec<MessageReader>,
     writer: &mut ResultWriter,
     cancel: &CancellationToken,
 ) -> Result<Reply, WireError> {
-    if let Some(few) = engine.read_few(&execute, cancel) {
+    if let Some(few) = engine.read_few(&execute, &stores, cancel).await {
         let few = few?;
         let types = execute.fragment.root.output();
         for batch in &few.batches {
@@ -265,7 +283,9 @@ async fn run_fragment(
         return Ok(Reply::Executed(few.stats));
     }
     let feeds = feed_streams(&execute, feeds)?;
-    let mut running = engine.execute(execute, feeds, cancel.clone()).await?;
+    let mut running = engine
+        .execute(execute, stores, feeds, cancel.clone())
+        .await?;
     let mut sent = false;
     while let Some(batch) = running.next().await.map_err(|e| too_late(e, sent))? {
         writer.send_batch(&batch, &running.types).await?;

@@ -29,7 +29,7 @@ pub(crate) fn build(name: &str, threads: usize) -> Result<Runtime, WireError> {
         .max_blocking_threads(BLOCKING_THREADS_MAX)
         .thread_name(name)
         .thread_stack_size(STACK_BYTES)
-        .enable_time()
+        .enable_all()
         .on_thread_start(|| OURS.set(true))
         .build()
         .map_err(|e| {

@@ -4,8 +4,9 @@
 //! to the runtime and sleeps on its latch, so that signals and the death of the postmaster are seen
 //! at once.
 
+use crate::client::Client;
 use crate::engine::Engine;
-use crate::io::Io;
+use crate::io::{Io, IoConfig};
 use crate::request::{self, Context, Role};
 use crate::runtime;
 use crate::transport::{Streams, WakeProc};
@@ -37,6 +38,8 @@ pub struct Config {
     pub memory: u64,
     /// Bytes of the decoded-column cache.
     pub memory_cache: u64,
+    /// Of an I/O worker.
+    pub io: IoConfig,
     /// For what doesn't fit into memory.
     pub spill_directory: PathBuf,
     pub pid: u32,
@@ -48,6 +51,8 @@ pub struct Config {
 pub struct Service {
     runtime: Runtime,
     context: Arc<Context>,
+    /// Of this process' own requests to workers.
+    client: Arc<Client>,
 }
 
 impl Service {
@@ -63,6 +68,7 @@ impl Service {
             Kind::Io => "lake worker",
         };
         let runtime = runtime::build(name, config.threads)?;
+        let client = Arc::new(Client::new(region, config.proc, wake));
         let role = {
             // The engine may spawn tasks.
             let _runtime = runtime.enter();
@@ -72,8 +78,13 @@ impl Service {
                     config.memory_cache,
                     config.spill_directory,
                     config.threads,
+                    Some(client.clone()),
                 )?),
-                Kind::Io => Role::Io(Io::new(slot, config.memory)),
+                Kind::Io => {
+                    let workers = region.layout().workers.saturating_sub(1);
+                    let client = client.clone();
+                    Role::Io(Io::new(slot, workers, config.memory, &config.io, client))
+                }
             }
         };
         // What an earlier process of this slot counted as in use is gone with it.
@@ -87,6 +98,7 @@ impl Service {
         let streams = Streams::new(region, slot, incarnation, wake);
         Ok(Service {
             runtime,
+            client,
             context: Arc::new(Context {
                 streams,
                 region,
@@ -100,6 +112,7 @@ impl Service {
     pub fn serve(&self) {
         let slot = *self.context.streams.slot();
         slot.take_stream_events(|index| self.context.streams.on_event(index));
+        self.client.on_wake();
         slot.take_requests(|_, reference| {
             self.runtime
                 .spawn(request::run(self.context.clone(), reference));
@@ -107,18 +120,21 @@ impl Service {
         self.context.count_memory();
     }
 
-    /// New limits, in bytes, for what is allocated from now on.
-    pub fn set_limits(&self, memory: u64, memory_cache: u64) {
+    /// New limits, in bytes, and settings, for what begins from now on.
+    pub fn set_limits(&self, memory: u64, memory_cache: u64, io: &IoConfig) {
+        let _runtime = self.runtime.enter();
         match &self.context.role {
             Role::Engine(engine) => engine.set_limits(memory, memory_cache),
-            Role::Io(io) => io.set_limit(memory),
+            Role::Io(role) => role.set_limits(memory, io),
         }
     }
 
     /// Cancels all requests and gives them up to `timeout` to end; then gives the streams back, if
     /// nobody can be writing to them any more (or else the slot's next process does).
     pub fn stop(self, timeout: Duration) {
-        let Service { runtime, context } = self;
+        let Service {
+            runtime, context, ..
+        } = self;
         let deadline = Instant::now() + timeout;
         context.streams.cancel_all();
         let slot = *context.streams.slot();

@@ -230,7 +230,9 @@ async fn files_of_which_every_row_passes() {
         let files = vec![small.clone(), large.clone(), nulls.clone()];
         let mut request = request(scan(&TYPES, predicate), files);
         request.params = vec![Some(Value::I32(100))];
-        let covered = engine.covered(&request, &CancellationToken::new()).await;
+        let covered = engine
+            .covered(&request, vec![], &CancellationToken::new())
+            .await;
         assert_eq!(covered.unwrap(), expected, "{:?}", request.fragment);
     }
 }
@@ -387,7 +389,7 @@ async fn a_waiting_query_can_be_cancelled() {
     let feed = futures::stream::pending().boxed();
     let request = request(scan(&TYPES, None), vec![]);
     let mut running = engine
-        .execute(request, vec![Some(feed)], cancel.clone())
+        .execute(request, vec![], vec![Some(feed)], cancel.clone())
         .await
         .unwrap();
     let started = Instant::now();

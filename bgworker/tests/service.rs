@@ -3,7 +3,8 @@
 //! cancel.
 
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use pg_lake_bgworker::{Config, Kind, Service, ring_code};
+use pg_lake_bgworker::store::Settings;
+use pg_lake_bgworker::{Config, IoConfig, Kind, Service, ring_code};
 use pg_lake_plan::PROTOCOL_VERSION;
 use pg_lake_plan::batch::BatchBuilder;
 use pg_lake_plan::layout::{PartitionField, Transform};
@@ -35,6 +36,8 @@ struct Page([u8; 4096]);
 struct Rig {
     region: Region,
     service: Service,
+    /// Of the disk cache.
+    _cache: tempfile::TempDir,
 }
 
 /// The streams of one request, as its backend holds them.
@@ -55,18 +58,33 @@ impl Rig {
         // SAFETY: the bytes are ours alone, zeroed, aligned, and never freed; each test has its own
         // service and stops it at most once.
         let region = unsafe { Region::init(base, size, &LAYOUT) }.expect("a region");
+        let cache = tempfile::tempdir().expect("a directory");
         let config = Config {
             slot: SLOT,
             kind: Kind::Io,
             threads: 2,
             memory: 64 << 20,
             memory_cache: 0,
+            io: IoConfig {
+                stores: Settings {
+                    credentials_file: None,
+                    timeout: PATIENCE,
+                    connections: 1,
+                    bandwidth: None,
+                },
+                cache_directory: cache.path().to_owned(),
+                cache_size: 0,
+            },
             spill_directory: std::env::temp_dir(),
             pid: std::process::id(),
             proc: 1,
         };
         let service = Service::start(region, config, |_| ()).expect("a service");
-        Rig { region, service }
+        Rig {
+            region,
+            service,
+            _cache: cache,
+        }
     }
 
     fn call(&self) -> Call {
@@ -105,6 +123,7 @@ impl Rig {
             version: PROTOCOL_VERSION,
             result: call.result.reference().to_u64(),
             crash: 0,
+            stores: vec![],
             request,
         };
         self.announce(call, &pg_lake_plan::encode(&envelope).expect("encoded"));
@@ -253,7 +272,7 @@ fn write_request(call: &Call, directory: &Path, target_file_size: u64) -> Reques
 fn files_in(rig: &Rig, directory: &Path) -> Vec<String> {
     let directory = directory.to_string_lossy().into_owned();
     match rig.ask(Request::ListFiles { directory }) {
-        Ok(Reply::Files(files)) => files,
+        Ok(Reply::Files(files)) => files.into_iter().map(|(path, _)| path).collect(),
         other => panic!("{other:?}"),
     }
 }
@@ -386,6 +405,16 @@ fn rows_become_files_and_a_snapshot() {
         Ok(Reply::Published(published)) => published,
         other => panic!("{other:?}"),
     };
+    let metadata_location = published.metadata_location.clone();
+    match rig.ask(Request::CheckTable { metadata_location }) {
+        Ok(Reply::Checked(table)) => {
+            assert_eq!(table.table_uuid, [7; 16]);
+            assert_eq!(table.current_snapshot_id, Some(published.snapshot_id));
+            assert_eq!(table.data_files.iter().map(|f| f.rows).sum::<u64>(), 8000);
+            assert!(table.unreadable.is_empty() && table.hint.is_none());
+        }
+        other => panic!("{other:?}"),
+    }
     let metadata_location = published.metadata_location;
     match rig.ask(Request::Inspect { metadata_location }) {
         Ok(Reply::Snapshots(snapshots)) => {
@@ -525,7 +554,9 @@ fn a_stop_ends_requests_under_way() {
     rig.start(&call, write_request(&call, directory.path(), 1 << 20));
     rig.write(&mut call.rows, kind::BATCH, &rows(0, 1000));
     // What is announced but not taken yet is left to the next process, and ends the same way.
-    let Rig { region, service } = rig;
+    let Rig {
+        region, service, ..
+    } = rig;
     service.stop(Duration::from_secs(5));
     assert_eq!(call.result.error(), PEER_GONE);
     assert_eq!(

@@ -11,6 +11,7 @@ use super::validate::validate;
 use crate::arrow_types::scan_schema;
 use pg_lake_plan::ir::Plan;
 use pg_lake_plan::message::{Execute, WireError};
+use pg_lake_plan::store::Store;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +22,7 @@ impl Engine {
     pub async fn covered(
         &self,
         request: &Execute,
+        stores: Vec<Store>,
         cancel: &CancellationToken,
     ) -> Result<Vec<bool>, WireError> {
         validate(request, 1)?;
@@ -44,14 +46,16 @@ impl Engine {
             self.cache.clone(),
             Arc::default(),
             cancel.clone(),
+            self.remote(stores),
         )?;
+        let source = Arc::new(source);
         let mut covered = Vec::with_capacity(source.files.len());
-        for (path, file) in &source.files {
+        for index in 0..source.files.len() {
             tokio::task::yield_now().await;
             if cancel.is_cancelled() {
                 return Err(cancelled());
             }
-            covered.push(source.covers(path, file, &proof)?);
+            covered.push(source.covers(index, &proof).await?);
         }
         Ok(covered)
     }

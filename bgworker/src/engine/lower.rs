@@ -11,6 +11,7 @@ use super::error::{internal, protocol, wire};
 use super::exchange::exchange;
 use super::expr::{Node, PgExpr};
 use super::prune;
+use super::remote::Remote;
 use super::scan::LakeScanExec;
 use super::source::Source;
 use super::stats::Counters;
@@ -49,6 +50,7 @@ pub(super) struct Lowering {
     pub(super) cache: Arc<Cache>,
     pub(super) counters: Arc<Counters>,
     pub(super) cancel: CancellationToken,
+    pub(super) remote: Remote,
     pub(super) threads: usize,
 }
 
@@ -153,6 +155,7 @@ impl Lowering {
             self.cache.clone(),
             self.counters.clone(),
             self.cancel.clone(),
+            self.remote.clone(),
         )?;
         Ok(Arc::new(LakeScanExec::new(
             Arc::new(source),

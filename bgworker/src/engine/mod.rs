@@ -1,13 +1,13 @@
 //! Runs fragments: Parquet files and feeds in, record batches with Postgres' semantics out.
 //!
-//! The engine reads local files and calls no network and no Postgres. Where it can't be exact it
+//! The engine reads local files and asks I/O workers for others; it calls no network and no Postgres. Where it can't be exact it
 //! says so ([`ErrorCode::NotExact`](pg_lake_plan::message::ErrorCode)) instead of guessing.
 //!
 //! * `runtime`: [`Engine`]: limits, one memory budget, starting a fragment
 //! * `running`: [`Running`]: one fragment under way, cancellation, statistics
 //! * `validate`: refuses malformed and unsupported fragments before anything is built
 //! * `lower`: plan nodes to DataFusion's physical operators; `exchange`: rows to partitions
-//! * scan: `scan` (operator), `source` (files to row groups), `rowgroup` (decoding),
+//! * scan: `scan` (operator), `source` (files to row groups), `remote` (their bytes), `rowgroup` (decoding),
 //!   `selection` (deleted rows and ranges), `prune` (row-group statistics), `adapt` (file types),
 //!   `cache` (decoded columns and footers), `point` (few rows, without a plan), `covered` (files of
 //!   which every row passes)
@@ -34,6 +34,7 @@ mod lower;
 mod memory;
 mod point;
 mod prune;
+mod remote;
 mod rowgroup;
 mod running;
 mod runtime;
@@ -47,6 +48,7 @@ mod validate;
 mod values;
 
 pub use point::Few;
+pub use remote::Fetcher;
 pub use running::Running;
 pub use runtime::Engine;
 

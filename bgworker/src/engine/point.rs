@@ -5,6 +5,7 @@
 //! in the background, so that its rows come from the cache.
 
 use super::Engine;
+use super::error::internal;
 use super::memory::QueryPool;
 use super::rowgroup::RowGroupReader;
 use super::source::{Morsel, Source};
@@ -14,7 +15,8 @@ use crate::arrow_types::scan_schema;
 use arrow::record_batch::RecordBatch;
 use datafusion_execution::memory_pool::{MemoryConsumer, MemoryPool};
 use pg_lake_plan::ir::{Plan, Scan};
-use pg_lake_plan::message::{Execute, FileRef, ScanStats, TableInput, WireError};
+use pg_lake_plan::message::{Execute, FileRef, Priority, ScanStats, TableInput, WireError};
+use pg_lake_plan::store::Store;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio_util::sync::CancellationToken;
@@ -83,9 +85,10 @@ impl Engine {
     /// Answers a request for chosen rows of files; `None` if it asks for more than that.
     ///
     /// It reads pages of at most [`ROWS_MAX`] rows on the calling thread.
-    pub fn read_few(
+    pub async fn read_few(
         &self,
         request: &Execute,
+        stores: &[Store],
         cancel: &CancellationToken,
     ) -> Option<Result<Few, WireError>> {
         let (Plan::Scan(scan), [table]) = (&request.fragment.root, request.tables.as_slice())
@@ -105,12 +108,13 @@ impl Engine {
         if scan.predicate.is_some() || table.feed.is_some() || rows > ROWS_MAX {
             return None;
         }
-        Some(self.read(request, scan, table, cancel))
+        Some(self.read(request, stores, scan, table, cancel).await)
     }
 
-    fn read(
+    async fn read(
         &self,
         request: &Execute,
+        stores: &[Store],
         scan: &Scan,
         table: &TableInput,
         cancel: &CancellationToken,
@@ -127,17 +131,19 @@ impl Engine {
                 self.cache.clone(),
                 counters.clone(),
                 cancel.clone(),
+                self.remote(stores.to_vec()),
             )
         };
         let few = Arc::new(source(table.files.clone(), &counters, cancel)?);
         let pool = QueryPool::new(self.budget.clone(), request.memory_limit);
         let pool: Arc<dyn MemoryPool> = Arc::new(pool);
         let mut batches = vec![];
-        while let Some(morsel) = few.next_morsel()? {
+        while let Some(morsel) = few.next_morsel().await? {
             let place = morsel.place();
             let reservation = MemoryConsumer::new("LakeScan").register(&pool);
             let mut reader = RowGroupReader::open(few.clone(), morsel, reservation)?;
             let decodes = reader.decodes();
+            reader.begin(vec![], None)?;
             while let Some(batch) = reader.next_batch()? {
                 add(&counters.rows_cold, batch.num_rows());
                 add(&counters.rows_out, batch.num_rows());
@@ -172,23 +178,39 @@ impl Engine {
         let pool: Arc<dyn MemoryPool> = Arc::new(QueryPool::new(self.budget.clone(), 0));
         tokio::spawn(async move {
             let _one = heat.decoding.lock().await;
-            let decoded = tokio::task::spawn_blocking(move || {
-                while let Some(morsel) = source.next_morsel()? {
-                    if morsel.place() != Some((0, row_group)) || morsel.bytes() > room {
-                        continue;
-                    }
-                    let reservation = MemoryConsumer::new("LakeScan").register(&pool);
-                    let mut reader = RowGroupReader::open(source.clone(), morsel, reservation)?;
-                    while reader.next_batch()?.is_some() {}
-                }
-                Ok::<(), WireError>(())
-            });
             // Whoever asks for the rows again hears of an error.
-            if let Ok(Err(error)) = decoded.await {
+            if let Err(error) = decode(source, row_group, room, pool).await {
                 tracing::debug!(target: "pg_lake", "a row group was not decoded: {error}");
             }
         });
     }
+}
+
+/// Reads a row group to its end.
+async fn decode(
+    source: Arc<Source>,
+    row_group: usize,
+    room: usize,
+    pool: Arc<dyn MemoryPool>,
+) -> Result<(), WireError> {
+    while let Some(morsel) = source.next_morsel().await? {
+        if morsel.place() != Some((0, row_group)) || morsel.bytes() > room {
+            continue;
+        }
+        let reservation = MemoryConsumer::new("LakeScan").register(&pool);
+        let mut reader = RowGroupReader::open(source.clone(), morsel, reservation)?;
+        let parts = match reader.ranges() {
+            Some((file, ranges)) => source.fetch(file, ranges, Priority::Ahead).await?,
+            None => vec![],
+        };
+        let decoded = tokio::task::spawn_blocking(move || {
+            reader.begin(parts, None)?;
+            while reader.next_batch()?.is_some() {}
+            Ok(())
+        });
+        decoded.await.map_err(|e| internal(&e.to_string()))??;
+    }
+    Ok(())
 }
 
 impl Morsel {

@@ -8,6 +8,7 @@ use super::BATCH_ROWS;
 use super::adapt::adapt;
 use super::cache::{ChunkKey, Chunks};
 use super::error::from_arrow;
+use super::remote::{Handle, Parts, is_remote};
 use super::selection::{self, Selection};
 use super::source::{Morsel, Source, SourceColumn};
 use super::stats::add;
@@ -21,7 +22,6 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection,
 };
-use parquet::errors::ParquetError;
 use pg_lake_plan::ir::ColumnSource;
 use pg_lake_plan::message::{FileRef, WireError};
 use pg_lake_plan::types::LakeType;
@@ -60,11 +60,15 @@ pub(super) struct RowGroupReader {
     next: u64,
     slots: Vec<Slot>,
     reading: Vec<Reading>,
+    row_group: Option<(ArrowReaderMetadata, usize)>,
+    handle: Option<Handle>,
     reader: Option<ParquetRecordBatchReader>,
     /// The positions that `reader` yields, where it doesn't yield all.
     sparse: Option<Vec<u64>>,
     /// Memory of the chunks that are kept for the cache.
     reservation: MemoryReservation,
+    /// Memory of what was fetched.
+    fetched: Option<MemoryReservation>,
 }
 
 impl RowGroupReader {
@@ -80,20 +84,69 @@ impl RowGroupReader {
             window: morsel.rows,
             slots: vec![],
             reading: vec![],
+            row_group: None,
+            handle: None,
             reader: None,
             sparse: None,
             reservation,
+            fetched: None,
         };
         this.plan(morsel.row_group.as_ref())?;
-        if let (false, Some((footer, row_group))) = (this.reading.is_empty(), &morsel.row_group) {
-            this.start(footer, *row_group)?;
-        }
+        this.row_group = morsel.row_group;
         Ok(this)
     }
 
     /// Whether columns have to be decoded.
     pub(super) fn decodes(&self) -> bool {
-        self.reader.is_some()
+        !self.reading.is_empty()
+    }
+
+    /// The file, and the ranges of it that are going to be read, if it is in a store. A read of few rows
+    /// finds out itself.
+    pub(super) fn ranges(&self) -> Option<(usize, Vec<Range<u64>>)> {
+        let (_, file) = self.source.files.get(self.file)?;
+        if !is_remote(file) || self.sparse.is_some() {
+            return None;
+        }
+        let (footer, row_group) = self.row_group.as_ref()?;
+        let columns = footer.metadata().row_groups().get(*row_group)?.columns();
+        let descriptor = footer.parquet_schema();
+        let mut ranges: Vec<Range<u64>> = columns
+            .iter()
+            .enumerate()
+            .filter(|(leaf, _)| {
+                let root = descriptor.get_column_root_idx(*leaf);
+                self.reading.iter().any(|reading| reading.root == root)
+            })
+            .map(|(_, chunk)| {
+                let (start, length) = chunk.byte_range();
+                start..start.saturating_add(length).min(file.size)
+            })
+            .filter(|range| range.start < range.end)
+            .collect();
+        ranges.sort_unstable_by_key(|range| range.start);
+        // One range where they touch.
+        ranges.dedup_by(|next, range| {
+            let touches = next.start <= range.end;
+            if touches {
+                range.end = range.end.max(next.end);
+            }
+            touches
+        });
+        (!ranges.is_empty()).then_some((self.file, ranges))
+    }
+
+    /// Begins to read; `parts` of the file are at hand, and take `memory`.
+    pub(super) fn begin(
+        &mut self,
+        parts: Parts,
+        memory: Option<MemoryReservation>,
+    ) -> Result<(), WireError> {
+        self.fetched = memory;
+        match self.row_group.take() {
+            Some((footer, row_group)) if self.decodes() => self.start(&footer, row_group, parts),
+            _ => Ok(()),
+        }
     }
 
     fn file(&self) -> Result<(&Arc<str>, &FileRef), WireError> {
@@ -213,14 +266,20 @@ impl RowGroupReader {
     }
 
     /// Opens the Parquet reader for the columns that are decoded.
-    fn start(&mut self, footer: &ArrowReaderMetadata, row_group: usize) -> Result<(), WireError> {
+    fn start(
+        &mut self,
+        footer: &ArrowReaderMetadata,
+        row_group: usize,
+        parts: Parts,
+    ) -> Result<(), WireError> {
         let source = self.source.clone();
+        let handle = source.open_file(self.file, parts)?;
+        self.handle = Some(handle.clone());
         let (path, file) = self.file()?;
-        let handle = source.open_file(path)?;
         let descriptor = footer.parquet_schema();
         let roots = self.reading.iter().map(|r| r.root);
         let mut builder =
-            ParquetRecordBatchReaderBuilder::new_with_metadata(handle, footer.clone())
+            ParquetRecordBatchReaderBuilder::new_with_metadata(handle.clone(), footer.clone())
                 .with_row_groups(vec![row_group])
                 .with_projection(ProjectionMask::roots(descriptor, roots))
                 .with_batch_size(BATCH_ROWS);
@@ -236,7 +295,9 @@ impl RowGroupReader {
                 .with_row_selection(RowSelection::from_consecutive_ranges(runs, rows as usize));
             share = positions.len() as f64 / rows.max(1) as f64;
         }
-        let reader = builder.build().map_err(|e| source.parquet(path, &e))?;
+        let reader = builder
+            .build()
+            .map_err(|e| source.parquet(&handle, path, &e))?;
         self.reader = Some(reader);
         let metadata = footer.metadata().row_groups().get(row_group);
         for reading in &mut self.reading {
@@ -467,6 +528,8 @@ impl RowGroupReader {
     /// All rows have been read: what was kept goes to the cache.
     fn finish(&mut self) {
         self.reader = None;
+        self.handle = None;
+        self.fetched = None;
         let reading = std::mem::take(&mut self.reading);
         self.slots.clear();
         self.reservation.free();
@@ -478,13 +541,18 @@ impl RowGroupReader {
     }
 
     fn read_error(&self, path: &str, error: &ArrowError) -> WireError {
-        match error {
-            ArrowError::ExternalError(inner) => match inner.downcast_ref::<ParquetError>() {
-                Some(inner) => self.source.parquet(path, inner),
+        if let Some(Handle::Remote(file)) = &self.handle
+            && let Some(failure) = file.failure()
+        {
+            return failure;
+        }
+        match (error, &self.handle) {
+            (ArrowError::ExternalError(inner), Some(handle)) => match inner.downcast_ref() {
+                Some(inner) => self.source.parquet(handle, path, inner),
                 None => self.source.corrupted(path, &inner.to_string()),
             },
-            ArrowError::IoError(_, error) => self.source.io(path, error),
-            other => self.source.corrupted(path, &other.to_string()),
+            (ArrowError::IoError(_, error), _) => self.source.io(path, error),
+            (other, _) => self.source.corrupted(path, &other.to_string()),
         }
     }
 }

@@ -5,6 +5,7 @@ use super::error::{from_io, wire};
 use super::lower::Lowering;
 use super::memory::{Budget, QueryPool};
 use super::point::Heat;
+use super::remote::{Fetcher, Remote};
 use super::running::Running;
 use super::stats::Counters;
 use super::validate::validate;
@@ -14,6 +15,7 @@ use datafusion_execution::config::SessionConfig;
 use datafusion_execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion_execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use pg_lake_plan::message::{Execute, WireError};
+use pg_lake_plan::store::Store;
 use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -31,6 +33,7 @@ pub struct Engine {
     pub(super) budget: Arc<Budget>,
     pub(super) cache: Arc<Cache>,
     pub(super) heat: Arc<Heat>,
+    fetcher: Option<Arc<dyn Fetcher>>,
     config: SessionConfig,
     runtime: RuntimeEnv,
     threads: usize,
@@ -47,12 +50,13 @@ impl fmt::Debug for Engine {
 
 impl Engine {
     /// `memory`: bytes for queries and cache together; `memory_cache`: the cache's share of it.
-    /// `spill_directory` is created where it is missing.
+    /// `spill_directory` is created where it is missing. Without a fetcher only local files are read.
     pub fn new(
         memory: u64,
         memory_cache: u64,
         spill_directory: PathBuf,
         threads: usize,
+        fetcher: Option<Arc<dyn Fetcher>>,
     ) -> Result<Engine, WireError> {
         std::fs::create_dir_all(&spill_directory)
             .map_err(|e| from_io(&e, "could not create the spill directory"))?;
@@ -67,6 +71,7 @@ impl Engine {
             budget: Arc::new(Budget::new(for_queries(memory, memory_cache))),
             cache: Arc::new(Cache::new(bytes(memory_cache))),
             heat: Arc::default(),
+            fetcher,
             config: SessionConfig::new()
                 .with_batch_size(BATCH_ROWS)
                 .with_target_partitions(threads)
@@ -87,10 +92,19 @@ impl Engine {
         (self.budget.used() + self.cache.used()) as u64
     }
 
-    /// Starts a fragment. `feeds` has an entry for each of the request's tables.
+    /// How a request reads files in stores.
+    pub(super) fn remote(&self, stores: Vec<Store>) -> Remote {
+        Remote {
+            fetcher: self.fetcher.clone(),
+            stores: stores.into(),
+        }
+    }
+
+    /// Starts a fragment whose files are local or in `stores`. `feeds` has an entry for each of the request's tables.
     pub async fn execute(
         &self,
         request: Execute,
+        stores: Vec<Store>,
         feeds: Vec<Option<Feed>>,
         cancel: CancellationToken,
     ) -> Result<Running, WireError> {
@@ -103,6 +117,7 @@ impl Engine {
             cache: self.cache.clone(),
             counters: counters.clone(),
             cancel: cancel.clone(),
+            remote: self.remote(stores),
             threads: if request.in_order { 1 } else { self.threads },
         };
         let plan = lowering.root(&request.fragment.root)?;

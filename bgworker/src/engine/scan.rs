@@ -3,16 +3,17 @@
 //! Its partitions share one queue of row groups; a feed is a partition of its own. Every batch is
 //! a point where the task yields and cancellation is noticed.
 
-use super::error::{cancelled, from_arrow, raise};
+use super::error::{cancelled, from_arrow, internal, raise};
+use super::remote::Parts;
 use super::rowgroup::RowGroupReader;
-use super::source::Source;
+use super::source::{Morsel, Source};
 use super::stats::add;
 use super::{BATCH_ROWS, Feed};
 use arrow::array::BooleanArray;
 use arrow::compute::filter_record_batch;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion_common::Result;
-use datafusion_execution::memory_pool::{MemoryConsumer, MemoryPool};
+use datafusion_execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
 use datafusion_execution::{SendableRecordBatchStream, TaskContext};
 use datafusion_physical_expr::{EquivalenceProperties, Partitioning};
 use datafusion_physical_plan::execution_plan::{Boundedness, EmissionType, SchedulingType};
@@ -21,9 +22,12 @@ use datafusion_physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion_physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
 use futures::StreamExt;
 use futures::stream;
-use pg_lake_plan::message::{ErrorCode, WireError};
+use pg_lake_plan::message::{ErrorCode, Priority, WireError};
+use std::collections::VecDeque;
 use std::fmt;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio::task::JoinHandle;
 
 pub(super) struct LakeScanExec {
     source: Arc<Source>,
@@ -125,6 +129,8 @@ impl ExecutionPlan for LakeScanExec {
             let partition = Partition {
                 source: self.source.clone(),
                 current: None,
+                ahead: VecDeque::new(),
+                drained: false,
                 pool: context.memory_pool().clone(),
                 metrics,
             };
@@ -178,6 +184,10 @@ fn passing(source: &Source, batch: RecordBatch) -> Result<Option<RecordBatch>, W
 struct Partition {
     source: Arc<Source>,
     current: Option<RowGroupReader>,
+    /// The next row groups, whose bytes are on their way.
+    ahead: VecDeque<Opening>,
+    /// Nothing is left for `ahead`.
+    drained: bool,
     pool: Arc<dyn MemoryPool>,
     metrics: BaselineMetrics,
 }
@@ -189,51 +199,165 @@ impl Partition {
             if self.source.cancel.is_cancelled() {
                 return Err(cancelled());
             }
+            if self.current.is_none() {
+                self.current = self.open_next().await?;
+                if self.current.is_none() {
+                    return Ok(None);
+                }
+            }
             let time = self.metrics.elapsed_compute().clone();
             let timer = time.timer();
             let batch = self.step()?;
             timer.done();
-            match batch {
-                Step::Batch(batch) => {
-                    self.metrics.record_output(batch.num_rows());
-                    return Ok(Some(batch));
-                }
-                Step::Again => {}
-                Step::End => return Ok(None),
+            if let Some(batch) = batch {
+                self.metrics.record_output(batch.num_rows());
+                return Ok(Some(batch));
             }
         }
     }
 
     /// One batch's worth of work.
-    fn step(&mut self) -> Result<Step, WireError> {
+    fn step(&mut self) -> Result<Option<RecordBatch>, WireError> {
         let Some(reader) = &mut self.current else {
-            let Some(morsel) = self.source.next_morsel()? else {
-                return Ok(Step::End);
-            };
-            let reservation = MemoryConsumer::new("LakeScan").register(&self.pool);
-            self.current = Some(RowGroupReader::open(
-                self.source.clone(),
-                morsel,
-                reservation,
-            )?);
-            return Ok(Step::Again);
+            return Ok(None);
         };
         let Some(batch) = reader.next_batch()? else {
             self.current = None;
-            return Ok(Step::Again);
+            return Ok(None);
         };
         add(&self.source.counters.rows_cold, batch.num_rows());
-        Ok(match passing(&self.source, batch)? {
-            Some(batch) => Step::Batch(batch),
-            None => Step::Again,
-        })
+        passing(&self.source, batch)
+    }
+
+    async fn open_next(&mut self) -> Result<Option<RowGroupReader>, WireError> {
+        self.look_ahead().await?;
+        let Some(opening) = self.ahead.pop_front() else {
+            return Ok(None);
+        };
+        // While this one is waited for and read, the next ones come. What isn't fetched stays for all.
+        if opening.is_fetched() {
+            self.look_ahead().await?;
+        }
+        opening.ready().await.map(Some)
+    }
+
+    fn bytes_ahead(&self) -> usize {
+        let fetches = self
+            .ahead
+            .iter()
+            .filter_map(|opening| opening.fetch.as_ref());
+        fetches.map(|fetch| fetch.memory.size()).sum()
+    }
+
+    /// Has the next row groups fetched; one that need not be ends it.
+    async fn look_ahead(&mut self) -> Result<(), WireError> {
+        while !self.drained
+            && self.ahead.len() < AHEAD
+            && self.ahead.back().is_none_or(Opening::is_fetched)
+        {
+            match self.source.next_morsel().await? {
+                None => self.drained = true,
+                Some(morsel) => {
+                    let room = match self.ahead.is_empty() {
+                        true => None,
+                        false => Some(AHEAD_BYTES.saturating_sub(self.bytes_ahead())),
+                    };
+                    let opening = Opening::new(&self.source, morsel, &self.pool, room)?;
+                    self.ahead.push_back(opening);
+                }
+            }
+        }
+        Ok(())
     }
 }
 
-enum Step {
-    Batch(RecordBatch),
-    Again,
-    End,
+/// Row groups that a partition has fetched before their turn, and bytes of them.
+const AHEAD: usize = 3;
+const AHEAD_BYTES: usize = 64 << 20;
+
+/// A row group before it is read.
+struct Opening {
+    reader: RowGroupReader,
+    fetch: Option<Fetching>,
+}
+
+impl Opening {
+    fn new(
+        source: &Arc<Source>,
+        morsel: Morsel,
+        pool: &Arc<dyn MemoryPool>,
+        room: Option<usize>,
+    ) -> Result<Self, WireError> {
+        let reservation = MemoryConsumer::new("LakeScan").register(pool);
+        let reader = RowGroupReader::open(source.clone(), morsel, reservation)?;
+        let fetch = reader
+            .ranges()
+            .and_then(|ranges| Fetching::start(source, ranges, pool, room));
+        Ok(Opening { reader, fetch })
+    }
+
+    fn is_fetched(&self) -> bool {
+        self.fetch.is_some()
+    }
+
+    async fn ready(self) -> Result<RowGroupReader, WireError> {
+        let Opening { mut reader, fetch } = self;
+        let (parts, memory) = match fetch {
+            None => (vec![], None),
+            Some(fetch) => {
+                let (parts, memory) = fetch.finish().await?;
+                (parts, Some(memory))
+            }
+        };
+        reader.begin(parts, memory)?;
+        Ok(reader)
+    }
+}
+
+/// Bytes on their way; dropped with whoever wanted them.
+struct Fetching {
+    task: JoinHandle<Result<Parts, WireError>>,
+    memory: MemoryReservation,
+}
+
+impl Fetching {
+    /// `None` if there is no memory for it, or it takes more than `room`, which what comes next in any case
+    /// hasn't: the reader then asks for a page at a time.
+    fn start(
+        source: &Arc<Source>,
+        (file, ranges): (usize, Vec<Range<u64>>),
+        pool: &Arc<dyn MemoryPool>,
+        room: Option<usize>,
+    ) -> Option<Self> {
+        let bytes: u64 = ranges.iter().map(|range| range.end - range.start).sum();
+        let bytes = usize::try_from(bytes).ok()?;
+        if room.is_some_and(|room| bytes > room) {
+            return None;
+        }
+        let memory = MemoryConsumer::new("LakeFetch").register(pool);
+        memory.try_grow(bytes).ok()?;
+        let priority = match room {
+            None => Priority::Interactive,
+            Some(_) => Priority::Ahead,
+        };
+        let source = source.clone();
+        let task = tokio::spawn(async move { source.fetch(file, ranges, priority).await });
+        Some(Fetching { task, memory })
+    }
+
+    async fn finish(mut self) -> Result<(Parts, MemoryReservation), WireError> {
+        let parts = match (&mut self.task).await {
+            Ok(parts) => parts?,
+            Err(e) => return Err(internal(&e.to_string())),
+        };
+        Ok((parts, self.memory.take()))
+    }
+}
+
+impl Drop for Fetching {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 /// The partition of a feed.

@@ -115,6 +115,7 @@ mod tests {
         FileRef {
             path: String::new(),
             size: 0,
+            checksums: vec![],
             rows: RowNumbers::consecutive(0, 100),
             deleted: deleted.to_vec(),
             ranges,

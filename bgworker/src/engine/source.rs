@@ -1,9 +1,10 @@
 //! One execution of one scan: hands out row groups to the partitions, opens and prunes files.
 
 use super::cache::Cache;
-use super::error::{cancelled, from_io};
+use super::error::{cancelled, from_io, internal};
 use super::expr::Node;
 use super::prune::{Bound, covers, prunable};
+use super::remote::{Handle, Parts, Remote, is_remote};
 use super::selection;
 use super::stats::{Counters, add};
 use super::values;
@@ -12,14 +13,21 @@ use arrow::datatypes::SchemaRef;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::PageIndexPolicy;
+use parquet::file::reader::Length;
 use pg_lake_plan::ir::{ColumnSource, Scan};
-use pg_lake_plan::message::{ErrorCode, FileRef, WireError};
+use pg_lake_plan::message::{ErrorCode, FileRef, Priority, WireError};
 use pg_lake_plan::types::LakeType;
 use std::collections::VecDeque;
-use std::fs::File;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
+
+/// What is read of a file's end, in the hope that its footer is there.
+const FOOTER_BYTES: u64 = 256 << 10;
+
+/// Files whose footers are read at the same time.
+const FOOTERS_AHEAD: usize = 8;
 
 /// A column of the scan.
 #[derive(Debug)]
@@ -41,6 +49,7 @@ pub(super) struct Source {
     pub(super) cache: Arc<Cache>,
     pub(super) counters: Arc<Counters>,
     pub(super) cancel: CancellationToken,
+    pub(super) remote: Remote,
     bounds: Vec<Bound>,
     queue: Mutex<Queue>,
 }
@@ -73,6 +82,7 @@ impl Source {
         cache: Arc<Cache>,
         counters: Arc<Counters>,
         cancel: CancellationToken,
+        remote: Remote,
     ) -> Result<Self, WireError> {
         let mut columns = vec![];
         for column in &scan.columns {
@@ -94,16 +104,17 @@ impl Source {
             cache,
             counters,
             cancel,
+            remote,
             bounds,
             queue: Mutex::new(Queue::default()),
         })
     }
 
     /// The next work, or `None` when all has been handed out.
-    pub(super) fn next_morsel(&self) -> Result<Option<Morsel>, WireError> {
+    pub(super) async fn next_morsel(self: &Arc<Self>) -> Result<Option<Morsel>, WireError> {
         // The lock is held while a footer is read: the other partitions could only wait for the
         // row groups that it tells about.
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queue = self.queue.lock().await;
         loop {
             if self.cancel.is_cancelled() {
                 return Err(cancelled());
@@ -112,12 +123,12 @@ impl Source {
                 return Ok(Some(morsel));
             }
             let index = queue.next_file;
-            let Some((path, file)) = self.files.get(index) else {
+            if index >= self.files.len() {
                 return Ok(None);
-            };
+            }
             queue.next_file += 1;
             add(&self.counters.files, 1);
-            let ready = self.open(index, path, file)?;
+            let ready = self.open(index).await?;
             if ready.is_empty() {
                 add(&self.counters.files_pruned, 1);
             }
@@ -126,12 +137,10 @@ impl Source {
     }
 
     /// The row groups of a file that have to be read.
-    fn open(
-        &self,
-        index: usize,
-        path: &Arc<str>,
-        file: &FileRef,
-    ) -> Result<Vec<Morsel>, WireError> {
+    async fn open(self: &Arc<Self>, index: usize) -> Result<Vec<Morsel>, WireError> {
+        let Some((path, file)) = self.files.get(index) else {
+            return Ok(vec![]);
+        };
         let whole = 0..file.rows.count();
         if selection::count(file, whole.clone()) == 0 {
             return Ok(vec![]);
@@ -144,7 +153,7 @@ impl Source {
                 row_group: None,
             }]);
         }
-        let footer = self.footer(path, file)?;
+        let footer = self.footer(index).await?;
         let metadata = footer.metadata();
         let mut morsels = vec![];
         let mut first = 0u64;
@@ -176,13 +185,15 @@ impl Source {
     }
 
     /// Whether every row of a file meets all conditions of a `prune::proof`, by its statistics.
-    pub(super) fn covers(
-        &self,
-        path: &Arc<str>,
-        file: &FileRef,
+    pub(super) async fn covers(
+        self: &Arc<Self>,
+        index: usize,
         proof: &[Bound],
     ) -> Result<bool, WireError> {
-        let footer = self.footer(path, file)?;
+        let footer = self.footer(index).await?;
+        let Some((_, file)) = self.files.get(index) else {
+            return Ok(false);
+        };
         let row_groups = footer.metadata().row_groups();
         let rows: i64 = row_groups.iter().map(|group| group.num_rows()).sum();
         let leaf = |column: usize| self.leaf(&footer, column);
@@ -194,12 +205,73 @@ impl Source {
         )
     }
 
-    fn footer(&self, path: &Arc<str>, file: &FileRef) -> Result<ArrowReaderMetadata, WireError> {
+    async fn footer(self: &Arc<Self>, index: usize) -> Result<ArrowReaderMetadata, WireError> {
+        let Some((path, file)) = self.files.get(index) else {
+            return Err(internal("a file is missing"));
+        };
         if let Some(footer) = self.cache.footer(path, file.size) {
             return Ok(footer);
         }
-        let handle = self.open_file(path)?;
-        let length = handle.metadata().map_err(|e| self.io(path, &e))?.len();
+        let footer = if is_remote(file) {
+            self.remote_footer(index).await?
+        } else {
+            self.read_footer(index, vec![])?
+        };
+        self.cache
+            .put_footer(path.clone(), file.size, footer.clone());
+        Ok(footer)
+    }
+
+    /// Reads the footers of a file and of those after it that are in a store, all at once.
+    async fn remote_footer(
+        self: &Arc<Self>,
+        index: usize,
+    ) -> Result<ArrowReaderMetadata, WireError> {
+        let wanted = (index..self.files.len()).filter(|&i| {
+            let file = self.files.get(i);
+            // Another query may have put this one into the cache just now.
+            i == index
+                || file.is_some_and(|(path, file)| {
+                    is_remote(file) && self.cache.footer(path, file.size).is_none()
+                })
+        });
+        let footers = wanted.take(FOOTERS_AHEAD).map(|i| async move {
+            let size = self.files.get(i).map_or(0, |(_, file)| file.size);
+            let end = size.saturating_sub(FOOTER_BYTES)..size;
+            let parts = self.fetch(i, vec![end], Priority::Interactive).await?;
+            let source = self.clone();
+            // It may ask for more.
+            let read = tokio::task::spawn_blocking(move || source.read_footer(i, parts));
+            let footer = read.await.map_err(|e| internal(&e.to_string()))??;
+            Ok::<_, WireError>((i, footer))
+        });
+        let mut first = None;
+        for footer in futures::future::join_all(footers).await {
+            match footer {
+                Ok((i, footer)) if i == index => first = Some(footer),
+                Ok((i, footer)) => {
+                    if let Some((path, file)) = self.files.get(i) {
+                        self.cache.put_footer(path.clone(), file.size, footer);
+                    }
+                }
+                Err(error) if first.is_none() => return Err(error),
+                // Whoever gets there hears of it.
+                Err(_) => {}
+            }
+        }
+        first.ok_or_else(|| internal("a footer is missing"))
+    }
+
+    fn read_footer(
+        self: &Arc<Self>,
+        index: usize,
+        parts: Parts,
+    ) -> Result<ArrowReaderMetadata, WireError> {
+        let Some((path, file)) = self.files.get(index) else {
+            return Err(internal("a file is missing"));
+        };
+        let handle = self.open_file(index, parts)?;
+        let length = handle.len();
         if length != file.size {
             let found = format!("it has {length} bytes instead of {}", file.size);
             return Err(self.corrupted(path, &found));
@@ -209,11 +281,7 @@ impl Source {
         let options = ArrowReaderOptions::new()
             .with_skip_arrow_metadata(true)
             .with_offset_index_policy(PageIndexPolicy::Optional);
-        let footer =
-            ArrowReaderMetadata::load(&handle, options).map_err(|e| self.parquet(path, &e))?;
-        self.cache
-            .put_footer(path.clone(), file.size, footer.clone());
-        Ok(footer)
+        ArrowReaderMetadata::load(&handle, options).map_err(|e| self.parquet(&handle, path, &e))
     }
 
     /// The place among the file's fields of a scan column.
@@ -243,10 +311,6 @@ impl Source {
         Some((leaf, root))
     }
 
-    pub(super) fn open_file(&self, path: &str) -> Result<File, WireError> {
-        File::open(path).map_err(|e| self.io(path, &e))
-    }
-
     /// "could not read data file …: …"
     pub(super) fn io(&self, path: &str, error: &std::io::Error) -> WireError {
         from_io(error, &self.could_not_read(path))
@@ -257,7 +321,18 @@ impl Source {
         WireError::new(ErrorCode::DataCorrupted, message)
     }
 
-    pub(super) fn parquet(&self, path: &str, error: &ParquetError) -> WireError {
+    /// An error that says why a file couldn't be read.
+    pub(super) fn could_not(&self, path: &str, error: WireError) -> WireError {
+        let message = format!("{}: {}", self.could_not_read(path), error.message);
+        WireError { message, ..error }
+    }
+
+    pub(super) fn parquet(&self, handle: &Handle, path: &str, error: &ParquetError) -> WireError {
+        if let Handle::Remote(file) = handle
+            && let Some(failure) = file.failure()
+        {
+            return failure;
+        }
         if let ParquetError::External(inner) = error
             && let Some(inner) = inner.downcast_ref::<std::io::Error>()
         {

@@ -15,6 +15,8 @@ pub(super) struct Counters {
     pub(super) chunks_cached: AtomicU64,
     pub(super) chunks_decoded: AtomicU64,
     pub(super) bytes_read: AtomicU64,
+    pub(super) bytes_disk_cache: AtomicU64,
+    pub(super) bytes_store: AtomicU64,
 }
 
 pub(super) fn add(counter: &AtomicU64, n: usize) {
@@ -36,6 +38,8 @@ impl Counters {
             chunks_cached: get(&self.chunks_cached),
             chunks_decoded: get(&self.chunks_decoded),
             bytes_read: get(&self.bytes_read),
+            bytes_disk_cache: get(&self.bytes_disk_cache),
+            bytes_store: get(&self.bytes_store),
             ..ScanStats::default()
         }
     }

@@ -1,7 +1,10 @@
 //! The blocking half of `Write`: batches into data files of about the wanted size, each of one partition.
 
-use super::Usage;
 use super::error::iceberg_error;
+use super::places::{Places, Staged};
+use super::upload::Uploads;
+use super::{NewFiles, Usage};
+use crate::store::Remote;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use pg_lake_iceberg::{Compression, DataFileWriter, WriteOptions};
@@ -11,7 +14,9 @@ use pg_lake_plan::message::{
 };
 use pg_lake_plan::types::Value;
 use std::path::PathBuf;
+use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
 
 /// What an encoder is told.
 pub(crate) enum Job {
@@ -23,37 +28,19 @@ pub(crate) enum Job {
     Finish,
 }
 
-/// Files that nobody knows of yet: dropping this removes them.
-#[derive(Debug, Default)]
-pub struct NewFiles {
-    paths: Vec<PathBuf>,
-}
-
-impl NewFiles {
-    /// Takes charge of a file that was created.
-    pub(super) fn add(&mut self, path: PathBuf) {
-        self.paths.push(path);
-    }
-
-    /// From now on they are somebody else's.
-    pub fn keep(mut self) {
-        self.paths.clear();
-    }
-}
-
-impl Drop for NewFiles {
-    fn drop(&mut self) {
-        for path in &self.paths {
-            // One that a failed writer has removed already is missing; what else stays is found by
-            // the sweep of intents.
-            let _ = std::fs::remove_file(path);
-        }
-    }
+/// A file that is being written.
+struct Current {
+    writer: DataFileWriter,
+    location: String,
+    /// Where it is until it is uploaded.
+    staged: Option<Staged>,
+    /// The memory that a row group of it may take.
+    row_group_bytes: u64,
 }
 
 /// Writes one request's files.
 pub(crate) struct Encoder {
-    directory: PathBuf,
+    directory: String,
     prefix: String,
     schema: SchemaRef,
     compression: Compression,
@@ -62,17 +49,28 @@ pub(crate) struct Encoder {
     sort_order: Vec<SortField>,
     /// Of the rows that come now; `None` before the first one of a partitioned table.
     partition: Option<Partition>,
-    /// The file being written, and the memory that its row group may take.
-    current: Option<(DataFileWriter, u64)>,
+    current: Option<Current>,
     written: Vec<WrittenFile>,
+    /// Files that have been given names.
+    begun: usize,
+    /// `None`: the directory is a local one.
+    remote: Option<Arc<Remote>>,
+    uploads: Uploads,
     files: NewFiles,
+    places: Places,
     usage: Usage,
 }
 
 impl Encoder {
-    pub fn new(request: &Write, schema: SchemaRef, usage: Usage) -> Encoder {
-        Encoder {
-            directory: PathBuf::from(&request.directory),
+    pub fn new(
+        request: &Write,
+        schema: SchemaRef,
+        usage: Usage,
+        places: &Places,
+        cancel: &CancellationToken,
+    ) -> Result<Encoder, WireError> {
+        Ok(Encoder {
+            directory: request.directory.clone(),
             prefix: request.prefix.clone(),
             schema,
             compression: match request.compression {
@@ -88,9 +86,13 @@ impl Encoder {
             sort_order: request.sort_order.clone(),
             current: None,
             written: vec![],
+            begun: 0,
+            remote: places.remote(&request.directory)?,
+            uploads: Uploads::new(places.clone(), cancel.clone()),
             files: NewFiles::default(),
+            places: places.clone(),
             usage,
-        }
+        })
     }
 
     /// Writes a batch, and ends the file when it is large enough.
@@ -101,15 +103,15 @@ impl Encoder {
         if self.partition.is_none() {
             return Err(protocol("rows of a partitioned table without a partition"));
         }
-        let (mut writer, row_group_bytes) = match self.current.take() {
+        let mut current = match self.current.take() {
             Some(current) => current,
             None => self.create()?,
         };
-        writer.write(batch).map_err(|e| self.error(&e))?;
-        let size = writer.approximate_bytes();
+        current.writer.write(batch).map_err(|e| self.error(&e))?;
+        let size = current.writer.approximate_bytes();
         // What was flushed to the file is no longer in memory, but how much that is isn't told.
-        self.usage.set(size.min(row_group_bytes));
-        self.current = Some((writer, row_group_bytes));
+        self.usage.set(size.min(current.row_group_bytes));
+        self.current = Some(current);
         if size >= self.target_bytes {
             self.finish_file()
         } else {
@@ -133,17 +135,27 @@ impl Encoder {
     /// Ends the last file. All files are durable then.
     pub fn finish(mut self) -> Result<(Vec<WrittenFile>, NewFiles), WireError> {
         self.finish_file()?;
+        let checksums = self.uploads.finish(&mut self.files)?;
+        for (file, checksums) in self.written.iter_mut().zip(checksums) {
+            file.checksums = checksums;
+        }
         Ok((
             std::mem::take(&mut self.written),
             std::mem::take(&mut self.files),
         ))
     }
 
-    fn create(&mut self) -> Result<(DataFileWriter, u64), WireError> {
-        let number = self.files.paths.len();
-        let path = self
-            .directory
-            .join(format!("{}-{number}.parquet", self.prefix));
+    fn create(&mut self) -> Result<Current, WireError> {
+        let number = self.begun;
+        let location = format!("{}/{}-{number}.parquet", self.directory, self.prefix);
+        let staged = match self.remote {
+            Some(_) => Some(self.places.stage()?),
+            None => None,
+        };
+        let path = match &staged {
+            Some(staged) => staged.path().to_owned(),
+            None => PathBuf::from(&location),
+        };
         // Asked anew for each file: other encoders may have come or gone.
         let row_group_bytes = self.usage.budget.row_group_bytes();
         let options = WriteOptions {
@@ -154,15 +166,23 @@ impl Encoder {
         let writer = DataFileWriter::create(&path, self.schema.clone(), &options)
             .map_err(|e| self.error(&e))?;
         // Only now it is ours: a file that was there before is not to be removed.
-        self.files.add(path);
-        Ok((writer, row_group_bytes))
+        self.begun += 1;
+        if staged.is_none() {
+            self.files.add(path);
+        }
+        Ok(Current {
+            writer,
+            location,
+            staged,
+            row_group_bytes,
+        })
     }
 
     fn finish_file(&mut self) -> Result<(), WireError> {
-        let Some((writer, _)) = self.current.take() else {
+        let Some(current) = self.current.take() else {
             return Ok(());
         };
-        let file = writer.finish().map_err(|e| self.error(&e))?;
+        let file = current.writer.finish().map_err(|e| self.error(&e))?;
         self.usage.set(0);
         let stats = pg_lake_plan::encode(&file.columns).map_err(|e| {
             WireError::new(
@@ -171,9 +191,16 @@ impl Encoder {
             )
             .detail(e.to_string())
         })?;
+        if let (Some(remote), Some(staged)) = (&self.remote, current.staged) {
+            let location = current.location.clone();
+            self.uploads
+                .start(remote.clone(), location, staged, file.size_bytes)?;
+        }
         self.written.push(WrittenFile {
-            path: file.path.to_string_lossy().into_owned(),
+            path: current.location,
             size: file.size_bytes,
+            // Of an uploaded one they come with the upload.
+            checksums: vec![],
             rows: file.row_count,
             split_offsets: file.split_offsets,
             stats,
@@ -184,7 +211,14 @@ impl Encoder {
     }
 
     fn error(&self, error: &pg_lake_iceberg::Error) -> WireError {
-        iceberg_error(error, &self.directory.to_string_lossy())
+        let error = iceberg_error(error, &self.directory);
+        // What is to be uploaded is written to the disk cache's directory, which only superusers are told.
+        if self.remote.is_some() && error.code == ErrorCode::DiskFull {
+            return error.hint(
+                "Free space, or raise the quota, on the file system of lake.cache_dir, or lower lake.cache_size.",
+            );
+        }
+        error
     }
 }
 

@@ -8,6 +8,9 @@ use std::path::Path;
 
 /// An error of `iceberg-io`. `place` is the file or directory that the request is about.
 pub(crate) fn iceberg_error(error: &pg_lake_iceberg::Error, place: &str) -> WireError {
+    if let Some(own) = crate::store::wire_error(error) {
+        return own.clone();
+    }
     let code = match (io_code(error), error.kind()) {
         (Some(code), _) => code,
         (None, ErrorKind::NotFound) => ErrorCode::MissingFile,

@@ -1,224 +1,183 @@
-//! Removing, listing and copying files.
+//! Removing, listing and copying files, wherever they are.
 
-use super::encoder::NewFiles;
-use super::error::{file_error, iceberg_error};
-use crate::runtime::blocking;
-use pg_lake_crash::{CrashPoint, crash_point};
-use pg_lake_plan::message::{CopyFile, ErrorCode, WireError};
-use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::io;
+use super::new_files::RemoteFile;
+use super::places::Places;
+use super::{NewFiles, cancelled, local};
+use crate::store::Remote;
+use pg_lake_plan::message::{CopyFile, ErrorCode, Priority, WireError};
+use pg_lake_plan::store::{BLOCK_BYTES, checksum, is_remote};
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
+/// Fetched at a time.
+const COPY_BYTES: u64 = 16 * BLOCK_BYTES;
+
 /// Removes files, durably; those that are missing are no error. Returns how many were there. A name
-/// that ends in `/` is a table's directory, which goes if no file is left in it.
-pub(crate) async fn remove(paths: Vec<String>) -> Result<u64, WireError> {
-    blocking("removing files", move || remove_now(&paths)).await
+/// that ends in `/` is a table's directory, which goes if no file is left in it. What can't be removed
+/// doesn't keep files elsewhere from going; the first error is returned.
+pub(crate) async fn remove(places: &Places, paths: Vec<String>) -> Result<u64, WireError> {
+    let (remote, local): (Vec<String>, Vec<String>) =
+        paths.into_iter().partition(|path| is_remote(path));
+    let mut outcomes = vec![];
+    if !local.is_empty() {
+        outcomes.push(local::remove(local).await);
+    }
+    let mut batches: Vec<(Arc<Remote>, Vec<String>)> = vec![];
+    // A store has no directories.
+    for path in remote.into_iter().filter(|path| !path.ends_with('/')) {
+        match places.remote(&path) {
+            Ok(Some(store)) => {
+                let batch = batches
+                    .iter_mut()
+                    .find(|(same, _)| Arc::ptr_eq(same, &store));
+                match batch {
+                    Some((_, batch)) => batch.push(path),
+                    None => batches.push((store, vec![path])),
+                }
+            }
+            Ok(None) => {}
+            Err(error) => outcomes.push(Err(error)),
+        }
+    }
+    for (store, batch) in batches {
+        outcomes.push(store.delete(&batch).await);
+    }
+    outcomes.into_iter().sum()
 }
 
-/// Removes a directory that has become empty, and those above it as far as the one that all tables of
-/// a database share, so that DROP TABLESPACE finds nothing of ours. Writers make them again.
-fn remove_empty(directory: &Path) -> bool {
-    let is_shared = |directory: &Path| directory.file_name().is_some_and(|name| name == "lake");
-    if !directory.ancestors().any(is_shared) {
-        return false;
-    }
-    let mut removed = false;
-    for directory in directory.ancestors() {
-        // Fails where it isn't empty.
-        if fs::remove_dir(directory).is_err() {
-            break;
-        }
-        removed = true;
-        // What is above is Postgres', also if another one is named like this.
-        if is_shared(directory) {
-            break;
-        }
-    }
-    removed
-}
-
-fn remove_now(paths: &[String]) -> Result<u64, WireError> {
-    let mut removed = 0;
-    let mut directories = BTreeSet::new();
-    let mut first_error = None;
-    for name in paths {
-        let path = local(name)?;
-        if name.ends_with('/') {
-            // A table's directory: what is left of it once its files are gone.
-            for part in ["data", "metadata"] {
-                let _ = fs::remove_dir(path.join(part));
-            }
-            remove_empty(&path);
-            continue;
-        }
-        match fs::remove_file(&path) {
-            Ok(()) => {
-                crash_point(CrashPoint::FileRemoved);
-                removed += 1;
-                directories.extend(path.parent().map(Path::to_path_buf));
-            }
-            Err(e) if is_missing(&e) => {}
-            // The others are removed all the same: the backend asks again for all of them.
-            Err(e) => {
-                let message = format!("could not remove file \"{}\"", path.display());
-                first_error.get_or_insert_with(|| file_error(message, &e, &path));
-            }
-        }
-    }
-    for directory in directories {
-        if remove_empty(&directory) {
-            continue;
-        }
-        match File::open(&directory).and_then(|handle| handle.sync_all()) {
-            Err(e) if !is_missing(&e) => {
-                let message = format!("could not fsync directory \"{}\"", directory.display());
-                first_error.get_or_insert_with(|| file_error(message, &e, &directory));
-            }
-            _ => {}
-        }
-    }
-    crash_point(CrashPoint::FilesRemoved);
-    match first_error {
-        None => Ok(removed),
-        Some(error) => Err(error),
-    }
-}
-
-/// The absolute paths of all files below a directory, sorted; none if it is missing. Symbolic links
-/// are listed and not followed.
-pub(crate) async fn list(directory: String) -> Result<Vec<String>, WireError> {
-    blocking("listing files", move || list_now(&local(&directory)?)).await
-}
-
-fn list_now(root: &Path) -> Result<Vec<String>, WireError> {
-    let mut files = vec![];
-    let mut pending = vec![root.to_path_buf()];
-    while let Some(directory) = pending.pop() {
-        let failed = |e: io::Error| {
-            let message = format!("could not read directory \"{}\"", directory.display());
-            file_error(message, &e, &directory)
-        };
-        let entries = match fs::read_dir(&directory) {
-            Ok(entries) => entries,
-            // Also one that was removed while we were on our way.
-            Err(e) if is_missing(&e) => continue,
-            Err(e) => return Err(failed(e)),
-        };
-        for entry in entries {
-            let entry = entry.map_err(failed)?;
-            match entry.file_type() {
-                Ok(kind) if kind.is_dir() => pending.push(entry.path()),
-                Ok(_) => files.push(text(entry.path())?),
-                Err(e) if is_missing(&e) => {}
-                Err(e) => return Err(failed(e)),
-            }
-        }
-    }
-    files.sort_unstable();
-    Ok(files)
+/// The locations of all files below a directory, sorted, with their sizes; none if it is missing.
+pub(crate) async fn list(
+    places: &Places,
+    directory: String,
+) -> Result<Vec<(String, u64)>, WireError> {
+    let Some(remote) = places.remote(&directory)? else {
+        return local::list(directory).await;
+    };
+    let prefix = format!("{}/", directory.trim_end_matches('/'));
+    let mut objects = remote.list(&prefix).await?;
+    objects.sort_unstable();
+    Ok(objects)
 }
 
 /// Copies files, durably, one by one. A cancel stops it soon, also within a large file; nothing is
-/// left then, as after an error.
+/// left then, as after an error. Returns the checksums of each copy's blocks, if it is in a store.
 pub(crate) async fn copy(
+    places: &Places,
     files: Vec<CopyFile>,
     cancel: &CancellationToken,
-) -> Result<NewFiles, WireError> {
-    let cancel = cancel.clone();
-    blocking("copying files", move || {
-        copy_now(&files, &|| cancel.is_cancelled())
-    })
-    .await
-}
-
-fn copy_now(files: &[CopyFile], stop: &dyn Fn() -> bool) -> Result<NewFiles, WireError> {
+) -> Result<(NewFiles, Vec<Vec<u32>>), WireError> {
     let mut copies = NewFiles::default();
-    for file in files {
-        let (from, to) = (local(&file.from)?, local(&file.to)?);
-        pg_lake_iceberg::copy_file(&from, &to, file.size, stop)
-            .map_err(|e| iceberg_error(&e, &file.to))?;
-        copies.add(to);
-    }
-    Ok(copies)
-}
-
-fn is_missing(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::NotFound
-}
-
-/// A local path from a path or a `file:` location.
-fn local(name: &str) -> Result<PathBuf, WireError> {
-    pg_lake_iceberg::store::local_path(name)
-        .map_err(|e| WireError::new(ErrorCode::Internal, e.to_string()))
-}
-
-fn text(path: PathBuf) -> Result<String, WireError> {
-    path.into_os_string().into_string().map_err(|name| {
-        let message = format!("file name {name:?} is not valid UTF-8");
-        WireError::new(ErrorCode::DataCorrupted, message)
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn files_below_a_directory_are_listed_and_removed() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let root = directory.path();
-        fs::create_dir_all(root.join("a/b")).expect("directories");
-        let paths: Vec<String> = ["a/1", "a/b/2", "3"]
-            .iter()
-            .map(|name| root.join(name).to_string_lossy().into_owned())
-            .collect();
-        for path in &paths {
-            fs::write(path, b"x").expect("a file");
-        }
-        let mut expected = paths.clone();
-        expected.sort_unstable();
-        assert_eq!(list_now(root), Ok(expected));
-        assert_eq!(remove_now(&paths), Ok(3));
-        assert_eq!(remove_now(&paths), Ok(0));
-        assert_eq!(list_now(root), Ok(vec![]));
-        assert_eq!(list_now(&root.join("missing")), Ok(vec![]));
-    }
-
-    #[test]
-    fn files_are_copied_all_or_none() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let name = |name: &str| directory.path().join(name).to_string_lossy().into_owned();
-        fs::write(name("1"), b"one").expect("a file");
-        fs::write(name("2"), b"two").expect("a file");
-        let copies = |size| {
-            [("1", "new/1", 3), ("2", "new/2", size)].map(|(from, to, size)| CopyFile {
-                from: name(from),
-                to: name(to),
-                size,
-            })
+    let mut checksums = vec![];
+    for file in &files {
+        let (from, to) = (places.remote(&file.from)?, places.remote(&file.to)?);
+        let Some(to) = to else {
+            copies.add(copy_here(places, from.as_deref(), file, cancel).await?);
+            checksums.push(vec![]);
+            continue;
         };
-        let error = copy_now(&copies(4), &|| false).expect_err("a file that is too short");
-        assert_eq!(error.code, ErrorCode::DataCorrupted);
-        assert_eq!(list_now(&directory.path().join("new")), Ok(vec![]));
-        copy_now(&copies(3), &|| false).expect("copies").keep();
-        let listed = vec![name("new/1"), name("new/2")];
-        assert_eq!(list_now(&directory.path().join("new")), Ok(listed));
-        // Not delivered.
-        remove_now(&[name("new/1"), name("new/2")]).expect("removed");
-        drop(copy_now(&copies(3), &|| false));
-        assert_eq!(list_now(&directory.path().join("new")), Ok(vec![]));
+        let copied = copy_there(from.as_ref(), &to, file, cancel).await;
+        let is_ours = !matches!(&copied, Err(e) if e.code == ErrorCode::NameTaken);
+        if is_ours {
+            let location = file.to.clone();
+            let remote = to;
+            copies.add_remote(places, RemoteFile { remote, location });
+        }
+        checksums.push(copied?);
     }
+    Ok((copies, checksums))
+}
 
-    #[test]
-    fn what_cannot_be_removed_is_an_error_after_the_others() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let file = directory.path().join("file");
-        fs::write(&file, b"x").expect("a file");
-        let name = |path: &Path| path.to_string_lossy().into_owned();
-        let error = remove_now(&[name(directory.path()), name(&file)]).expect_err("a directory");
-        assert_eq!(error.code, ErrorCode::Io);
-        assert!(!file.exists());
+/// Copies a file to one in a store; the checksums of its blocks.
+async fn copy_there(
+    from: Option<&Arc<Remote>>,
+    to: &Arc<Remote>,
+    file: &CopyFile,
+    cancel: &CancellationToken,
+) -> Result<Vec<u32>, WireError> {
+    let copied = match from {
+        None => {
+            let from = local::local(&file.from)?;
+            return to.put_file(&file.to, &from, file.size, cancel).await;
+        }
+        Some(from) => {
+            to.copy_from(from, &file.from, &file.to, file.size, cancel)
+                .await?
+        }
+    };
+    if copied == file.checksums {
+        Ok(copied)
+    } else {
+        Err(damaged(file))
     }
+}
+
+/// Copies a file to a local one.
+async fn copy_here(
+    places: &Places,
+    from: Option<&Remote>,
+    file: &CopyFile,
+    cancel: &CancellationToken,
+) -> Result<PathBuf, WireError> {
+    let to = local::local(&file.to)?;
+    match from {
+        None => {
+            let from = local::local(&file.from)?;
+            local::copy(from, to.clone(), file.size, cancel).await?;
+        }
+        Some(from) => {
+            let staged = places.stage()?;
+            download(from, file, staged.path(), cancel).await?;
+            let staged_path = staged.path().to_owned();
+            local::copy(staged_path, to.clone(), file.size, cancel).await?;
+        }
+    }
+    Ok(to)
+}
+
+fn damaged(file: &CopyFile) -> WireError {
+    let message = format!("object \"{}\" is damaged", file.from);
+    WireError::new(ErrorCode::DataCorrupted, message)
+        .detail("The checksum of a block is not that of what was written.")
+}
+
+/// Fetches an object's blocks, which have to be those that were written.
+async fn download(
+    from: &Remote,
+    file: &CopyFile,
+    to: &Path,
+    cancel: &CancellationToken,
+) -> Result<(), WireError> {
+    let failed = |e: std::io::Error| {
+        let message = format!("could not write file \"{}\"", to.display());
+        super::error::file_error(message, &e, to)
+    };
+    let mut options = OpenOptions::new();
+    let mut target = options
+        .write(true)
+        .create_new(true)
+        .open(to)
+        .map_err(failed)?;
+    let mut start = 0;
+    while start < file.size {
+        let end = file.size.min(start + COPY_BYTES);
+        let bytes = cancel
+            .run_until_cancelled(from.get(&file.from, start..end, Priority::Background))
+            .await
+            .unwrap_or_else(|| Err(cancelled()))?;
+        let first = usize::try_from(start / BLOCK_BYTES).unwrap_or(usize::MAX);
+        let expected = file.checksums.get(first..).unwrap_or_default();
+        let blocks = bytes.chunks(BLOCK_BYTES as usize).map(checksum);
+        if !blocks
+            .zip(expected)
+            .all(|(found, expected)| found == *expected)
+        {
+            return Err(damaged(file));
+        }
+        target.write_all(&bytes).map_err(failed)?;
+        start = end;
+    }
+    Ok(())
 }

@@ -2,22 +2,39 @@
 //!
 //! * `write`: rows of a feed become Parquet files; `encoder` is its blocking half
 //! * `publish`: a table's files become an Iceberg snapshot; its snapshots are read back
-//! * `files`: removing, listing and copying files
+//! * `check`: what published metadata say
+//! * `fetch`: bytes of data files for the engine, by way of the disk cache
+//! * `files`: removing, listing and copying files; `local` does it on local disks
+//! * `places`: the stores of a request; `upload`: files on their way there
 //! * `error`: what files and Iceberg report, as errors for the backend
 //!
-//! All paths are local for now. File operations run on threads that may block.
+//! Operations on local files run on threads that may block.
 
+mod check;
 mod encoder;
 mod error;
+mod fetch;
 mod files;
+mod local;
+mod new_files;
+mod places;
 mod publish;
+mod upload;
 mod write;
 
-pub use encoder::NewFiles;
+pub use new_files::NewFiles;
+pub(crate) use publish::NewHint;
 
+use crate::client::{Client, owner_of_shard};
+use crate::store::{Settings, Stores};
 use crate::transport::MessageReader;
+use fetch::StoreBuffers;
+use pg_lake_cache::{Cache, SHARDS, Staging};
 use pg_lake_plan::message::{ErrorCode, Reply, Request, WireError};
+use pg_lake_plan::store::{BLOCK_BYTES, Store};
 use pg_lake_ring::WorkerSlot;
+use places::Places;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio_util::sync::CancellationToken;
@@ -29,80 +46,187 @@ const ROW_GROUP_BYTES_MAX: u64 = 128 << 20;
 /// The I/O role of a process.
 pub struct Io {
     budget: Arc<Budget>,
+    stores: Stores,
+    cache: Arc<Cache>,
+    buffers: StoreBuffers,
+    staging: Option<Arc<Staging>>,
+    client: Arc<Client>,
 }
 
-/// A reply, and the files that it tells the backend of: they are removed unless it is delivered.
+/// Where an I/O worker finds what it shares with the others, and what it may take.
+#[derive(Clone, Debug)]
+pub struct IoConfig {
+    pub stores: Settings,
+    /// Of the disk cache, and of files that wait to be uploaded.
+    pub cache_directory: PathBuf,
+    /// Bytes of all shards of the disk cache.
+    pub cache_size: u64,
+}
+
+/// The shards of one of the workers, numbered from 1.
+fn owned_shards(slot: u32, workers: u32) -> Vec<u32> {
+    (0..SHARDS)
+        .filter(|shard| owner_of_shard(*shard, workers) == slot)
+        .collect()
+}
+
+fn open_staging(directory: &Path, slot: u32) -> Option<Arc<Staging>> {
+    match Staging::open(directory, slot) {
+        Ok(staging) => Some(Arc::new(staging)),
+        Err(error) => {
+            let directory = directory.display();
+            tracing::warn!(target: "pg_lake", "could not use cache directory \"{directory}\": {error}");
+            None
+        }
+    }
+}
+
+/// A reply, and what is undone unless it is delivered.
 pub struct Answer {
     pub reply: Reply,
+    /// The files that it tells the backend of.
     pub files: Option<NewFiles>,
+    /// A version hint that was set.
+    pub(crate) hint: Option<NewHint>,
 }
 
 impl From<Reply> for Answer {
     fn from(reply: Reply) -> Self {
-        Answer { reply, files: None }
+        Answer {
+            reply,
+            files: None,
+            hint: None,
+        }
     }
 }
 
 impl Io {
-    /// `memory`: bytes that all encoders together may take.
-    pub fn new(slot: WorkerSlot, memory: u64) -> Io {
+    /// `memory`: bytes that all encoders together may take. `workers`: the number of I/O workers.
+    pub(crate) fn new(
+        slot: WorkerSlot,
+        workers: u32,
+        memory: u64,
+        config: &IoConfig,
+        client: Arc<Client>,
+    ) -> Io {
         Io {
             budget: Arc::new(Budget {
                 slot,
                 limit: AtomicU64::new(memory),
                 encoders: AtomicU64::new(0),
             }),
+            stores: Stores::new(config.stores.clone()),
+            cache: Arc::new(Cache::open(pg_lake_cache::Config {
+                directory: config.cache_directory.clone(),
+                owned: owned_shards(slot.slot(), workers),
+                limit: config.cache_size,
+                block_bytes: BLOCK_BYTES,
+            })),
+            buffers: StoreBuffers::default(),
+            staging: open_staging(&config.cache_directory, slot.slot()),
+            client,
         }
     }
 
-    pub fn set_limit(&self, memory: u64) {
+    /// New settings, for what begins from now on. Where the cache is doesn't change.
+    pub fn set_limits(&self, memory: u64, config: &IoConfig) {
         self.budget.limit.store(memory, Ordering::Relaxed);
+        self.stores.set_settings(config.stores.clone());
+        let (cache, size) = (self.cache.clone(), config.cache_size);
+        // Waits for the disk.
+        tokio::task::spawn_blocking(move || cache.set_limit(size));
     }
 
     /// Serves a request whose feeds, if any, are given in its order.
     pub async fn serve(
         &self,
+        stores: &[Store],
         request: Request,
         feeds: Vec<MessageReader>,
         cancel: &CancellationToken,
     ) -> Result<Answer, WireError> {
+        let places = Places::new(
+            self.stores.open(stores),
+            self.staging.clone(),
+            self.client.clone(),
+        );
         match request {
             Request::Write(request) => {
                 let feed = feeds.into_iter().next().ok_or_else(|| {
                     WireError::new(ErrorCode::Protocol, "a write request without a feed")
                 })?;
-                write::write(&self.budget, request, feed, cancel).await
+                write::write(&self.budget, &places, request, feed, cancel).await
             }
-            Request::Publish(request) => publish::publish(request).await,
+            Request::Publish(request) => publish::publish(&places, request).await,
+            Request::CopyFiles { files } => {
+                let (copies, checksums) = files::copy(&places, files, cancel).await?;
+                Ok(Answer {
+                    files: Some(copies),
+                    ..Reply::Copied(checksums).into()
+                })
+            }
+            request => cancel
+                .run_until_cancelled(self.serve_simple(&places, request))
+                .await
+                .unwrap_or_else(|| Err(cancelled())),
+        }
+    }
+
+    /// Requests that need nothing of a cancel but to end.
+    async fn serve_simple(&self, places: &Places, request: Request) -> Result<Answer, WireError> {
+        match request {
             Request::SetHint {
                 metadata_location,
                 commit_id,
-            } => publish::set_hint(&metadata_location, commit_id)
-                .await
-                .map(|()| Reply::HintSet.into()),
-            Request::Inspect { metadata_location } => publish::inspect(&metadata_location)
+                provisional,
+            } => publish::set_hint(places, &metadata_location, commit_id, provisional).await,
+            Request::Inspect { metadata_location } => publish::inspect(places, &metadata_location)
                 .await
                 .map(|s| Reply::Snapshots(s).into()),
+            Request::CheckTable { metadata_location } => check::check(places, &metadata_location)
+                .await
+                .map(|table| Reply::Checked(table).into()),
             Request::RemoveFiles { paths } => {
-                files::remove(paths).await.map(|n| Reply::Removed(n).into())
+                let removed = files::remove(places, paths).await?;
+                Ok(Reply::Removed(removed).into())
             }
             Request::ListFiles { directory } => {
-                files::list(directory).await.map(|f| Reply::Files(f).into())
+                let files = files::list(places, directory).await?;
+                Ok(Reply::Files(files).into())
             }
-            Request::CopyFiles { files } => {
-                let copies = files::copy(files, cancel).await?;
-                Ok(Answer {
-                    reply: Reply::Copied,
-                    files: Some(copies),
-                })
+            Request::Adopt { object, path } => {
+                Ok(Reply::Adopted(self.adopt(object, &path).await).into())
             }
+            Request::Warm(object) => {
+                let warmed = self.warm(places, object).await?;
+                Ok(Reply::Warmed(warmed).into())
+            }
+            Request::Evict { locations } => {
+                let evicted = self.evict(locations).await?;
+                Ok(Reply::Evicted(evicted).into())
+            }
+            Request::CacheStats { reset } => Ok(Reply::CacheStats(self.cache_stats(reset)).into()),
+            Request::Probe { root } => match places.remote(&root)? {
+                Some(remote) => {
+                    let probed = crate::store::probe(&remote).await?;
+                    Ok(Reply::Probed(probed).into())
+                }
+                None => Err(WireError::new(
+                    ErrorCode::Protocol,
+                    "only a store is probed",
+                )),
+            },
             Request::Ping => Ok(Reply::Pong.into()),
-            Request::Execute(_) | Request::Covered(_) => Err(WireError::new(
+            _ => Err(WireError::new(
                 ErrorCode::Protocol,
-                "a worker was sent a request for the engine",
+                "a worker was sent a request for another process",
             )),
         }
     }
+}
+
+fn cancelled() -> WireError {
+    WireError::new(ErrorCode::Cancelled, "the request was cancelled")
 }
 
 /// The memory of all encoders of this process.

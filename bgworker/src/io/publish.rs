@@ -1,10 +1,12 @@
 //! Publishing a table as an Iceberg snapshot, and reading its snapshots back.
 
 use super::error::iceberg_error;
+use super::new_files::RemoteFile;
+use super::places::Places;
 use super::{Answer, NewFiles};
 use crate::arrow_types::table_schema;
 use pg_lake_iceberg::{
-    ColumnStats, Partition, PartitionField, PublishFile, PublishRequest, SortField,
+    ColumnStats, Partition, PartitionField, PublishFile, PublishRequest, SortField, VersionHint,
 };
 use pg_lake_plan::layout;
 use pg_lake_plan::message::{
@@ -15,42 +17,80 @@ use uuid::Uuid;
 /// Makes the request's files the table's current snapshot. Not stopped by a cancel: it is short,
 /// and cleans up only if it runs to its end. What it wrote goes if the reply isn't delivered: a sweep
 /// may have looked for it already.
-pub(crate) async fn publish(request: Publish) -> Result<Answer, WireError> {
+pub(crate) async fn publish(places: &Places, request: Publish) -> Result<Answer, WireError> {
     let place = request.location.clone();
     let request = to_iceberg(request)?;
-    let published = pg_lake_iceberg::publish(request)
+    let published = pg_lake_iceberg::publish(places, request)
         .await
         .map_err(|e| iceberg_error(&e, &place))?;
     let mut files = NewFiles::default();
     for location in &published.new_files {
-        let path = pg_lake_iceberg::store::local_path(location);
-        files.add(path.map_err(|e| iceberg_error(&e, &place))?);
+        match places.remote(location)? {
+            Some(remote) => {
+                let location = location.clone();
+                files.add_remote(places, RemoteFile { remote, location });
+            }
+            None => {
+                let path = pg_lake_iceberg::store::local_path(location);
+                files.add(path.map_err(|e| iceberg_error(&e, &place))?);
+            }
+        }
     }
+    let reply = Reply::Published(Published {
+        metadata_location: published.metadata_location,
+        snapshot_id: published.snapshot_id,
+        sequence_number: published.sequence_number,
+        unchanged: published.unchanged,
+        removed: published.removed_files,
+    });
     Ok(Answer {
-        reply: Reply::Published(Published {
-            metadata_location: published.metadata_location,
-            snapshot_id: published.snapshot_id,
-            sequence_number: published.sequence_number,
-            unchanged: published.unchanged,
-            removed: published.removed_files,
-        }),
         files: Some(files),
+        ..reply.into()
     })
 }
 
-/// Makes the version hint name earlier metadata again.
+/// Makes the version hint name metadata. One that is provisional comes with the answer, to be set back if
+/// that isn't delivered: a sweep may have set it back already when it is written.
 pub(crate) async fn set_hint(
+    places: &Places,
     metadata_location: &str,
     commit_id: [u8; 16],
-) -> Result<(), WireError> {
-    pg_lake_iceberg::set_version_hint(metadata_location, &Uuid::from_bytes(commit_id))
+    provisional: bool,
+) -> Result<Answer, WireError> {
+    let commit_id = Uuid::from_bytes(commit_id);
+    let hint = VersionHint::set(places, metadata_location, &commit_id)
         .await
-        .map_err(|e| iceberg_error(&e, metadata_location))
+        .map_err(|e| iceberg_error(&e, metadata_location))?;
+    Ok(Answer {
+        hint: provisional.then(|| NewHint {
+            hint,
+            places: places.clone(),
+        }),
+        ..Reply::HintSet.into()
+    })
+}
+
+/// A version hint that nobody has been told of yet.
+pub(crate) struct NewHint {
+    hint: VersionHint,
+    places: Places,
+}
+
+impl NewHint {
+    /// Sets it back. The sweep of intents does so later if this fails.
+    pub async fn restore(self) {
+        if let Err(error) = self.hint.restore(&self.places).await {
+            tracing::debug!(target: "pg_lake", "a version hint was not set back: {error}");
+        }
+    }
 }
 
 /// The snapshots in a metadata file, oldest first.
-pub(crate) async fn inspect(metadata_location: &str) -> Result<Vec<SnapshotInfo>, WireError> {
-    let table = pg_lake_iceberg::read_table(metadata_location)
+pub(crate) async fn inspect(
+    places: &Places,
+    metadata_location: &str,
+) -> Result<Vec<SnapshotInfo>, WireError> {
+    let table = pg_lake_iceberg::read_table(places, metadata_location)
         .await
         .map_err(|e| iceberg_error(&e, metadata_location))?;
     let snapshots = table.snapshots.into_iter().map(|s| SnapshotInfo {
@@ -155,6 +195,7 @@ mod tests {
             file: WrittenFile {
                 path: "/lake/data/1.parquet".into(),
                 size: 100,
+                checksums: vec![],
                 rows: 10,
                 split_offsets: vec![4],
                 stats: pg_lake_plan::encode(&Vec::<ColumnStats>::new()).expect("encoded"),

@@ -8,9 +8,10 @@
 //! crossbeam's; as its sender must not block a runtime thread, a semaphore of the channel's size
 //! counts the free places.
 
-use super::encoder::{Encoder, Job, NewFiles};
+use super::encoder::{Encoder, Job};
 use super::error::iceberg_error;
-use super::{Answer, Budget};
+use super::places::Places;
+use super::{Answer, Budget, NewFiles};
 use crate::arrow_types::table_schema;
 use crate::runtime::blocking;
 use crate::transport::{Fed, MessageReader};
@@ -28,6 +29,7 @@ const QUEUED_BATCHES: usize = 4;
 /// Writes all rows of the feed. Without the feed's end mark nothing is kept.
 pub(crate) async fn write(
     budget: &Arc<Budget>,
+    places: &Places,
     request: Write,
     feed: MessageReader,
     cancel: &CancellationToken,
@@ -36,7 +38,7 @@ pub(crate) async fn write(
         .to_arrow()
         .map_err(|e| iceberg_error(&e, &request.directory))?;
     let types: Vec<LakeType> = request.columns.iter().map(|c| c.ty.clone()).collect();
-    let encoder = Encoder::new(&request, schema.clone(), budget.encoder());
+    let encoder = Encoder::new(&request, schema.clone(), budget.encoder(), places, cancel)?;
     let (sender, receiver) = bounded(QUEUED_BATCHES);
     let room = Arc::new(Semaphore::new(QUEUED_BATCHES));
     let closer = CloseOnDrop(room.clone());
@@ -60,8 +62,8 @@ pub(crate) async fn write(
         (Ok(()), Ok(done)) => done,
     };
     Ok(Answer {
-        reply: Reply::Written(written),
         files: Some(files),
+        ..Reply::Written(written).into()
     })
 }
 

@@ -111,6 +111,7 @@ pub fn write(path: &Path, columns: Vec<ArrayRef>, row_group: usize) -> FileRef {
     FileRef {
         path: path.to_str().unwrap().to_owned(),
         size: std::fs::metadata(path).unwrap().len(),
+        checksums: vec![],
         rows: RowNumbers::consecutive(0, batch.num_rows() as u64),
         deleted: vec![],
         ranges: None,
@@ -118,7 +119,7 @@ pub fn write(path: &Path, columns: Vec<ArrayRef>, row_group: usize) -> FileRef {
 }
 
 pub fn engine(spill: &Path) -> Engine {
-    Engine::new(256 << 20, 64 << 20, spill.to_owned(), 2).unwrap()
+    Engine::new(256 << 20, 64 << 20, spill.to_owned(), 2, None).unwrap()
 }
 
 pub fn request(root: Plan, files: Vec<FileRef>) -> Execute {
@@ -140,7 +141,7 @@ pub async fn run(
     feed: Option<Feed>,
 ) -> Result<(Vec<RecordBatch>, ScanStats), WireError> {
     let mut running = engine
-        .execute(request, vec![feed], CancellationToken::new())
+        .execute(request, vec![], vec![feed], CancellationToken::new())
         .await?;
     let mut batches = vec![];
     while let Some(batch) = running.next().await? {

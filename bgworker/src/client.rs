@@ -1,0 +1,341 @@
+//! Requests of the engine and of I/O workers to I/O workers: a backend's side of the rings, for async tasks.
+//!
+//! There are no feeds, and replies are read as whole messages. Peers wake its process by the latch; the
+//! main thread passes that on to all calls ([`Client::on_wake`]), and each looks at its own streams.
+//! A call that is dropped is cancelled.
+
+use crate::engine::Fetcher;
+use crate::transport::{WakeProc, ring_error};
+use async_trait::async_trait;
+use bytes::Bytes;
+use pg_lake_plan::PROTOCOL_VERSION;
+use pg_lake_plan::message::{Envelope, ErrorCode, Fetch, Fetched, Reply, Request, WireError, kind};
+use pg_lake_plan::store::Store;
+use pg_lake_ring::{Consumer, Peek, Producer, Region, Stream, StreamRef};
+use std::fmt;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+/// Every wait looks again that often: a worker that was killed sets no latch.
+const RECHECK: Duration = Duration::from_millis(500);
+
+/// How long a call waits for free streams. Backends leave some to the engine.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Calls of two streams each that take a quarter of all streams.
+fn calls_max(region: &Region) -> usize {
+    (region.layout().streams as usize / 8).max(1)
+}
+
+/// The I/O worker, numbered from 1, that has the blocks of an object in its shards of the disk cache.
+pub fn owner_of(location: &str, workers: u32) -> u32 {
+    owner_of_shard(pg_lake_cache::shard_of(location), workers)
+}
+
+/// The I/O worker of a shard.
+pub(crate) fn owner_of_shard(shard: u32, workers: u32) -> u32 {
+    1 + shard % workers.max(1)
+}
+
+/// A lake process' end of the rings to the I/O workers.
+pub(crate) struct Client {
+    region: Region,
+    proc: u32,
+    wake: WakeProc,
+    woken: Notify,
+    /// Calls at the same time: what is slow takes a part of the streams at most.
+    calls: Arc<Semaphore>,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// `proc` is this process' own number.
+    pub(crate) fn new(region: Region, proc: u32, wake: WakeProc) -> Client {
+        Client {
+            region,
+            proc,
+            wake,
+            woken: Notify::new(),
+            calls: Arc::new(Semaphore::new(calls_max(&region))),
+        }
+    }
+
+    /// The latch was set: something may have happened on any stream.
+    pub(crate) fn on_wake(&self) {
+        self.woken.notify_waiters();
+    }
+
+    /// Sends a request without feeds. What comes before the reply is passed to `part`.
+    pub(crate) async fn call(
+        &self,
+        worker: u32,
+        stores: &[Store],
+        request: Request,
+        mut part: impl FnMut(u16, Vec<u8>),
+    ) -> Result<Reply, WireError> {
+        let mut call = self.open(worker).await?;
+        let envelope = Envelope {
+            version: PROTOCOL_VERSION,
+            result: call.held.result.reference().to_u64(),
+            crash: 0,
+            stores: stores.to_vec(),
+            request,
+        };
+        let message = pg_lake_plan::encode(&envelope).map_err(|e| {
+            WireError::new(ErrorCode::Internal, "could not encode a request").detail(e.to_string())
+        })?;
+        let request = call.held.request.reference();
+        self.region.announce(self.proc, worker, request);
+        self.wake_worker(worker);
+        self.send(&mut call, &message).await?;
+        loop {
+            let (kind, message) = self.receive(&mut call).await?;
+            match kind {
+                kind::DONE => return pg_lake_plan::decode(&message).map_err(malformed),
+                kind::ERROR => {
+                    return Err(pg_lake_plan::decode(&message).unwrap_or_else(malformed));
+                }
+                kind => part(kind, message),
+            }
+        }
+    }
+
+    async fn open(&self, worker: u32) -> Result<Call<'_>, WireError> {
+        let turn = self.calls.clone().acquire_owned().await;
+        let turn = turn.map_err(|e| protocol(&e.to_string()))?;
+        let deadline = Instant::now() + PATIENCE;
+        let streams = self
+            .until(|| {
+                let up = self.region.worker(worker).is_some_and(|slot| slot.is_up());
+                // It stays set for the other tasks that wait.
+                self.region.wait_for_stream(self.proc);
+                if up && let Some(streams) = self.region.acquire(self.proc, 2, worker) {
+                    return Ok(Some(streams));
+                }
+                if Instant::now() < deadline {
+                    return Ok(None);
+                }
+                Err(if up {
+                    WireError::new(
+                        ErrorCode::OutOfMemory,
+                        "no stream between the lake processes is free",
+                    )
+                    .hint("Raise lake.streams.")
+                } else {
+                    gone(worker, "is not running")
+                })
+            })
+            .await?;
+        let open = |index: usize| -> Result<Stream, WireError> {
+            let reference = streams.get(index).copied();
+            let reference = reference.ok_or_else(|| protocol("a stream is missing"))?;
+            self.region.stream(reference).map_err(ring_error)
+        };
+        let held = Held {
+            client: self,
+            worker,
+            request: open(0)?,
+            result: open(1)?,
+            _turn: turn,
+        };
+        Ok(Call {
+            requests: held.request.producer().map_err(ring_error)?,
+            results: held.result.consumer().map_err(ring_error)?,
+            incarnation: held.request.incarnation(),
+            held,
+        })
+    }
+
+    async fn send(&self, call: &mut Call<'_>, message: &[u8]) -> Result<(), WireError> {
+        let max = call.requests.max_payload();
+        let mut rest = message;
+        loop {
+            let (frame, after) = rest.split_at(rest.len().min(max));
+            let more = !after.is_empty();
+            self.until(|| {
+                // Room or not: a worker that has answered reads no further.
+                if call.results.is_ready() {
+                    return Ok(Some(false));
+                }
+                call.check(self)?;
+                let written = call.requests.try_write(kind::REQUEST, frame, more);
+                let Some(wake) = written.map_err(ring_error)? else {
+                    return Ok(None);
+                };
+                if wake.peer {
+                    self.ring(call.held.request.reference());
+                }
+                Ok(Some(true))
+            })
+            .await?;
+            if !more {
+                return Ok(());
+            }
+            rest = after;
+        }
+    }
+
+    async fn receive(&self, call: &mut Call<'_>) -> Result<(u16, Vec<u8>), WireError> {
+        let mut message = vec![];
+        self.until(|| {
+            loop {
+                let (kind, more) = match call.results.try_peek().map_err(ring_error)? {
+                    Peek::Empty => {
+                        call.check(self)?;
+                        return Ok(None);
+                    }
+                    Peek::End => return Err(protocol("a reply without an end")),
+                    Peek::Frame(frame) => {
+                        message.try_reserve(frame.payload.len()).map_err(|_| {
+                            WireError::new(
+                                ErrorCode::OutOfMemory,
+                                "out of memory in a lake process",
+                            )
+                        })?;
+                        message.extend_from_slice(frame.payload);
+                        (frame.kind, frame.more)
+                    }
+                };
+                if call.results.release().peer {
+                    self.ring(call.held.result.reference());
+                }
+                if !more {
+                    return Ok(Some((kind, std::mem::take(&mut message))));
+                }
+            }
+        })
+        .await
+    }
+
+    /// Looks until there is something, again whenever this process was woken.
+    async fn until<T>(
+        &self,
+        mut look: impl FnMut() -> Result<Option<T>, WireError>,
+    ) -> Result<T, WireError> {
+        loop {
+            let mut woken = pin!(self.woken.notified());
+            // Before looking, so that no wake-up is lost.
+            woken.as_mut().enable();
+            if let Some(found) = look()? {
+                return Ok(found);
+            }
+            let _ = tokio::time::timeout(RECHECK, woken).await;
+        }
+    }
+
+    fn ring(&self, reference: StreamRef) {
+        if let Some(worker) = self.region.ring_stream(reference) {
+            self.wake_worker(worker);
+        }
+    }
+
+    fn wake_worker(&self, worker: u32) {
+        if let Some(proc) = self.region.worker(worker).and_then(|slot| slot.proc()) {
+            (self.wake)(proc);
+        }
+    }
+
+    /// The worker that has the blocks of an object.
+    pub(crate) fn owner(&self, location: &str) -> Result<u32, WireError> {
+        let workers = self.region.layout().workers.saturating_sub(1);
+        match workers {
+            0 => Err(gone(1, "is not running")),
+            _ => Ok(owner_of(location, workers)),
+        }
+    }
+}
+
+#[async_trait]
+impl Fetcher for Client {
+    async fn fetch(
+        &self,
+        stores: &[Store],
+        request: Fetch,
+    ) -> Result<(Vec<Bytes>, Fetched), WireError> {
+        let worker = self.owner(&request.location)?;
+        let lengths: Vec<u64> = request.ranges.iter().map(|(a, b)| b - a).collect();
+        let mut parts: Vec<Bytes> = Vec::with_capacity(lengths.len());
+        let reply = self
+            .call(worker, stores, Request::Fetch(request), |kind, message| {
+                if kind == kind::BYTES {
+                    parts.push(message.into());
+                }
+            })
+            .await?;
+        let complete = parts.iter().map(|part| part.len() as u64).eq(lengths);
+        match reply {
+            Reply::Fetched(fetched) if complete => Ok((parts, fetched)),
+            _ => Err(protocol("a worker sent other bytes than it was asked for")),
+        }
+    }
+}
+
+/// A running call.
+struct Call<'a> {
+    // The ends go before their streams.
+    requests: Producer,
+    results: Consumer,
+    incarnation: u64,
+    held: Held<'a>,
+}
+
+impl Call<'_> {
+    fn check(&self, client: &Client) -> Result<(), WireError> {
+        let slot = client.region.worker(self.held.worker);
+        let lives = slot.is_some_and(|slot| slot.is_up() && slot.incarnation() == self.incarnation);
+        if lives && self.held.result.error() == 0 {
+            return Ok(());
+        }
+        Err(gone(self.held.worker, "exited while it read a data file"))
+    }
+}
+
+/// The streams of a call; given back when dropped.
+struct Held<'a> {
+    client: &'a Client,
+    worker: u32,
+    request: Stream,
+    result: Stream,
+    _turn: OwnedSemaphorePermit,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        let region = &self.client.region;
+        self.result.cancel();
+        let mut freed = false;
+        for stream in [&self.request, &self.result] {
+            // The worker must hear of it while the stream is still ours.
+            region.ring_stream(stream.reference());
+            freed |= stream.release_backend();
+        }
+        if freed {
+            region.drain_stream_waiters(self.client.wake);
+        }
+        self.client.wake_worker(self.worker);
+    }
+}
+
+fn gone(worker: u32, what: &str) -> WireError {
+    WireError::new(
+        ErrorCode::StoreUnavailable,
+        format!("lake worker {worker} {what}"),
+    )
+    .detail("It is started again automatically.")
+    .hint("Retry the query. See the server log for the reason.")
+}
+
+fn malformed(error: impl fmt::Display) -> WireError {
+    protocol("malformed reply").detail(error.to_string())
+}
+
+fn protocol(message: &str) -> WireError {
+    WireError::new(ErrorCode::Protocol, message)
+}

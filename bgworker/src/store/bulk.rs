@@ -1,0 +1,218 @@
+//! Many objects: listing and removing them.
+
+use super::failure::{Failure, is_missing};
+use super::remote::Remote;
+use super::tries::{Pace, Tries};
+use futures::stream::{self, StreamExt};
+use object_store::list::PaginatedListOptions;
+use object_store::path::Path;
+use pg_lake_plan::message::{ErrorCode, Priority, WireError};
+use std::ops::ControlFlow;
+
+/// What Azure removes with one request; S3 takes 1000, GCS has a request for each.
+const BATCH: usize = 256;
+
+impl Remote {
+    /// The locations of all objects below a directory, sorted, with their sizes in bytes. Each page of the
+    /// store's answer has `lake.store_timeout`.
+    pub async fn list(&self, directory: &str) -> Result<Vec<(String, u64)>, WireError> {
+        let directory = directory.trim_end_matches('/');
+        let prefix = if directory == self.store().root() {
+            match self.store().prefix.as_str() {
+                "" => None,
+                prefix => Some(format!("{prefix}/")),
+            }
+        } else {
+            Some(format!("{}/", self.path(directory)?))
+        };
+        self.list_prefix(prefix.as_deref(), directory).await
+    }
+
+    /// Those whose key begins like that. `place` is named in errors.
+    pub(super) async fn list_prefix(
+        &self,
+        prefix: Option<&str>,
+        place: &str,
+    ) -> Result<Vec<(String, u64)>, WireError> {
+        let failed = |failure: Failure| self.error("list", place, &failure);
+        let mut objects = vec![];
+        let mut next_page: Option<String> = None;
+        loop {
+            let list = || {
+                let options = PaginatedListOptions {
+                    page_token: next_page.clone(),
+                    ..PaginatedListOptions::default()
+                };
+                self.backend().list_paginated(prefix, options)
+            };
+            let listed = self.retried(Priority::Interactive, Pace::Quick, list);
+            let page = listed.await.map_err(failed)?;
+            for object in page.result.objects {
+                // A directory that somebody made in a console ends in `/`, which has been cut off.
+                let marks_directory =
+                    prefix.is_some_and(|p| p.len() > object.location.as_ref().len());
+                if let Some(location) = self.store().location(object.location.as_ref())
+                    && !marks_directory
+                {
+                    objects.push((location, object.size));
+                }
+            }
+            match page.page_token {
+                None => break,
+                Some(token) if next_page.as_ref() == Some(&token) => {
+                    let message = format!("listing \"{place}\" doesn't come to an end");
+                    return Err(WireError::new(ErrorCode::Io, message)
+                        .detail("The store gave the same page twice."));
+                }
+                token => next_page = token,
+            }
+        }
+        objects.sort_unstable();
+        objects.dedup();
+        Ok(objects)
+    }
+
+    /// Removes objects; those that are missing are no error. Returns how many are gone now; a store that
+    /// doesn't say what was missing has those counted, too. Each 256 of them have `lake.store_timeout`.
+    pub async fn delete(&self, locations: &[String]) -> Result<u64, WireError> {
+        let paths: Vec<Path> = locations
+            .iter()
+            .map(|location| self.path(location))
+            .collect::<Result<_, _>>()?;
+        let mut deleted = 0;
+        for batch in paths.chunks(BATCH) {
+            let mut left = batch.to_vec();
+            let mut tries = Tries::new(self, Priority::Interactive);
+            loop {
+                let attempt = self.delete_some(&mut left, &mut deleted);
+                match tries.attempt(Pace::Sending, attempt).await {
+                    ControlFlow::Continue(()) => {}
+                    ControlFlow::Break(Ok(())) => break,
+                    ControlFlow::Break(Err(failure)) => {
+                        let first = left.first().map(Path::as_ref).unwrap_or_default();
+                        let location = self.store().location(first).unwrap_or_default();
+                        return Err(self.error("remove object", &location, &failure));
+                    }
+                }
+            }
+        }
+        Ok(deleted)
+    }
+
+    /// Leaves in `left` what is not gone.
+    async fn delete_some(
+        &self,
+        left: &mut Vec<Path>,
+        deleted: &mut u64,
+    ) -> object_store::Result<()> {
+        let asked = stream::iter(left.clone()).map(Ok).boxed();
+        let results: Vec<object_store::Result<Path>> =
+            self.backend().delete_stream(asked).collect().await;
+        // One result for each, in their order; or one error for all.
+        let in_order = results.len() == left.len();
+        let mut error = None;
+        let mut remaining = vec![];
+        for (index, result) in results.into_iter().enumerate() {
+            match result {
+                Ok(_) => *deleted += 1,
+                Err(e) if in_order && is_missing(&e) => {}
+                Err(e) => {
+                    if in_order {
+                        remaining.extend(left.get(index).cloned());
+                    }
+                    error.get_or_insert(e);
+                }
+            }
+        }
+        match error {
+            None => {
+                left.clear();
+                Ok(())
+            }
+            Some(error) => {
+                if in_order {
+                    *left = remaining;
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::store::faulty::{self, Fault, Faulty, Op};
+    use crate::store::remote::Remote;
+    use pg_lake_plan::message::ErrorCode;
+    use pg_lake_plan::store::Store;
+    use std::sync::Arc;
+
+    fn remote(faulty: &Arc<Faulty>, prefix: &str) -> Remote {
+        let store = Store {
+            prefix: prefix.into(),
+            ..faulty::store()
+        };
+        faulty.remote(store, &faulty::settings())
+    }
+
+    async fn names(remote: &Remote, directory: &str) -> Vec<String> {
+        let listed = remote.list(directory).await.expect("a list");
+        listed.into_iter().map(|(location, _)| location).collect()
+    }
+
+    #[tokio::test]
+    async fn pages_of_a_list_are_put_together() {
+        let faulty = Arc::new(Faulty::default());
+        for key in ["p/1", "p/a/2", "p/a/3", "p/ab/4", "q/5"] {
+            faulty.write(key, key.as_bytes()).await;
+        }
+        faulty.fail(Op::List, &[Fault::Reset, Fault::LostReply]);
+        let remote = remote(&faulty, "p");
+        let all = [
+            "s3://lake/p/1",
+            "s3://lake/p/a/2",
+            "s3://lake/p/a/3",
+            "s3://lake/p/ab/4",
+        ];
+        assert_eq!(names(&remote, "s3://lake/p").await, all);
+        assert_eq!(names(&remote, "s3://lake/p/").await, all);
+        let below = remote.list("s3://lake/p/a").await.expect("a list");
+        assert_eq!(below, [(all[1].into(), 5), (all[2].into(), 5)]);
+        assert_eq!(names(&remote, "s3://lake/p/missing/").await, [""; 0]);
+        let error = remote
+            .list("s3://lake/q")
+            .await
+            .expect_err("not in the store");
+        assert_eq!(error.code, ErrorCode::Internal);
+    }
+
+    #[tokio::test]
+    async fn a_bucket_as_a_whole_can_be_listed() {
+        let faulty = Arc::new(Faulty::default());
+        for key in ["1", "a/2", "a/3"] {
+            faulty.write(key, b"x").await;
+        }
+        let listed = names(&remote(&faulty, ""), "s3://lake").await;
+        assert_eq!(listed, ["s3://lake/1", "s3://lake/a/2", "s3://lake/a/3"]);
+    }
+
+    #[tokio::test]
+    async fn objects_are_removed_and_missing_ones_are_no_error() {
+        let faulty = Arc::new(Faulty::default());
+        let keys: Vec<String> = (0..300).map(|n| format!("p/{n}")).collect();
+        for key in &keys {
+            faulty.write(key, b"x").await;
+        }
+        faulty.fail(Op::Delete, &[Fault::Reset, Fault::Reset]);
+        let remote = remote(&faulty, "p");
+        let mut locations: Vec<String> =
+            keys.iter().map(|key| format!("s3://lake/{key}")).collect();
+        locations.insert(1, "s3://lake/p/missing".into());
+        assert_eq!(remote.delete(&locations).await, Ok(300));
+        assert_eq!(names(&remote, "s3://lake/p").await, [""; 0]);
+        assert_eq!(remote.delete(&locations).await, Ok(0));
+        assert_eq!(remote.delete(&[]).await, Ok(0));
+        // Two batches, the first one a second time for what was left.
+        assert_eq!(faulty.seen(Op::Delete), 5);
+    }
+}

@@ -1,0 +1,284 @@
+//! A server that gives prepared answers to object_store's real clients.
+
+use super::backend;
+use super::credentials::{Credential, Secret};
+use super::faulty;
+use super::registry::Settings;
+use super::remote::Remote;
+use pg_lake_plan::message::{ErrorCode, Priority};
+use pg_lake_plan::store::{Protocol, Store};
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
+
+const LOCATION: &str = "s3://lake/k";
+const BUSY: &str = "HTTP/1.1 503 Slow Down\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n";
+const FOUND: &str =
+    "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-3/4\r\nContent-Length: 4\r\n\r\nabcd";
+
+/// Gives one answer to each request; returns its endpoint.
+async fn serve(answers: Vec<String>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    tokio::spawn(async move {
+        for answer in answers {
+            let (stream, _) = listener.accept().await.expect("a connection");
+            answer_one(stream, &answer).await;
+        }
+    });
+    format!("http://127.0.0.1:{port}")
+}
+
+fn connect(store: Store, credential: &Credential, settings: &Settings) -> Remote {
+    let backend = backend::build(&store, Some(credential), settings).expect("a client");
+    Remote::new(store, backend, settings, credential.secrets())
+}
+
+/// One of S3.
+async fn remote(answers: Vec<String>, settings: Settings) -> Remote {
+    let store = Store {
+        endpoint: Some(serve(answers).await),
+        credential: Some("key".into()),
+        ..faulty::store()
+    };
+    let keys = Credential::S3Keys {
+        id: Secret::new("AKIAHIDDEN"),
+        secret: Secret::new("hush"),
+        session_token: Some(Secret::new("tokenhush")),
+    };
+    connect(store, &keys, &settings)
+}
+
+async fn azure(answers: Vec<String>) -> Remote {
+    let store = Store {
+        protocol: Protocol::Azure,
+        account: Some("acme".into()),
+        endpoint: Some(format!("{}/acme", serve(answers).await)),
+        credential: Some("key".into()),
+        ..faulty::store()
+    };
+    let token = Credential::AzureSas(Secret::new("sv=2024&sp=rw&sig=hush%2Bhush"));
+    connect(store, &token, &faulty::settings())
+}
+
+async fn gcs(answers: Vec<String>) -> Remote {
+    let store = Store {
+        protocol: Protocol::Gcs,
+        endpoint: Some(serve(answers).await),
+        credential: Some("key".into()),
+        ..faulty::store()
+    };
+    let key = "{\"disable_oauth\": true, \"client_email\": \"\", \"private_key\": \"\", \"private_key_id\": \"\"}";
+    let key = Credential::GcsKey(Secret::new(key));
+    connect(store, &key, &faulty::settings())
+}
+
+async fn answer_one(mut stream: TcpStream, answer: &str) {
+    let mut reader = BufReader::new(&mut stream);
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).await.expect("a header");
+        let lower = line.to_ascii_lowercase();
+        if let Some(value) = lower.strip_prefix("content-length:") {
+            length = value.trim().parse().expect("a length");
+        }
+        if line.trim().is_empty() {
+            break;
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).await.expect("the body");
+    let answer = answer.replacen("\r\n", "\r\nConnection: close\r\n", 1);
+    stream.write_all(answer.as_bytes()).await.expect("answered");
+}
+
+fn failed(status: &str, body: &str) -> String {
+    let length = body.len();
+    format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n{body}")
+}
+
+#[tokio::test]
+async fn a_busy_store_is_left_alone_as_long_as_it_asks_for() {
+    let settings = Settings {
+        timeout: Duration::from_secs(10),
+        ..faulty::settings()
+    };
+    let remote = remote(vec![BUSY.into(), FOUND.into()], settings).await;
+    let start = Instant::now();
+    let read = remote.get(LOCATION, 0..4, Priority::Interactive).await;
+    assert_eq!(read.as_deref(), Ok(b"abcd".as_slice()));
+    let waited = start.elapsed();
+    assert!(waited >= Duration::from_secs(1), "{waited:?}");
+}
+
+#[tokio::test]
+async fn a_store_that_asks_for_too_long_a_pause_is_given_up() {
+    let busy = BUSY.replace("Retry-After: 1", "Retry-After: 100");
+    let remote = remote(vec![busy], faulty::settings()).await;
+    let start = Instant::now();
+    let error = remote.get(LOCATION, 0..4, Priority::Interactive).await;
+    let error = error.expect_err("given up");
+    assert_eq!(error.code, ErrorCode::StoreUnavailable);
+    assert!(error.detail.is_some_and(|detail| detail.contains("503")));
+    assert!(start.elapsed() < faulty::settings().timeout);
+}
+
+#[tokio::test]
+async fn a_body_that_is_cut_off_is_fetched_again() {
+    let cut =
+        "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-3/4\r\nContent-Length: 4\r\n\r\nab";
+    let rest =
+        "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 2-3/4\r\nContent-Length: 2\r\n\r\ncd";
+    let remote = remote(vec![cut.into(), rest.into()], faulty::settings()).await;
+    let read = remote.get(LOCATION, 0..4, Priority::Interactive).await;
+    assert_eq!(read.as_deref(), Ok(b"abcd".as_slice()));
+}
+
+#[tokio::test]
+async fn what_the_store_says_is_told_without_secrets() {
+    let denied = "<?xml version=\"1.0\"?><Error><Code>SignatureDoesNotMatch</Code><Message>Wrong key</Message>\
+                  <AWSAccessKeyId>AKIAHIDDEN</AWSAccessKeyId>\
+                  <CanonicalRequest>x-amz-security-token:tokenhush</CanonicalRequest></Error>";
+    let no_bucket = "<Error><Code>NoSuchBucket</Code><Message>No such bucket</Message></Error>";
+    let region = "<Error><Code>AuthorizationHeaderMalformed</Code><Message>expecting 'eu-west-1'</Message></Error>";
+    for (status, body, code, text) in [
+        (
+            "403 Forbidden",
+            denied,
+            ErrorCode::StoreDenied,
+            "SignatureDoesNotMatch: Wrong key",
+        ),
+        (
+            "404 Not Found",
+            no_bucket,
+            ErrorCode::InvalidConfiguration,
+            "NoSuchBucket",
+        ),
+        (
+            "400 Bad Request",
+            region,
+            ErrorCode::InvalidConfiguration,
+            "eu-west-1",
+        ),
+        (
+            "301 Moved Permanently",
+            "",
+            ErrorCode::InvalidConfiguration,
+            "region",
+        ),
+        ("404 Not Found", "", ErrorCode::MissingFile, "404"),
+        (
+            "416 Range Not Satisfiable",
+            "",
+            ErrorCode::DataCorrupted,
+            "416",
+        ),
+        ("200 OK", "abcd", ErrorCode::Io, "non-partial"),
+    ] {
+        let remote = remote(vec![failed(status, body)], faulty::settings()).await;
+        let error = remote.get(LOCATION, 0..4, Priority::Interactive).await;
+        let error = error.expect_err(status);
+        assert_eq!(error.code, code, "{status}: {error:?}");
+        let detail = error.detail.as_ref().expect("a detail");
+        assert!(detail.contains(text), "{status}: {error:?}");
+        let shown = format!("{error:?}");
+        assert!(
+            !shown.contains("hush") && !shown.contains("HIDDEN"),
+            "{shown}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_write_that_crosses_another_one_is_looked_at() {
+    let exists = "<Error><Code>PreconditionFailed</Code><Message>x</Message></Error>";
+    let head = |length: usize| format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
+    let answers = vec![
+        failed("412 Precondition Failed", exists),
+        head(4),
+        FOUND.into(),
+    ];
+    let same = remote(answers, faulty::settings()).await;
+    assert_eq!(same.put(LOCATION, "abcd".into()).await, Ok(()));
+    let answers = vec![failed("412 Precondition Failed", exists), head(5)];
+    let other = remote(answers, faulty::settings()).await;
+    let error = other.put(LOCATION, "abcd".into()).await.expect_err("taken");
+    assert_eq!(error.code, ErrorCode::NameTaken);
+    assert!(error.message.ends_with("already exists"), "{error}");
+}
+
+#[tokio::test]
+async fn a_store_that_nobody_listens_for_is_unavailable() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    drop(listener);
+    let settings = Settings {
+        timeout: Duration::from_millis(300),
+        ..faulty::settings()
+    };
+    let store = Store {
+        endpoint: Some(format!("http://127.0.0.1:{port}")),
+        ..faulty::store()
+    };
+    let keys = Credential::S3Keys {
+        id: Secret::new("id"),
+        secret: Secret::new("hush"),
+        session_token: None,
+    };
+    let remote = connect(store, &keys, &settings);
+    let error = remote.get_all(LOCATION).await.expect_err("nobody there");
+    assert_eq!(error.code, ErrorCode::StoreUnavailable);
+    assert!(
+        error
+            .hint
+            .is_some_and(|hint| hint.contains("http://127.0.0.1"))
+    );
+    let role = Credential::S3WebIdentity {
+        role_arn: "arn:aws:iam::1:role/x".into(),
+        token_file: "/missing/token".into(),
+    };
+    let store = remote.store().clone();
+    let remote = connect(store, &role, &settings);
+    let error = remote.get_all(LOCATION).await.expect_err("no token");
+    assert_eq!(error.code, ErrorCode::StoreDenied);
+}
+
+#[tokio::test]
+async fn azure_does_not_get_its_token_into_errors() {
+    let location = "abfss://lake@acme.dfs.core.windows.net/k";
+    let denied = "<?xml version=\"1.0\"?><Error><Code>AuthenticationFailed</Code><Message>Not you</Message>\
+                  <AuthenticationErrorDetail>String to sign was hush</AuthenticationErrorDetail></Error>";
+    let answers = vec![failed("403 Forbidden", denied); 2];
+    let remote = azure(answers).await;
+    let read = remote.get_all(location).await.expect_err("denied");
+    let removed = remote.delete(&[location.into()]).await.expect_err("denied");
+    for error in [read, removed] {
+        assert_eq!(error.code, ErrorCode::StoreDenied);
+        let detail = error.detail.as_ref().expect("a detail");
+        assert!(
+            detail.contains("AuthenticationFailed: Not you"),
+            "{error:?}"
+        );
+        assert!(!format!("{error:?}").contains("hush"), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn other_clouds_know_conditional_writes() {
+    let headers =
+        "Last-Modified: Wed, 21 Oct 2026 07:28:00 GMT\r\nETag: \"1\"\r\nContent-Length: 4\r\n\r\n";
+    let head = format!("HTTP/1.1 200 OK\r\n{headers}");
+    let found =
+        format!("HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-3/4\r\n{headers}abcd");
+    let taken = "<Error><Code>Taken</Code><Message>x</Message></Error>";
+    let conflict = failed("409 Conflict", taken);
+    let azure = azure(vec![conflict.clone(), head.clone(), found.clone()]).await;
+    let location = "abfss://lake@acme.dfs.core.windows.net/k";
+    assert_eq!(azure.put(location, "abcd".into()).await, Ok(()));
+    let refused = failed("412 Precondition Failed", taken);
+    let gcs = gcs(vec![refused, head, found]).await;
+    let error = gcs.put("gs://lake/k", "other".into()).await;
+    assert_eq!(error.expect_err("taken").code, ErrorCode::NameTaken);
+}
