@@ -48,6 +48,8 @@ CREATE TABLE lake.data_file (
     sort_order bytea,
     -- Who registered the rows, what their system column xmin shows; a compacted file has several.
     inserted bytea NOT NULL,
+    -- Of each block of a file in a store.
+    checksums bytea,
     CONSTRAINT data_file_pkey PRIMARY KEY (storage_id, row_start)
 ) USING heap;
 
@@ -90,8 +92,10 @@ CREATE TABLE lake.garbage (
     reason text NOT NULL,
     xid bigint NOT NULL,
     since timestamptz NOT NULL,
-    -- Of what published snapshots refer to: the number of the last one.
-    publication bigint
+    -- Of what published snapshots refer to, or have: the number of the last one.
+    publication bigint,
+    -- Since when the table's metadata are known to retain none of these.
+    released timestamptz
 ) USING heap;
 
 CREATE TABLE lake.publication (
@@ -106,6 +110,8 @@ CREATE TABLE lake.publication (
     oldest bigint NOT NULL,
     -- The columns that partition specs in the metadata name.
     partitioned_by bytea NOT NULL,
+    -- Number (upper half) and a checksum of the snapshot's data files.
+    contents bigint NOT NULL,
     CONSTRAINT publication_pkey PRIMARY KEY (storage_id)
 ) USING heap;
 
@@ -149,10 +155,32 @@ CREATE FUNCTION lake.publish(regclass) RETURNS text
     LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'publish_wrapper';
 COMMENT ON FUNCTION lake.publish(regclass) IS 'publishes the table''s state as an Iceberg snapshot; returns the metadata location';
 
-CREATE FUNCTION lake.sweep() RETURNS bigint
-    LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'sweep_wrapper';
-COMMENT ON FUNCTION lake.sweep() IS 'removes files that ended transactions have left behind; returns their number';
-REVOKE EXECUTE ON FUNCTION lake.sweep() FROM PUBLIC;
+CREATE FUNCTION lake.sweep(retention interval DEFAULT NULL) RETURNS bigint
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'sweep_wrapper';
+COMMENT ON FUNCTION lake.sweep(interval) IS 'removes files that nobody needs any more; returns their number';
+REVOKE EXECUTE ON FUNCTION lake.sweep(interval) FROM PUBLIC;
+
+CREATE FUNCTION lake.check(
+    regclass, OUT severity text, OUT kind text, OUT object text, OUT detail text
+) RETURNS SETOF record
+    LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'check_wrapper';
+COMMENT ON FUNCTION lake.check(regclass) IS 'compares catalog, files and published metadata of a table; changes nothing';
+
+CREATE FUNCTION lake.check_database(
+    OUT "table" regclass, OUT severity text, OUT kind text, OUT object text, OUT detail text
+) RETURNS SETOF record
+    LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'check_database_wrapper';
+COMMENT ON FUNCTION lake.check_database() IS 'the same for all tables, and for what is of no table';
+REVOKE EXECUTE ON FUNCTION lake.check_database() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION lake.check_database() TO pg_monitor;
+
+CREATE FUNCTION lake.cache_warm(regclass) RETURNS bigint
+    LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'cache_warm_wrapper';
+COMMENT ON FUNCTION lake.cache_warm(regclass) IS 'reads the table''s files into the disk cache; returns how many bytes of them are there';
+
+CREATE FUNCTION lake.cache_evict(regclass) RETURNS bigint
+    LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'cache_evict_wrapper';
+COMMENT ON FUNCTION lake.cache_evict(regclass) IS 'takes the table''s files out of the disk cache; returns how many bytes that were';
 
 CREATE FUNCTION lake.announce_database() RETURNS void
     LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'announce_database_wrapper';
@@ -175,6 +203,19 @@ CREATE FUNCTION lake.stat_streams_fn(
     LANGUAGE c STRICT VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'stat_streams_wrapper';
 CREATE VIEW lake.stat_streams AS SELECT * FROM lake.stat_streams_fn();
 
+CREATE FUNCTION lake.stat_cache_fn(
+    OUT shard int, OUT worker int, OUT capacity bigint, OUT bytes bigint, OUT blocks bigint, OUT hits bigint,
+    OUT misses bigint, OUT bytes_from_cache bigint, OUT bytes_from_store bigint, OUT evictions bigint,
+    OUT corrupt_blocks bigint, OUT in_flight bigint, OUT latency_p50_us bigint, OUT latency_p99_us bigint, OUT off text
+) RETURNS SETOF record
+    LANGUAGE c STRICT VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'stat_cache_wrapper';
+CREATE VIEW lake.stat_cache AS SELECT * FROM lake.stat_cache_fn();
+
+CREATE FUNCTION lake.stat_cache_reset() RETURNS void
+    LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'stat_cache_reset_wrapper';
+COMMENT ON FUNCTION lake.stat_cache_reset() IS 'counts in lake.stat_cache begin at 0 again';
+REVOKE EXECUTE ON FUNCTION lake.stat_cache_reset() FROM PUBLIC;
+
 CREATE FUNCTION lake.stat_progress_fn(
     OUT pid int, OUT datid oid, OUT relid oid, OUT command text, OUT phase text, OUT rows_total bigint,
     OUT rows_done bigint, OUT files_done bigint, OUT bytes_done bigint, OUT started timestamptz
@@ -186,6 +227,12 @@ SELECT p.pid, p.datid, d.datname, p.relid, p.command, p.phase, p.rows_total, p.r
 FROM lake.stat_progress_fn() p
 LEFT JOIN pg_catalog.pg_database d ON d.oid = p.datid;
 
+CREATE FUNCTION lake.stat_garbage_fn(
+    OUT reason text, OUT entries bigint, OUT since timestamptz, OUT removable bigint, OUT removable_from timestamptz
+) RETURNS SETOF record
+    LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'stat_garbage_wrapper';
+CREATE VIEW lake.stat_garbage AS SELECT * FROM lake.stat_garbage_fn();
+
 CREATE FUNCTION lake.metadata_snapshots(
     metadata_location text, OUT snapshot_id bigint, OUT parent_id bigint, OUT sequence_number bigint,
     OUT committed_at timestamptz, OUT operation text, OUT summary jsonb
@@ -195,6 +242,10 @@ REVOKE EXECUTE ON FUNCTION lake.metadata_snapshots(text) FROM PUBLIC;
 
 -- What there is.
 
+CREATE FUNCTION lake.object_location(path text) RETURNS text
+    LANGUAGE c STRICT STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'object_location_wrapper';
+COMMENT ON FUNCTION lake.object_location(text) IS 'the URL of a path of the catalog whose tablespace is in an object store, or null';
+
 CREATE VIEW lake.tables AS
 SELECT n.nspname AS schema_name,
        c.relname AS table_name,
@@ -202,8 +253,9 @@ SELECT n.nspname AS schema_name,
        s.storage_id,
        s.table_uuid,
        s.format_version,
-       CASE WHEN pg_catalog.pg_has_role('pg_read_all_settings', 'USAGE')
-            THEN pg_catalog.current_setting('data_directory') || '/' END || s.directory AS location,
+       COALESCE(lake.object_location(s.directory),
+                CASE WHEN pg_catalog.pg_has_role('pg_read_all_settings', 'USAGE')
+                     THEN pg_catalog.current_setting('data_directory') || '/' END || s.directory) AS location,
        f.files,
        f.cold_rows,
        f.cold_bytes,
@@ -233,8 +285,9 @@ LEFT JOIN lake.publication p ON p.storage_id = s.storage_id;
 
 CREATE VIEW lake.data_files AS
 SELECT t.schema_name, t.table_name, t."table",
-       CASE WHEN pg_catalog.pg_has_role('pg_read_all_settings', 'USAGE')
-            THEN pg_catalog.current_setting('data_directory') || '/' END || d.path AS path,
+       COALESCE(lake.object_location(d.path),
+                CASE WHEN pg_catalog.pg_has_role('pg_read_all_settings', 'USAGE')
+                     THEN pg_catalog.current_setting('data_directory') || '/' END || d.path) AS path,
        d.row_start, d.row_count, d.size,
        CASE WHEN k.row_start IS NOT NULL THEN d.row_count
             ELSE COALESCE(pg_catalog.length(d.deleted), 0) / 4
@@ -272,7 +325,7 @@ FROM lake.tables t
 WHERE t.metadata_location IS NOT NULL;
 
 GRANT USAGE ON SCHEMA lake TO PUBLIC;
-GRANT SELECT ON lake.stat_workers, lake.stat_streams, lake.stat_progress, lake.tables, lake.data_files,
-    lake.iceberg_tables, lake.iceberg_namespace_properties TO PUBLIC;
+GRANT SELECT ON lake.stat_workers, lake.stat_streams, lake.stat_cache, lake.stat_progress, lake.stat_garbage,
+    lake.tables, lake.data_files, lake.iceberg_tables, lake.iceberg_namespace_properties TO PUBLIC;
 
 SELECT lake.announce_database();

@@ -80,12 +80,15 @@ pub fn catalog_changes() {
 /// Called for each event of a transaction.
 pub fn transaction(event: pg_sys::XactEvent::Type) {
     use pg_sys::XactEvent::{
-        XACT_EVENT_ABORT, XACT_EVENT_COMMIT, XACT_EVENT_PRE_COMMIT, XACT_EVENT_PREPARE,
+        XACT_EVENT_ABORT, XACT_EVENT_COMMIT, XACT_EVENT_PRE_COMMIT, XACT_EVENT_PRE_PREPARE,
+        XACT_EVENT_PREPARE,
     };
     match event {
         XACT_EVENT_PRE_COMMIT if CHANGED.get() => crash_point(CrashPoint::CommitBegin),
         XACT_EVENT_COMMIT if CHANGED.replace(false) => crash_point(CrashPoint::CommitEnd),
-        XACT_EVENT_ABORT | XACT_EVENT_PREPARE => CHANGED.set(false),
+        XACT_EVENT_PRE_PREPARE if CHANGED.get() => crash_point(CrashPoint::PrepareBegin),
+        XACT_EVENT_PREPARE if CHANGED.replace(false) => crash_point(CrashPoint::PrepareEnd),
+        XACT_EVENT_ABORT => CHANGED.set(false),
         _ => {}
     }
 }

@@ -29,6 +29,11 @@ impl Relation {
     /// Opens an iceberg table on which the user may do maintenance.
     pub fn for_maintenance(relid: pg_sys::Oid, lock: pg_sys::LOCKMODE) -> Relation {
         check_right(relid);
+        Relation::open(relid, lock)
+    }
+
+    /// Opens an iceberg table; anything else is an error.
+    pub fn open(relid: pg_sys::Oid, lock: pg_sys::LOCKMODE) -> Relation {
         // What the statement has done before, maintenance too, comes first.
         // SAFETY: in a transaction; raises an error if the relation is gone.
         unsafe { pg_sys::CommandCounterIncrement() };
@@ -67,8 +72,8 @@ pub fn is_allowed(relid: pg_sys::Oid) -> bool {
     }
 }
 
-/// Before the lock, which others would have to wait for.
-fn check_right(relid: pg_sys::Oid) {
+/// Raises an error if the user may not. Before the lock, which others would have to wait for.
+pub fn check_right(relid: pg_sys::Oid) {
     // SAFETY: catalog look-ups.
     unsafe {
         let name = pg_sys::get_rel_name(relid);
@@ -219,7 +224,7 @@ fn pass(rel: &Relation, storage: &Storage, info: &Rc<Info>, left: u64) -> u64 {
     progress::phase(Phase::RegisteringFiles, None);
     // SAFETY: in a transaction.
     let xid = unsafe { pg_sys::GetCurrentTransactionId() };
-    let origin = Origin::Flush(u32::from(xid), &tids);
+    let origin = Origin::Flush(xid, &tids);
     let starts = data_file::register(storage, &files, &origin);
     let rows = files
         .iter()

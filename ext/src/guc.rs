@@ -1,7 +1,12 @@
 //! The settings, all prefixed `lake.`. A test compares `docs/settings.md` with them.
 
+use pg_lake_bgworker::IoConfig;
+use pg_lake_bgworker::store::Settings;
 use pg_lake_plan::message::Compression as WireCompression;
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
+use std::ffi::CString;
+use std::path::PathBuf;
+use std::time::Duration;
 
 /// `lake.engine`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PostgresGucEnum)]
@@ -38,21 +43,10 @@ pub enum Compression {
     None,
 }
 
-impl Compression {
-    /// What a table option calls them: the same.
-    pub const NAMES: [(&str, Compression); 5] = [
-        ("zstd", Compression::Zstd),
-        ("snappy", Compression::Snappy),
-        ("lz4", Compression::Lz4),
-        ("gzip", Compression::Gzip),
-        ("none", Compression::None),
-    ];
-}
-
 impl From<Compression> for WireCompression {
     fn from(compression: Compression) -> WireCompression {
         match compression {
-            Compression::Zstd => WireCompression::Zstd(1),
+            Compression::Zstd => WireCompression::ZSTD,
             Compression::Snappy => WireCompression::Snappy,
             Compression::Lz4 => WireCompression::Lz4,
             Compression::Gzip => WireCompression::Gzip,
@@ -78,7 +72,16 @@ static AUTO_COMPACT: GucSetting<bool> = GucSetting::<bool>::new(true);
 static DEBUG_FLUSH: GucSetting<bool> = GucSetting::<bool>::new(false);
 static PUBLISH_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(60);
 static KEEP_SNAPSHOTS: GucSetting<i32> = GucSetting::<i32>::new(100);
+static GARBAGE_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(3600);
 static STREAM_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(10_000);
+static CREDENTIALS_FILE: GucSetting<Option<CString>> =
+    GucSetting::<Option<CString>>::new(Some(c"lake_credentials.conf"));
+static STORE_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(60_000);
+static STORE_CONNECTIONS: GucSetting<i32> = GucSetting::<i32>::new(16);
+static STORE_BANDWIDTH: GucSetting<i32> = GucSetting::<i32>::new(0);
+static CACHE_DIR: GucSetting<Option<CString>> =
+    GucSetting::<Option<CString>>::new(Some(c"lake_cache"));
+static CACHE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(10_240);
 
 pub fn engine() -> Engine {
     ENGINE.get()
@@ -90,8 +93,8 @@ pub fn unstorable_values() -> Unstorable {
 }
 
 /// Of a table that doesn't say otherwise.
-pub fn compression() -> Compression {
-    COMPRESSION.get()
+pub fn compression() -> WireCompression {
+    COMPRESSION.get().into()
 }
 
 pub fn workers() -> u32 {
@@ -166,9 +169,37 @@ pub fn keep_snapshots() -> u32 {
     KEEP_SNAPSHOTS.get() as u32
 }
 
+/// How long readers of what was published have, in microseconds.
+pub fn garbage_retention_us() -> i64 {
+    i64::from(GARBAGE_RETENTION.get()) * 1_000_000
+}
+
 /// How long a backend waits for free streams, in milliseconds.
 pub fn stream_timeout_ms() -> u64 {
     STREAM_TIMEOUT.get() as u64
+}
+
+/// What the I/O workers are told about object stores and the disk cache.
+pub fn io() -> IoConfig {
+    IoConfig {
+        stores: Settings {
+            credentials_file: Some(in_data_directory(&CREDENTIALS_FILE)),
+            timeout: Duration::from_millis(STORE_TIMEOUT.get() as u64),
+            connections: STORE_CONNECTIONS.get() as usize,
+            bandwidth: match STORE_BANDWIDTH.get() as u64 {
+                0 => None,
+                kilobytes => Some(kilobytes << 10),
+            },
+        },
+        cache_directory: in_data_directory(&CACHE_DIR),
+        cache_size: (CACHE_SIZE.get() as u64) << 20,
+    }
+}
+
+/// A path that is relative to the data directory unless it is absolute.
+fn in_data_directory(setting: &GucSetting<Option<CString>>) -> PathBuf {
+    let path = setting.get().unwrap_or_default();
+    crate::pg::data_directory().join(&*path.to_string_lossy())
 }
 
 pub fn init() {
@@ -213,7 +244,7 @@ pub fn init() {
         c"Number of streams in shared memory.",
         c"Every running request takes two, and one more for each table with hot rows.",
         &STREAMS,
-        (4, 16384),
+        (8, 16384),
         GucContext::Postmaster,
         GucFlags::empty(),
     );
@@ -323,6 +354,15 @@ pub fn init() {
         GucFlags::empty(),
     );
     int(
+        c"lake.garbage_retention",
+        c"Time for which published files stay that no Iceberg snapshot of their table needs any more.",
+        c"It is for readers outside of the server that have begun before.",
+        &GARBAGE_RETENTION,
+        (0, 86_400 * 365),
+        GucContext::Sighup,
+        GucFlags::UNIT_S,
+    );
+    int(
         c"lake.stream_timeout",
         c"Longest wait for free streams.",
         c"",
@@ -330,5 +370,58 @@ pub fn init() {
         (1, 3_600_000),
         GucContext::Userset,
         GucFlags::UNIT_MS,
+    );
+    int(
+        c"lake.store_timeout",
+        c"Longest time that a request to an object store may take, retries included.",
+        c"",
+        &STORE_TIMEOUT,
+        (1000, 3_600_000),
+        GucContext::Sighup,
+        GucFlags::UNIT_MS,
+    );
+    int(
+        c"lake.store_connections",
+        c"Number of requests that a worker has under way to an object store at the same time.",
+        c"",
+        &STORE_CONNECTIONS,
+        (1, 1024),
+        GucContext::Sighup,
+        GucFlags::empty(),
+    );
+    int(
+        c"lake.store_bandwidth",
+        c"Bytes a second that a worker reads from and writes to object stores.",
+        c"0 sets no limit.",
+        &STORE_BANDWIDTH,
+        (0, i32::MAX),
+        GucContext::Sighup,
+        GucFlags::UNIT_KB,
+    );
+    int(
+        c"lake.cache_size",
+        c"Size of the disk cache for files in object stores.",
+        c"0 disables the cache.",
+        &CACHE_SIZE,
+        (0, i32::MAX),
+        GucContext::Sighup,
+        GucFlags::UNIT_MB,
+    );
+    let string = GucRegistry::define_string_guc;
+    string(
+        c"lake.credentials_file",
+        c"File with the credentials for object stores.",
+        c"A path that isn't absolute is one below the data directory.",
+        &CREDENTIALS_FILE,
+        GucContext::Sighup,
+        GucFlags::SUPERUSER_ONLY,
+    );
+    string(
+        c"lake.cache_dir",
+        c"Directory of the disk cache for files in object stores.",
+        c"A path that isn't absolute is one below the data directory.",
+        &CACHE_DIR,
+        GucContext::Postmaster,
+        GucFlags::SUPERUSER_ONLY,
     );
 }

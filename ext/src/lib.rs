@@ -9,6 +9,8 @@ mod am;
 mod bulk;
 #[allow(unsafe_code)] // calls Postgres
 mod catalog;
+#[allow(unsafe_code)] // calls Postgres
+mod check;
 #[allow(unsafe_code)] // datums of rows that come from the engine
 mod cold;
 #[allow(unsafe_code)] // calls Postgres
@@ -20,6 +22,7 @@ mod crash;
 #[allow(unsafe_code)] // executor callbacks
 mod custom;
 mod error;
+mod files;
 #[allow(unsafe_code)] // calls Postgres
 mod flush;
 mod guc;
@@ -48,6 +51,8 @@ mod sink;
 mod sorter;
 #[allow(unsafe_code)] // calls Postgres
 mod sql;
+#[allow(unsafe_code)] // calls Postgres
+mod sweep;
 #[allow(unsafe_code)] // converts datums
 mod types;
 #[allow(unsafe_code)] // looks at the executor's nodes

@@ -3,9 +3,9 @@
 //! All tables are locked before the snapshot is taken (TRUNCATE isn't MVCC), and the pointers move
 //! in the caller's transaction, so that all tables of a round share a snapshot (I7).
 
+use crate::catalog::publication::Content;
 use crate::catalog::storage::{self, Storage};
 use crate::catalog::{data_file, garbage, intent, layout, options, publication};
-use crate::error;
 use crate::flush::{Relation, active_snapshot};
 use crate::guc;
 use crate::pg;
@@ -13,9 +13,10 @@ use crate::progress::{self, Command, Phase};
 use crate::relation;
 use crate::ring::call::ask;
 use crate::sink::{Kind, Sink, table_columns};
+use crate::sql::maintenance;
 use pg_lake_crash::{CrashPoint, crash_point};
 use pg_lake_plan::message::{Publish, PublishFile, Published, Reply, Request, WrittenFile};
-use pgrx::{PgSqlErrorCode, pg_sys};
+use pgrx::pg_sys;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// Publishes tables; returns the metadata location of each, `None` for tables without a storage.
@@ -41,10 +42,16 @@ pub fn publish(relids: &[pg_sys::Oid]) -> Vec<Option<String>> {
     }
     // SAFETY: pushed and popped here; an error pops it at abort.
     unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot()) };
+    let mut written = vec![];
     let locations = relations
         .iter()
-        .map(|rel| progress::report(Command::Publish, rel_oid(rel), || publish_one(rel)))
+        .map(|rel| {
+            let publish = || publish_one(rel, &mut written);
+            progress::report(Command::Publish, rel_oid(rel), publish)
+        })
         .collect();
+    // Nothing but the commit is left that may fail. After a rollback the sweep sets them back.
+    written.into_iter().for_each(set_hint);
     // SAFETY: as above. A second publication in the same statement must see this one.
     unsafe {
         pg_sys::PopActiveSnapshot();
@@ -53,7 +60,25 @@ pub fn publish(relids: &[pg_sys::Oid]) -> Vec<Option<String>> {
     locations
 }
 
-fn publish_one(rel: &Relation) -> Option<String> {
+/// Metadata that were written, and the pointer moved to.
+struct Written {
+    metadata_location: String,
+    commit_id: [u8; 16],
+}
+
+/// Makes the version hint name them.
+fn set_hint(written: Written) {
+    let reply = ask(Request::SetHint {
+        metadata_location: written.metadata_location,
+        commit_id: written.commit_id,
+        provisional: true,
+    });
+    if reply != Reply::HintSet {
+        maintenance::unexpected(&reply);
+    }
+}
+
+fn publish_one(rel: &Relation, written: &mut Vec<Written>) -> Option<String> {
     let storage = storage::of_relation(rel.0)?;
     storage::incarnation(); // an error in a copy of a database
     let info = relation::info(rel.0);
@@ -110,6 +135,13 @@ fn publish_one(rel: &Relation) -> Option<String> {
         .chain(&layout.partition_by)
         .map(|field| field.source_id)
         .collect();
+    let contents = files.iter().map(|published| Content {
+        path: &published.file.path,
+        size: published.file.size,
+        rows: published.file.rows,
+        deleted: published.deleted.len() as u64,
+    });
+    let contents = publication::contents(contents.collect());
     let reply = ask(Request::Publish(Publish {
         location: pg::absolute(&storage.directory),
         table_uuid: storage.uuid,
@@ -125,17 +157,24 @@ fn publish_one(rel: &Relation) -> Option<String> {
         keep_snapshots: keep,
     }));
     let Reply::Published(published) = reply else {
-        error::raise(
-            PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
-            &format!("unexpected reply to a publication: {reply:?}"),
-            None,
-            None,
-        )
+        maintenance::unexpected(&reply)
     };
     crash_point(CrashPoint::PublishWritten);
     if !published.unchanged {
-        publication::set(storage.id, &published, digest, keep, partitioned_by);
-        retire(&storage, &published, &hot_paths, keep as usize);
+        let oldest = publication::set(
+            storage.id,
+            &published,
+            digest,
+            keep,
+            partitioned_by,
+            contents,
+        );
+        let expired = publication::add_hot_image(storage.id, &hot_paths, keep as usize);
+        retire(&storage, &published, expired, oldest);
+        written.push(Written {
+            metadata_location: published.metadata_location.clone(),
+            commit_id,
+        });
         crash_point(CrashPoint::PublishMoved);
     }
     // With this transaction's end the files belong to the pointer, or to the sweeper.
@@ -148,14 +187,12 @@ fn rel_oid(rel: &Relation) -> pg_sys::Oid {
     unsafe { (*rel.0).rd_id }
 }
 
-/// Files that no retained snapshot refers to any more.
-fn retire(storage: &Storage, published: &Published, hot_image: &[String], keep: usize) {
-    for path in publication::add_hot_image(storage.id, hot_image, keep) {
-        garbage::add_file(storage.id, &path, "expired");
-    }
-    for path in &published.removed {
-        let path = path.strip_prefix("file://").unwrap_or(path);
-        garbage::add_file(storage.id, &pg::relative(path), "expired");
+/// Discards files, of hot images among others, that the metadata no longer refer to: the last snapshot
+/// that did is older than the oldest one that they retain.
+fn retire(storage: &Storage, published: &Published, hot_images: Vec<String>, oldest: i64) {
+    let removed = published.removed.iter().map(|path| pg::relative(path));
+    for path in hot_images.into_iter().chain(removed) {
+        garbage::add_expired(storage.id, &path, oldest - 1);
     }
 }
 

@@ -32,10 +32,10 @@ pub fn relocate(rel: pg_sys::Relation, locator: &pg_sys::RelFileLocator) {
     garbage::add_former_directory(&former, last_published_in(&former));
 }
 
-/// Copies the files that the catalog lists to the storage's directory; their new paths, by the numbers of
+/// Copies the files that the catalog lists to the storage's directory; their new paths and checksums, by the numbers of
 /// their first rows. What this leaves behind in a transaction that is rolled back is found by the
 /// sweep of intents.
-fn copy_files(storage: &Storage) -> HashMap<u64, String> {
+fn copy_files(storage: &Storage) -> HashMap<u64, (String, Vec<u32>)> {
     // Also without a file: the transaction may write others to the directory, and be rolled back.
     let intent = intent::announce(storage.id, &storage.data_directory(), "moved");
     let files = data_file::files(storage.id, std::ptr::null_mut());
@@ -49,24 +49,25 @@ fn copy_files(storage: &Storage) -> HashMap<u64, String> {
         from: pg::absolute(&file.path),
         to: pg::absolute(path),
         size: file.size,
+        checksums: file.checksums.to_vec(),
     });
-    match ask(Request::CopyFiles {
+    let checksums = match ask(Request::CopyFiles {
         files: copies.collect(),
     }) {
-        Reply::Copied => {}
+        Reply::Copied(checksums) => checksums,
         other => maintenance::unexpected(&other),
-    }
+    };
     files
         .iter()
         .map(|file| file.rows.start())
-        .zip(paths)
+        .zip(paths.into_iter().zip(checksums))
         .collect()
 }
 
 /// The number of the last publication whose metadata are in the storage's directory. All that refer to
 /// files there come before it: a directory is left once.
 fn last_published_in(storage: &Storage) -> Option<i64> {
-    let directory = format!("file://{}/", pg::absolute(&storage.directory));
+    let directory = format!("{}/", pg::published_location(&storage.directory));
     publication::find(storage.id)
         .filter(|last| last.metadata_location.starts_with(&directory))
         .map(|last| last.number)

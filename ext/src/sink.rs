@@ -159,7 +159,7 @@ impl Sink {
                 directory: crate::pg::absolute(&intent.directory),
                 prefix: intent.prefix.clone(),
                 target_file_size,
-                compression: compression.into(),
+                compression,
                 partition_by: layout.partition_by.clone(),
                 sort_order: sort_order.clone(),
             })

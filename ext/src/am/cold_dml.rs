@@ -10,7 +10,7 @@ use crate::catalog::data_file::{FIRST_COLD_BLOCK, ROWS_PER_BLOCK};
 use crate::catalog::mark::{self, Mark};
 use crate::catalog::storage::{self, Storage};
 use crate::catalog::{anchor, file_mark, locate};
-use crate::pg::table::relation_oid;
+use crate::pg::table;
 use crate::{cold, error, pg};
 use pgrx::pg_sys::{LockTupleMode, LockWaitPolicy, TM_Result};
 use pgrx::{PgSqlErrorCode, pg_sys};
@@ -108,8 +108,11 @@ impl ColdRow {
         }
         let anchor = anchor::lock(self.relation, self.storage.id, self.row, mode, policy)
             .map_err(refused)?;
+        if anchor.is_new {
+            return Ok(anchor.tid);
+        }
         match mark::find_of_row(self.storage.id, self.row, &raw mut pg::SNAPSHOT_SELF) {
-            None => Ok(anchor),
+            None => Ok(anchor.tid),
             Some(mark) => Err(gone(mark)),
         }
     }
@@ -235,25 +238,19 @@ pub fn hold_toast(relation: pg_sys::Relation) {
     // SAFETY: the relation is open; a heavyweight lock, released at the end of the (sub)transaction.
     unsafe {
         let toast = (*(*relation).rd_rel).reltoastrelid;
-        if toast != pg_sys::InvalidOid {
+        if held::is_new_toast(toast) {
             pg_sys::LockRelationOid(toast, pg_sys::RowExclusiveLock as i32);
         }
     }
 }
 
-/// To the end of the transaction: for each row these are opened several times, and a lock that is held
-/// already costs next to nothing.
+/// To the end of the transaction: for each row these are opened several times.
 fn keep_catalogs_locked() {
-    for name in [
-        c"row_mark",
-        c"row_mark_row_idx",
-        c"file_mark",
-        c"anchor",
-        c"anchor_row_idx",
-    ] {
-        let oid = relation_oid(name);
-        // SAFETY: a heavyweight lock, released at the end of the (sub)transaction.
-        unsafe { pg_sys::LockRelationOid(oid, pg_sys::AccessShareLock as i32) };
+    for name in [c"row_mark", c"anchor"] {
+        table::keep(name, pg_sys::RowExclusiveLock as i32);
+    }
+    for name in [c"row_mark_row_idx", c"file_mark", c"anchor_row_idx"] {
+        table::keep(name, pg_sys::AccessShareLock as i32);
     }
 }
 

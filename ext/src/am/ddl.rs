@@ -20,6 +20,17 @@ pub fn has_cold_rows(rel: pg_sys::Relation) -> bool {
     storage::of_relation(rel).is_some_and(|s| data_file::any(s.id))
 }
 
+/// Whether a table that the caller has locked has no cold row.
+pub fn is_all_hot(relid: pg_sys::Oid) -> bool {
+    // SAFETY: opened and closed here, under the caller's lock.
+    unsafe {
+        let rel = pg_sys::table_open(relid, pg_sys::NoLock as i32);
+        let cold = has_cold_rows(rel);
+        pg_sys::table_close(rel, pg_sys::NoLock as i32);
+        !cold
+    }
+}
+
 /// A copy of an open relation that heap's own code takes for a heap.
 ///
 /// Heap's index builds and CLUSTER insist on `rd_tableam` being heap's. Changing it in the relation

@@ -35,26 +35,83 @@ fn find(table: &Table, storage: i64, row: u64) -> Option<pg_sys::ItemPointerData
     found
 }
 
-/// The row's anchor, which is made if there is none. The lock comes first: most rows that are deleted
-/// have no anchor yet, and would be looked up twice.
+/// A locked anchor.
+pub struct Locked {
+    pub tid: pg_sys::ItemPointerData,
+    /// It was made for this lock: nobody has locked or changed the row before, but for those whose marks
+    /// have been merged.
+    pub is_new: bool,
+}
+
+/// How an anchor is to be locked.
+#[derive(Clone, Copy)]
+struct How {
+    mode: pg_sys::LockTupleMode::Type,
+    policy: pg_sys::LockWaitPolicy::Type,
+}
+
+/// Locks the row's anchor, which is made if there is none. The heavyweight lock comes first: most rows
+/// that are deleted have no anchor yet, and would be looked up twice. It covers the lock of a new anchor,
+/// which waits for nobody: whoever comes next finds the row locked.
 fn find_or_make(
     table: &Table,
     relation: pg_sys::Relation,
     storage: i64,
     row: u64,
-) -> pg_sys::ItemPointerData {
+    how: How,
+) -> (Locked, pg_sys::TM_Result::Type) {
     let mut cold = tid_of_row(row);
     let lock = pg_sys::ExclusiveLock as i32;
     // SAFETY: lock and unlock of the same tag; an error in between releases it.
     unsafe {
         pg_sys::LockTuple(relation, &mut cold, lock);
-        let tid = find(table, storage, row).unwrap_or_else(|| {
-            let tid = table.insert_frozen(&[Some(storage.into()), Some((row as i64).into())]);
-            crash_point(CrashPoint::AnchorInserted);
-            tid
-        });
-        pg_sys::UnlockTuple(relation, &mut cold, lock);
-        tid
+        let found = find(table, storage, row);
+        let is_new = found.is_none();
+        let (tid, result) = match found {
+            Some(tid) => {
+                // It may be waited for.
+                pg_sys::UnlockTuple(relation, &mut cold, lock);
+                (tid, lock_tuple(table, tid, how))
+            }
+            None => {
+                let tid = table.insert_frozen(&[Some(storage.into()), Some((row as i64).into())]);
+                crash_point(CrashPoint::AnchorInserted);
+                let result = lock_tuple(table, tid, how);
+                pg_sys::UnlockTuple(relation, &mut cold, lock);
+                (tid, result)
+            }
+        };
+        (Locked { tid, is_new }, result)
+    }
+}
+
+/// # Safety
+/// A tuple of the open table.
+unsafe fn lock_tuple(
+    table: &Table,
+    tid: pg_sys::ItemPointerData,
+    how: How,
+) -> pg_sys::TM_Result::Type {
+    // SAFETY: by contract; the buffer is pinned by the call.
+    unsafe {
+        let mut tuple = pg_sys::HeapTupleData {
+            t_self: tid,
+            ..Default::default()
+        };
+        let mut buffer = pg_sys::InvalidBuffer as pg_sys::Buffer;
+        let mut failure = pg_sys::TM_FailureData::default();
+        let result = pg_sys::heap_lock_tuple(
+            table.relation(),
+            &mut tuple,
+            pg_sys::GetCurrentCommandId(true),
+            how.mode,
+            how.policy,
+            false,
+            &mut buffer,
+            &mut failure,
+        );
+        pg_sys::ReleaseBuffer(buffer);
+        result
     }
 }
 
@@ -79,6 +136,16 @@ pub fn state(tid: pg_sys::ItemPointerData) -> Option<Anchor> {
     }
 }
 
+/// The rows of a storage that have an anchor which `snapshot` sees, in no order.
+pub fn list(storage: i64, snapshot: pg_sys::Snapshot) -> Vec<u64> {
+    let mut rows = vec![];
+    Table::read(TABLE).scan(Some(BY_ROW), &[Key::int8(1, storage)], snapshot, |row| {
+        rows.push(row.int8(2) as u64);
+        true
+    });
+    rows
+}
+
 /// Removes the anchor of a row that nobody can lock any more.
 pub fn remove(storage: i64, row: u64) {
     let table = Table::write(TABLE);
@@ -93,40 +160,20 @@ pub fn remove_between(storage: i64, rows: &Range<u64>) {
 }
 
 /// Locks a cold row of `relation` to the end of the transaction, as `heap_lock_tuple` locks a hot
-/// one. Returns the anchor's TID. `Err`: `TM_WouldBlock`, only where `policy` says not to wait.
+/// one. `Err`: `TM_WouldBlock`, only where `policy` says not to wait.
 pub fn lock(
     relation: pg_sys::Relation,
     storage: i64,
     row: u64,
     mode: pg_sys::LockTupleMode::Type,
     policy: pg_sys::LockWaitPolicy::Type,
-) -> Result<pg_sys::ItemPointerData, pg_sys::TM_Result::Type> {
+) -> Result<Locked, pg_sys::TM_Result::Type> {
     let table = Table::write(TABLE);
     loop {
-        let tid = find_or_make(&table, relation, storage, row);
-        // SAFETY: a tuple of the open table; the buffer is pinned by the call.
-        let result = unsafe {
-            let mut tuple = pg_sys::HeapTupleData {
-                t_self: tid,
-                ..Default::default()
-            };
-            let mut buffer = pg_sys::InvalidBuffer as pg_sys::Buffer;
-            let mut failure = pg_sys::TM_FailureData::default();
-            let result = pg_sys::heap_lock_tuple(
-                table.relation(),
-                &mut tuple,
-                pg_sys::GetCurrentCommandId(true),
-                mode,
-                policy,
-                false,
-                &mut buffer,
-                &mut failure,
-            );
-            pg_sys::ReleaseBuffer(buffer);
-            result
-        };
+        let how = How { mode, policy };
+        let (anchor, result) = find_or_make(&table, relation, storage, row, how);
         match result {
-            pg_sys::TM_Result::TM_Ok => return Ok(tid),
+            pg_sys::TM_Result::TM_Ok => return Ok(anchor),
             pg_sys::TM_Result::TM_WouldBlock => return Err(result),
             // A merge has removed it in the meantime.
             _ => crate::pg::check_for_interrupts(),

@@ -9,6 +9,7 @@ use crate::catalog::storage::Storage;
 use crate::catalog::{file_mark, forward, mark};
 use crate::error;
 use crate::pg::table::{Key, Row, Table, bytea_datum, relation_oid, text_datum};
+use crate::pg::xids;
 use pg_lake_crash::{CrashPoint, crash_point};
 use pg_lake_plan::layout::{Partition, SortField};
 use pg_lake_plan::message::{FileRef, WrittenFile};
@@ -20,7 +21,7 @@ use std::rc::Rc;
 
 const TABLE: &CStr = c"data_file";
 const BY_STORAGE: &CStr = c"data_file_pkey";
-const COLUMNS: usize = 15;
+const COLUMNS: usize = 16;
 /// The column that says who registered a file's rows.
 pub const INSERTED: usize = 15;
 
@@ -36,6 +37,8 @@ pub struct DataFile {
     /// Relative to the data directory.
     pub path: String,
     pub size: u64,
+    /// Of its blocks; none of a local file.
+    pub checksums: Rc<[u32]>,
     /// Positions of deleted rows, ascending.
     pub deleted: Vec<u32>,
     /// Whether its rows were hot before.
@@ -54,6 +57,7 @@ impl DataFile {
             rows: Rc::new(row_numbers(row)),
             path: row.text(4).unwrap_or_default(),
             size: row.int8(5) as u64,
+            checksums: checksums(row),
             deleted: row.bytes(7).map(|b| positions(&b)).unwrap_or_default(),
             flushed: row.get(9).is_some(),
             forwards: row.get(10).is_some(),
@@ -66,6 +70,7 @@ impl DataFile {
         FileRef {
             path: crate::pg::absolute(&self.path),
             size: self.size,
+            checksums: self.checksums.to_vec(),
             rows: (*self.rows).clone(),
             deleted: self.deleted.clone(),
             ranges: None,
@@ -78,6 +83,7 @@ impl DataFile {
             rows: self.rows.clone(),
             path: self.path.clone(),
             size: self.size,
+            checksums: self.checksums.clone(),
             deleted: false,
             flushed: self.flushed,
         }
@@ -103,6 +109,11 @@ pub fn row_numbers(row: &Row<'_>) -> RowNumbers {
         return RowNumbers::consecutive(start, count);
     };
     RowNumbers::decode(start..row.int8(11) as u64, &bytes).unwrap_or_else(|| damaged(row))
+}
+
+/// The checksums of a file's blocks, as the catalog has them.
+pub fn checksums(row: &Row<'_>) -> Rc<[u32]> {
+    decoded::<Vec<u32>>(row, 16).into()
 }
 
 /// The TID of a row number.
@@ -257,6 +268,7 @@ pub fn list_written(storage: i64, snapshot: pg_sys::Snapshot) -> Vec<(WrittenFil
                 WrittenFile {
                     path,
                     size: row.int8(5) as u64,
+                    checksums: checksums(row).to_vec(),
                     rows: row.int8(3) as u64,
                     split_offsets: pg_lake_plan::decode(&offsets).unwrap_or_default(),
                     stats: row.bytes(8).unwrap_or_default(),
@@ -332,13 +344,8 @@ pub fn totals(storage: i64, snapshot: pg_sys::Snapshot) -> (u64, u64) {
 /// Drops the forwards of flushes that every snapshot sees: nobody can come by an old TID any more.
 /// The next command sees it.
 pub fn settle_forwards(relation: pg_sys::Relation, storage: i64) {
-    // SAFETY: the relation is open.
-    let horizon = unsafe { pg_sys::GetOldestNonRemovableTransactionId(relation) };
-    let any = forget_forwards_if(storage, |xid| {
-        // SAFETY: pure arithmetic.
-        unsafe { pg_sys::TransactionIdPrecedes(xid, horizon) }
-    });
-    if any {
+    let horizon = xids::horizon(relation);
+    if forget_forwards_if(storage, |xid| xid < horizon) {
         // Predicate locks are on the old TIDs, and nobody can tell any more which rows they are.
         crate::pg::missing::coarsen_predicate_locks(relation);
     }
@@ -349,7 +356,7 @@ pub fn forget_all_forwards(storage: i64) {
     forget_forwards_if(storage, |_| true);
 }
 
-fn forget_forwards_if(storage: i64, settled: impl Fn(pg_sys::TransactionId) -> bool) -> bool {
+fn forget_forwards_if(storage: i64, settled: impl Fn(u64) -> bool) -> bool {
     let mut any = false;
     let table = Table::write(TABLE);
     table.scan(
@@ -357,8 +364,7 @@ fn forget_forwards_if(storage: i64, settled: impl Fn(pg_sys::TransactionId) -> b
         &[Key::int8(1, storage)],
         std::ptr::null_mut(),
         |row| {
-            let flushed_by = |xid: pg_sys::Datum| pg_sys::TransactionId::from(xid.value() as u32);
-            if row.get(10).is_some() && row.get(9).is_some_and(|xid| settled(flushed_by(xid))) {
+            if row.get(10).is_some() && row.get(9).is_some_and(|xid| settled(xid.value() as u64)) {
                 let mut values: Vec<_> = (1..=COLUMNS).map(|i| row.get(i)).collect();
                 values[9] = None;
                 table.update(row.tid, &values);
@@ -390,7 +396,7 @@ fn reserve(rows: u64) -> u64 {
 pub enum Origin<'a> {
     Load,
     /// The flushing transaction, and the rows' TIDs in the order of the files.
-    Flush(u32, &'a [(u32, u16)]),
+    Flush(pg_sys::TransactionId, &'a [(u32, u16)]),
 }
 
 /// What tells the lock of [`register`] from others of a table.
@@ -425,6 +431,10 @@ pub fn register(storage: &Storage, files: &[WrittenFile], origin: &Origin<'_>) -
     unsafe {
         let (class, mode) = (pg_sys::RelationRelationId, pg_sys::ShareLock as i32);
         pg_sys::LockDatabaseObject(class, storage.relid, REGISTRATION, mode);
+        if !any(storage.id) {
+            // Plans know whether there are cold rows.
+            pg_sys::CacheInvalidateRelcacheByRelid(storage.relid);
+        }
     }
     let storage = storage.id;
     let starts: Vec<u64> =
@@ -442,7 +452,7 @@ pub fn register(storage: &Storage, files: &[WrittenFile], origin: &Origin<'_>) -
                 let last = first + file.rows as usize;
                 let forward = forward::encode(tids.get(first..last).unwrap_or_default());
                 first = last;
-                (Some(*xid), Some(bytea_datum(&forward)))
+                (Some(xids::full(*xid)), Some(bytea_datum(&forward)))
             }
         };
         table.insert(&[
@@ -454,13 +464,14 @@ pub fn register(storage: &Storage, files: &[WrittenFile], origin: &Origin<'_>) -
             Some(bytea_datum(&offsets)),
             None,
             Some(bytea_datum(&file.stats)),
-            flush_xid.map(|xid| pg_sys::Datum::from(i64::from(xid))),
+            flush_xid.map(|xid| pg_sys::Datum::from(xid as i64)),
             forward,
             None,
             None,
             encoded(&file.partition, file.partition.fields.is_empty()),
             encoded(&file.sort_order, file.sort_order.is_empty()),
             encoded(&vec![(*start, u32::from(by))], false),
+            encoded(&file.checksums, file.checksums.is_empty()),
         ]);
     }
     crash_point(CrashPoint::RegisterEnd);
@@ -517,6 +528,7 @@ pub fn replace(storage: i64, old: &[DataFile], file: &WrittenFile, rows: &RowNum
         encoded(&file.partition, file.partition.fields.is_empty()),
         encoded(&file.sort_order, file.sort_order.is_empty()),
         encoded(&inserted, false),
+        encoded(&file.checksums, file.checksums.is_empty()),
     ]);
 }
 
@@ -525,18 +537,19 @@ pub fn remove(storage: i64, row_start: u64) {
     one(storage, row_start, |table, row| table.delete(row.tid));
 }
 
-/// Gives files other paths, by the numbers of their first rows. Older snapshots go on to see the old
+/// Gives files other paths, with the checksums of what is there, by the numbers of their first rows. Older snapshots go on to see the old
 /// ones.
-pub fn set_paths(storage: i64, paths: &HashMap<u64, String>) {
+pub fn set_paths(storage: i64, paths: &HashMap<u64, (String, Vec<u32>)>) {
     let table = Table::write(TABLE);
     table.scan(
         Some(BY_STORAGE),
         &[Key::int8(1, storage)],
         std::ptr::null_mut(),
         |row| {
-            if let Some(path) = paths.get(&(row.int8(2) as u64)) {
+            if let Some((path, checksums)) = paths.get(&(row.int8(2) as u64)) {
                 let mut values: Vec<_> = (1..=COLUMNS).map(|i| row.get(i)).collect();
                 values[3] = Some(text_datum(path));
+                values[15] = encoded(checksums, checksums.is_empty());
                 table.update(row.tid, &values);
             }
             true

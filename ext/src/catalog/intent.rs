@@ -5,6 +5,7 @@
 
 use crate::catalog::storage;
 use crate::pg::table::{Row, Table, relation_oid, text_datum};
+use crate::pg::xids;
 use pg_lake_crash::{CrashPoint, crash_point};
 use pgrx::pg_sys;
 use std::ffi::CStr;
@@ -23,11 +24,9 @@ fn next_id() -> i64 {
 }
 
 fn insert(id: i64, storage: i64, directory: &str, prefix: &str) -> pg_sys::ItemPointerData {
-    // SAFETY: in a transaction.
-    let owner = unsafe { pg_sys::GetTopFullTransactionId().value };
     Table::write(TABLE).insert_frozen(&[
         Some(id.into()),
-        Some((owner as i64).into()),
+        Some((xids::own() as i64).into()),
         Some(storage.into()),
         Some(text_datum(directory)),
         Some(text_datum(prefix)),
@@ -114,9 +113,44 @@ fn is_about_entries(row: &Row<'_>) -> bool {
 
 /// Whether the transaction of an intent is no longer in progress.
 fn is_ended(row: &Row<'_>) -> bool {
-    let owner = pg_sys::TransactionId::from(row.int8(2) as u32);
-    // SAFETY: an xid of this cluster; one that is too old to be in progress answers false.
-    unsafe { !pg_sys::TransactionIdIsInProgress(owner) }
+    !xids::is_in_progress(row.int8(2) as u64)
+}
+
+/// What a transaction has announced to write, whether it has ended or not.
+pub struct Announced {
+    pub directory: String,
+    prefix: String,
+}
+
+impl Announced {
+    /// Whether a file is one of those.
+    pub fn covers(&self, path: &str) -> bool {
+        let below = path.strip_prefix(&self.directory);
+        let Some(name) = below.and_then(|path| path.strip_prefix('/')) else {
+            return false;
+        };
+        match self.prefix.strip_prefix(PUBLICATION) {
+            Some(commit_id) => name.contains(commit_id),
+            None => name
+                .strip_prefix(&self.prefix)
+                .is_some_and(|rest| rest.starts_with('-')),
+        }
+    }
+}
+
+/// The intents about files that `snapshot` sees. One that has been dealt with is gone, as are its files.
+pub fn announced(snapshot: pg_sys::Snapshot) -> Vec<Announced> {
+    let mut found = vec![];
+    Table::read(TABLE).scan(None, &[], snapshot, |row| {
+        if !is_about_entries(row) {
+            found.push(Announced {
+                directory: row.text(4).unwrap_or_default(),
+                prefix: row.text(5).unwrap_or_default(),
+            });
+        }
+        true
+    });
+    found
 }
 
 /// An intent whose owner has ended, as the sweeper sees it.
@@ -149,6 +183,18 @@ pub fn ended() -> Vec<Ended> {
         true
     });
     ended
+}
+
+/// The directories of all intents about files, also of transactions in progress.
+pub fn directories() -> Vec<String> {
+    let mut directories = vec![];
+    Table::read(TABLE).scan(None, &[], std::ptr::null_mut(), |row| {
+        if !is_about_entries(row) {
+            directories.extend(row.text(4));
+        }
+        true
+    });
+    directories
 }
 
 /// Whether the transaction of an intent about a publication was rolled back: one that commits takes it

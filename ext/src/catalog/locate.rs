@@ -3,10 +3,11 @@
 //! The row of a file that is compacted is in the old file for older snapshots and in the new one for
 //! the others; its number stays.
 
-use crate::catalog::data_file::{INSERTED, decoded, row_numbers};
+use crate::catalog::data_file::{INSERTED, checksums, decoded, row_numbers};
 use crate::catalog::forward;
 use crate::cold::point::Holder;
 use crate::pg::table::{Key, Row, Table};
+use crate::pg::xids;
 use pg_lake_plan::rows::RowNumbers;
 use pgrx::pg_sys;
 use std::cell::RefCell;
@@ -23,6 +24,8 @@ pub struct At {
     pub rows: Rc<RowNumbers>,
     pub path: String,
     pub size: u64,
+    /// Of the file's blocks; none of a local one.
+    pub checksums: Rc<[u32]>,
     /// Whether the row is in the file's list of deleted rows.
     pub deleted: bool,
     /// Whether the file's rows were hot before.
@@ -35,6 +38,7 @@ impl At {
         Holder {
             path: crate::pg::absolute(&self.path),
             size: self.size,
+            checksums: self.checksums.clone(),
             rows: &self.rows,
         }
     }
@@ -71,6 +75,7 @@ fn at_of(found: &Row<'_>, row: u64) -> Option<At> {
         size: found.int8(5) as u64,
         deleted: contains(&details.deleted, position),
         flushed: found.get(9).is_some(),
+        checksums: details.checksums,
         rows: details.rows,
     })
 }
@@ -80,6 +85,7 @@ fn at_of(found: &Row<'_>, row: u64) -> Option<At> {
 struct Details {
     deleted: Rc<[u8]>,
     rows: Rc<RowNumbers>,
+    checksums: Rc<[u32]>,
 }
 
 thread_local! {
@@ -104,8 +110,12 @@ impl Details {
         let read = || Details {
             deleted: found.bytes(7).unwrap_or_default().into(),
             rows: Rc::new(row_numbers(found)),
+            checksums: checksums(found),
         };
-        if found.get(7).is_none() && found.get(12).is_none() {
+        if [7, 12, 16]
+            .iter()
+            .all(|&column| found.get(column).is_none())
+        {
             return read();
         }
         // SAFETY: a valid item pointer.
@@ -136,7 +146,10 @@ impl Details {
     }
 
     fn bytes(&self) -> usize {
-        self.deleted.len() + self.rows.bytes() + size_of::<(Version, Details)>()
+        self.deleted.len()
+            + self.rows.bytes()
+            + size_of_val(&*self.checksums)
+            + size_of::<(Version, Details)>()
     }
 }
 
@@ -229,11 +242,12 @@ pub fn is_visible(storage: i64, row: u64, snapshot: pg_sys::Snapshot) -> bool {
 
 /// Where a flush put a hot row: `xid` is the transaction that deleted it, `tid` where it was.
 pub fn moved_to(storage: i64, xid: u32, tid: (u32, u16)) -> Option<u64> {
+    let xid = xids::full(pg_sys::TransactionId::from_inner(xid));
     let look = |snapshot| {
         let mut found = None;
         let files = [Key::int8(1, storage)];
         Table::read(TABLE).scan(Some(BY_STORAGE), &files, snapshot, |row| {
-            if row.get(9).is_some_and(|d| d.value() as u32 == xid)
+            if row.get(9).is_some_and(|d| d.value() as u64 == xid)
                 && let Some(forward) = row.bytes(10)
             {
                 found = forward::find(&forward, tid).map(|at| row.int8(2) as u64 + at);

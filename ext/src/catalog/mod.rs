@@ -7,9 +7,10 @@
 //! * `forward`: where flushed rows were
 //! * [`intent`]: what is about to be written
 //! * [`garbage`]: what may be removed once no snapshot needs it
-//! * [`options`]: table options, which are in `pg_class`; [`layout`]: those about partitions and order, whose text
-//!   `layout_text` reads
+//! * [`options`]: table options, which are in `pg_class` and whose text `option_text` reads; [`layout`]: those about
+//!   partitions and order, whose text `layout_text` reads
 //! * [`publication`]: the published Iceberg metadata of a storage
+//! * [`tablespace`]: tablespaces in object stores, which are in `pg_tablespace`; [`store_options`]: what their options say
 
 pub mod anchor;
 pub mod data_file;
@@ -22,6 +23,9 @@ mod layout_text;
 pub mod locate;
 pub mod mark;
 pub mod missing_value;
+mod option_text;
 pub mod options;
 pub mod publication;
 pub mod storage;
+pub mod store_options;
+pub mod tablespace;

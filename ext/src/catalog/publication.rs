@@ -2,6 +2,7 @@
 
 use crate::pg::table::{Key, Row, Table, bytea_datum, text_datum};
 use pg_lake_plan::message::Published;
+use pg_lake_plan::store;
 use pgrx::pg_sys;
 use std::ffi::CStr;
 
@@ -11,7 +12,7 @@ const BY_STORAGE: &CStr = c"publication_pkey";
 /// The last publication of a storage.
 #[derive(Clone, Debug)]
 pub struct Publication {
-    /// A `file://` URI.
+    /// A `file://` URI, or the URL of an object.
     pub metadata_location: String,
     /// Of everything that the metadata depends on, the hot rows included.
     pub digest: i64,
@@ -21,6 +22,9 @@ pub struct Publication {
     pub oldest: i64,
     /// The columns that partition specs in the metadata name.
     pub partitioned_by: Vec<i32>,
+    pub snapshot_id: i64,
+    /// What [`contents`] makes of the snapshot's data files.
+    pub contents: i64,
 }
 
 impl Publication {
@@ -45,11 +49,16 @@ pub fn try_lock(relid: pg_sys::Oid) -> bool {
 }
 
 pub fn find(storage: i64) -> Option<Publication> {
+    find_as_of(storage, std::ptr::null_mut())
+}
+
+/// The publication that `snapshot` sees. Null: the catalog snapshot.
+pub fn find_as_of(storage: i64, snapshot: pg_sys::Snapshot) -> Option<Publication> {
     let mut found = None;
     Table::read(TABLE).scan(
         Some(BY_STORAGE),
         &[Key::int8(1, storage)],
-        std::ptr::null_mut(),
+        snapshot,
         |row| {
             found = Some(Publication {
                 metadata_location: row.text(2).unwrap_or_default(),
@@ -57,6 +66,8 @@ pub fn find(storage: i64) -> Option<Publication> {
                 number: row.int8(7),
                 oldest: row.int8(8),
                 partitioned_by: sources(row),
+                snapshot_id: row.int8(4),
+                contents: row.int8(10),
             });
             false
         },
@@ -69,12 +80,48 @@ fn sources(row: &Row<'_>) -> Vec<i32> {
     pg_lake_plan::decode(&bytes).unwrap_or_default()
 }
 
+/// A published data file, as its snapshot has it.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+pub struct Content<'a> {
+    /// An absolute path, or a URL.
+    pub path: &'a str,
+    pub size: u64,
+    pub rows: u64,
+    /// How many of the rows are deleted.
+    pub deleted: u64,
+}
+
+/// What tells the data files of a snapshot from others, in whatever order they are: their number, and a
+/// checksum.
+pub fn contents(mut files: Vec<Content<'_>>) -> i64 {
+    files.sort_unstable();
+    let lines: String = files
+        .iter()
+        .map(|file| {
+            let (path, size) = (file.path, file.size);
+            format!("{path}\t{size}\t{}\t{}\n", file.rows, file.deleted)
+        })
+        .collect();
+    let number = files.len() as i64;
+    (number << 32) | i64::from(store::checksum(lines.as_bytes()))
+}
+
 /// Moves the pointer to the new metadata, which retain `keep` snapshots and have specs that name the
-/// columns `partitioned_by` beside those of the metadata before.
-pub fn set(storage: i64, published: &Published, digest: i64, keep: u32, partitioned_by: Vec<i32>) {
+/// columns `partitioned_by` beside those of the metadata before. Returns the number of the oldest
+/// snapshot that they retain.
+pub fn set(
+    storage: i64,
+    published: &Published,
+    digest: i64,
+    keep: u32,
+    partitioned_by: Vec<i32>,
+    contents: i64,
+) -> i64 {
     let table = Table::write(TABLE);
     // SAFETY: reads the clock.
     let now = unsafe { pg_sys::GetCurrentTimestamp() };
+    // Those that have expired before don't come back.
+    let oldest_of = |number: i64, before: i64| before.max(number + 1 - i64::from(keep));
     let row = |previous: Option<pg_sys::Datum>, number: i64, oldest: i64, mut named: Vec<i32>| {
         named.extend(&partitioned_by);
         named.sort_unstable();
@@ -87,30 +134,45 @@ pub fn set(storage: i64, published: &Published, digest: i64, keep: u32, partitio
             Some(now.into()),
             Some(digest.into()),
             Some(number.into()),
-            // Those that have expired before don't come back.
-            Some(oldest.max(number + 1 - i64::from(keep)).into()),
+            Some(oldest.into()),
             Some(bytea_datum(
                 &pg_lake_plan::encode(&named).unwrap_or_default(),
             )),
+            Some(contents.into()),
         ]
     };
-    let mut updated = false;
+    let mut oldest = None;
     table.scan(
         Some(BY_STORAGE),
         &[Key::int8(1, storage)],
         std::ptr::null_mut(),
         |old| {
-            table.update(
-                old.tid,
-                &row(old.get(2), old.int8(7) + 1, old.int8(8), sources(old)),
-            );
-            updated = true;
+            let number = old.int8(7) + 1;
+            let retained = oldest_of(number, old.int8(8));
+            table.update(old.tid, &row(old.get(2), number, retained, sources(old)));
+            oldest = Some(retained);
             false
         },
     );
-    if !updated {
+    oldest.unwrap_or_else(|| {
         table.insert(&row(None, 1, 1, vec![]));
-    }
+        1
+    })
+}
+
+/// The files of hot images that retained snapshots refer to.
+pub fn hot_images(storage: i64, snapshot: pg_sys::Snapshot) -> Vec<String> {
+    let mut paths = vec![];
+    Table::read(c"hot_image").scan(
+        Some(c"hot_image_pkey"),
+        &[Key::int8(1, storage)],
+        snapshot,
+        |row| {
+            paths.extend(row.text(2));
+            true
+        },
+    );
+    paths
 }
 
 /// Records the files of a publication's hot image and returns the ones that no retained snapshot can

@@ -5,7 +5,7 @@
 //! VACUUM FULL and CLUSTER, which rewrite the hot rows only, keep it; SET TABLESPACE keeps it in
 //! another directory.
 
-use crate::catalog::{data_file, garbage, missing_value, options};
+use crate::catalog::{data_file, garbage, missing_value, options, tablespace};
 use crate::error;
 use crate::pg::table::{Key, Row, Table, relation_oid, text_datum};
 use pg_lake_crash::{CrashPoint, crash_point};
@@ -319,14 +319,13 @@ pub fn find(tablespace: pg_sys::Oid, number: pg_sys::Oid) -> Option<Storage> {
 /// A number and, named after it, a directory for the files of a table whose hot rows are in this place.
 /// Neither is ever used again.
 pub fn new_directory(locator: &pg_sys::RelFileLocator) -> (i64, String) {
-    // SAFETY: calls of a backend in a transaction; the path is copied at once.
-    let (number, database_directory) = unsafe {
-        let number = crate::pg::missing::nextval(relation_oid(c"storage_id_seq"));
-        let path = pg_sys::GetDatabasePath(locator.dbOid, locator.spcOid);
-        let directory = CStr::from_ptr(path).to_string_lossy().into_owned();
-        pg_sys::pfree(path.cast());
-        (number, directory)
-    };
+    // SAFETY: a global of this backend.
+    if locator.spcOid != unsafe { pg_sys::MyDatabaseTableSpace } {
+        // Whoever wants files there in a store, or in another one, waits.
+        tablespace::hold(locator.spcOid);
+    }
+    let number = crate::pg::missing::nextval(relation_oid(c"storage_id_seq"));
+    let database_directory = crate::pg::database_directory(locator.spcOid);
     let directory = format!("{database_directory}/lake/{}/{number}", incarnation());
     (number, directory)
 }

@@ -1,11 +1,12 @@
 //! Cold rows in a backend: asks the engine for rows of a table's files and turns batches into datums.
 //!
 //! * [`inserted`]: who inserted them
-//! * [`point`]: single rows by their numbers
+//! * [`point`]: single rows by their numbers, and `read_ahead`, how many of them at once
 //! * [`recent`]: the rows that full scans have just read, for who comes back for one of them
 
 mod inserted;
 pub mod point;
+mod read_ahead;
 pub mod recent;
 
 use crate::catalog::storage::{self, Storage};

@@ -8,18 +8,16 @@ use crate::error;
 use pg_lake_plan::message::FileRef;
 use pg_lake_plan::rows::RowNumbers;
 use pgrx::{PgSqlErrorCode, pg_sys};
-use std::ops::Range;
+use std::rc::Rc;
 
-/// Rows of the longest read.
-const RUN_MAX: u64 = 4096;
-/// A row that close behind the last read counts as going on.
-const NEAR: u64 = 64;
+pub use super::read_ahead::ReadAhead;
 
 /// A file that rows are read of.
 pub struct Holder<'a> {
-    /// Absolute.
+    /// A location.
     pub path: String,
     pub size: u64,
+    pub checksums: Rc<[u32]>,
     pub rows: &'a RowNumbers,
 }
 
@@ -28,31 +26,13 @@ impl Holder<'_> {
         Holder {
             path: file.path.clone(),
             size: file.size,
+            checksums: file.checksums.as_slice().into(),
             rows: &file.rows,
         }
     }
 }
 
-/// Where a caller stands.
-#[derive(Default)]
-pub struct ReadAhead {
-    last: Range<u64>,
-}
-
 impl ReadAhead {
-    /// The end of the next read, which begins at `row` and is to reach `least`.
-    fn end(&mut self, row: u64, least: u64) -> u64 {
-        let length = self.last.end - self.last.start;
-        let going_on = length > 0 && row >= self.last.start && row <= self.last.end + NEAR + length;
-        let length = if going_on {
-            (length * 2).min(RUN_MAX)
-        } else {
-            1
-        };
-        self.last = row..(row + length).max(least);
-        self.last.end
-    }
-
     /// Puts a row of a file into a slot, whether it is deleted or not. The caller is going to ask for
     /// rows up to `least` as well.
     pub fn fetch(
@@ -71,6 +51,7 @@ impl ReadAhead {
         let wanted = FileRef {
             path: file.path.clone(),
             size: file.size,
+            checksums: file.checksums.to_vec(),
             rows: file.rows.narrowed(positions.clone()),
             deleted: vec![],
             ranges: Some(vec![(positions.start, positions.end)]),
@@ -98,20 +79,5 @@ impl ReadAhead {
             pg_sys::MemoryContextDelete(context);
             found
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::ReadAhead;
-
-    #[test]
-    fn reads_grow_while_they_go_on() {
-        let mut ahead = ReadAhead::default();
-        assert_eq!(ahead.end(100, 101), 101);
-        assert_eq!(ahead.end(101, 102), 103);
-        assert_eq!(ahead.end(103, 104), 107);
-        assert_eq!(ahead.end(9000, 9001), 9001);
-        assert_eq!(ahead.end(10, 300), 300);
     }
 }

@@ -46,6 +46,10 @@ fn show_stats(stats: &ScanStats, es: *mut pg_sys::ExplainState) {
     number(es, c"Column Chunks From Memory", stats.chunks_cached);
     number(es, c"Column Chunks Decoded", stats.chunks_decoded);
     number(es, c"Parquet Bytes Read", stats.bytes_read);
+    if stats.bytes_disk_cache + stats.bytes_store > 0 {
+        number(es, c"Bytes from Disk Cache", stats.bytes_disk_cache);
+        number(es, c"Bytes from Store", stats.bytes_store);
+    }
     // SAFETY: the caller's state.
     if unsafe { (*es).timing } {
         text(

@@ -5,6 +5,7 @@
 //! * [`utility`]: COPY, CTAS, ALTER TABLE, databases
 //! * [`options`]: table options in CREATE and ALTER TABLE; [`columns`]: columns that they name;
 //!   [`logical`]: publications of Postgres
+//! * [`tablespaces`]: tablespaces in object stores; [`placement`]: what may be in them
 //! * [`debug_flush`]: a developer's setting
 //! * [`objects`]: relations that come and go
 //!
@@ -16,7 +17,9 @@ pub mod executor;
 mod logical;
 mod objects;
 mod options;
+mod placement;
 mod planner;
+mod tablespaces;
 mod utility;
 mod vacuum;
 

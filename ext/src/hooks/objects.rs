@@ -1,5 +1,5 @@
-//! Relations that come and go: new ones get their options, dropped ones give up their storage; columns
-//! that change are noted.
+//! Relations that come and go: new ones get their options, dropped ones give up their storage; where they
+//! are is checked, columns that change are noted.
 
 use crate::catalog::storage;
 use pgrx::{pg_guard, pg_sys};
@@ -40,7 +40,11 @@ unsafe extern "C-unwind" fn access(
             return;
         }
         match event {
-            pg_sys::ObjectAccessType::OAT_POST_CREATE => super::options::created(object),
+            pg_sys::ObjectAccessType::OAT_POST_CREATE => {
+                super::placement::check(object);
+                super::options::created(object);
+            }
+            pg_sys::ObjectAccessType::OAT_POST_ALTER => super::placement::check(object),
             pg_sys::ObjectAccessType::OAT_DROP if crate::am::is_iceberg(object) => dropped(object),
             _ => {}
         }

@@ -1,7 +1,7 @@
-//! Utility commands: bulk loads, changes of type, databases; [`options`], [`columns`] and [`logical`] have
-//! their part in it.
+//! Utility commands: bulk loads, changes of type, databases; [`options`], [`columns`], [`logical`],
+//! [`tablespaces`] and [`placement`] have their part in it.
 
-use super::{columns, logical, options};
+use super::{columns, logical, options, placement, tablespaces};
 use crate::catalog::{publication, storage};
 use crate::pg::missing;
 use crate::relation;
@@ -36,7 +36,7 @@ unsafe extern "C-unwind" fn process(
     // SAFETY: arguments of the hook.
     unsafe {
         let (pstmt, read_only_tree): (*mut pg_sys::PlannedStmt, bool) =
-            if read_only_tree && options::concerns((*pstmt).utilityStmt) {
+            if read_only_tree && is_to_be_changed((*pstmt).utilityStmt) {
                 (pg_sys::copyObjectImpl(pstmt.cast()).cast(), false)
             } else {
                 (pstmt, read_only_tree)
@@ -51,8 +51,9 @@ unsafe extern "C-unwind" fn process(
         }
         // As a raw pointer: an error passes this frame without dropping anything.
         let before = Box::into_raw(Box::new(types_before(statement)));
+        placement::before(statement);
         leave_databases(statement);
-        empty_tablespace(statement);
+        let tablespace = tablespaces::before(statement, context);
         super::vacuum::before(statement, context);
         let run = |stmt| match PREVIOUS {
             Some(previous) => previous(
@@ -84,9 +85,16 @@ unsafe extern "C-unwind" fn process(
             check_types_after(&before);
         }
         options::after(set);
+        tablespaces::after(tablespace);
         columns::after();
         logical::after(watched);
     }
+}
+
+/// Whether a statement's tree is going to be changed.
+unsafe fn is_to_be_changed(statement: *mut pg_sys::Node) -> bool {
+    // SAFETY: a statement that is about to run.
+    unsafe { options::concerns(statement) || tablespaces::concerns(statement) }
 }
 
 pub unsafe fn tag(node: *mut pg_sys::Node) -> pg_sys::NodeTag {
@@ -333,33 +341,6 @@ unsafe fn refuse_moving(alter: &pg_sys::AlterDatabaseStmt) {
                 "a database with iceberg tables can't be moved to another tablespace",
                 "Drop its iceberg tables and run lake.sweep(), or dump and restore the database.",
             );
-        }
-    }
-}
-
-/// DROP TABLESPACE takes an empty one. Files of tables that were dropped or moved away stay until a sweep,
-/// those of heaps don't.
-unsafe fn empty_tablespace(statement: *mut pg_sys::Node) {
-    // SAFETY: the tag says what the node is; the name is a valid C string.
-    unsafe {
-        if tag(statement) != pg_sys::NodeTag::T_DropTableSpaceStmt {
-            return;
-        }
-        let name = (*statement.cast::<pg_sys::DropTableSpaceStmt>()).tablespacename;
-        let tablespace = pg_sys::get_tablespace_oid(name, true);
-        // The command itself checks the right, and refuses a transaction block.
-        if tablespace != pg_sys::InvalidOid
-            && pg_sys::object_ownercheck(
-                pg_sys::TableSpaceRelationId,
-                tablespace,
-                pg_sys::GetUserId(),
-            )
-            && !pg_sys::IsTransactionBlock()
-            && !pg_sys::RecoveryInProgress()
-            && pg::is_installed()
-            && storage::is_own()
-        {
-            crate::sql::maintenance::sweep_now();
         }
     }
 }

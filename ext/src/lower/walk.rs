@@ -176,6 +176,10 @@ impl Walk {
         let scan = get::<pg_sys::SeqScan>(plan.cast())
             .ok_or("an iceberg table is accessed through an index, by TID or by sampling")?;
         self.not_parallel(&scan.scan.plan, place)?;
+        // The first cold row invalidates the plan.
+        if !self.force && crate::am::is_all_hot(relid) {
+            return Err("all rows of the table are hot".to_owned());
+        }
         let readers = Readers {
             needed: place.needed,
             positioned: self.positioned,

@@ -90,6 +90,9 @@ unsafe extern "C-unwind" {
         by_value: bool,
         length: std::ffi::c_int,
     ) -> bool;
+    // src/include/postmaster/bgwriter.h
+    #[link_name = "RequestCheckpoint"]
+    fn raw_request_checkpoint(flags: std::ffi::c_int);
     // src/include/executor/nodeSubplan.h
     #[link_name = "ExecSetParamPlan"]
     fn raw_set_param_plan(node: *mut pg_sys::SubPlanState, econtext: *mut pg_sys::ExprContext);
@@ -99,6 +102,13 @@ unsafe extern "C-unwind" {
 pub fn nextval(sequence: pg_sys::Oid) -> i64 {
     // SAFETY: raises an error if the relation isn't a sequence.
     unsafe { pg_guard_ffi_boundary(|| raw_nextval(sequence, false)) }
+}
+
+/// Waits for a checkpoint that begins now.
+pub fn checkpoint() {
+    let flags = pg_sys::CHECKPOINT_IMMEDIATE | pg_sys::CHECKPOINT_FORCE | pg_sys::CHECKPOINT_WAIT;
+    // SAFETY: in a backend outside of critical sections.
+    unsafe { pg_guard_ffi_boundary(|| raw_request_checkpoint(flags as i32)) }
 }
 
 /// SSI's check that a writer makes before it changes a row.

@@ -7,13 +7,18 @@
 //! * [`seen`]: catalog reads of SERIALIZABLE transactions
 //! * [`published`]: which tables logical replication keeps hot
 //! * [`settings`]: small questions to the server
+//! * [`subtransaction`]: work that may fail
+//! * [`xids`]: transaction ids in 64 bits; `epoch` has the arithmetic
 
 pub mod copy_state;
+mod epoch;
 pub mod latch;
 pub mod missing;
 pub mod published;
 mod seen;
 pub mod settings;
+pub mod subtransaction;
 pub mod table;
+pub mod xids;
 
 pub use settings::*;

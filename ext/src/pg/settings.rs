@@ -1,5 +1,6 @@
 //! Small questions to the server, answered from its globals.
 
+use crate::catalog::tablespace;
 use pgrx::pg_sys;
 use std::ffi::CStr;
 use std::path::{Path, PathBuf};
@@ -28,15 +29,44 @@ pub fn data_directory() -> &'static Path {
     })
 }
 
-/// An absolute path of one that is relative to the data directory, as the catalog has them.
+/// The directory of this database in a tablespace, relative to the data directory.
+pub fn database_directory(tablespace: pg_sys::Oid) -> String {
+    // SAFETY: a global of this backend; the path is copied at once.
+    unsafe {
+        let path = pg_sys::GetDatabasePath(pg_sys::MyDatabaseId, tablespace);
+        let directory = CStr::from_ptr(path).to_string_lossy().into_owned();
+        pg_sys::pfree(path.cast());
+        directory
+    }
+}
+
+/// The location of a path that is relative to the data directory, as the catalog has them: an absolute
+/// path, or a URL if its tablespace is in an object store.
 pub fn absolute(path: &str) -> String {
+    tablespace::location(path).unwrap_or_else(|| local(path))
+}
+
+fn local(path: &str) -> String {
     format!("{}/{path}", data_directory().display())
 }
 
-/// The opposite of [`absolute`].
-pub fn relative(path: &str) -> String {
-    let root = absolute("");
-    path.strip_prefix(&root).unwrap_or(path).to_owned()
+/// The opposite of [`absolute`], also for a location as Iceberg metadata hold it.
+pub fn relative(location: &str) -> String {
+    if let Some(path) = tablespace::path(location) {
+        return path;
+    }
+    let path = location.strip_prefix("file://").unwrap_or(location);
+    path.strip_prefix(&local("")).unwrap_or(path).to_owned()
+}
+
+/// The same location as Iceberg metadata hold it.
+pub fn published_location(path: &str) -> String {
+    let location = absolute(path);
+    if location.starts_with('/') {
+        format!("file://{location}")
+    } else {
+        location
+    }
 }
 
 /// OID of the schema `lake`, if the extension is installed in this database.

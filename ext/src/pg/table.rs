@@ -108,14 +108,20 @@ impl Key {
     }
 }
 
+#[derive(Clone, Copy)]
+struct Pinned {
+    oid: pg_sys::Oid,
+    lock: pg_sys::LOCKMODE,
+}
+
 thread_local! {
     /// The catalogs' OIDs, until a relation changes.
     static OIDS: RefCell<HashMap<&'static CStr, pg_sys::Oid>> = RefCell::default();
     static WATCHED: Cell<bool> = const { Cell::new(false) };
     /// The catalogs with their toast tables, until a relation changes.
     static TOASTED: RefCell<HashMap<&'static CStr, Rc<[pg_sys::Oid]>>> = RefCell::default();
-    /// Those that this transaction holds a lock on, so that they stay.
-    static PINNED: RefCell<HashMap<&'static CStr, pg_sys::Oid>> = RefCell::default();
+    /// Those that this transaction holds a lock on, so that they stay, with the strongest such lock.
+    static PINNED: RefCell<Vec<(&'static CStr, Pinned)>> = const { RefCell::new(vec![]) };
 }
 
 unsafe extern "C-unwind" fn relation_changed(_arg: pg_sys::Datum, _relid: pg_sys::Oid) {
@@ -145,8 +151,32 @@ pub fn pin(name: &'static CStr) {
         unsafe { pg_sys::LockRelationOid(*oid, pg_sys::AccessShareLock as i32) };
     }
     if let Some(oid) = oids.first() {
-        PINNED.with_borrow_mut(|pinned| pinned.insert(name, *oid));
+        note(name, *oid, pg_sys::AccessShareLock as i32);
     }
+}
+
+/// Keeps a lock on a catalog to the end of the (sub)transaction: it is going to be opened again and again.
+pub fn keep(name: &'static CStr, lock: pg_sys::LOCKMODE) {
+    let oid = relation_oid(name);
+    // SAFETY: a heavyweight lock, released at the end of the (sub)transaction.
+    unsafe { pg_sys::LockRelationOid(oid, lock) };
+    note(name, oid, lock);
+}
+
+fn note(name: &'static CStr, oid: pg_sys::Oid, lock: pg_sys::LOCKMODE) {
+    PINNED.with_borrow_mut(
+        |pinned| match pinned.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, known)) => known.lock = known.lock.max(lock),
+            None => pinned.push((name, Pinned { oid, lock })),
+        },
+    );
+}
+
+fn pinned(name: &CStr) -> Option<Pinned> {
+    PINNED.with_borrow(|pinned| {
+        let found = pinned.iter().find(|(known, _)| *known == name);
+        found.map(|(_, pinned)| *pinned)
+    })
 }
 
 /// A relation, with its toast table and the indexes of that.
@@ -173,13 +203,13 @@ fn with_toast(oid: pg_sys::Oid) -> Vec<pg_sys::Oid> {
 
 /// The (sub)transaction has given its locks back.
 pub fn unpin_all() {
-    PINNED.with_borrow_mut(HashMap::clear);
+    PINNED.with_borrow_mut(Vec::clear);
 }
 
 /// OID of a relation of schema `lake`.
 pub fn relation_oid(name: &'static CStr) -> pg_sys::Oid {
-    if let Some(oid) = PINNED.with_borrow(|pinned| pinned.get(name).copied()) {
-        return oid;
+    if let Some(pinned) = pinned(name) {
+        return pinned.oid;
     }
     if let Some(oid) = OIDS.with_borrow(|oids| oids.get(name).copied()) {
         return oid;
@@ -220,8 +250,13 @@ impl Table {
     }
 
     fn open(name: &'static CStr, lock: pg_sys::LOCKMODE) -> Table {
+        let held = pinned(name).filter(|pinned| pinned.lock >= lock);
+        let (oid, lock) = match held {
+            Some(pinned) => (pinned.oid, pg_sys::NoLock as i32),
+            None => (relation_oid(name), lock),
+        };
         // SAFETY: raises an error if the relation is gone.
-        let rel = unsafe { pg_sys::table_open(relation_oid(name), lock) };
+        let rel = unsafe { pg_sys::table_open(oid, lock) };
         Table { rel, lock }
     }
 

@@ -3,10 +3,12 @@
 //! A [`Call`] belongs to a resource owner, so that any error, LIMIT or aborted portal gives its
 //! streams back. Every wait is on the process latch and serves interrupts.
 
+use crate::catalog::tablespace;
 use crate::error;
 use crate::guc;
 use crate::ring::region;
 use pg_lake_plan::message::{Envelope, ErrorCode, Reply, Request, StreamId, WireError, kind};
+use pg_lake_plan::store::Store;
 use pg_lake_ring::{Consumer, Peek, Producer, Region, Stream, StreamRef, Wake};
 use pgrx::{PgSqlErrorCode, pg_sys};
 use std::cell::RefCell;
@@ -140,16 +142,17 @@ fn worker_name(worker: u32) -> String {
 fn acquire(region: &Region, worker: u32, n: usize) -> Vec<StreamRef> {
     let proc = crate::pg::my_proc();
     let deadline = Instant::now() + Duration::from_millis(guc::stream_timeout_ms());
-    if n > region.layout().streams as usize {
+    let leave = left_to_workers(region);
+    if n + leave > region.layout().streams as usize {
         no_streams(n);
     }
     loop {
         let up = region.worker(worker).is_some_and(|slot| slot.is_up());
-        if up && let Some(streams) = region.acquire(proc, n, worker) {
+        if up && let Some(streams) = region.acquire_leaving(proc, n, leave, worker) {
             return streams;
         }
         region.wait_for_stream(proc);
-        if up && let Some(streams) = region.acquire(proc, n, worker) {
+        if up && let Some(streams) = region.acquire_leaving(proc, n, leave, worker) {
             region.stop_waiting(proc);
             return streams;
         }
@@ -175,6 +178,11 @@ fn acquire(region: &Region, worker: u32, n: usize) -> Vec<StreamRef> {
     }
 }
 
+/// Streams that backends leave to the lake processes' requests to each other, which serve theirs.
+fn left_to_workers(region: &Region) -> usize {
+    (region.layout().streams as usize / 8).clamp(2, 16)
+}
+
 fn no_streams(n: usize) -> ! {
     error::raise(
         PgSqlErrorCode::ERRCODE_INSUFFICIENT_RESOURCES,
@@ -194,6 +202,18 @@ impl Call {
     /// Takes streams for the request, its result and `feeds` feeds and sends the request that
     /// `make` builds from the feeds' ids.
     pub fn start(worker: u32, feeds: usize, make: impl FnOnce(&[StreamId]) -> Request) -> Call {
+        Call::with_stores(worker, feeds, |feeds| {
+            let request = make(feeds);
+            (tablespace::stores_of(&request), request)
+        })
+    }
+
+    /// The same where `make` says, too, which stores the request is about.
+    fn with_stores(
+        worker: u32,
+        feeds: usize,
+        make: impl FnOnce(&[StreamId]) -> (Vec<Store>, Request),
+    ) -> Call {
         let region = region();
         let refs = acquire(&region, worker, 2 + feeds);
         let mut streams = refs
@@ -231,18 +251,20 @@ impl Call {
         })();
         let inner: Inner = opened.unwrap_or_else(|e| ring_error(e));
         let reference = inner.held.request.reference();
+        let (stores, request) = make(
+            &inner
+                .held
+                .feeds
+                .iter()
+                .map(|f| f.reference().to_u64())
+                .collect::<Vec<_>>(),
+        );
         let envelope = Envelope {
             version: pg_lake_plan::PROTOCOL_VERSION,
             result: inner.held.result.reference().to_u64(),
             crash: pg_lake_crash::armed(),
-            request: make(
-                &inner
-                    .held
-                    .feeds
-                    .iter()
-                    .map(|f| f.reference().to_u64())
-                    .collect::<Vec<_>>(),
-            ),
+            stores,
+            request,
         };
         let owner = inner.owner;
         let raw = Box::into_raw(Box::new(inner));
@@ -500,7 +522,21 @@ fn protocol(what: &str) -> WireError {
 
 /// A request to one of the I/O workers that takes no feed.
 pub fn ask(request: Request) -> Reply {
-    Call::start(pick_worker(), 0, |_| request).reply()
+    ask_worker(pick_worker(), request)
+}
+
+/// A request to a certain one.
+pub fn ask_worker(worker: u32, request: Request) -> Reply {
+    Call::start(worker, 0, |_| request).reply()
+}
+
+/// Tries a store out, which needn't be a tablespace's.
+pub fn probe(store: &Store) -> Reply {
+    Call::with_stores(pick_worker(), 0, |_| {
+        let root = store.root();
+        (vec![store.clone()], Request::Probe { root })
+    })
+    .reply()
 }
 
 /// An I/O worker: backends are spread over them by their proc number.

@@ -1,5 +1,7 @@
-//! Set-returning functions behind the `lake.stat_…` and `lake.snapshots` views.
+//! Functions behind the `lake.stat_…` views, `lake.snapshots`, `lake.tables` and `lake.data_files`.
 
+use crate::catalog::{garbage, tablespace};
+use crate::guc;
 use crate::progress;
 use crate::ring::call::ask;
 use crate::ring::region;
@@ -140,6 +142,41 @@ fn stat_progress() -> TableIterator<
                 details.map(|d| d.files_done),
                 details.map(|d| d.bytes_done),
                 details.and_then(|d| TimestampWithTimeZone::try_from(d.started).ok()),
+            )
+        })
+        .collect();
+    TableIterator::new(rows)
+}
+
+/// The URL of a path of the catalog, if it is one in an object store.
+#[pg_extern(sql = false)]
+fn object_location(path: &str) -> Option<String> {
+    tablespace::location(path)
+}
+
+/// One row for each reason why files are garbage.
+#[pg_extern(sql = false)]
+#[allow(clippy::type_complexity)]
+fn stat_garbage() -> TableIterator<
+    'static,
+    (
+        name!(reason, String),
+        name!(entries, i64),
+        name!(since, Option<TimestampWithTimeZone>),
+        name!(removable, i64),
+        name!(removable_from, Option<TimestampWithTimeZone>),
+    ),
+> {
+    let time = |at: Option<i64>| at.and_then(|at| TimestampWithTimeZone::try_from(at).ok());
+    let rows: Vec<_> = garbage::summary(guc::garbage_retention_us())
+        .into_iter()
+        .map(|(reason, found)| {
+            (
+                reason,
+                found.entries,
+                time(found.since),
+                found.removable,
+                time(found.removable_from),
             )
         })
         .collect();

@@ -1,14 +1,18 @@
 //! The maintainer of one database: flushes, merges, compacts, publishes and sweeps in the background.
 //!
 //! It leaves when the database is needed by someone alone, and after an error it goes on with the
-//! next table.
+//! next table. Tables in a store that is out of reach wait, ever longer, so that the others don't.
 
+use crate::catalog::tablespace;
 use crate::compact::Eagerness;
 use crate::guc;
+use crate::pg::subtransaction::Failure;
 use crate::ring::control::{DatabaseSlot, now, state};
 use crate::ring::region::control;
 use crate::sql::maintenance;
+use crate::sweep::{self, Setbacks};
 use pgrx::bgworkers::{BackgroundWorker, SignalWakeFlags};
+use pgrx::pg_sys::panic::CaughtError;
 use pgrx::{PgTryBuilder, Spi, pg_guard, pg_sys};
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -17,6 +21,8 @@ use std::time::{Duration, Instant};
 
 const PERIOD: Duration = Duration::from_secs(1);
 const SWEEP_PERIOD: Duration = Duration::from_secs(60);
+/// After that long a sweep lets other work go first.
+const SWEEP_TIME: Duration = Duration::from_secs(5);
 /// Fewer marks than this wait for `lake.flush_interval`.
 const MARKS_MIN: i64 = 10_000;
 /// A merge that had to leave marks is not tried again sooner.
@@ -37,6 +43,39 @@ struct Table {
     marks: i64,
     /// The number of files, and bytes of their lists of deleted rows.
     files: (i64, i64),
+    /// The tablespace that its files are in, if that is in an object store.
+    place: Option<String>,
+}
+
+impl Table {
+    /// Whether its store was out of reach a moment ago.
+    fn is_waiting(&self, stores: &Setbacks) -> bool {
+        let place = self.place.as_deref();
+        place.is_some_and(|place| stores.is_waiting(place, Instant::now()))
+    }
+
+    /// Its store has taken something.
+    fn reached(&self, stores: &mut Setbacks) {
+        if let Some(place) = &self.place {
+            stores.succeeded(place);
+        }
+    }
+
+    /// Logs an error about it, one of its store only once until the store is back.
+    fn failed(&self, stores: &mut Setbacks, failure: &Failure) {
+        match &self.place {
+            Some(place) if sweep::is_of_place(failure) => {
+                if stores.failed(place, true, Instant::now()) {
+                    let message = &failure.message;
+                    crate::error::warn(
+                        &format!("lake maintainer: tables in \"{place}\" wait: {message}"),
+                        failure.detail.as_deref(),
+                    );
+                }
+            }
+            _ => log(failure),
+        }
+    }
 }
 
 struct Seen {
@@ -105,6 +144,9 @@ fn run(slot: &DatabaseSlot) {
     let mut seen: HashMap<pg_sys::Oid, Seen> = HashMap::new();
     let mut published = Instant::now();
     let mut swept = Instant::now();
+    let mut setbacks = Setbacks::default();
+    // Not those of the sweep: a store may refuse to remove objects, and take new ones.
+    let mut stores = Setbacks::default();
     // A request wakes it sooner.
     let mut periodic = Instant::now();
     while BackgroundWorker::wait_latch(Some(PERIOD)) {
@@ -134,17 +176,16 @@ fn run(slot: &DatabaseSlot) {
             None => continue,
         }
         let tables = guarded(tables).unwrap_or_default();
-        flush_due(&tables, &mut seen);
-        merge_due(&tables, &mut seen);
+        flush_due(&tables, &mut seen, &mut stores);
+        merge_due(&tables, &mut seen, &mut stores);
         if guc::auto_compact() {
-            compact_due(&tables, &mut seen);
+            compact_due(&tables, &mut seen, &mut stores);
         }
         if guc::publish_interval().is_some_and(|s| published.elapsed().as_secs() >= s) {
-            publish_due(&tables, &mut seen);
+            publish_due(&tables, &mut seen, &mut stores);
             published = Instant::now();
         }
-        if swept.elapsed() >= SWEEP_PERIOD {
-            guarded(maintenance::sweep_now);
+        if swept.elapsed() >= SWEEP_PERIOD && !sweep(slot, &mut setbacks) {
             swept = Instant::now();
         }
     }
@@ -152,9 +193,12 @@ fn run(slot: &DatabaseSlot) {
 
 /// Tables with so many hot rows, or that were flushed so long ago. Hot rows are counted when the changes
 /// since the last count could have made them so many.
-fn flush_due(tables: &[Table], seen: &mut HashMap<pg_sys::Oid, Seen>) {
+fn flush_due(tables: &[Table], seen: &mut HashMap<pg_sys::Oid, Seen>, stores: &mut Setbacks) {
     let limit = guc::flush_rows().map(|n| n.max(1));
     for table in tables.iter().filter(|t| !t.stays_hot) {
+        if table.is_waiting(stores) {
+            continue;
+        }
         let entry = seen.entry(table.relid).or_insert_with(Seen::now);
         let changes = table.version.0;
         // Counters that were reset say nothing.
@@ -176,17 +220,22 @@ fn flush_due(tables: &[Table], seen: &mut HashMap<pg_sys::Oid, Seen>) {
         if hot > 0 && (long || limit.is_some_and(|n| hot >= n)) {
             entry.flushed = Instant::now();
             report("flush", table.relid);
-            let left = unless_locked(table.relid, |relid| {
-                crate::flush::flush_if_possible(relid);
-                count(relid)
+            let flushed = maintain(table, stores, |relid| {
+                (crate::flush::flush_if_possible(relid), count(relid))
             });
-            entry.hot = left.map(|left| (changes, left));
+            if flushed.is_some_and(|(rows, _)| rows > 0) {
+                table.reached(stores);
+            }
+            entry.hot = flushed.map(|(_, left)| (changes, left));
         }
     }
 }
 
-fn merge_due(tables: &[Table], seen: &mut HashMap<pg_sys::Oid, Seen>) {
+fn merge_due(tables: &[Table], seen: &mut HashMap<pg_sys::Oid, Seen>, stores: &mut Setbacks) {
     for table in tables.iter().filter(|t| t.marks > 0) {
+        if table.is_waiting(stores) {
+            continue;
+        }
         let entry = seen.entry(table.relid).or_insert_with(Seen::now);
         let many =
             table.marks >= MARKS_MIN && entry.merged.is_none_or(|at| at.elapsed() >= MERGE_PERIOD);
@@ -195,14 +244,17 @@ fn merge_due(tables: &[Table], seen: &mut HashMap<pg_sys::Oid, Seen>) {
         if many || long {
             entry.merged = Some(Instant::now());
             report("merge", table.relid);
-            unless_locked(table.relid, crate::merge::merge);
+            maintain(table, stores, crate::merge::merge);
         }
     }
 }
 
 /// Tables whose files have changed, or have lost rows to a merge, and those that are not done.
-fn compact_due(tables: &[Table], seen: &mut HashMap<pg_sys::Oid, Seen>) {
+fn compact_due(tables: &[Table], seen: &mut HashMap<pg_sys::Oid, Seen>, stores: &mut Setbacks) {
     for table in tables.iter().filter(|t| t.files.0 > 0) {
+        if table.is_waiting(stores) {
+            continue;
+        }
         let entry = seen.entry(table.relid).or_insert_with(Seen::now);
         let due = match entry.compacted {
             None => true,
@@ -211,7 +263,10 @@ fn compact_due(tables: &[Table], seen: &mut HashMap<pg_sys::Oid, Seen>) {
         if due {
             report("compact", table.relid);
             let compact = |relid| crate::compact::compact(relid, Eagerness::Tiered, 1);
-            let done = unless_locked(table.relid, compact);
+            let done = maintain(table, stores, compact);
+            if done.as_ref().is_some_and(|done| done.replaced > 0) {
+                table.reached(stores);
+            }
             let finished = done.is_some_and(|done| !done.left);
             entry.compacted = Some((Instant::now(), finished.then_some(table.files)));
         }
@@ -228,37 +283,79 @@ fn flush_wanted(relid: pg_sys::Oid) -> u64 {
     0
 }
 
-/// Maintains a table unless somebody else does: CREATE INDEX CONCURRENTLY, which keeps the lock for
-/// long, waits in the end for everyone with a snapshot, and so would wait for who waits for it.
-fn unless_locked<R>(relid: pg_sys::Oid, maintain: impl FnOnce(pg_sys::Oid) -> R) -> Option<R> {
-    guarded(|| {
-        // SAFETY: a heavyweight lock, released at the end of the transaction.
-        let locked = unsafe {
-            pg_sys::ConditionalLockRelationOid(relid, pg_sys::ShareUpdateExclusiveLock as i32)
-        };
-        locked.then(|| maintenance::as_owner(relid, || maintain(relid)))
-    })
-    .flatten()
+/// Maintains a table unless somebody else does; what fails about its store keeps the tables there waiting.
+fn maintain<R>(
+    table: &Table,
+    stores: &mut Setbacks,
+    work: impl FnOnce(pg_sys::Oid) -> R,
+) -> Option<R> {
+    let part = || if_not_locked(table.relid, work);
+    guarded_or(part, |failure| table.failed(stores, failure)).flatten()
 }
 
-fn publish_due(tables: &[Table], seen: &mut HashMap<pg_sys::Oid, Seen>) {
+fn unless_locked<R>(relid: pg_sys::Oid, work: impl FnOnce(pg_sys::Oid) -> R) -> Option<R> {
+    guarded(|| if_not_locked(relid, work)).flatten()
+}
+
+/// Works on a table unless somebody else does: CREATE INDEX CONCURRENTLY, which keeps the lock for
+/// long, waits in the end for everyone with a snapshot, and so would wait for who waits for it.
+fn if_not_locked<R>(relid: pg_sys::Oid, work: impl FnOnce(pg_sys::Oid) -> R) -> Option<R> {
+    // SAFETY: a heavyweight lock, released at the end of the transaction.
+    let locked = unsafe {
+        pg_sys::ConditionalLockRelationOid(relid, pg_sys::ShareUpdateExclusiveLock as i32)
+    };
+    locked.then(|| maintenance::as_owner(relid, || work(relid)))
+}
+
+/// Sweeps in transactions that are short, so that what is done stays done; whether there is more than could
+/// be done in some seconds.
+fn sweep(slot: &DatabaseSlot, setbacks: &mut Setbacks) -> bool {
+    let began = Instant::now();
+    while began.elapsed() < SWEEP_TIME && slot.away_until.load(Ordering::Acquire) <= now() {
+        let part = || sweep::part(guc::garbage_retention_us(), setbacks);
+        if !guarded(part).unwrap_or(false) {
+            return false;
+        }
+    }
+    true
+}
+
+fn publish_due(tables: &[Table], seen: &mut HashMap<pg_sys::Oid, Seen>, stores: &mut Setbacks) {
     let changed: Vec<&Table> = tables
         .iter()
         .filter(|t| seen.get(&t.relid).and_then(|s| s.published) != Some(t.version))
+        .filter(|t| !t.is_waiting(stores))
         .collect();
     if changed.is_empty() {
         return;
     }
     let relids: Vec<pg_sys::Oid> = changed.iter().map(|t| t.relid).collect();
     // One round, one snapshot. If a table makes it fail, the others are published one by one.
-    let done = guarded(|| crate::publish::publish(&relids)).is_some();
+    let any_store = changed.iter().any(|table| table.place.is_some());
+    let round = || crate::publish::publish(&relids);
+    let all_done = guarded_or(round, |failure| {
+        // Which table's store it is shows one by one.
+        if !(any_store && sweep::is_of_place(failure)) {
+            log(failure);
+        }
+    })
+    .is_some();
     for table in changed {
         report("publish", table.relid);
-        let done = done || guarded(|| crate::publish::publish(&[table.relid])).is_some();
-        if done {
+        if all_done || publish_alone(table, stores) {
+            table.reached(stores);
             seen.entry(table.relid).or_insert_with(Seen::now).published = Some(table.version);
         }
     }
+}
+
+fn publish_alone(table: &Table, stores: &mut Setbacks) -> bool {
+    // One before it in the same store may have failed.
+    if table.is_waiting(stores) {
+        return false;
+    }
+    let publish = || crate::publish::publish(&[table.relid]);
+    guarded_or(publish, |failure| table.failed(stores, failure)).is_some()
 }
 
 /// The tables with a storage that are still there.
@@ -273,7 +370,8 @@ fn tables() -> Vec<Table> {
          OPERATOR(pg_catalog.+) COALESCE((SELECT pg_catalog.sum(k.row_end OPERATOR(pg_catalog.-) k.row_start)::bigint \
          FROM lake.file_mark k WHERE k.storage_id OPERATOR(pg_catalog.=) s.storage_id), 0), \
          s.relfilenumber::pg_catalog.int8 OPERATOR(pg_catalog.+) c.xmin::pg_catalog.text::pg_catalog.int8, \
-         (SELECT pg_catalog.sum(pg_catalog.octet_length(f.deleted)) FROM lake.data_file f WHERE f.storage_id OPERATOR(pg_catalog.=) s.storage_id) \
+         (SELECT pg_catalog.sum(pg_catalog.octet_length(f.deleted)) FROM lake.data_file f WHERE f.storage_id OPERATOR(pg_catalog.=) s.storage_id), \
+         s.tablespace \
          FROM lake.storage s JOIN pg_catalog.pg_class c ON c.relfilenode OPERATOR(pg_catalog.=) s.relfilenumber \
          AND COALESCE(NULLIF(c.reltablespace, 0::oid), (SELECT d.dattablespace FROM pg_catalog.pg_database d \
          WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())) OPERATOR(pg_catalog.=) s.tablespace \
@@ -286,12 +384,15 @@ fn tables() -> Vec<Table> {
                 let Some(relid) = row.get::<pg_sys::Oid>(1).ok().flatten() else {
                     continue;
                 };
+                let place = row.get::<pg_sys::Oid>(8).ok().flatten();
+                let store = place.filter(|oid| tablespace::is_store(*oid));
                 found.push(Table {
                     relid,
                     version: (number(2), number(3), number(6)),
                     stays_hot: row.get::<bool>(4).ok().flatten().unwrap_or(false),
                     marks: number(5),
                     files: (number(3), number(7)),
+                    place: store.map(|oid| format!("pg_tblspc/{}", oid.to_u32())),
                 });
             }
         }
@@ -309,9 +410,22 @@ fn report(what: &str, relid: pg_sys::Oid) {
     }
 }
 
+fn log(failure: &Failure) {
+    crate::error::warn(
+        &format!("lake maintainer: {}", failure.message),
+        failure.detail.as_deref(),
+    );
+}
+
 /// Runs `f` in a transaction with a snapshot; an error is logged and aborts it.
 fn guarded<R>(f: impl FnOnce() -> R) -> Option<R> {
-    let result = PgTryBuilder::new(AssertUnwindSafe(|| {
+    guarded_or(f, log)
+}
+
+/// Runs `f` in a transaction with a snapshot; an error is given to `failed` and aborts it.
+#[allow(clippy::result_large_err)] // pgrx's, and dealt with at once
+fn guarded_or<R>(f: impl FnOnce() -> R, failed: impl FnOnce(&Failure)) -> Option<R> {
+    let result: Result<R, CaughtError> = PgTryBuilder::new(AssertUnwindSafe(|| {
         // SAFETY: a transaction of this process' own; pushed and popped in pairs.
         unsafe {
             pg_sys::SetCurrentStatementStartTimestamp();
@@ -322,31 +436,26 @@ fn guarded<R>(f: impl FnOnce() -> R) -> Option<R> {
             pg_sys::PopActiveSnapshot();
             pg_sys::CommitTransactionCommand();
             pg_sys::pgstat_report_stat(true);
-            Some(result)
+            Ok(result)
         }
     }))
-    .catch_others(|error| {
-        // SAFETY: reports the error to the log and ends the failed transaction, as autovacuum does.
+    .catch_others(Err)
+    .execute();
+    if let Err(error) = &result {
+        // SAFETY: `failed` reports the error to the log; then the failed transaction ends, as in autovacuum.
         unsafe {
             pg_sys::CritSectionCount = 0;
         }
-        if let pgrx::pg_sys::panic::CaughtError::PostgresError(report)
-        | pgrx::pg_sys::panic::CaughtError::ErrorReport(report) = &error
-        {
-            crate::error::warn(
-                &format!("lake maintainer: {}", report.message()),
-                report.detail(),
-            );
+        if let CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) = error {
+            failed(&Failure::of(report));
         }
         // SAFETY: as above.
         unsafe {
             pg_sys::AbortCurrentTransaction();
             pg_sys::pgstat_report_stat(true);
         };
-        None
-    })
-    .execute();
+    }
     // SAFETY: shows that nothing runs.
     unsafe { pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_IDLE, std::ptr::null()) };
-    result
+    result.ok()
 }

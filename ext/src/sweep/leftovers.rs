@@ -1,0 +1,168 @@
+//! Files that transactions have announced and not registered, as they were rolled back, or have registered,
+//! so that the announcement is of no use any more.
+
+use super::Round;
+use crate::catalog::intent::{self, Ended};
+use crate::catalog::{garbage, publication, storage};
+use crate::files;
+use crate::pg::subtransaction::attempt;
+use crate::pg::table::Table;
+use crate::ring::call::ask;
+use crate::sql::maintenance::unexpected;
+use pg_lake_crash::{CrashPoint, crash_point};
+use pg_lake_plan::message::{Reply, Request};
+use pgrx::pg_sys;
+use std::collections::HashSet;
+
+/// What became of an intent.
+enum Outcome {
+    /// It stays as it is, for a later sweep.
+    Stays,
+    /// So many files are gone, so many of them just now. It is dealt with unless there are more.
+    Removed {
+        files: usize,
+        removed: u64,
+        more: bool,
+    },
+}
+
+pub fn remove(round: &mut Round<'_>) {
+    // An owner that has ended here has ended before `registered` takes its snapshot.
+    for intent in intent::ended() {
+        if round.room == 0 {
+            round.left = true;
+            return;
+        }
+        let path = format!("{}/{}", intent.directory, intent.prefix);
+        if round.is_waiting(&path) {
+            continue;
+        }
+        let room = round.room;
+        match attempt(|| undo(&intent, room)) {
+            Ok(Outcome::Stays) => {}
+            Ok(Outcome::Removed {
+                files,
+                removed,
+                more,
+            }) => {
+                round.took(files, removed);
+                if more {
+                    round.left = true;
+                } else {
+                    intent::remove(&intent);
+                    round.setbacks.succeeded(&path);
+                }
+            }
+            Err(failure) => round.failed(&path, &failure),
+        }
+    }
+    intent::forget_entries_without(storage::exists);
+}
+
+fn undo(intent: &Ended, room: usize) -> Outcome {
+    if let Some(commit_id) = intent.publication() {
+        return undo_publication(intent, commit_id);
+    }
+    let mut paths = orphans(intent);
+    let more = paths.len() > room;
+    paths.truncate(room);
+    let removed = files::remove(&paths);
+    crash_point(CrashPoint::SweepIntent);
+    Outcome::Removed {
+        files: paths.len(),
+        removed,
+        more,
+    }
+}
+
+/// What an ended intent has left unregistered; the table's directory, too, if no file is left in it.
+fn orphans(intent: &Ended) -> Vec<String> {
+    let data = intent.directory.as_str();
+    let directory = data.strip_suffix("/data").unwrap_or(data);
+    let keep = registered(directory);
+    // A directory that is garbage goes as a whole, once nobody needs what was registered in it.
+    let is_around = |path: &String| path.ends_with('/') && data.starts_with(path);
+    if keep.iter().any(is_around) {
+        return vec![];
+    }
+    // The table was made, or moved here, by a transaction that was rolled back.
+    let abandoned = !keep.contains(directory);
+    let prefix = format!("{}-", intent.prefix);
+    let files = files::below(directory);
+    let mut orphans: Vec<String> = files
+        .iter()
+        .filter(|path| {
+            let name = path.rsplit('/').next().unwrap_or(path);
+            !keep.contains(*path) && (abandoned || name.starts_with(&prefix))
+        })
+        .cloned()
+        .collect();
+    if orphans.len() == files.len() {
+        orphans.push(format!("{directory}/"));
+    }
+    orphans
+}
+
+/// What committed transactions have registered or published below a table's directory, the directory
+/// itself if it is still a storage's, and all garbage: as of now, whatever the snapshot of the transaction
+/// that asks.
+fn registered(directory: &str) -> HashSet<String> {
+    let prefix = format!("{directory}/");
+    let mut found = HashSet::new();
+    // SAFETY: registered and unregistered here; an error does so at abort.
+    unsafe {
+        let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot());
+        for (table, column) in [(c"data_file", 4), (c"hot_image", 2), (c"storage", 5)] {
+            Table::read(table).scan(None, &[], snapshot, |row| {
+                let path = row.text(column);
+                found.extend(path.filter(|p| p.starts_with(&prefix) || p == directory));
+                true
+            });
+        }
+        pg_sys::UnregisterSnapshot(snapshot);
+    }
+    // Older snapshots may need these: they go when garbage does.
+    found.extend(garbage::paths());
+    found
+}
+
+/// Undoes a publication whose transaction was rolled back, unless it was not, or its table is being
+/// published again, which writes the same version hint.
+fn undo_publication(intent: &Ended, commit_id: &str) -> Outcome {
+    let relation = storage::relation(intent.storage);
+    if relation.is_some_and(|relid| !publication::try_lock(relid)) || !intent::is_left(intent) {
+        return Outcome::Stays;
+    }
+    let mut paths = files::below(&intent.directory);
+    paths.retain(|path| {
+        let name = path.rsplit('/').next().unwrap_or(path);
+        name.contains(commit_id)
+    });
+    let mut removed = files::remove(&paths);
+    // Last, as it writes a file of the same name, too, before it renames it.
+    match (
+        publication::find(intent.storage),
+        storage::parse_uuid(commit_id),
+    ) {
+        (Some(published), Some(commit_id)) => {
+            let reply = ask(Request::SetHint {
+                metadata_location: published.metadata_location,
+                commit_id,
+                provisional: false,
+            });
+            if reply != Reply::HintSet {
+                unexpected(&reply);
+            }
+        }
+        _ => {
+            let hint = format!("{}/metadata/version-hint.text", intent.directory);
+            removed += files::remove(&[hint]);
+        }
+    }
+    crash_point(CrashPoint::SweepPublication);
+    Outcome::Removed {
+        files: paths.len(),
+        removed,
+        more: false,
+    }
+}
