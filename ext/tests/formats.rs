@@ -19,3 +19,19 @@ mod choice;
 #[allow(dead_code)]
 #[path = "../src/catalog/layout_text.rs"]
 mod layout_text;
+
+#[allow(dead_code)]
+#[path = "../src/catalog/store_options.rs"]
+mod store_options;
+
+#[allow(dead_code)]
+#[path = "../src/catalog/option_text.rs"]
+mod option_text;
+
+#[path = "../src/pg/epoch.rs"]
+mod epoch;
+#[path = "../src/cold/read_ahead.rs"]
+mod read_ahead;
+
+#[path = "../src/sweep/setbacks.rs"]
+mod setbacks;

@@ -16,6 +16,7 @@ ALTER SYSTEM RESET autovacuum;
 ALTER SYSTEM RESET lake.flush_interval;
 ALTER SYSTEM RESET lake.flush_rows;
 ALTER SYSTEM RESET lake.auto_compact;
+ALTER SYSTEM RESET lake.garbage_retention;
 ALTER SYSTEM RESET lake.publish_interval;
 SELECT pg_reload_conf();
 DROP OWNED BY regress_lake_user;

@@ -3,6 +3,8 @@ ALTER SYSTEM SET lake.flush_interval = -1;
 ALTER SYSTEM SET lake.flush_rows = -1;
 ALTER SYSTEM SET lake.publish_interval = -1;
 ALTER SYSTEM SET lake.auto_compact = off;
+-- What was published stays, unless a test says that it may go.
+ALTER SYSTEM SET lake.garbage_retention = '1d';
 -- A flush moves what every snapshot sees: none but the test's own may be about.
 ALTER SYSTEM SET autovacuum = off;
 SELECT pg_reload_conf();

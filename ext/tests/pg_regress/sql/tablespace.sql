@@ -249,7 +249,7 @@ DROP TABLESPACE lake_two;
 DROP TABLE s_heap, s_lake, s_new, s_there, s_part, s_unlogged, s_empty;
 DROP MATERIALIZED VIEW s_view;
 CALL settle();
-SELECT lake.sweep() >= 0 AS swept;
+SELECT lake.sweep('0') >= 0 AS swept;
 DROP TABLESPACE lake_one;
 DROP TABLESPACE lake_two;
 DROP FUNCTION files_in, identity_of;
