@@ -5,6 +5,8 @@ import sysconfig
 
 import duckdb
 
+import store
+
 
 def connect(threads=2):
     connection = duckdb.connect(
@@ -22,6 +24,7 @@ def connect(threads=2):
         if not found:
             raise SystemExit(f"duckdb extension {name} is not installed")
         connection.execute(f"LOAD '{found[-1]}'")
+    store.connect(connection)
     return connection
 
 

@@ -13,6 +13,8 @@ import sys
 import pyarrow.compute
 from pyiceberg.table import StaticTable
 
+import store
+
 
 def files(table):
     metadata = table.metadata
@@ -28,7 +30,7 @@ def files(table):
 
 for line in sys.stdin:
     location, wanted = line.rstrip("\n").split("\t")
-    table = StaticTable.from_metadata(location)
+    table = StaticTable.from_metadata(location, store.properties())
     rows = table.scan().to_arrow()
     lengths = pyarrow.compute.utf8_length(rows["v"])
     sums = [pyarrow.compute.sum(column).as_py() or 0 for column in (rows["id"], rows["n"], lengths)]

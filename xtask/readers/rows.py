@@ -1,7 +1,7 @@
 """All rows of a published table, compared with Postgres' value by value.
 
 usage: rows.py duckdb|pyiceberg-file|pyiceberg-catalog SCHEMA TABLE METADATA_LOCATION
-env:   PG…, CATALOG_URI
+env:   PG…, CATALOG_URI, what store.py takes
 
 The table's first column is a unique key. Exits 1 and says what differs.
 """
@@ -12,6 +12,8 @@ import sys
 import uuid
 
 import psycopg2
+
+import store
 
 reader, schema, name, location = sys.argv[1:]
 
@@ -44,12 +46,13 @@ def by_pyiceberg():
     from pyiceberg.table import StaticTable
 
     if reader == "pyiceberg-file":
-        table = StaticTable.from_metadata(location)
+        table = StaticTable.from_metadata(location, store.properties())
     else:
         catalog = SqlCatalog(
             os.environ["PGDATABASE"],
             uri=os.environ["CATALOG_URI"],
             init_catalog_tables="false",
+            **store.properties(),
         )
         table = catalog.load_table((schema, name))
     data = table.scan().to_arrow()

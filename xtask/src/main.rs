@@ -15,6 +15,7 @@ mod pg;
 mod postgres;
 mod process;
 mod python;
+mod stores;
 mod test;
 mod tidy;
 mod timing;
@@ -112,10 +113,16 @@ Suites, in this order by default:
 
 Only by name, or with --long:
   crash               kill -9 at every crash point, some eight minutes; $PG_LAKE_SEED repeats a run
+  stores              tables in object stores of four kinds; `stores:NAME` runs one scenario
+  faults              the same while requests fail, get lost or hang, and processes are killed;
+                      `faults:NAME` runs one scenario
   postgres-regress    Postgres' own regression tests, with every table an iceberg table
   postgres-isolation  the same with its isolation tests
   postgres-regress-cold, postgres-isolation-cold
                       the same with rows that become cold before each statement
+  postgres-regress-engine, postgres-isolation-engine
+                      the same with lake.engine = on; what EXPLAIN shows and the order of rows
+                      without ORDER BY are not compared
 
   --long    longer soaks, wider time limits
   --accept  let regress and isolation take their results as the expected output, and the
@@ -136,6 +143,15 @@ cargo xtask bench <name>…
   q1q6    TPC-H Q1 and Q6: heap, iceberg (warm), DuckDB on the published files
   count   count(*) of SF1 lineitem
   dml     UPDATE and DELETE of 1 % of SF1 lineitem, iceberg (cold rows) beside heap
+  remote  tables in an object store on this machine (SeaweedFS), or one of its figures by name:
+          remote.hit            a hit of the disk cache beside reading and checking the bytes
+          remote.warm           Q1 and a wide scan, from the memory cache and from the disk
+                                cache, beside a local table
+          remote.cold           a scan of all columns, and lake.cache_warm, beside a client that
+                                only reads the objects
+          remote.latency        cold Q1 with 20 ms for each request, beside none
+          remote.commit         single-row INSERT by pgbench, beside a local table
+          remote.single_flight  what 16 sessions fetch of a file, beside its size
 
 Prints JSON lines: medians, and ratios within the same run.
 ";

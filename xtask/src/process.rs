@@ -290,6 +290,18 @@ impl Running {
         !matches!(self.child.try_wait(), Ok(None))
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Kills it and its descendants, and waits for its end.
+    pub fn kill9(&mut self) {
+        if !self.has_ended() {
+            kill_tree(self.child.id());
+            let _ = self.child.wait();
+        }
+    }
+
     pub fn wait(mut self) -> Result<Output> {
         let mut pause = Duration::from_millis(1);
         let mut told = Duration::ZERO;
@@ -327,10 +339,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if matches!(self.child.try_wait(), Ok(None)) {
-            kill_tree(self.child.id());
-            let _ = self.child.wait();
-        }
+        self.kill9();
     }
 }
 

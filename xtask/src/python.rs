@@ -25,13 +25,12 @@ impl Python {
         os::prepare_state(&state, user.as_ref())?;
         let venv = state.join("venv");
         let readers = paths::repo().join("xtask").join("readers");
-        let wanted_file = readers.join("requirements.txt");
-        let wanted = fs::read_to_string(&wanted_file).context(wanted_file.display())?;
-        let marker = venv.join("requirements.installed");
-        if fs::read_to_string(&marker).ok().as_ref() != Some(&wanted) {
-            install(&venv, &wanted_file, user.as_ref())?;
-            fs::write(&marker, &wanted).context(marker.display())?;
-        }
+        environment(
+            &venv,
+            &readers.join("requirements.txt"),
+            user.as_ref(),
+            "the data generator and the Iceberg readers",
+        )?;
         // The checkout may be out of the server user's reach.
         let scripts = state.join("readers");
         let _ = fs::remove_dir_all(&scripts);
@@ -92,11 +91,28 @@ fn interpreter(user: Option<&User>) -> Option<PathBuf> {
     })
 }
 
-fn install(venv: &Path, requirements: &Path, user: Option<&User>) -> Result<()> {
-    say("installing the Iceberg readers and the TPC-H generator into a Python environment");
-    let why = "a Python environment for the data generator and the Iceberg readers";
+/// A virtual environment with just these requirements, made unless it is there. `what` says what it
+/// is for.
+pub fn environment(
+    venv: &Path,
+    requirements: &Path,
+    user: Option<&User>,
+    what: &str,
+) -> Result<()> {
+    let wanted = fs::read_to_string(requirements).context(requirements.display())?;
+    let marker = venv.join("requirements.installed");
+    if fs::read_to_string(&marker).ok().as_ref() == Some(&wanted) {
+        return Ok(());
+    }
+    install(venv, requirements, user, what)?;
+    fs::write(&marker, &wanted).context(marker.display())
+}
+
+fn install(venv: &Path, requirements: &Path, user: Option<&User>, what: &str) -> Result<()> {
+    say(&format!("installing {what} into a Python environment"));
+    let why = format!("a Python environment for {what}");
     if interpreter(user).is_none() {
-        os::apt_install(&["python3", "python3-venv"], why)?;
+        os::apt_install(&["python3", "python3-venv"], &why)?;
     }
     let make = || -> Result<()> {
         let python = interpreter(user).ok_or("no python3 of version 3.10 or later")?;
@@ -110,7 +126,7 @@ fn install(venv: &Path, requirements: &Path, user: Option<&User>) -> Result<()> 
     };
     if make().is_err() {
         // Debian splits the module from the interpreter.
-        os::apt_install(&["python3", "python3-venv"], why)?;
+        os::apt_install(&["python3", "python3-venv"], &why)?;
         make()?;
     }
     Cmd::new(venv.join("bin").join("python"))

@@ -41,6 +41,13 @@ pub fn median(mut values: Vec<f64>) -> f64 {
     }
 }
 
+/// The median of `others / bases`, pair by pair. A machine that others share changes its speed between runs
+/// more than within a pair of them.
+pub fn ratio(bases: &[f64], others: &[f64]) -> f64 {
+    let ratios = bases.iter().zip(others).map(|(base, other)| other / base);
+    median(ratios.collect())
+}
+
 /// One JSON object a line on stdout. The numbers are rounded to four digits after the point.
 pub fn report(bench: &str, numbers: &[(&str, f64)]) {
     let mut line = format!("{{\"bench\":\"{bench}\"");
@@ -64,5 +71,6 @@ mod tests {
         assert_eq!(milliseconds("1 | Time"), None);
         assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
         assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), 2.5);
+        assert_eq!(ratio(&[1.0, 2.0, 4.0], &[2.0, 2.0, 12.0]), 2.0);
     }
 }

@@ -1,19 +1,20 @@
-//! Benchmarks: medians of interleaved runs on one throwaway cluster, as JSON lines on stdout.
+//! Benchmarks: medians of interleaved runs on throwaway clusters, as JSON lines on stdout.
 
+mod remote;
 mod rows;
 
 use crate::cluster::{Cluster, DATABASE};
 use crate::postgres;
 use crate::process;
 use crate::python::Python;
-use crate::timing::{median, report, statement, statements};
+use crate::timing::{median, ratio, report, statement, statements};
 use crate::tpch::{self, TABLES, Table};
 use crate::{Result, cargo, install, os, paths, say, up};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const NAMES: &[&str] = &[
-    "ring", "copy", "insert", "q1q6", "count", "dml", "tpcb", "lookup", "flush",
+    "ring", "copy", "insert", "q1q6", "count", "dml", "tpcb", "lookup", "flush", "remote",
 ];
 
 /// A server for one call of `bench`.
@@ -23,34 +24,43 @@ struct Bench {
 }
 
 impl Bench {
-    fn start() -> Result<Bench> {
+    /// The settings win over the usual ones.
+    fn start(name: &str, settings: &[(&str, &str)]) -> Result<Bench> {
         let pg = postgres::find_or_build(None)?;
         let lib = install::build(&pg, None)?;
         install::install(&pg, &lib)?;
         let python = Python::set_up()?;
         let user = os::server_user()?;
-        let id = std::process::id();
-        let dir = paths::state()
-            .join("test")
-            .join(format!("run-{id}"))
-            .join("bench");
-        os::make_dir(&dir, user.as_ref())?;
-        let log = paths::target().join("bench-server.log");
+        let dir = work_dir(name)?;
+        let log = paths::target().join(format!("{name}-server.log"));
         let mut cluster = Cluster::at(&pg, user.as_ref(), &dir).into_throwaway(log);
         cluster.limit = Duration::from_secs(1800);
-        cluster.init(up::SETTINGS)?;
+        let all: Vec<(&str, &str)> = up::SETTINGS.iter().chain(settings).copied().collect();
+        cluster.init(&all)?;
         cluster.start()?;
         cluster.create_database(DATABASE)?;
         Ok(Bench { cluster, python })
     }
 
-    fn csv(&self) -> Result<std::path::PathBuf> {
+    fn csv(&self) -> Result<PathBuf> {
         tpch::csv(&self.python, "1")
     }
 }
 
+/// A directory for the server's user. What a call that was killed leaves in it, the next test run removes.
+fn work_dir(name: &str) -> Result<PathBuf> {
+    let run = format!("run-{}", std::process::id());
+    let dir = paths::state().join("test").join(run).join(name);
+    os::make_dir(&dir, os::server_user()?.as_ref())?;
+    Ok(dir)
+}
+
+fn is_known(name: &str) -> bool {
+    NAMES.contains(&name) || remote::FIGURES.iter().any(|figure| figure.name == name)
+}
+
 pub fn command(names: &[String]) -> Result<()> {
-    if let Some(unknown) = names.iter().find(|name| !NAMES.contains(&name.as_str())) {
+    if let Some(unknown) = names.iter().find(|name| !is_known(name)) {
         return Err(format!(
             "no benchmark {unknown}; there are {}",
             NAMES.join(", ")
@@ -66,9 +76,13 @@ pub fn command(names: &[String]) -> Result<()> {
             ring()?;
             continue;
         }
+        if name.starts_with("remote") {
+            remote::command(name)?;
+            continue;
+        }
         let bench = match &mut bench {
             Some(bench) => bench,
-            none => none.insert(Bench::start()?),
+            none => none.insert(Bench::start("bench", &[])?),
         };
         match name.as_str() {
             "copy" => copy(bench)?,
@@ -131,9 +145,7 @@ fn copy(bench: &Bench) -> Result<()> {
         }
     }
     cluster.sql("DROP SCHEMA copy CASCADE")?;
-    // A machine that others share changes its speed between runs more than within a pair of them.
-    let ratios = times.0.iter().zip(&times.1).map(|(heap, lake)| lake / heap);
-    let ratio = median(ratios.collect());
+    let ratio = ratio(&times.0, &times.1);
     report(
         "copy.lineitem",
         &[
@@ -148,36 +160,9 @@ fn copy(bench: &Bench) -> Result<()> {
 fn insert(bench: &Bench) -> Result<()> {
     let cluster = &bench.cluster;
     cluster.sql("CREATE SCHEMA ins")?;
-    let mut rates = (Vec::new(), Vec::new());
-    for method in ["heap", "iceberg"] {
-        cluster.sql(&format!(
-            "CREATE TABLE ins.{method} (id bigint, at timestamptz, note text) USING {method}"
-        ))?;
-        let script = format!(
-            "\\set id random(1, 1000000000)\n\
-             INSERT INTO ins.{method} VALUES (:id, now(), 'a note of some forty characters, say');\n"
-        );
-        os::write_file(
-            &script_file(cluster, method),
-            &script,
-            cluster.user.as_ref(),
-        )?;
-    }
-    for round in 1..=3 {
-        for method in ["heap", "iceberg"] {
-            say(&format!(
-                "    pgbench, single-row INSERT into {method}, {round} of 3"
-            ));
-            let rate = pgbench(cluster, &script_file(cluster, method))?;
-            if method == "heap" {
-                rates.0.push(rate);
-            } else {
-                rates.1.push(rate);
-            }
-        }
-    }
+    let [heap, lake] = insert_rates(cluster, [("ins.heap", "heap"), ("ins.lake", "iceberg")], 3)?;
     cluster.sql("DROP SCHEMA ins CASCADE")?;
-    let (heap, lake) = (median(rates.0), median(rates.1));
+    let (heap, lake) = (median(heap), median(lake));
     report(
         "insert.single_row",
         &[
@@ -189,8 +174,34 @@ fn insert(bench: &Bench) -> Result<()> {
     Ok(())
 }
 
-fn script_file(cluster: &Cluster, method: &str) -> std::path::PathBuf {
-    cluster.dir.join(format!("insert-{method}.sql"))
+/// Transactions a second of one row each, into two tables in turns. They are created: a name, and what comes
+/// after `USING`.
+fn insert_rates(
+    cluster: &Cluster,
+    tables: [(&str, &str); 2],
+    rounds: usize,
+) -> Result<[Vec<f64>; 2]> {
+    let script = |table: &str| cluster.dir.join(format!("insert-{table}.sql"));
+    for (table, method) in tables {
+        cluster.sql(&format!(
+            "CREATE TABLE {table} (id bigint, at timestamptz, note text) USING {method}"
+        ))?;
+        let text = format!(
+            "\\set id random(1, 1000000000)\n\
+             INSERT INTO {table} VALUES (:id, now(), 'a note of some forty characters, say');\n"
+        );
+        os::write_file(&script(table), &text, cluster.user.as_ref())?;
+    }
+    let mut rates = [Vec::new(), Vec::new()];
+    for round in 1..=rounds {
+        for ((table, _), rates) in tables.iter().zip(&mut rates) {
+            say(&format!(
+                "    pgbench, single-row INSERT into {table}, {round} of {rounds}"
+            ));
+            rates.push(pgbench(cluster, &script(table))?);
+        }
+    }
+    Ok(rates)
 }
 
 fn pgbench(cluster: &Cluster, script: &Path) -> Result<f64> {
@@ -287,8 +298,7 @@ fn dml(bench: &Bench) -> Result<()> {
                 )?);
             }
         }
-        let ratios = times.0.iter().zip(&times.1).map(|(heap, lake)| lake / heap);
-        let ratio = median(ratios.collect());
+        let ratio = ratio(&times.0, &times.1);
         report(
             &format!("dml.{name}_1_percent"),
             &[
@@ -334,8 +344,7 @@ fn delete_all(bench: &Bench) -> Result<()> {
                 )?);
             }
         }
-        let ratios = times.0.iter().zip(&times.1).map(|(heap, lake)| lake / heap);
-        let ratio = median(ratios.collect());
+        let ratio = ratio(&times.0, &times.1);
         report(
             &format!("dml.{name}"),
             &[

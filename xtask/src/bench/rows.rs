@@ -3,7 +3,7 @@
 use super::Bench;
 use crate::cluster::Cluster;
 use crate::process;
-use crate::timing::{median, report, statement};
+use crate::timing::{median, ratio, report, statement};
 use crate::{Result, os, say};
 
 const ROUNDS: usize = 5;
@@ -27,8 +27,7 @@ pub fn tpcb(bench: &Bench) -> Result<()> {
     }
     cluster.sql("DROP SCHEMA tpcb_heap, tpcb_iceberg CASCADE")?;
     maintenance(cluster, true)?;
-    let ratios = heap.iter().zip(&lake).map(|(heap, lake)| lake / heap);
-    let ratio = median(ratios.collect());
+    let ratio = ratio(&heap, &lake);
     report(
         "tpcb.hot",
         &[
@@ -75,8 +74,7 @@ pub fn lookup(bench: &Bench) -> Result<()> {
         }
     }
     cluster.sql("DROP SCHEMA lookup_heap, lookup_iceberg CASCADE")?;
-    let ratios = heap.iter().zip(&lake).map(|(heap, lake)| lake / heap);
-    let ratio = median(ratios.collect());
+    let ratio = ratio(&heap, &lake);
     report(
         "lookup.primary_key",
         &[

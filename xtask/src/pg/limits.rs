@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 /// More open cursors than streams: an error that names the setting, and all is well after it.
 pub fn streams_exhausted(run: &mut Run) -> Result<()> {
-    let cluster = run.cluster("streams_exhausted", &[("lake.streams", "4")])?;
+    let cluster = run.cluster("streams_exhausted", &[("lake.streams", "8")])?;
     fill(&cluster, "big", 1_000_000)?;
     // Cold rows only: hot ones need no stream.
     let mut script = String::from("BEGIN;\n");

@@ -11,13 +11,15 @@ mod dump;
 mod faults;
 mod limits;
 mod progress;
-mod random;
+pub mod random;
+pub mod remote;
 mod stop;
 mod subscription;
 mod sums;
 mod tablespace;
 mod tpcb;
 mod twins;
+mod two_phase;
 
 use crate::Result;
 use crate::cluster::Cluster;
@@ -46,8 +48,11 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("cancel", limits::cancel),
     ("crash_leftovers", crash::crash_leftovers),
     ("crash_points", crashes::smoke),
+    ("store_smoke", remote::surface::smoke),
+    ("fault_smoke", remote::matrix::smoke),
     ("flush_under_load", crash::flush_under_load),
     ("twins", twins::twins),
+    ("prepared_deletes", two_phase::prepared_deletes),
     ("tpcb", tpcb::tpcb),
     ("subscription", subscription::subscription),
     ("dump_and_restore", dump::dump_and_restore),
@@ -65,26 +70,33 @@ const NEEDS: &[(&str, Lack)] = &[("disk_full", disk::cannot_mount)];
 const LONG: &[&str] = &["memory_bound"];
 
 pub fn suite(run: &mut Run) -> Result<Tally> {
+    run.extension()?;
+    let limit = run.limit(25);
+    scenarios(run, "pg", SCENARIOS, limit)
+}
+
+/// Run a suite's scenarios, or those of them that were named.
+fn scenarios(
+    run: &mut Run,
+    suite: &str,
+    all: &[(&str, Scenario)],
+    limit: Duration,
+) -> Result<Tally> {
     let mut tally = Tally::default();
-    if let Some(unknown) = run
-        .only
-        .iter()
-        .find(|wanted| !SCENARIOS.iter().any(|(name, _)| name == wanted))
-    {
-        let known: Vec<&str> = SCENARIOS.iter().map(|(name, _)| *name).collect();
+    let named: Vec<String> = run.named(suite).into_iter().map(str::to_owned).collect();
+    let known: Vec<&str> = all.iter().map(|(name, _)| *name).collect();
+    if let Some(unknown) = named.iter().find(|name| !known.contains(&name.as_str())) {
         return Err(format!(
             "no scenario {unknown}; there are {}",
             known.join(", ")
         ));
     }
-    run.extension()?;
     let started = Instant::now();
-    let limit = run.limit(25);
-    for (name, scenario) in SCENARIOS {
-        if !run.only.is_empty() && !run.only.iter().any(|wanted| wanted == name) {
+    for (name, scenario) in all {
+        if !named.is_empty() && !named.iter().any(|wanted| wanted == name) {
             continue;
         }
-        if LONG.contains(name) && run.only.is_empty() && !run.long {
+        if LONG.contains(name) && named.is_empty() && !run.long {
             tally.skip(name, "a longer soak: with --long, or by its name");
             continue;
         }
@@ -191,7 +203,7 @@ fn must_be(found: &str, expected: &str, what: &str) -> Result<()> {
 }
 
 /// Ask until the answer is `Ok(true)`; the last error, or `what`, when time is over.
-fn wait_until(
+pub fn wait_until(
     limit: Duration,
     what: &str,
     mut condition: impl FnMut() -> Result<bool>,

@@ -210,7 +210,7 @@ fn published(cluster: &Cluster, away: &Path, before: &str) -> Result<()> {
 }
 
 /// A transaction that has just ended may still be in somebody's snapshot.
-fn drop_tablespace(cluster: &Cluster, name: &str) -> Result<()> {
+pub fn drop_tablespace(cluster: &Cluster, name: &str) -> Result<()> {
     let mut last = String::new();
     wait_until(Duration::from_secs(30), "the tablespace is empty", || {
         cluster.sql("SELECT lake.sweep()")?;

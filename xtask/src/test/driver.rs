@@ -30,6 +30,8 @@ pub struct Driver<'a> {
 pub struct Report {
     /// Each test that ran, and whether its output was one that is expected.
     pub tests: Vec<(String, bool)>,
+    /// Tests whose client has failed, whatever its output.
+    pub died: Vec<String>,
     /// Why the run as a whole failed, where that isn't the failure of a test.
     pub broken: Option<String>,
 }
@@ -70,6 +72,7 @@ impl Driver<'_> {
         let bytes = fs::read(self.log).context(self.log.display())?;
         let text = String::from_utf8_lossy(&bytes);
         let tests = verdicts(&text);
+        let died = deaths(&text);
         let broken = if output.timed_out {
             Some(format!("stopped after {} s", output.elapsed.as_secs()))
         } else if !output.success() && tests.iter().all(|(_, passed)| *passed) {
@@ -77,7 +80,11 @@ impl Driver<'_> {
         } else {
             None
         };
-        Ok(Report { tests, broken })
+        Ok(Report {
+            tests,
+            died,
+            broken,
+        })
     }
 
     /// All differences of the last run, as `diff` wrote them; none if everything passed.
@@ -108,17 +115,28 @@ impl Report {
     }
 }
 
-/// The tests of a driver's output: lines as `not ok 12    + name    34 ms`.
+/// The tests of a driver's output.
 fn verdicts(text: &str) -> Vec<(String, bool)> {
-    text.lines()
-        .filter_map(|line| {
-            let (rest, passed) = match line.strip_prefix("not ok ") {
-                Some(rest) => (rest, false),
-                None => (line.strip_prefix("ok ")?, true),
-            };
-            let name = rest.split_whitespace().nth(2)?;
-            Some((name.to_owned(), passed))
-        })
+    text.lines().filter_map(verdict).collect()
+}
+
+/// A line as `not ok 12    + name    34 ms`.
+fn verdict(line: &str) -> Option<(String, bool)> {
+    let (rest, passed) = match line.strip_prefix("not ok ") {
+        Some(rest) => (rest, false),
+        None => (line.strip_prefix("ok ")?, true),
+    };
+    let name = rest.split_whitespace().nth(2)?;
+    Some((name.to_owned(), passed))
+}
+
+/// The tests below whose line the driver says how their client has ended.
+fn deaths(text: &str) -> Vec<String> {
+    let lines = text.lines().zip(text.lines().skip(1));
+    lines
+        .filter(|(_, next)| next.starts_with("# (test process "))
+        .filter_map(|(line, _)| verdict(line))
+        .map(|(name, _)| name)
         .collect()
 }
 
@@ -132,5 +150,6 @@ mod tests {
                     not ok 2     - b      3 ms\n# (test process exited with exit code 2)\n1..2\n";
         let expected = vec![("a".to_owned(), true), ("b".to_owned(), false)];
         assert_eq!(verdicts(text), expected);
+        assert_eq!(deaths(text), ["b"]);
     }
 }

@@ -16,7 +16,7 @@ use crate::os::{self, User};
 use crate::postgres::{Postgres, find_or_build};
 use crate::process::{self, Cmd};
 use crate::python::Python;
-use crate::{Context, Result, install, paths, pg, say, tidy};
+use crate::{Context, Result, install, paths, pg, say, stores, tidy};
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -30,6 +30,8 @@ const SETTINGS: &[(&str, &str)] = &[
     ("shared_buffers", "128MB"),
     ("max_worker_processes", "24"),
     ("max_prepared_transactions", "10"),
+    // Tests count files, and none has readers that need them longer.
+    ("lake.garbage_retention", "0"),
 ];
 
 /// All suites must end within this, whatever their own limits allow (`--long`: six times).
@@ -51,11 +53,18 @@ const SUITES: &[(&str, Suite)] = &[
 /// Suites that run only if they are named, or with `--long`.
 const SUITES_BY_NAME: &[(&str, Suite)] = &[
     ("crash", pg::crashes::suite),
+    ("stores", pg::remote::stores),
+    ("faults", pg::remote::faults),
     ("postgres-regress", postgres::regress),
     ("postgres-isolation", postgres::isolation),
     ("postgres-regress-cold", postgres::regress_cold),
     ("postgres-isolation-cold", postgres::isolation_cold),
+    ("postgres-regress-engine", postgres::regress_engine),
+    ("postgres-isolation-engine", postgres::isolation_engine),
 ];
+
+/// Suites of which `suite:scenario` runs a single scenario.
+const WITH_SCENARIOS: &[&str] = &["pg", "stores", "faults"];
 
 /// How many tests did what.
 #[derive(Default, Clone, Copy, Debug, PartialEq)]
@@ -99,8 +108,8 @@ impl Tally {
 pub struct Run {
     pub long: bool,
     pub accept: bool,
-    /// Scenarios of `pg` to run; empty means all.
-    pub only: Vec<String>,
+    /// Suites and scenarios of theirs that were named.
+    only: Vec<(String, String)>,
     pub logs: PathBuf,
     pub user: Option<User>,
     deadline: Instant,
@@ -143,6 +152,12 @@ impl Run {
         let own = Duration::from_secs(minutes * 60) * if self.long { 6 } else { 1 };
         let left = self.deadline.saturating_duration_since(Instant::now());
         own.min(left).max(Duration::from_secs(1))
+    }
+
+    /// The scenarios to run of a suite; empty means all.
+    pub fn named(&self, suite: &str) -> Vec<&str> {
+        let named = self.only.iter().filter(|(of, _)| of == suite);
+        named.map(|(_, scenario)| scenario.as_str()).collect()
     }
 
     pub fn log(&self, name: &str) -> PathBuf {
@@ -248,6 +263,7 @@ fn sweep_dead_runs() {
         }
         for dir in fs::read_dir(&run).into_iter().flatten().flatten() {
             stop_left_over(&dir.path().join("data"));
+            stores::kill_left_over(&dir.path());
         }
         let _ = fs::remove_dir_all(&run);
     }
@@ -277,9 +293,9 @@ pub fn command(names: &[String], long: bool, accept: bool) -> Result<ExitCode> {
     let mut only = Vec::new();
     for name in names {
         let suite = match name.split_once(':') {
-            Some(("pg", scenario)) => {
-                only.push(scenario.to_owned());
-                "pg"
+            Some((suite, scenario)) if WITH_SCENARIOS.contains(&suite) => {
+                only.push((suite.to_owned(), scenario.to_owned()));
+                suite
             }
             _ => name.as_str(),
         };

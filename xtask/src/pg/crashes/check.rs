@@ -2,6 +2,7 @@
 
 use super::model::{Heard, PUBLISHED, Writer};
 use crate::cluster::Cluster;
+use crate::pg::random::Random;
 use crate::pg::wait_until;
 use crate::python::Python;
 use crate::{Context, Result};
@@ -15,6 +16,40 @@ pub fn twins(cluster: &Cluster) -> Result<()> {
     cluster
         .sql("CALL compare_all('on'); CALL compare_all('off');")
         .map(drop)
+}
+
+/// Every transaction that a session has heard the preparation of is still prepared, unless the session may have
+/// ended it. Ends those that are, one way or the other, and returns whether there were any.
+pub fn prepared(
+    cluster: &Cluster,
+    heard: &mut Heard,
+    writers: &[Writer],
+    random: &mut Random,
+) -> Result<bool> {
+    let mut there = BTreeSet::new();
+    for gid in cluster.sql("SELECT gid FROM pg_prepared_xacts")?.lines() {
+        let txn: u64 = gid.parse().map_err(|_| format!("not a number: {gid}"))?;
+        if !writers.iter().any(|writer| writer.has_sent(txn)) {
+            return Err(format!("nobody has prepared transaction {txn}"));
+        }
+        if heard.has_ended(txn) {
+            return Err(format!("transaction {txn} has ended and is prepared"));
+        }
+        there.insert(txn);
+    }
+    // Of the others the ledger has to have what their session wanted.
+    for (txn, commit) in heard.prepared.clone() {
+        if !there.contains(&txn) && !heard.has_ended(txn) {
+            heard.end(txn, commit);
+        }
+    }
+    for txn in &there {
+        let commit = random.below(2) == 0;
+        let end = if commit { "COMMIT" } else { "ROLLBACK" };
+        cluster.sql(&format!("{end} PREPARED '{txn}'"))?;
+        heard.end(*txn, commit);
+    }
+    Ok(!there.is_empty())
 }
 
 /// Every transaction that a session has heard the commit of is there, none that it has rolled back,
@@ -129,7 +164,8 @@ fn present(cluster: &Cluster, pointers: &BTreeMap<String, String>) -> Result<()>
     Ok(())
 }
 
-const VACUUM: &str = "VACUUM t, b, c, l, lake.row_mark, lake.anchor, lake.intent, lake.garbage;";
+const VACUUM: &str =
+    "VACUUM t, b, c, p, l, lake.row_mark, lake.file_mark, lake.anchor, lake.intent, lake.garbage;";
 
 /// What an outside reader makes of metadata, by location.
 struct Read {

@@ -2,9 +2,9 @@
 //! it.
 //!
 //! The loss that this prevents: a row that was committed and is gone, one that was not and is there, a
-//! file that stays for ever or goes too soon, metadata that lead nowhere. A round arms one session
-//! (`lake.debug_crash`) and lets it work beside others until the server has crashed; when it is back,
-//! everything is compared.
+//! file that stays for ever or goes too soon, metadata that lead nowhere, a prepared transaction that is
+//! lost or has taken effect. A round arms one session (`lake.debug_crash`) and lets it work beside others
+//! until the server has crashed; when it is back, everything is compared.
 //!
 //! * `points`: what brings a session by each point
 //! * `model`: the tables, what sessions do to them, and what they have heard of it
@@ -100,6 +100,7 @@ pub fn smoke(run: &mut Run) -> Result<()> {
     const FEW: &[(&str, Driver, Victim)] = &[
         ("register_end", Driver::Load, Victim::Process),
         ("entries_inserting", Driver::Flush, Victim::Postmaster),
+        ("prepare_end", Driver::Prepare, Victim::Postmaster),
         ("metadata_synced", Driver::Publish, Victim::Process),
         ("sweep_publication", Driver::Sweep, Victim::Postmaster),
     ];
@@ -188,7 +189,7 @@ impl Harness {
             Ok(heard)
         });
         let heard = heard.map_err(|error| format!("{setting}: {error}"))?;
-        self.check(python, &heard, &writers)
+        self.check(python, heard, &writers)
             .map_err(|error| format!("after {setting}: {error}"))
     }
 
@@ -215,7 +216,7 @@ impl Harness {
         if !log.since(&self.cluster)?.contains(MARK) {
             return Err("the server has crashed for another reason".to_owned());
         }
-        self.check(python, &heard, &writers)
+        self.check(python, heard, &writers)
     }
 
     fn writers(&mut self, number: u64) -> Vec<Writer> {
@@ -309,9 +310,13 @@ impl Harness {
         }
     }
 
-    fn check(&mut self, python: &Python, heard: &Heard, writers: &[Writer]) -> Result<()> {
+    fn check(&mut self, python: &Python, mut heard: Heard, writers: &[Writer]) -> Result<()> {
         check::twins(&self.cluster)?;
-        check::ledger(&self.cluster, heard, writers)?;
+        if check::prepared(&self.cluster, &mut heard, writers, &mut self.random)? {
+            check::twins(&self.cluster)
+                .map_err(|error| format!("after the end of prepared transactions: {error}"))?;
+        }
+        check::ledger(&self.cluster, &heard, writers)?;
         check::published(&self.cluster, python, self.random.below(3) > 0)?;
         check::twins(&self.cluster).map_err(|error| format!("after VACUUM and sweep: {error}"))
     }

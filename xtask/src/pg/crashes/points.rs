@@ -1,6 +1,6 @@
 //! What brings a session by each crash point.
 
-use super::model::Writer;
+use super::model::{Writer, maintain};
 use crate::Result;
 use crate::cluster::Cluster;
 use crate::pg::must_fail;
@@ -16,9 +16,10 @@ pub enum Driver {
     Compact,
     Publish,
     Sweep,
+    Prepare,
 }
 
-use Driver::{Change, Compact, Flush, Load, Merge, Publish, Sweep, Truncate};
+use Driver::{Change, Compact, Flush, Load, Merge, Prepare, Publish, Sweep, Truncate};
 
 /// A point, what may bring a session there, and at which passage it dies at the latest.
 pub struct Case {
@@ -47,17 +48,17 @@ pub const CASES: &[Case] = &[
     case("sink_sent", &[Load, Flush, Publish], 3),
     case("sink_written", &[Load, Flush, Publish], 3),
     case("register_begin", &[Load, Flush], 3),
-    case("register_end", &[Load, Flush], 3),
+    case("register_end", &[Load, Flush, Prepare], 3),
     case("anchor_inserted", &[Change], 30),
-    case("mark_inserted", &[Change], 30),
-    case("flush_encoded", &[Flush], 3),
+    case("mark_inserted", &[Change, Prepare], 30),
+    case("flush_encoded", &[Flush, Prepare], 3),
     case("flush_deleting", &[Flush], 10),
     case("flush_deleted", &[Flush], 3),
     case("entries_inserting", &[Flush], 5),
     case("entries_inserted", &[Flush], 2),
     case("merge_settled", &[Merge], 2),
     case("merge_folding", &[Merge], 4),
-    case("merge_folded", &[Merge], 4),
+    case("merge_folded", &[Merge, Prepare], 4),
     case("compact_written", &[Compact], 3),
     case("compact_locked", &[Compact], 3),
     case("compact_replaced", &[Compact], 3),
@@ -67,15 +68,17 @@ pub const CASES: &[Case] = &[
     case("metadata_written", &[Publish], 8),
     case("metadata_synced", &[Publish], 8),
     case("metadata_durable", &[Publish], 3),
-    case("hint_renamed", &[Publish, Sweep], 3),
-    case("publication_written", &[Publish], 3),
     case("publish_written", &[Publish], 3),
     case("publish_moved", &[Publish], 3),
+    case("hint_renamed", &[Publish, Sweep], 3),
+    case("publication_written", &[Publish, Sweep], 3),
     case("file_removed", &[Sweep], 6),
     case("files_removed", &[Sweep], 4),
-    case("sweep_intent", &[Sweep], 3),
+    case("sweep_intent", &[Sweep, Prepare], 3),
     case("sweep_publication", &[Sweep], 3),
     case("sweep_garbage", &[Sweep], 4),
+    case("prepare_begin", &[Prepare], 3),
+    case("prepare_end", &[Prepare], 3),
     case("commit_begin", &[Load, Change, Truncate], 3),
     case("commit_begin", &[Flush, Merge, Compact], 3),
     case("commit_begin", &[Publish, Sweep], 3),
@@ -90,17 +93,19 @@ pub fn turn(driver: Driver, writer: &mut Writer) -> String {
         Load => writer.loads(),
         Change => writer.changes_cold_rows(),
         Truncate => writer.truncates(),
-        Flush => writer.makes_hot_rows() + FLUSH,
+        Flush => writer.makes_hot_rows() + &maintain("flush", FLUSHED),
         Merge => {
             writer.changes_cold_rows()
                 + &writer.makes_hot_rows()
-                + "SELECT lake.flush('t');\nSELECT lake.merge('b');\nSELECT lake.merge('t');\n"
+                + &maintain("flush", &["t"])
+                + &maintain("merge", &["b", "t", "p"])
         }
         Compact => {
             writer.changes_cold_rows()
                 + &writer.loads()
-                + FLUSH
-                + "SELECT lake.merge('t');\nSELECT lake.compact('b');\nSELECT lake.compact('t');\n"
+                + &maintain("flush", FLUSHED)
+                + &maintain("merge", &["t"])
+                + &maintain("compact", &["b", "t", "p"])
         }
         Publish => {
             writer.makes_hot_rows() + &writer.changes_cold_rows() + "CALL publish_twins();\n"
@@ -110,10 +115,11 @@ pub fn turn(driver: Driver, writer: &mut Writer) -> String {
                 + &writer.truncates()
                 + "BEGIN;\nCALL publish_twins();\nROLLBACK;\nCALL publish_twins();\nSELECT lake.sweep();\n"
         }
+        Prepare => writer.makes_hot_rows() + &writer.loads_in_vain() + &writer.prepares(),
     }
 }
 
-const FLUSH: &str = "SELECT lake.flush('t');\nSELECT lake.flush('b');\nSELECT lake.flush('l');\n";
+const FLUSHED: &[&str] = &["t", "b", "p", "l"];
 
 /// The server's points are those of the list.
 pub fn check_list(cluster: &Cluster) -> Result<()> {

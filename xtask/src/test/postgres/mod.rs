@@ -1,12 +1,17 @@
 //! Postgres' own suites, `src/test/regress` and `src/test/isolation`, unmodified, on iceberg tables.
 //!
 //! `default_table_access_method` makes every table of theirs an iceberg one. What comes out must be
-//! what heap gives, save for differences that somebody has looked at (`reviewed.rs`). The suites are
-//! those of the server's own version where its source can be had (`files.rs`). Where it can't, they
-//! run on heap first, and what heap gives on this server is right, too.
+//! what heap gives, save for differences that somebody has looked at (`reviewed.rs`). Where the engine
+//! runs, plans and the order of rows that have none may differ as well (`settled.rs`, which takes the
+//! output apart by `output.rs` and `sql.rs`). The suites are those of the server's own version where its
+//! source can be had (`files.rs`). Where it can't, they run on heap first, and what heap gives on this
+//! server is right, too.
 
 mod files;
+mod output;
 mod reviewed;
+mod settled;
+mod sql;
 
 use super::driver::{Driver, Report};
 use super::{Run, SETTINGS, Tally, driver};
@@ -14,6 +19,7 @@ use crate::cluster::Cluster;
 use crate::postgres::{Postgres, source_of_server};
 use crate::{Context, Result, say};
 use files::Files;
+use output::Style;
 use reviewed::Reviewed;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,6 +33,7 @@ struct Suite {
     /// As its makefile calls it.
     database: &'static str,
     inputs: &'static [&'static str],
+    style: Style,
 }
 
 const REGRESS: Suite = Suite {
@@ -35,6 +42,7 @@ const REGRESS: Suite = Suite {
     schedule: "parallel_schedule",
     database: "regression",
     inputs: &["sql", "expected", "data"],
+    style: Style::Psql,
 };
 
 const ISOLATION: Suite = Suite {
@@ -43,17 +51,38 @@ const ISOLATION: Suite = Suite {
     schedule: "isolation_schedule",
     database: "isolation_regression",
     inputs: &["specs", "expected"],
+    style: Style::IsolationTester,
 };
 
-/// Where the rows of the suites' tables are, by settings.
+/// Where the rows of the suites' tables are, by settings, and who runs the plans.
 struct Mode {
     name: &'static str,
     settings: &'static [(&'static str, &'static str)],
+    engine: Engine,
     /// Of the driver.
     arguments: &'static [&'static str],
+    /// The mode whose reviewed differences may come here, too.
+    inherits: Option<&'static str>,
 }
 
-/// All rows stay in the heap, and Postgres' executor runs the plans that its planner made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Engine {
+    /// Postgres' executor runs the plans that its planner made.
+    Off,
+    /// Plans differ, and so does the order of rows that have none.
+    On,
+}
+
+impl Engine {
+    fn setting(self) -> (&'static str, &'static str) {
+        match self {
+            Engine::Off => ("lake.engine", "off"),
+            Engine::On => ("lake.engine", "on"),
+        }
+    }
+}
+
+/// All rows stay in the heap.
 const HOT: Mode = Mode {
     name: "hot",
     settings: &[
@@ -63,9 +92,10 @@ const HOT: Mode = Mode {
         ("lake.flush_interval", "-1"),
         ("lake.vacuum_flush", "off"),
         ("lake.publish_interval", "-1"),
-        ("lake.engine", "off"),
     ],
+    engine: Engine::Off,
     arguments: &[],
+    inherits: None,
 };
 
 /// Rows are cold as soon as every snapshot sees them. One test at a time, since the snapshots of others
@@ -79,9 +109,18 @@ const COLD: Mode = Mode {
         ("lake.flush_interval", "-1"),
         ("lake.debug_flush", "on"),
         ("lake.publish_interval", "-1"),
-        ("lake.engine", "off"),
     ],
+    engine: Engine::Off,
     arguments: &["--max-connections=1"],
+    inherits: None,
+};
+
+/// The same with the engine, which has the most to do where rows are cold.
+const ENGINE: Mode = Mode {
+    name: "engine",
+    engine: Engine::On,
+    inherits: Some(COLD.name),
+    ..COLD
 };
 
 /// The suites count on Postgres' defaults in these.
@@ -121,6 +160,14 @@ pub fn regress_cold(run: &mut Run) -> Result<Tally> {
 
 pub fn isolation_cold(run: &mut Run) -> Result<Tally> {
     compared_with_heap(run, &ISOLATION, &COLD)
+}
+
+pub fn regress_engine(run: &mut Run) -> Result<Tally> {
+    compared_with_heap(run, &REGRESS, &ENGINE)
+}
+
+pub fn isolation_engine(run: &mut Run) -> Result<Tally> {
+    compared_with_heap(run, &ISOLATION, &ENGINE)
 }
 
 fn compared_with_heap(run: &mut Run, suite: &'static Suite, mode: &Mode) -> Result<Tally> {
@@ -198,7 +245,12 @@ fn in_mode(
     tally: &mut Tally,
 ) -> Result<()> {
     let label = format!("postgres-{}-{}", suite.name, mode.name);
-    let settings: Vec<(&str, &str)> = DEFAULTS.iter().chain(mode.settings).copied().collect();
+    let settings: Vec<(&str, &str)> = DEFAULTS
+        .iter()
+        .chain(mode.settings)
+        .copied()
+        .chain([mode.engine.setting()])
+        .collect();
     let mut cluster = run.stopped_cluster(&format!("{label}-server"), &settings)?;
     cluster.start()?;
     create_database(&cluster, suite)?;
@@ -216,15 +268,36 @@ fn in_mode(
     for (name, output) in heap {
         files::add_alternative(&dir, name, output, run.user.as_ref())?;
     }
-    let reviewed = Reviewed::read(mode.name, suite.name)?;
-    let (report, differences) = drive(run, &cluster, suite, &dir, &label, mode.arguments)?;
-    if run.accept {
-        reviewed.accept(&report.tests, &differences)?;
+    let (mut report, mut differences) = drive(run, &cluster, suite, &dir, &label, mode.arguments)?;
+    if mode.engine == Engine::On {
+        differences = settled::differences(&dir, suite.style, &mut report)?;
+        keep(run, &format!("{label}.settled"), &differences)?;
     }
-    let reviewed = Reviewed::read(mode.name, suite.name)?;
-    reviewed.judge(&report.tests, &differences, tally);
+    let reviewed = || Reviewed::read(mode.name, mode.inherits, suite.name);
+    if run.accept {
+        reviewed()?.accept(&report.tests, &differences)?;
+    }
+    reviewed()?.judge(&report.tests, &differences, tally);
     report.check(suite.program, tally);
+    let log = reviewed::read_lossy(&cluster.log())?;
+    tally.check("no process has crashed", no_crash(&log));
     Ok(())
+}
+
+/// An error with what the server's log says of crashes.
+fn no_crash(log: &str) -> Result<()> {
+    let crashes: Vec<&str> = log
+        .lines()
+        .filter(|line| {
+            line.contains(" PANIC:  ")
+                || (line.contains(" LOG:  ") && line.contains(" was terminated by signal "))
+        })
+        .collect();
+    if crashes.is_empty() {
+        Ok(())
+    } else {
+        Err(crashes.join("\n"))
+    }
 }
 
 fn create_database(cluster: &Cluster, suite: &Suite) -> Result<()> {
@@ -266,9 +339,34 @@ fn drive(
     let mut text = String::new();
     if let Some(file) = driver.differences() {
         text = reviewed::read_lossy(&file)?;
-        let kept = run.logs.join(format!("{label}.diffs"));
-        fs::write(&kept, &text).context(kept.display())?;
-        say(&format!("    all differences: {}", kept.display()));
+        keep(run, label, &text)?;
     }
     Ok((report, text))
+}
+
+/// Differences, beside the run's logs.
+fn keep(run: &Run, label: &str, differences: &str) -> Result<()> {
+    let kept = run.logs.join(format!("{label}.diffs"));
+    fs::write(&kept, differences).context(kept.display())?;
+    say(&format!("    all differences: {}", kept.display()));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::no_crash;
+
+    #[test]
+    fn crashes_are_found_in_a_log() {
+        let quiet = "2026-01-01 10:00:00.000 UTC [7] ERROR:  it was terminated by signal 11\n\
+            2026-01-01 10:00:00.000 UTC [7] LOG:  terminating any other active server processes\n";
+        assert_eq!(no_crash(quiet), Ok(()));
+        for line in [
+            "2026-01-01 10:00:00.000 UTC [7] PANIC:  stuck spinlock",
+            "2026-01-01 10:00:00.000 UTC [1] LOG:  server process (PID 7) was terminated by signal 11: Segmentation fault",
+            "2026-01-01 10:00:00.000 UTC [1] LOG:  background worker \"lake engine\" (PID 8) was terminated by signal 9: Killed",
+        ] {
+            assert_eq!(no_crash(&format!("{quiet}{line}\n")), Err(line.to_owned()));
+        }
+    }
 }

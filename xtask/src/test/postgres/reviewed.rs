@@ -2,7 +2,8 @@
 //!
 //! Such a file begins with the reason, in lines with `#`, and goes on with the difference. A test
 //! passes if its output differs by exactly that. A test that is listed and doesn't differ has
-//! failed: the list must not be longer than it has to be.
+//! failed: the list must not be longer than it has to be. A mode may inherit another one's list: such a
+//! test may differ as it says there, but need not.
 
 use crate::test::Tally;
 use crate::{Context, Result, paths, say};
@@ -16,8 +17,11 @@ const LINES_SHOWN: usize = 40;
 /// The reviewed differences of one suite in one mode, by test.
 pub struct Reviewed {
     dir: PathBuf,
-    tests: BTreeMap<String, Difference>,
+    tests: Tests,
+    inherited: Tests,
 }
+
+type Tests = BTreeMap<String, Difference>;
 
 #[derive(Debug, PartialEq)]
 struct Difference {
@@ -26,28 +30,32 @@ struct Difference {
 }
 
 impl Reviewed {
-    pub fn read(mode: &str, suite: &str) -> Result<Reviewed> {
-        let dir = ["ext", "tests", "postgres", mode, suite]
-            .iter()
-            .fold(paths::repo(), |dir, part| dir.join(part));
-        let mut tests = BTreeMap::new();
-        for entry in fs::read_dir(&dir).into_iter().flatten() {
-            let path = entry.context(dir.display())?.path();
-            let name = path.file_stem().and_then(|name| name.to_str());
-            let is_diff = path
-                .extension()
-                .is_some_and(|extension| extension == "diff");
-            if let Some(name) = name.filter(|_| is_diff) {
-                let text = read_lossy(&path)?;
-                let difference = Difference::parse(&text).context(path.display())?;
-                tests.insert(name.to_owned(), difference);
-            }
-        }
-        Ok(Reviewed { dir, tests })
+    pub fn read(mode: &str, inherits: Option<&str>, suite: &str) -> Result<Reviewed> {
+        let dir = |mode: &str| {
+            ["ext", "tests", "postgres", mode, suite]
+                .iter()
+                .fold(paths::repo(), |dir, part| dir.join(part))
+        };
+        let inherited = match inherits {
+            Some(other) => read_tests(&dir(other))?,
+            None => Tests::new(),
+        };
+        let dir = dir(mode);
+        let tests = read_tests(&dir)?;
+        Ok(Reviewed {
+            dir,
+            tests,
+            inherited,
+        })
     }
 
     fn file(&self, test: &str) -> PathBuf {
         self.dir.join(format!("{test}.diff"))
+    }
+
+    /// How a test may differ.
+    fn reviewed(&self, test: &str) -> Option<&Difference> {
+        self.tests.get(test).or_else(|| self.inherited.get(test))
     }
 
     /// Counts each test of a run.
@@ -55,23 +63,25 @@ impl Reviewed {
         let found = split(differences);
         let mut expected = 0;
         for (name, passed) in tests {
-            let result = match (self.tests.get(name), *passed) {
-                (None, true) => {
+            let listed = self.tests.contains_key(name);
+            let reviewed = self.reviewed(name).map(|difference| &difference.text);
+            let result = match (listed, *passed) {
+                (false, true) => {
                     tally.passed += 1;
                     continue;
                 }
-                (None, false) => Err(shown(found.get(name))),
-                (Some(_), true) => Err(format!(
-                    "it differs no longer: remove {}",
-                    self.file(name).display()
-                )),
-                (Some(reviewed), false) if found.get(name) == Some(&reviewed.text) => {
+                (_, false) if reviewed.is_some() && found.get(name) == reviewed => {
                     say(&format!("    differs as reviewed: {name}"));
                     expected += 1;
                     tally.passed += 1;
                     continue;
                 }
-                (Some(_), false) => Err(format!(
+                (false, false) => Err(shown(found.get(name))),
+                (true, true) => Err(format!(
+                    "it differs no longer: remove {}",
+                    self.file(name).display()
+                )),
+                (true, false) => Err(format!(
                     "it differs otherwise than {} says:\n{}",
                     self.file(name).display(),
                     shown(found.get(name))
@@ -96,7 +106,10 @@ impl Reviewed {
     pub fn accept(&self, tests: &[(String, bool)], differences: &str) -> Result<()> {
         let found = split(differences);
         for (name, _) in tests.iter().filter(|(_, passed)| !passed) {
-            if let (Some(reviewed), Some(text)) = (self.tests.get(name), found.get(name)) {
+            if let (Some(reviewed), Some(text)) = (self.reviewed(name), found.get(name))
+                && reviewed.text != *text
+            {
+                fs::create_dir_all(&self.dir).context(self.dir.display())?;
                 let file = self.file(name);
                 let all = format!("{}{text}", reviewed.reason);
                 fs::write(&file, all).context(file.display())?;
@@ -105,6 +118,24 @@ impl Reviewed {
         say(&format!("    accepted into {}", self.dir.display()));
         Ok(())
     }
+}
+
+/// The files of a folder, which may be missing.
+fn read_tests(dir: &Path) -> Result<Tests> {
+    let mut tests = Tests::new();
+    for entry in fs::read_dir(dir).into_iter().flatten() {
+        let path = entry.context(dir.display())?.path();
+        let name = path.file_stem().and_then(|name| name.to_str());
+        let is_diff = path
+            .extension()
+            .is_some_and(|extension| extension == "diff");
+        if let Some(name) = name.filter(|_| is_diff) {
+            let text = read_lossy(&path)?;
+            let difference = Difference::parse(&text).context(path.display())?;
+            tests.insert(name.to_owned(), difference);
+        }
+    }
+    Ok(tests)
 }
 
 impl Difference {
@@ -243,6 +274,7 @@ mod tests {
                 ("right".to_owned(), listed("@@\n")),
                 ("two".to_owned(), listed("@@\n-1\n+2\n")),
             ]),
+            inherited: Tests::new(),
         };
         let mut tally = Tally::default();
         let ran = [
@@ -255,6 +287,33 @@ mod tests {
         let ran = ran.map(|(name, passed)| (name.to_owned(), passed));
         reviewed.judge(&ran, DIFFS, &mut tally);
         assert_eq!((tally.passed, tally.failed), (2, 4));
+    }
+
+    #[test]
+    fn an_inherited_difference_need_not_be_there() {
+        let listed = |text: &str| Difference {
+            reason: "# why\n".to_owned(),
+            text: text.to_owned(),
+        };
+        let one = "@@\n same\n--- a comment\n++ 2\n";
+        let reviewed = Reviewed {
+            dir: PathBuf::from("/list"),
+            tests: BTreeMap::from([("two".to_owned(), listed("@@\n-1\n+2\n"))]),
+            inherited: BTreeMap::from([
+                ("one".to_owned(), listed(one)),
+                ("two".to_owned(), listed("@@\n-1\n+3\n")),
+                ("right".to_owned(), listed("@@\n")),
+                ("elsewhere".to_owned(), listed("@@\n")),
+            ]),
+        };
+        let mut tally = Tally::default();
+        let ran = [("one", false), ("two", false), ("right", true)];
+        let ran = ran.map(|(name, passed)| (name.to_owned(), passed));
+        reviewed.judge(&ran, DIFFS, &mut tally);
+        assert_eq!((tally.passed, tally.failed), (3, 0));
+        let other = DIFFS.replace("++ 2", "++ 3");
+        reviewed.judge(&ran, &other, &mut tally);
+        assert_eq!((tally.passed, tally.failed), (5, 1));
     }
 
     #[test]
