@@ -72,14 +72,17 @@ impl Client {
         self.woken.notify_waiters();
     }
 
-    /// Sends a request without feeds. What comes before the reply is passed to `part`.
+    /// Sends a request without feeds. What comes before the reply is passed to `part`; the first messages are
+    /// expected to be `sizes` bytes long.
     pub(crate) async fn call(
         &self,
         worker: u32,
         stores: &[Store],
         request: Request,
+        sizes: &[u64],
         mut part: impl FnMut(u16, Vec<u8>),
     ) -> Result<Reply, WireError> {
+        let mut sizes = sizes.iter();
         let mut call = self.open(worker).await?;
         let envelope = Envelope {
             version: PROTOCOL_VERSION,
@@ -96,7 +99,8 @@ impl Client {
         self.wake_worker(worker);
         self.send(&mut call, &message).await?;
         loop {
-            let (kind, message) = self.receive(&mut call).await?;
+            let size = sizes.next().copied().unwrap_or(0);
+            let (kind, message) = self.receive(&mut call, size).await?;
             match kind {
                 kind::DONE => return pg_lake_plan::decode(&message).map_err(malformed),
                 kind::ERROR => {
@@ -182,8 +186,14 @@ impl Client {
         }
     }
 
-    async fn receive(&self, call: &mut Call<'_>) -> Result<(u16, Vec<u8>), WireError> {
+    /// The next message, which is expected to have `size` bytes.
+    async fn receive(&self, call: &mut Call<'_>, size: u64) -> Result<(u16, Vec<u8>), WireError> {
+        let too_large =
+            |_| WireError::new(ErrorCode::OutOfMemory, "out of memory in a lake process");
         let mut message = vec![];
+        message
+            .try_reserve_exact(usize::try_from(size).unwrap_or(usize::MAX))
+            .map_err(too_large)?;
         self.until(|| {
             loop {
                 let (kind, more) = match call.results.try_peek().map_err(ring_error)? {
@@ -193,12 +203,9 @@ impl Client {
                     }
                     Peek::End => return Err(protocol("a reply without an end")),
                     Peek::Frame(frame) => {
-                        message.try_reserve(frame.payload.len()).map_err(|_| {
-                            WireError::new(
-                                ErrorCode::OutOfMemory,
-                                "out of memory in a lake process",
-                            )
-                        })?;
+                        message
+                            .try_reserve(frame.payload.len())
+                            .map_err(too_large)?;
                         message.extend_from_slice(frame.payload);
                         (frame.kind, frame.more)
                     }
@@ -263,11 +270,17 @@ impl Fetcher for Client {
         let lengths: Vec<u64> = request.ranges.iter().map(|(a, b)| b - a).collect();
         let mut parts: Vec<Bytes> = Vec::with_capacity(lengths.len());
         let reply = self
-            .call(worker, stores, Request::Fetch(request), |kind, message| {
-                if kind == kind::BYTES {
-                    parts.push(message.into());
-                }
-            })
+            .call(
+                worker,
+                stores,
+                Request::Fetch(request),
+                &lengths,
+                |kind, message| {
+                    if kind == kind::BYTES {
+                        parts.push(message.into());
+                    }
+                },
+            )
             .await?;
         let complete = parts.iter().map(|part| part.len() as u64).eq(lengths);
         match reply {

@@ -80,7 +80,7 @@ static STORE_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(60_000);
 static STORE_CONNECTIONS: GucSetting<i32> = GucSetting::<i32>::new(16);
 static STORE_BANDWIDTH: GucSetting<i32> = GucSetting::<i32>::new(0);
 static CACHE_DIR: GucSetting<Option<CString>> =
-    GucSetting::<Option<CString>>::new(Some(c"lake_cache"));
+    GucSetting::<Option<CString>>::new(Some(c"pgsql_tmp_lake_cache"));
 static CACHE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(10_240);
 
 pub fn engine() -> Engine {

@@ -254,6 +254,8 @@ pub struct Fetch {
     /// Half-open, within the file.
     pub ranges: Vec<(u64, u64)>,
     pub priority: Priority,
+    /// Whether a scan reads them, which may not take the cache from what is read again and again.
+    pub scan: bool,
 }
 
 /// A data file in a store, as the disk cache knows it.

@@ -7,6 +7,7 @@
 use super::Engine;
 use super::error::internal;
 use super::memory::QueryPool;
+use super::remote::Use;
 use super::rowgroup::RowGroupReader;
 use super::source::{Morsel, Source};
 use super::stats::{Counters, add};
@@ -15,7 +16,7 @@ use crate::arrow_types::scan_schema;
 use arrow::record_batch::RecordBatch;
 use datafusion_execution::memory_pool::{MemoryConsumer, MemoryPool};
 use pg_lake_plan::ir::{Plan, Scan};
-use pg_lake_plan::message::{Execute, FileRef, Priority, ScanStats, TableInput, WireError};
+use pg_lake_plan::message::{Execute, FileRef, ScanStats, TableInput, WireError};
 use pg_lake_plan::store::Store;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -200,7 +201,7 @@ async fn decode(
         let reservation = MemoryConsumer::new("LakeScan").register(&pool);
         let mut reader = RowGroupReader::open(source.clone(), morsel, reservation)?;
         let parts = match reader.ranges() {
-            Some((file, ranges)) => source.fetch(file, ranges, Priority::Ahead).await?,
+            Some((file, ranges)) => source.fetch(file, ranges, Use::Ahead).await?,
             None => vec![],
         };
         let decoded = tokio::task::spawn_blocking(move || {

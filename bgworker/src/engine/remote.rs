@@ -39,6 +39,17 @@ pub(super) struct Remote {
     pub(super) stores: Arc<[Store]>,
 }
 
+/// What bytes are wanted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Use {
+    /// Footers and single pages.
+    Lookup,
+    /// A row group that is read now.
+    Scan,
+    /// One that is read soon.
+    Ahead,
+}
+
 /// Bytes of a file that are at hand: where each part begins, ascending.
 pub(super) type Parts = Vec<(u64, Bytes)>;
 
@@ -101,9 +112,7 @@ impl RemoteFile {
         }
         let range = start..end;
         let fetched = tokio::task::block_in_place(|| {
-            let parts = self
-                .source
-                .fetch(self.file, vec![range], Priority::Interactive);
+            let parts = self.source.fetch(self.file, vec![range], Use::Lookup);
             Runtime::current().block_on(parts)
         });
         let part = fetched.and_then(|parts| {
@@ -125,7 +134,7 @@ impl Source {
         &self,
         file: usize,
         ranges: Vec<Range<u64>>,
-        priority: Priority,
+        purpose: Use,
     ) -> Result<Parts, WireError> {
         let (path, file) = match self.files.get(file) {
             Some((path, file)) => (path, file),
@@ -142,7 +151,11 @@ impl Source {
                 .iter()
                 .map(|range| (range.start, range.end))
                 .collect(),
-            priority,
+            priority: match purpose {
+                Use::Lookup | Use::Scan => Priority::Interactive,
+                Use::Ahead => Priority::Ahead,
+            },
+            scan: purpose != Use::Lookup,
         };
         let (parts, fetched) = self
             .cancel

@@ -4,7 +4,7 @@
 //! a point where the task yields and cancellation is noticed.
 
 use super::error::{cancelled, from_arrow, internal, raise};
-use super::remote::Parts;
+use super::remote::{Parts, Use};
 use super::rowgroup::RowGroupReader;
 use super::source::{Morsel, Source};
 use super::stats::add;
@@ -22,7 +22,7 @@ use datafusion_physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion_physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
 use futures::StreamExt;
 use futures::stream;
-use pg_lake_plan::message::{ErrorCode, Priority, WireError};
+use pg_lake_plan::message::{ErrorCode, WireError};
 use std::collections::VecDeque;
 use std::fmt;
 use std::ops::Range;
@@ -336,12 +336,12 @@ impl Fetching {
         }
         let memory = MemoryConsumer::new("LakeFetch").register(pool);
         memory.try_grow(bytes).ok()?;
-        let priority = match room {
-            None => Priority::Interactive,
-            Some(_) => Priority::Ahead,
+        let purpose = match room {
+            None => Use::Scan,
+            Some(_) => Use::Ahead,
         };
         let source = source.clone();
-        let task = tokio::spawn(async move { source.fetch(file, ranges, priority).await });
+        let task = tokio::spawn(async move { source.fetch(file, ranges, purpose).await });
         Some(Fetching { task, memory })
     }
 

@@ -4,7 +4,7 @@ use super::cache::Cache;
 use super::error::{cancelled, from_io, internal};
 use super::expr::Node;
 use super::prune::{Bound, covers, prunable};
-use super::remote::{Handle, Parts, Remote, is_remote};
+use super::remote::{Handle, Parts, Remote, Use, is_remote};
 use super::selection;
 use super::stats::{Counters, add};
 use super::values;
@@ -15,7 +15,7 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::PageIndexPolicy;
 use parquet::file::reader::Length;
 use pg_lake_plan::ir::{ColumnSource, Scan};
-use pg_lake_plan::message::{ErrorCode, FileRef, Priority, WireError};
+use pg_lake_plan::message::{ErrorCode, FileRef, WireError};
 use pg_lake_plan::types::LakeType;
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -238,7 +238,7 @@ impl Source {
         let footers = wanted.take(FOOTERS_AHEAD).map(|i| async move {
             let size = self.files.get(i).map_or(0, |(_, file)| file.size);
             let end = size.saturating_sub(FOOTER_BYTES)..size;
-            let parts = self.fetch(i, vec![end], Priority::Interactive).await?;
+            let parts = self.fetch(i, vec![end], Use::Lookup).await?;
             let source = self.clone();
             // It may ask for more.
             let read = tokio::task::spawn_blocking(move || source.read_footer(i, parts));

@@ -79,6 +79,7 @@ impl Io {
             location: location.clone(),
             priority: request.priority,
         };
+        let admission = admission(&request);
         let object = Object {
             location,
             size: request.size,
@@ -87,12 +88,7 @@ impl Io {
         let ranges: Vec<Range<u64>> = request.ranges.iter().map(|(a, b)| *a..*b).collect();
         let read = self
             .cache
-            .read(
-                &object,
-                &ranges,
-                admission(request.priority),
-                Arc::new(origin),
-            )
+            .read(&object, &ranges, admission, Arc::new(origin))
             .await
             .map_err(|error| cache_error(error, &object))?;
         for part in &read.parts {
@@ -186,10 +182,11 @@ fn cached(object: CachedObject) -> Object {
     }
 }
 
-fn admission(priority: Priority) -> Admission {
-    match priority {
-        Priority::Interactive | Priority::Ahead => Admission::Normal,
-        Priority::Background => Admission::Bypass,
+fn admission(request: &Fetch) -> Admission {
+    match (request.priority, request.scan) {
+        (Priority::Background, _) => Admission::Bypass,
+        (_, true) => Admission::Scan,
+        (_, false) => Admission::Normal,
     }
 }
 

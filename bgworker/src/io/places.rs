@@ -68,7 +68,7 @@ impl Places {
         let adopted = match self.client.owner(&object.location) {
             Ok(owner) => {
                 let request = Request::Adopt { object, path };
-                self.client.call(owner, &[], request, |_, _| ()).await
+                self.client.call(owner, &[], request, &[], |_, _| ()).await
             }
             Err(error) => Err(error),
         };
