@@ -231,9 +231,10 @@ impl Partition {
 
     async fn open_next(&mut self) -> Result<Option<RowGroupReader>, WireError> {
         self.look_ahead().await?;
-        let Some(opening) = self.ahead.pop_front() else {
+        let Some(mut opening) = self.ahead.pop_front() else {
             return Ok(None);
         };
+        opening.fetch_now(&self.source, &self.pool);
         // While this one is waited for and read, the next ones come. What isn't fetched stays for all.
         if opening.is_fetched() {
             self.look_ahead().await?;
@@ -290,10 +291,26 @@ impl Opening {
     ) -> Result<Self, WireError> {
         let reservation = MemoryConsumer::new("LakeScan").register(pool);
         let reader = RowGroupReader::open(source.clone(), morsel, reservation)?;
-        let fetch = reader
+        let mut opening = Opening {
+            reader,
+            fetch: None,
+        };
+        opening.fetch(source, pool, room);
+        Ok(opening)
+    }
+
+    fn fetch(&mut self, source: &Arc<Source>, pool: &Arc<dyn MemoryPool>, room: Option<usize>) {
+        self.fetch = self
+            .reader
             .ranges()
             .and_then(|ranges| Fetching::start(source, ranges, pool, room));
-        Ok(Opening { reader, fetch })
+    }
+
+    /// Its turn has come: what had no room beside others is fetched after all.
+    fn fetch_now(&mut self, source: &Arc<Source>, pool: &Arc<dyn MemoryPool>) {
+        if self.fetch.is_none() {
+            self.fetch(source, pool, None);
+        }
     }
 
     fn is_fetched(&self) -> bool {
