@@ -21,7 +21,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 /// Every wait looks again that often: a worker that was killed sets no latch.
 const RECHECK: Duration = Duration::from_millis(500);
 
-/// How long a call waits for free streams. Backends leave some to the engine.
+/// How long a call waits for its worker and for free streams. Backends leave some to the lake processes.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Calls of two streams each that take a quarter of all streams.
@@ -83,7 +83,12 @@ impl Client {
         mut part: impl FnMut(u16, Vec<u8>),
     ) -> Result<Reply, WireError> {
         let mut sizes = sizes.iter();
-        let mut call = self.open(worker).await?;
+        // A file that isn't put into the cache now is read from its store later.
+        let patience = match &request {
+            Request::Adopt { .. } => Duration::ZERO,
+            _ => PATIENCE,
+        };
+        let mut call = self.open(worker, patience).await?;
         let envelope = Envelope {
             version: PROTOCOL_VERSION,
             result: call.held.result.reference().to_u64(),
@@ -111,10 +116,10 @@ impl Client {
         }
     }
 
-    async fn open(&self, worker: u32) -> Result<Call<'_>, WireError> {
+    async fn open(&self, worker: u32, patience: Duration) -> Result<Call<'_>, WireError> {
         let turn = self.calls.clone().acquire_owned().await;
         let turn = turn.map_err(|e| protocol(&e.to_string()))?;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience;
         let streams = self
             .until(|| {
                 let up = self.region.worker(worker).is_some_and(|slot| slot.is_up());
