@@ -6,6 +6,7 @@
 
 use super::option_text::{FORMAT_VERSION, NAMES};
 use crate::error;
+use crate::pg::options_array::{Change, OptionsColumn};
 use pgrx::{PgList, PgSqlErrorCode, pg_sys};
 use std::ffi::CStr;
 
@@ -36,26 +37,19 @@ pub fn list(relid: pg_sys::Oid) -> *mut pg_sys::List {
         if tuple.is_null() {
             return std::ptr::null_mut();
         }
-        let all = pg_sys::untransformRelOptions(reloptions(tuple));
+        let all = pg_sys::untransformRelOptions(RELOPTIONS.of(tuple));
         pg_sys::ReleaseSysCache(tuple);
         split(all).ours
     }
 }
 
-/// The array in a row of `pg_class`, null if there is none.
-unsafe fn reloptions(tuple: pg_sys::HeapTuple) -> pg_sys::Datum {
-    let mut isnull = false;
-    // SAFETY: by contract.
-    let array = unsafe {
-        pg_sys::SysCacheGetAttr(
-            pg_sys::SysCacheIdentifier::RELOID as i32,
-            tuple,
-            pg_sys::Anum_pg_class_reloptions as i16,
-            &mut isnull,
-        )
-    };
-    if isnull { pg_sys::Datum::null() } else { array }
-}
+/// Where they are.
+const RELOPTIONS: OptionsColumn = OptionsColumn {
+    catalog: pg_sys::RelationRelationId,
+    cache: pg_sys::SysCacheIdentifier::RELOID,
+    attnum: pg_sys::Anum_pg_class_reloptions as i16,
+    object: "relation",
+};
 
 /// The text of an option's value, as Postgres stores it.
 unsafe fn value(option: *mut pg_sys::DefElem) -> String {
@@ -158,68 +152,15 @@ pub fn all() -> *mut pg_sys::List {
     })
 }
 
-/// One step of ALTER TABLE: SET or RESET.
-#[derive(Clone, Copy)]
-pub struct Change {
-    pub list: *mut pg_sys::List,
-    pub reset: bool,
-}
-
 /// Changes the options in the row of `pg_class`; the next command sees them.
 ///
 /// # Safety
 /// The lists are `ours` of [`Split`]s. The caller holds a lock on the relation in whose presence
 /// Postgres updates no row of `pg_class` in place: SHARE UPDATE EXCLUSIVE or a stronger one.
 pub unsafe fn change(relid: pg_sys::Oid, changes: &[Change]) {
-    const COLUMNS: usize = pg_sys::Natts_pg_class as usize;
-    const COLUMN: usize = pg_sys::Anum_pg_class_reloptions as usize - 1;
     if changes.iter().all(|change| change.list.is_null()) {
         return;
     }
-    // SAFETY: by contract; the arrays have an entry a column.
-    unsafe {
-        let class = pg_sys::table_open(pg_sys::RelationRelationId, pg_sys::RowExclusiveLock as i32);
-        let old = pg_sys::SearchSysCacheCopy(
-            pg_sys::SysCacheIdentifier::RELOID as i32,
-            pg_sys::Datum::from(relid),
-            pg_sys::Datum::null(),
-            pg_sys::Datum::null(),
-            pg_sys::Datum::null(),
-        );
-        if old.is_null() {
-            error::raise(
-                PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
-                &format!("cache lookup failed for relation {}", relid.to_u32()),
-                None,
-                None,
-            );
-        }
-        let mut array = reloptions(old);
-        for change in changes {
-            array = pg_sys::transformRelOptions(
-                array,
-                change.list,
-                std::ptr::null(),
-                std::ptr::null_mut(),
-                false,
-                change.reset,
-            );
-        }
-        let mut values = [pg_sys::Datum::null(); COLUMNS];
-        let mut nulls = [false; COLUMNS];
-        let mut replaced = [false; COLUMNS];
-        values[COLUMN] = array;
-        nulls[COLUMN] = array.is_null();
-        replaced[COLUMN] = true;
-        let new = pg_sys::heap_modify_tuple(
-            old,
-            (*class).rd_att,
-            values.as_ptr(),
-            nulls.as_ptr(),
-            replaced.as_ptr(),
-        );
-        pg_sys::CatalogTupleUpdate(class, &mut (*old).t_self, new);
-        pg_sys::heap_freetuple(new);
-        pg_sys::table_close(class, pg_sys::RowExclusiveLock as i32);
-    }
+    // SAFETY: by contract.
+    unsafe { RELOPTIONS.change(relid, changes) }
 }

@@ -5,6 +5,7 @@
 //! database's directory `lake`: `<incarnation>/<number>/data/….parquet`.
 
 use super::store_options::{self, Invalid, Options, is_below, place};
+use crate::pg::options_array::{Change, OptionsColumn};
 use crate::{error, pg};
 use pg_lake_plan::message::Request;
 use pg_lake_plan::store::{Store, is_remote};
@@ -268,26 +269,19 @@ pub fn options(oid: pg_sys::Oid) -> Options {
         if tuple.is_null() {
             return Options::default();
         }
-        let options = options_in(spcoptions(tuple));
+        let options = options_in(SPCOPTIONS.of(tuple));
         pg_sys::ReleaseSysCache(tuple);
         options
     }
 }
 
-/// The array in a row of `pg_tablespace`, null if there is none.
-unsafe fn spcoptions(tuple: pg_sys::HeapTuple) -> pg_sys::Datum {
-    let mut isnull = false;
-    // SAFETY: by contract.
-    let array = unsafe {
-        pg_sys::SysCacheGetAttr(
-            pg_sys::SysCacheIdentifier::TABLESPACEOID as i32,
-            tuple,
-            pg_sys::Anum_pg_tablespace_spcoptions as i16,
-            &mut isnull,
-        )
-    };
-    if isnull { pg_sys::Datum::null() } else { array }
-}
+/// Where they are.
+const SPCOPTIONS: OptionsColumn = OptionsColumn {
+    catalog: pg_sys::TableSpaceRelationId,
+    cache: pg_sys::SysCacheIdentifier::TABLESPACEOID,
+    attnum: pg_sys::Anum_pg_tablespace_spcoptions as i16,
+    object: "tablespace",
+};
 
 /// Options as elements of an options list, which lives as long as the current memory context.
 pub fn as_list(options: &Options) -> *mut pg_sys::List {
@@ -312,56 +306,10 @@ unsafe fn copied(text: &str) -> *mut std::ffi::c_char {
 /// A list from [`as_list`], or null for none. The caller holds a lock on `pg_tablespace` that keeps
 /// others from changing the row.
 pub unsafe fn set_options(oid: pg_sys::Oid, list: *mut pg_sys::List) {
-    const COLUMNS: usize = pg_sys::Natts_pg_tablespace as usize;
-    const COLUMN: usize = pg_sys::Anum_pg_tablespace_spcoptions as usize - 1;
-    // SAFETY: by contract; the arrays have an entry a column.
+    let changes = [(all_names(), true), (list, false)];
+    // SAFETY: by contract.
     unsafe {
-        let rel = pg_sys::table_open(
-            pg_sys::TableSpaceRelationId,
-            pg_sys::RowExclusiveLock as i32,
-        );
-        let old = pg_sys::SearchSysCacheCopy(
-            pg_sys::SysCacheIdentifier::TABLESPACEOID as i32,
-            pg_sys::Datum::from(oid),
-            pg_sys::Datum::null(),
-            pg_sys::Datum::null(),
-            pg_sys::Datum::null(),
-        );
-        if old.is_null() {
-            error::raise(
-                PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
-                &format!("cache lookup failed for tablespace {}", oid.to_u32()),
-                None,
-                None,
-            );
-        }
-        let mut array = spcoptions(old);
-        for (list, reset) in [(all_names(), true), (list, false)] {
-            array = pg_sys::transformRelOptions(
-                array,
-                list,
-                std::ptr::null(),
-                std::ptr::null_mut(),
-                false,
-                reset,
-            );
-        }
-        let mut values = [pg_sys::Datum::null(); COLUMNS];
-        let mut nulls = [false; COLUMNS];
-        let mut replaced = [false; COLUMNS];
-        values[COLUMN] = array;
-        nulls[COLUMN] = array.is_null();
-        replaced[COLUMN] = true;
-        let new = pg_sys::heap_modify_tuple(
-            old,
-            (*rel).rd_att,
-            values.as_ptr(),
-            nulls.as_ptr(),
-            replaced.as_ptr(),
-        );
-        pg_sys::CatalogTupleUpdate(rel, &mut (*old).t_self, new);
-        pg_sys::heap_freetuple(new);
-        pg_sys::table_close(rel, pg_sys::NoLock as i32);
+        SPCOPTIONS.change(oid, &changes.map(|(list, reset)| Change { list, reset }));
         pg_sys::CommandCounterIncrement();
     }
 }

@@ -6,10 +6,11 @@
 //! statement is over: by then it is known whether the table is still there.
 
 use crate::am;
-use crate::catalog::options::{self, Change, Options};
+use crate::catalog::options::{self, Options};
 use crate::catalog::{data_file, layout, publication, storage};
 use crate::error;
 use crate::pg;
+use crate::pg::options_array::Change;
 use pgrx::pg_sys;
 use std::cell::RefCell;
 use std::ffi::{CStr, CString};

@@ -11,8 +11,9 @@
 //! partitioned tables, which can't have any.
 
 use super::utility::{range_var, tag};
-use crate::catalog::options::{self as catalog, Change};
+use crate::catalog::options as catalog;
 use crate::catalog::{layout, publication, storage};
+use crate::pg::options_array::Change;
 use crate::{am, error, pg};
 use pgrx::{PgList, pg_sys};
 use std::cell::RefCell;

@@ -2,6 +2,7 @@
 //! `lib.rs` names as unsafe touch `pg_sys` freely.
 //!
 //! * [`copy_state`]: what COPY FROM calls input functions by
+//! * [`options_array`]: options in rows of Postgres' own catalogs
 //! * [`table`]: catalog tables of the extension: insert, scan, delete
 //! * [`latch`]: the one call that is allowed off the main thread
 //! * [`seen`]: catalog reads of SERIALIZABLE transactions
@@ -14,6 +15,7 @@ pub mod copy_state;
 mod epoch;
 pub mod latch;
 pub mod missing;
+pub mod options_array;
 pub mod published;
 mod seen;
 pub mod settings;
