@@ -336,13 +336,14 @@ struct Split {
     others: *mut pg_sys::List,
 }
 
-/// Tells our options in a list from others, and raises an error for those that there aren't, unless they
-/// are reset.
+/// Tells our options in a list from others. Those that there aren't are left to Postgres, unless they are set
+/// beside ours, or are meant to be secrets.
 unsafe fn split(list: *mut pg_sys::List, reset: bool) -> Split {
     let mut split = Split {
         ours: std::ptr::null_mut(),
         others: std::ptr::null_mut(),
     };
+    let mut unknown = None;
     // SAFETY: a list of options as parsed.
     unsafe {
         for option in PgList::<pg_sys::DefElem>::from_pg(list).iter_ptr() {
@@ -355,13 +356,23 @@ unsafe fn split(list: *mut pg_sys::List, reset: bool) -> Split {
             };
             let part = match known {
                 Known::Ours(_) => &mut split.ours,
-                Known::Nobody if !reset => raise(&Invalid::unknown(&name)),
+                Known::Nobody if !reset => {
+                    let invalid = Invalid::unknown(&name);
+                    if invalid.secret {
+                        raise(&invalid);
+                    }
+                    unknown.get_or_insert(invalid);
+                    &mut split.others
+                }
                 Known::Nobody | Known::Postgres => &mut split.others,
             };
             *part = pg_sys::lappend(*part, option.cast());
         }
     }
-    split
+    match unknown {
+        Some(invalid) if !split.ours.is_null() => raise(&invalid),
+        _ => split,
+    }
 }
 
 /// Changes options as a statement says.
