@@ -141,7 +141,7 @@ impl Remote {
         }
     }
 
-    /// Creates an object. That there is one with another content is an `Io` error if the store has
+    /// Creates an object. That there is one with another content is `NameTaken` if the store has
     /// conditional writes, and goes unnoticed otherwise.
     pub async fn put(&self, location: &str, content: Bytes) -> Result<(), WireError> {
         match self.create(location, content).await {

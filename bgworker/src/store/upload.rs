@@ -50,7 +50,7 @@ impl Remote {
     /// ([`pg_lake_plan::store::Checksums`]). A large one is sent in parts, of which at most 256 MiB
     /// are in memory; each part has `lake.store_timeout`.
     ///
-    /// A file that is shorter is `DataCorrupted`, a name that is taken `Io` (see [`Remote::put`]). After an
+    /// A file that is shorter is `DataCorrupted`, a name that is taken `NameTaken` (see [`Remote::put`]). After an
     /// error or a cancel the parts are removed. Those of a worker that dies, or that gets no answer when it
     /// begins, are left to a lifecycle rule of the bucket.
     pub async fn put_file(
