@@ -83,7 +83,9 @@ CREATE TABLE lake.intent (
     owner bigint NOT NULL,
     storage_id bigint NOT NULL,
     directory text NOT NULL,
-    prefix text NOT NULL
+    prefix text NOT NULL,
+    -- When a sweep has removed what there was. Another one looks whether something has come to be there since.
+    swept timestamptz
 ) USING heap;
 
 CREATE TABLE lake.garbage (

@@ -2,21 +2,21 @@
 //!
 //! There are no feeds, and replies are read as whole messages. Peers wake its process by the latch; the
 //! main thread passes that on to all calls ([`Client::on_wake`]), and each looks at its own streams.
-//! A call that is dropped is cancelled.
+//! A call that is dropped is cancelled; those of a process that ends before it can drop them are, when its next one starts.
 
 use crate::engine::Fetcher;
 use crate::transport::{WakeProc, ring_error};
+use crate::turns::{Turn, Turns};
 use async_trait::async_trait;
 use bytes::Bytes;
 use pg_lake_plan::PROTOCOL_VERSION;
 use pg_lake_plan::message::{Envelope, ErrorCode, Fetch, Fetched, Reply, Request, WireError, kind};
 use pg_lake_plan::store::Store;
-use pg_lake_ring::{Consumer, Peek, Producer, Region, Stream, StreamRef};
+use pg_lake_ring::{Consumer, Peek, Producer, Region, Stream, StreamRef, WorkerSlot};
 use std::fmt;
 use std::pin::pin;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Notify;
 
 /// Every wait looks again that often: a worker that was killed sets no latch.
 const RECHECK: Duration = Duration::from_millis(500);
@@ -42,11 +42,13 @@ pub(crate) fn owner_of_shard(shard: u32, workers: u32) -> u32 {
 /// A lake process' end of the rings to the I/O workers.
 pub(crate) struct Client {
     region: Region,
+    /// This process'.
+    slot: WorkerSlot,
     proc: u32,
     wake: WakeProc,
     woken: Notify,
-    /// Calls at the same time: what is slow takes a part of the streams at most.
-    calls: Arc<Semaphore>,
+    /// What is slow takes a part of the streams at most.
+    turns: Turns,
 }
 
 impl fmt::Debug for Client {
@@ -56,14 +58,15 @@ impl fmt::Debug for Client {
 }
 
 impl Client {
-    /// `proc` is this process' own number.
-    pub(crate) fn new(region: Region, proc: u32, wake: WakeProc) -> Client {
+    /// `slot` and `proc` are this process' own. No call is made before the slot's start.
+    pub(crate) fn new(region: Region, slot: WorkerSlot, proc: u32, wake: WakeProc) -> Client {
         Client {
             region,
+            slot,
             proc,
             wake,
             woken: Notify::new(),
-            calls: Arc::new(Semaphore::new(calls_max(&region))),
+            turns: Turns::new(calls_max(&region)),
         }
     }
 
@@ -83,12 +86,16 @@ impl Client {
         mut part: impl FnMut(u16, Vec<u8>),
     ) -> Result<Reply, WireError> {
         let mut sizes = sizes.iter();
-        // A file that isn't put into the cache now is read from its store later.
-        let patience = match &request {
-            Request::Adopt { .. } => Duration::ZERO,
-            _ => PATIENCE,
+        let (turn, patience) = match &request {
+            // A file that isn't put into the cache now is read from its store later.
+            Request::Adopt { .. } => (self.turns.try_take().ok_or_else(no_stream)?, Duration::ZERO),
+            request => {
+                let root = root_of(request, stores);
+                let turn = self.turns.take(root.as_deref()).await;
+                (turn.map_err(|e| protocol(&e.to_string()))?, PATIENCE)
+            }
         };
-        let mut call = self.open(worker, patience).await?;
+        let mut call = self.open(worker, turn, patience).await?;
         let envelope = Envelope {
             version: PROTOCOL_VERSION,
             result: call.held.result.reference().to_u64(),
@@ -116,27 +123,27 @@ impl Client {
         }
     }
 
-    async fn open(&self, worker: u32, patience: Duration) -> Result<Call<'_>, WireError> {
-        let turn = self.calls.clone().acquire_owned().await;
-        let turn = turn.map_err(|e| protocol(&e.to_string()))?;
+    async fn open(
+        &self,
+        worker: u32,
+        turn: Turn,
+        patience: Duration,
+    ) -> Result<Call<'_>, WireError> {
         let deadline = Instant::now() + patience;
         let streams = self
             .until(|| {
                 let up = self.region.worker(worker).is_some_and(|slot| slot.is_up());
                 // It stays set for the other tasks that wait.
                 self.region.wait_for_stream(self.proc);
-                if up && let Some(streams) = self.region.acquire(self.proc, 2, worker) {
+                let acquire = || self.region.acquire_by(self.slot, self.proc, 2, worker);
+                if up && let Some(streams) = acquire() {
                     return Ok(Some(streams));
                 }
                 if Instant::now() < deadline {
                     return Ok(None);
                 }
                 Err(if up {
-                    WireError::new(
-                        ErrorCode::OutOfMemory,
-                        "no stream between the lake processes is free",
-                    )
-                    .hint("Raise lake.streams.")
+                    no_stream()
                 } else {
                     gone(worker, "is not running")
                 })
@@ -321,7 +328,7 @@ struct Held<'a> {
     worker: u32,
     request: Stream,
     result: Stream,
-    _turn: OwnedSemaphorePermit,
+    _turn: Turn,
 }
 
 impl Drop for Held<'_> {
@@ -339,6 +346,23 @@ impl Drop for Held<'_> {
         }
         self.client.wake_worker(self.worker);
     }
+}
+
+/// The root of the store that a request is about.
+fn root_of(request: &Request, stores: &[Store]) -> Option<String> {
+    let Request::Fetch(fetch) = request else {
+        return None;
+    };
+    let store = stores.iter().find(|s| s.key(&fetch.location).is_some());
+    store.map(Store::root)
+}
+
+fn no_stream() -> WireError {
+    WireError::new(
+        ErrorCode::OutOfMemory,
+        "no stream between the lake processes is free",
+    )
+    .hint("Raise lake.streams.")
 }
 
 fn gone(worker: u32, what: &str) -> WireError {

@@ -41,6 +41,7 @@ mod checksum;
 mod directory;
 mod disk;
 mod fetch;
+mod fill;
 mod flight;
 mod index;
 mod object;
@@ -55,6 +56,7 @@ mod stats;
 
 pub use cache::{Cache, Config, SHARDS, shard_of};
 pub use object::{Admission, Buffers, Error, Object, Origin};
+pub use part::Pieces;
 pub use read::Read;
 pub use staging::Staging;
 pub use stats::ShardStats;

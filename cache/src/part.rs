@@ -1,19 +1,39 @@
-//! A range of a read, and the bytes of it that are already there.
-//!
-//! The buffer has all pieces that the range touches: pieces are read from the cache right to where they belong, and can be
-//! checked there.
+//! A range of a read, in pieces: what each block has of it, as it was read or fetched. Nothing is put together: that would
+//! cost more than all that is done with the bytes elsewhere.
 
 use crate::checksum::cover;
 use crate::object::Layout;
 use bytes::Bytes;
 use std::ops::Range;
 
+/// The bytes of a range, one piece after another.
+#[derive(Clone, Debug, Default)]
+pub struct Pieces(Vec<Bytes>);
+
+impl Pieces {
+    pub fn as_slice(&self) -> &[Bytes] {
+        &self.0
+    }
+}
+
+impl PartialEq<[u8]> for Pieces {
+    fn eq(&self, other: &[u8]) -> bool {
+        let mut rest = other;
+        let same = self.0.iter().all(|piece| {
+            let begins = rest.strip_prefix(&**piece);
+            rest = begins.unwrap_or_default();
+            begins.is_some()
+        });
+        same && rest.is_empty()
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Part {
     range: Range<u64>,
-    /// Where the buffer begins in the object.
-    start: u64,
-    pub(crate) buffer: Vec<u8>,
+    /// Of the blocks from `first` on; empty until it is there.
+    pieces: Vec<Bytes>,
+    first: u32,
 }
 
 /// What of one block a part needs.
@@ -34,21 +54,12 @@ impl Part {
                 layout.size, range.start, range.end
             ));
         }
-        let mut part = Part {
+        let blocks = blocks(range, layout);
+        Ok(Part {
             range: range.clone(),
-            start: range.start,
-            buffer: Vec::new(),
-        };
-        let mut chunks = part.chunks(0, layout);
-        if let Some(first) = chunks.next() {
-            let last = chunks.last().unwrap_or_else(|| first.clone());
-            part.start = cover_in_object(&first, layout).start;
-            let end = cover_in_object(&last, layout).end;
-            let len = usize::try_from(end - part.start)
-                .map_err(|_| format!("a range of {} bytes is too large", end - part.start))?;
-            part.buffer = vec![0; len];
-        }
-        Ok(part)
+            pieces: vec![Bytes::new(); blocks.len()],
+            first: blocks.start,
+        })
     }
 
     pub(crate) fn chunks(
@@ -57,11 +68,7 @@ impl Part {
         layout: Layout,
     ) -> impl Iterator<Item = Chunk> + use<> {
         let range = self.range.clone();
-        let blocks = match range.is_empty() {
-            true => 0..0,
-            false => layout.block_of(range.start)..layout.block_of(range.end - 1) + 1,
-        };
-        blocks.map(move |block| {
+        blocks(&range, layout).map(move |block| {
             let start = layout.offset(block);
             let end = start + layout.block_len(block) as u64;
             let within = range.start.max(start) - start..range.end.min(end) - start;
@@ -73,32 +80,27 @@ impl Part {
         })
     }
 
-    /// Where the block's bytes from `within.start` on belong.
-    pub(crate) fn place(&self, block: u32, within: &Range<usize>, layout: Layout) -> Range<usize> {
-        let start = (layout.offset(block) + within.start as u64 - self.start) as usize;
-        start..start + within.len()
-    }
-
-    /// Takes what it needs of a block. `None`: the block is too short, or the chunk isn't one of this part.
+    /// Takes the bytes of a chunk. `None`: they aren't, or the chunk isn't one of this part.
     #[must_use]
-    pub(crate) fn fill(&mut self, chunk: &Chunk, block: &[u8], layout: Layout) -> Option<()> {
-        let place = self.place(chunk.block, &chunk.within, layout);
-        let from = block.get(chunk.within.clone())?;
-        self.buffer.get_mut(place)?.copy_from_slice(from);
+    pub(crate) fn put(&mut self, chunk: &Chunk, bytes: Bytes) -> Option<()> {
+        let place = chunk.block.checked_sub(self.first)? as usize;
+        if bytes.len() != chunk.within.len() {
+            return None;
+        }
+        *self.pieces.get_mut(place)? = bytes;
         Some(())
     }
 
     /// The range's bytes.
-    pub(crate) fn finish(self) -> Bytes {
-        let start = (self.range.start - self.start) as usize;
-        let len = (self.range.end - self.range.start) as usize;
-        let buffered = self.buffer.len();
-        let bytes = Bytes::from(self.buffer).slice(start..start + len);
-        // A page that is kept for long shouldn't keep its neighbours, too.
-        if len * 2 < buffered {
-            return Bytes::copy_from_slice(&bytes);
-        }
-        bytes
+    pub(crate) fn finish(self) -> Pieces {
+        Pieces(self.pieces)
+    }
+}
+
+fn blocks(range: &Range<u64>, layout: Layout) -> Range<u32> {
+    match range.is_empty() {
+        true => 0..0,
+        false => layout.block_of(range.start)..layout.block_of(range.end - 1) + 1,
     }
 }
 
@@ -107,10 +109,14 @@ pub(crate) fn cover_in_block(chunk: &Chunk, layout: Layout) -> Range<usize> {
     cover(&chunk.within, layout.block_len(chunk.block))
 }
 
-fn cover_in_object(chunk: &Chunk, layout: Layout) -> Range<u64> {
-    let cover = cover_in_block(chunk, layout);
-    let offset = layout.offset(chunk.block);
-    offset + cover.start as u64..offset + cover.end as u64
+/// A part of what was read. `None`: it has no such part.
+pub(crate) fn cut(read: Bytes, range: Range<usize>) -> Option<Bytes> {
+    let wanted = read.get(range.clone())?;
+    // A page that is kept for long shouldn't keep its neighbours, too.
+    if wanted.len() * 2 < read.len() {
+        return Some(Bytes::copy_from_slice(wanted));
+    }
+    Some(read.slice(range))
 }
 
 #[cfg(test)]
@@ -128,40 +134,42 @@ mod tests {
     }
 
     #[test]
-    fn covers_of_chunks_are_the_buffer() {
-        let layout = layout();
-        for range in [
-            0..1,
-            5..3 * PIECE,
-            3 * PIECE + 6..7 * PIECE,
-            9 * PIECE..layout.size,
-        ] {
-            let part = Part::new(&range, layout).expect("in the object");
-            let mut next = 0;
-            for chunk in part.chunks(0, layout) {
-                let cover = cover_in_block(&chunk, layout);
-                let place = part.place(chunk.block, &cover, layout);
-                assert_eq!(place.start, next, "{range:?}");
-                next = place.end;
-            }
-            assert_eq!(next, part.buffer.len(), "{range:?}");
-        }
-    }
-
-    #[test]
     fn parts_are_put_together() {
         let layout = layout();
         let object: Vec<u8> = (0..layout.size).map(|n| (n % 251) as u8).collect();
-        for range in [0..layout.size, 5..5, 1..PIECE * 4, layout.size..layout.size] {
+        for range in [
+            0..layout.size,
+            5..5,
+            1..PIECE * 4,
+            3 * PIECE + 6..7 * PIECE,
+            9 * PIECE..layout.size,
+            layout.size..layout.size,
+        ] {
             let mut part = Part::new(&range, layout).expect("in the object");
             for chunk in part.chunks(0, layout) {
                 let start = layout.offset(chunk.block) as usize;
                 let block = &object[start..start + layout.block_len(chunk.block)];
-                part.fill(&chunk, block, layout).expect("in the part");
+                let cover = cover_in_block(&chunk, layout);
+                assert!(cover.start <= chunk.within.start && chunk.within.end <= cover.end);
+                let bytes = cut(Bytes::copy_from_slice(block), chunk.within.clone());
+                let bytes = bytes.expect("in the block");
+                assert!(part.put(&chunk, bytes.slice(..bytes.len() - 1)).is_none());
+                part.put(&chunk, bytes).expect("in the part");
             }
             let expected = &object[range.start as usize..range.end as usize];
-            assert_eq!(part.finish(), expected, "{range:?}");
+            let pieces = part.finish();
+            assert!(pieces == *expected, "{range:?}");
+            assert!(pieces != *[expected, b"x"].concat());
         }
+    }
+
+    #[test]
+    fn small_parts_of_what_was_read_keep_nothing_else() {
+        let read = Bytes::from(vec![7; 100]);
+        let kept = |range| cut(read.clone(), range).expect("a part").as_ptr().addr();
+        let within = read.as_ptr().addr()..read.as_ptr().addr() + 100;
+        assert!(within.contains(&kept(20..80)) && !within.contains(&kept(20..60)));
+        assert_eq!(cut(read.clone(), 50..101), None);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use crate::checksum::PIECE_BYTES;
 use crate::fetch;
 use crate::flight::{Failure, Outcome, Wait};
 use crate::object::{Admission, Error, Layout, Object, Origin};
-use crate::part::{Chunk, Part, cover_in_block};
+use crate::part::{Chunk, Part, Pieces, cover_in_block, cut};
 use crate::shard::{Hit, Shard};
 use bytes::Bytes;
 use futures::StreamExt;
@@ -20,7 +20,7 @@ const INLINE_BYTES: usize = 256 << 10;
 #[derive(Clone, Debug, Default)]
 pub struct Read {
     /// One for each range, in their order.
-    pub parts: Vec<Bytes>,
+    pub parts: Vec<Pieces>,
     /// Bytes of `parts` that were in the cache.
     pub from_cache: u64,
     /// The other ones. The origin was asked for whole blocks, or somebody else had asked for them already.
@@ -41,7 +41,7 @@ struct Reading<'a> {
 
 /// How the cache did with a chunk.
 enum Tried {
-    Read,
+    Read(Bytes),
     /// Not in memory, but maybe on the medium.
     Later,
     Damaged,
@@ -98,7 +98,7 @@ impl Cache {
 }
 
 impl Reading<'_> {
-    /// Reads what is in the cache. `None`: the runtime is going down.
+    /// Reads what is in the cache. `None`: that can't go on, as the runtime is going down.
     async fn read_hits(&mut self, hits: Vec<(Chunk, Hit)>) -> Option<()> {
         let covers = hits
             .iter()
@@ -106,9 +106,9 @@ impl Reading<'_> {
         let mut later = Vec::new();
         if covers.sum::<usize>() <= INLINE_BYTES {
             for (chunk, hit) in hits {
-                match try_hit(&mut self.parts, &chunk, &hit, self.layout, false) {
+                match try_hit(&chunk, &hit, self.layout, false) {
                     Tried::Later => later.push((chunk, hit)),
-                    tried => self.tried(chunk, &hit, &tried),
+                    tried => self.tried(chunk, &hit, tried)?,
                 }
             }
         } else {
@@ -117,35 +117,34 @@ impl Reading<'_> {
         if later.is_empty() {
             return Some(());
         }
-        let mut parts = std::mem::take(&mut self.parts);
         let layout = self.layout;
         let read = tokio::task::spawn_blocking(move || {
             let mut all = Vec::with_capacity(later.len());
             for (chunk, hit) in later {
-                let tried = try_hit(&mut parts, &chunk, &hit, layout, true);
+                let tried = try_hit(&chunk, &hit, layout, true);
                 all.push((chunk, hit, tried));
             }
-            (parts, all)
+            all
         });
-        let (parts, all) = read.await.ok()?;
-        self.parts = parts;
-        for (chunk, hit, tried) in all {
-            self.tried(chunk, &hit, &tried);
+        for (chunk, hit, tried) in read.await.ok()? {
+            self.tried(chunk, &hit, tried)?;
         }
         Some(())
     }
 
-    fn tried(&mut self, chunk: Chunk, hit: &Hit, tried: &Tried) {
-        if let Tried::Read = tried {
-            let bytes = chunk.within.len() as u64;
-            self.from_cache += bytes;
+    fn tried(&mut self, chunk: Chunk, hit: &Hit, tried: Tried) -> Option<()> {
+        if let Tried::Read(bytes) = tried {
+            let len = bytes.len() as u64;
+            self.parts.get_mut(chunk.part)?.put(&chunk, bytes)?;
+            self.from_cache += len;
             self.shard.counters.hits.add(1);
-            self.shard.counters.bytes_from_cache.add(bytes);
-            return;
+            self.shard.counters.bytes_from_cache.add(len);
+            return Some(());
         }
         self.shard
             .drop_damaged(self.object, chunk.block, hit.generation);
         self.again.push(chunk);
+        Some(())
     }
 
     /// Takes what is fetched as it comes.
@@ -161,45 +160,18 @@ impl Reading<'_> {
             })
             .collect();
         while let Some((chunk, own, outcome)) = waits.next().await {
-            self.landed(chunk, own, outcome)?;
+            let offset = self.layout.offset(chunk.block);
+            let Some(block) = landed::<E>(self.object, offset, own, outcome)? else {
+                self.again.push(chunk);
+                continue;
+            };
+            let put = cut(block, chunk.within.clone())
+                .and_then(|bytes| self.parts.get_mut(chunk.part)?.put(&chunk, bytes));
+            put.ok_or(Error::Aborted)?;
+            self.from_origin += chunk.within.len() as u64;
+            self.shard.counters.misses.add(1);
         }
         Ok(())
-    }
-
-    fn landed<E: Clone + 'static>(
-        &mut self,
-        chunk: Chunk,
-        own: bool,
-        outcome: Option<Outcome>,
-    ) -> Result<(), Error<E>> {
-        match outcome {
-            Some(Ok(block)) => {
-                let part = self.parts.get_mut(chunk.part);
-                part.and_then(|part| part.fill(&chunk, &block, self.layout))
-                    .ok_or(Error::Aborted)?;
-                self.from_origin += chunk.within.len() as u64;
-                self.shard.counters.misses.add(1);
-                Ok(())
-            }
-            Some(Err(Failure::Corrupt)) => Err(Error::Corrupt {
-                location: self.object.location.clone(),
-                offset: self.layout.offset(chunk.block),
-            }),
-            Some(Err(Failure::Origin(error))) => match error.downcast_ref::<E>() {
-                Some(error) => Err(Error::Origin(error.clone())),
-                // Another kind of origin's: ours may do better.
-                None => {
-                    self.again.push(chunk);
-                    Ok(())
-                }
-            },
-            // Its leader panicked.
-            None if own => Err(Error::Aborted),
-            None => {
-                self.again.push(chunk);
-                Ok(())
-            }
-        }
     }
 
     fn finish(self) -> Read {
@@ -211,26 +183,48 @@ impl Reading<'_> {
     }
 }
 
-/// Reads a chunk's pieces to where they belong, and checks them.
-fn try_hit(parts: &mut [Part], chunk: &Chunk, hit: &Hit, layout: Layout, may_wait: bool) -> Tried {
+/// What has become of a block that `object` has at `offset`: its bytes, or `None` if it has to be looked up again.
+pub(crate) fn landed<E: Clone + 'static>(
+    object: &Object,
+    offset: u64,
+    own: bool,
+    outcome: Option<Outcome>,
+) -> Result<Option<Bytes>, Error<E>> {
+    match outcome {
+        Some(Ok(block)) => Ok(Some(block)),
+        Some(Err(Failure::Corrupt)) => Err(Error::Corrupt {
+            location: object.location.clone(),
+            offset,
+        }),
+        Some(Err(Failure::Origin(error))) => match error.downcast_ref::<E>() {
+            Some(error) => Err(Error::Origin(error.clone())),
+            // Another kind of origin's: ours may do better.
+            None => Ok(None),
+        },
+        // Its leader panicked.
+        None if own => Err(Error::Aborted),
+        None => Ok(None),
+    }
+}
+
+/// Reads the pieces that a chunk touches, and checks them.
+fn try_hit(chunk: &Chunk, hit: &Hit, layout: Layout, may_wait: bool) -> Tried {
     let cover = cover_in_block(chunk, layout);
-    let Some(part) = parts.get_mut(chunk.part) else {
-        return Tried::Damaged;
-    };
-    let place = part.place(chunk.block, &cover, layout);
-    let Some(buffer) = part.buffer.get_mut(place) else {
-        return Tried::Damaged;
-    };
+    let mut buffer = vec![0; cover.len()];
     let offset = hit.offset + cover.start as u64;
     if may_wait {
-        if hit.file.read(buffer, offset).is_err() {
+        if hit.file.read(&mut buffer, offset).is_err() {
             return Tried::Damaged;
         }
-    } else if !hit.file.read_now(buffer, offset) {
+    } else if !hit.file.read_now(&mut buffer, offset) {
         return Tried::Later;
     }
-    match hit.sums.match_pieces(cover.start / PIECE_BYTES, buffer) {
-        true => Tried::Read,
-        false => Tried::Damaged,
+    if !hit.sums.match_pieces(cover.start / PIECE_BYTES, &buffer) {
+        return Tried::Damaged;
+    }
+    let within = chunk.within.start - cover.start..chunk.within.end - cover.start;
+    match cut(buffer.into(), within) {
+        Some(bytes) => Tried::Read(bytes),
+        None => Tried::Damaged,
     }
 }

@@ -30,6 +30,19 @@ impl Staging {
         })
     }
 
+    /// Removes what owners have left that there are no more.
+    pub fn forget(directory: &Path, is_gone: impl Fn(u32) -> bool) -> io::Result<()> {
+        for entry in fs::read_dir(directory.join("staging"))? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let owner: Option<u32> = name.to_str().and_then(|name| name.parse().ok());
+            if owner.is_some_and(&is_gone) {
+                fs::remove_dir_all(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
     pub fn directory(&self) -> &Path {
         &self.directory
     }
@@ -64,6 +77,8 @@ mod tests {
         let (a, b) = (again.new_path("/../x"), again.new_path("/../x"));
         assert_ne!(a, b);
         assert_eq!(a.parent(), Some(again.directory()));
+        Staging::forget(directory.path(), |owner| owner > 1).expect("removed");
+        assert!(again.directory().exists() && !other.directory().exists());
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use crate::catalog::publication::Content;
 use crate::catalog::storage::{self, Storage};
-use crate::catalog::{data_file, garbage, intent, layout, options, publication};
+use crate::catalog::{data_file, garbage, intent, layout, options, publication, tablespace};
 use crate::flush::{Relation, active_snapshot};
 use crate::guc;
 use crate::pg;
@@ -60,10 +60,12 @@ pub fn publish(relids: &[pg_sys::Oid]) -> Vec<Option<String>> {
     locations
 }
 
-/// Metadata that were written, and the pointer moved to.
+/// Metadata that the version hint has to name.
 struct Written {
     metadata_location: String,
     commit_id: [u8; 16],
+    /// The pointer moves there with the transaction.
+    provisional: bool,
 }
 
 /// Makes the version hint name them.
@@ -71,7 +73,7 @@ fn set_hint(written: Written) {
     let reply = ask(Request::SetHint {
         metadata_location: written.metadata_location,
         commit_id: written.commit_id,
-        provisional: true,
+        provisional: written.provisional,
     });
     if reply != Reply::HintSet {
         maintenance::unexpected(&reply);
@@ -109,6 +111,14 @@ fn publish_one(rel: &Relation, written: &mut Vec<Written>) -> Option<String> {
         && previous.digest == digest
         && previous.retains_at_most(keep)
     {
+        // In a store, a write that was given up long ago may have come after the last one.
+        if tablespace::location(&storage.directory).is_some() {
+            written.push(Written {
+                metadata_location: previous.metadata_location.clone(),
+                commit_id: storage::random_uuid(),
+                provisional: false,
+            });
+        }
         // The hot image that was just written belongs to nobody: the sweeper takes it.
         return Some(previous.metadata_location.clone());
     }
@@ -160,6 +170,15 @@ fn publish_one(rel: &Relation, written: &mut Vec<Written>) -> Option<String> {
         maintenance::unexpected(&reply)
     };
     crash_point(CrashPoint::PublishWritten);
+    if let Some(damage) = &published.damage {
+        let table = pg::qualified_name(rel_oid(rel));
+        crate::error::warn(
+            &format!("table \"{table}\" was published anew, without earlier snapshots"),
+            Some(&format!(
+                "What was published before is damaged or missing: {damage}."
+            )),
+        );
+    }
     if !published.unchanged {
         let oldest = publication::set(
             storage.id,
@@ -174,6 +193,7 @@ fn publish_one(rel: &Relation, written: &mut Vec<Written>) -> Option<String> {
         written.push(Written {
             metadata_location: published.metadata_location.clone(),
             commit_id,
+            provisional: true,
         });
         crash_point(CrashPoint::PublishMoved);
     }

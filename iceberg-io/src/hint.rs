@@ -7,8 +7,11 @@ use pg_lake_crash::{CrashPoint, crash_point};
 use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::store::{MetadataStore, NewFile};
+use crate::store::{Former, MetadataStore, NewFile, Seen};
 use crate::table;
+
+/// A hint that changes so often between a look and a write is written whatever it says: who publishes has the table for himself.
+const LOOKS_MAX: u32 = 4;
 
 /// A hint that was set, with what it said before.
 #[derive(Debug)]
@@ -20,41 +23,71 @@ pub struct VersionHint {
 }
 
 impl VersionHint {
-    /// Makes the hint beside metadata name them. `attempt` is unique to the call, or the commit id of the publication that
-    /// it is about.
+    /// Makes the hint beside metadata name them, unless it does already. `attempt` is unique to the call, or the commit id of
+    /// the publication that it is about.
+    ///
+    /// Each write is one of a hint that was looked at, so that an attempt that was given up, and is done late, finds another
+    /// one and does nothing, as far as the store can tell hints apart.
     pub async fn set(
         store: &dyn MetadataStore,
         metadata_location: &str,
         attempt: &Uuid,
     ) -> Result<VersionHint> {
+        let location = location(metadata_location)?;
+        let mut seen = store.look(&location).await?;
         let hint = VersionHint {
-            location: location(metadata_location)?,
+            location,
             content: Bytes::copy_from_slice(table::version_hint(metadata_location).as_bytes()),
-            before: read(store, metadata_location).await?,
+            before: seen.as_ref().map(|seen| seen.content.clone()),
             attempt: *attempt,
         };
-        hint.replace(store, hint.content.clone()).await?;
+        for look in 1..=LOOKS_MAX {
+            if hint.is_set(seen.as_ref()) {
+                break;
+            }
+            let former = match look {
+                LOOKS_MAX => Former::Anything,
+                _ => seen.as_ref().into(),
+            };
+            if hint.replace(store, hint.content.clone(), former).await? {
+                break;
+            }
+            seen = store.look(&hint.location).await?;
+        }
         crash_point(CrashPoint::PublicationWritten);
         Ok(hint)
     }
 
     /// Sets it back to what it said before, unless somebody has set it since.
     pub async fn restore(self, store: &dyn MetadataStore) -> Result<()> {
-        if read_at(store, &self.location).await?.as_ref() != Some(&self.content) {
+        let seen = store.look(&self.location).await?;
+        let Some(seen) = seen.filter(|seen| self.is_set(Some(seen))) else {
             return Ok(());
-        }
+        };
         match &self.before {
-            Some(before) => self.replace(store, before.clone()).await,
+            Some(before) => {
+                let former = Former::Seen(&seen);
+                self.replace(store, before.clone(), former).await.map(drop)
+            }
             None => store.remove(&self.location).await,
         }
     }
 
-    async fn replace(&self, store: &dyn MetadataStore, content: Bytes) -> Result<()> {
+    fn is_set(&self, seen: Option<&Seen>) -> bool {
+        seen.is_some_and(|seen| seen.content == self.content)
+    }
+
+    async fn replace(
+        &self,
+        store: &dyn MetadataStore,
+        content: Bytes,
+        former: Former<'_>,
+    ) -> Result<bool> {
         let file = NewFile {
             location: self.location.clone(),
             content,
         };
-        store.replace(file, &self.attempt).await
+        store.replace(file, former, &self.attempt).await
     }
 }
 
@@ -63,15 +96,8 @@ pub(crate) async fn read(
     store: &dyn MetadataStore,
     metadata_location: &str,
 ) -> Result<Option<Bytes>> {
-    read_at(store, &location(metadata_location)?).await
-}
-
-async fn read_at(store: &dyn MetadataStore, location: &str) -> Result<Option<Bytes>> {
-    match store.read(location).await {
-        Ok(content) => Ok(Some(content)),
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(e),
-    }
+    let seen = store.look(&location(metadata_location)?).await?;
+    Ok(seen.map(|seen| seen.content))
 }
 
 fn location(metadata_location: &str) -> Result<String> {
@@ -88,6 +114,28 @@ fn location(metadata_location: &str) -> Result<String> {
 mod tests {
     use super::*;
     use crate::store::LocalStore;
+    use async_trait::async_trait;
+
+    struct Unwritable;
+
+    #[async_trait]
+    impl MetadataStore for Unwritable {
+        async fn read(&self, location: &str) -> Result<Bytes> {
+            LocalStore.read(location).await
+        }
+
+        async fn create_all(&self, _files: Vec<NewFile>) -> Result<()> {
+            panic!("nothing is to be written")
+        }
+
+        async fn replace(&self, _: NewFile, _: Former<'_>, _: &Uuid) -> Result<bool> {
+            panic!("nothing is to be written")
+        }
+
+        async fn remove(&self, _location: &str) -> Result<()> {
+            panic!("nothing is to be written")
+        }
+    }
 
     #[tokio::test]
     async fn a_hint_is_set_back_unless_it_was_set_since() {
@@ -111,6 +159,11 @@ mod tests {
         second.restore(&LocalStore).await.unwrap();
         assert_eq!(says().as_deref(), Some("00000-a"));
 
+        // What it says already is not written again.
+        let attempt = Uuid::new_v4();
+        VersionHint::set(&Unwritable, &metadata("00000-a"), &attempt)
+            .await
+            .unwrap();
         std::fs::remove_file(directory.path().join("version-hint.text")).unwrap();
         let third = set("00002-c").await;
         third.restore(&LocalStore).await.unwrap();

@@ -52,4 +52,4 @@ pub use parquet_file::{
 pub use publish::{PublishFile, PublishRequest, Published, publish};
 pub use schema::{Field, FieldType, TableSchema};
 pub use stats::ColumnStats;
-pub use store::{LocalStore, MetadataStore, NewFile};
+pub use store::{Former, LocalStore, MetadataStore, NewFile, Seen};

@@ -48,7 +48,8 @@ pub(crate) async fn load_list(
         Some(_) => FormatVersion::V3,
         None => FormatVersion::V2,
     };
-    let list = ManifestList::parse_with_version(&content, version)?;
+    let list = ManifestList::parse_with_version(&content, version)
+        .map_err(|e| unparsable("manifest list", snapshot.manifest_list(), e))?;
     Ok(list.consume_entries().into_iter().collect())
 }
 
@@ -70,7 +71,9 @@ pub(crate) async fn load_manifest(
     entry: ManifestFile,
 ) -> Result<LoadedManifest> {
     let content = store.read(&entry.manifest_path).await?;
-    let (entries, metadata) = Manifest::parse_avro(&content)?.into_parts();
+    let manifest = Manifest::parse_avro(&content)
+        .map_err(|e| unparsable("manifest", &entry.manifest_path, e))?;
+    let (entries, metadata) = manifest.into_parts();
     let mut live = Vec::new();
     let mut next_row_id = entry.first_row_id;
     for manifest_entry in &entries {
@@ -84,6 +87,14 @@ pub(crate) async fn load_manifest(
         spec: metadata.partition_spec,
         live,
     })
+}
+
+fn unparsable(what: &str, location: &str, e: iceberg::Error) -> Error {
+    let kind = match e.kind() {
+        iceberg::ErrorKind::FeatureUnsupported => ErrorKind::Unsupported,
+        _ => ErrorKind::Corrupt,
+    };
+    Error::new(kind, format!("could not parse {what} \"{location}\"")).with_source(e)
 }
 
 /// Fills in what an entry inherits from its manifest (spec: sequence number inheritance, first row id inheritance).

@@ -12,6 +12,9 @@
 //!   that goes takes its entry with it (see `deletes`);
 //! - many small manifests are merged.
 //!
+//! If what was published before is damaged or missing, the table is published anew: all files are new ones, earlier
+//! snapshots are dropped. Whoever asks knows which files there are, so that nothing is lost but history.
+//!
 //! All files are durable before [`publish()`] returns; moving the pointer to the new metadata, and then the version hint
 //! ([`VersionHint`](crate::VersionHint)), is up to the caller. A failed or crashed publication leaves at most files that
 //! nobody references, all of which have its commit id in their names.
@@ -21,7 +24,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use iceberg::spec::{
-    FormatVersion, MAIN_BRANCH, Schema, SchemaRef, Snapshot, Summary, TableMetadata,
+    FormatVersion, MAIN_BRANCH, Operation, Schema, SchemaRef, Snapshot, Summary, TableMetadata,
     TableMetadataBuilder,
 };
 use pg_lake_crash::{CrashPoint, crash_point};
@@ -29,7 +32,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::assemble;
-use crate::changes;
+use crate::changes::{self, Changes};
 use crate::deletes;
 use crate::error::{Error, ErrorKind, Result};
 use crate::expire::{self, References};
@@ -98,39 +101,149 @@ pub struct Published {
     pub new_files: Vec<String>,
     /// Metadata files and delete files that the new metadata no longer reference.
     pub removed_files: Vec<String>,
+    /// What is wrong with what was published before, if the table was published anew, without earlier snapshots.
+    pub damage: Option<String>,
+}
+
+/// What a publication builds on, and what it changes.
+struct Draft<'a> {
+    base: BaseTable,
+    schema: SchemaRef,
+    layout: Layout,
+    changes: Changes<'a>,
+    /// See [`Published::damage`].
+    damage: Option<String>,
+    /// Metadata that could not be read.
+    lost: Option<String>,
+}
+
+impl<'a> Draft<'a> {
+    /// Compares with what was published before. If that is damaged, with nothing.
+    async fn new(
+        store: &dyn MetadataStore,
+        request: &'a PublishRequest,
+        format: FormatVersion,
+    ) -> Result<Draft<'a>> {
+        match Self::read(store, request, format).await {
+            // It may have been damaged on its way only.
+            Err(e) if is_damage(&e) && request.previous_metadata.is_some() => {}
+            draft => return draft,
+        }
+        match Self::read(store, request, format).await {
+            Err(e) if is_damage(&e) => {
+                let mut draft = Self::anew(store, request, format).await?;
+                draft.damage = Some(e.message().to_string());
+                Ok(draft)
+            }
+            draft => draft,
+        }
+    }
+
+    async fn read(
+        store: &dyn MetadataStore,
+        request: &'a PublishRequest,
+        format: FormatVersion,
+    ) -> Result<Draft<'a>> {
+        let base = match &request.previous_metadata {
+            Some(previous) => BaseTable::load(store, previous).await?,
+            None => begin(request, format, None)?,
+        };
+        let mut draft = Self::on(base, request, format)?;
+        let loaded = match draft.base.metadata.current_snapshot() {
+            Some(snapshot) => manifests::load_manifests(store, snapshot).await?,
+            None => Vec::new(),
+        };
+        draft.changes = changes::compare(store, &request.files, loaded).await?;
+        Ok(draft)
+    }
+
+    /// Keeps the metadata if these can be read, for their columns and numbers.
+    async fn anew(
+        store: &dyn MetadataStore,
+        request: &'a PublishRequest,
+        format: FormatVersion,
+    ) -> Result<Draft<'a>> {
+        let previous = request.previous_metadata.as_deref().unwrap_or_default();
+        let (base, lost) = match BaseTable::load(store, previous).await {
+            Err(e) if is_damage(&e) => {
+                let base = begin(request, format, Some(previous))?;
+                (base, Some(previous.to_string()))
+            }
+            base => (base?, None),
+        };
+        let mut draft = Self::on(base, request, format)?;
+        draft.changes = changes::compare(store, &request.files, Vec::new()).await?;
+        draft.lost = lost;
+        Ok(draft)
+    }
+
+    /// Without changes.
+    fn on(mut base: BaseTable, request: &PublishRequest, format: FormatVersion) -> Result<Self> {
+        check(request, &base, format)?;
+        let schema = request.schema.to_iceberg()?;
+        let schema_id = base.schema_id_for(&schema);
+        let schema: SchemaRef = Arc::new(schema.into_builder().with_schema_id(schema_id).build()?);
+        base.metadata = layout::make_room(base.metadata, &schema)?;
+        let layout = Layout::resolve(&base.metadata, &schema, request)?;
+        Ok(Draft {
+            base,
+            schema,
+            layout,
+            changes: Changes::default(),
+            damage: None,
+            lost: None,
+        })
+    }
+
+    fn operation(&self) -> Operation {
+        match &self.damage {
+            // What earlier snapshots had is replaced, not added to.
+            Some(_) => Operation::Overwrite,
+            None => self.changes.operation(),
+        }
+    }
+}
+
+fn is_damage(e: &Error) -> bool {
+    matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::NotFound)
+}
+
+/// A table without snapshots, in place of metadata that are `lost`, or of none.
+fn begin(request: &PublishRequest, format: FormatVersion, lost: Option<&str>) -> Result<BaseTable> {
+    BaseTable::create(
+        format,
+        request.table_uuid,
+        request.location.trim_end_matches('/'),
+        &request.schema.to_iceberg()?,
+        request.timestamp_ms,
+        lost,
+    )
 }
 
 /// Publishes to a store.
 pub async fn publish(store: &dyn MetadataStore, request: PublishRequest) -> Result<Published> {
     let location = request.location.trim_end_matches('/').to_string();
     let format = format_version(request.format_version)?;
-    let schema = request.schema.to_iceberg()?;
-    let mut base = match &request.previous_metadata {
-        Some(previous) => BaseTable::load(store, previous).await?,
-        None => BaseTable::create(
-            format,
-            request.table_uuid,
-            &location,
-            &schema,
-            request.timestamp_ms,
-        )?,
-    };
-    check(&request, &base, format)?;
     check_deleted(&request.files)?;
-    let keep = request.keep_snapshots.max(1);
-    let schema_id = base.schema_id_for(&schema);
-    let schema: SchemaRef = Arc::new(schema.into_builder().with_schema_id(schema_id).build()?);
-    base.metadata = layout::make_room(base.metadata, &schema)?;
-    let layout = Layout::resolve(&base.metadata, &schema, &request)?;
-
-    let loaded = match base.metadata.current_snapshot() {
-        Some(snapshot) => manifests::load_manifests(store, snapshot).await?,
-        None => Vec::new(),
+    let draft = Draft::new(store, &request, format).await?;
+    let operation = draft.operation();
+    let Draft {
+        base,
+        schema,
+        layout,
+        mut changes,
+        damage,
+        lost,
+    } = draft;
+    let schema_id = schema.schema_id();
+    let keep = match damage {
+        Some(_) => 1,
+        None => request.keep_snapshots.max(1),
     };
-    let mut changes = changes::compare(store, &request.files, loaded).await?;
     let metadata = &base.metadata;
     if let (Some(current), Some(previous)) = (metadata.current_snapshot(), &base.location)
         && changes.is_empty()
+        && damage.is_none()
         && schema_id == metadata.current_schema_id()
         && layout.is_of(metadata)
         && format == metadata.format_version()
@@ -148,6 +261,7 @@ pub async fn publish(store: &dyn MetadataStore, request: PublishRequest) -> Resu
             manifests_written: 0,
             new_files: Vec::new(),
             removed_files: Vec::new(),
+            damage: None,
         });
     }
 
@@ -160,7 +274,6 @@ pub async fn publish(store: &dyn MetadataStore, request: PublishRequest) -> Resu
             .max(metadata.last_updated_ms().saturating_add(1)),
         None => request.timestamp_ms,
     };
-    let operation = changes.operation();
     let mut placements = std::mem::take(&mut changes.placements);
     for file in &changes.added {
         placements.insert(&file.path, layout.place(file)?);
@@ -239,6 +352,7 @@ pub async fn publish(store: &dyn MetadataStore, request: PublishRequest) -> Resu
         &request, &base, &location, format, &schema, &layout, snapshot, &expired,
     )?;
     removed_files.extend(forgotten);
+    removed_files.extend(lost);
 
     let metadata_location = base.next_location(&location, &request.commit_id);
     let mut files = deletes.files;
@@ -260,6 +374,7 @@ pub async fn publish(store: &dyn MetadataStore, request: PublishRequest) -> Resu
         manifests_written: u32::try_from(manifests_written).unwrap_or(u32::MAX),
         new_files,
         removed_files,
+        damage,
     })
 }
 

@@ -21,18 +21,55 @@ pub struct NewFile {
     pub content: Bytes,
 }
 
+/// What a file had when it was looked at, and how its store tells that from what is written later, if it can.
+#[derive(Debug, Clone, Default)]
+pub struct Seen {
+    pub content: Bytes,
+    pub e_tag: Option<String>,
+    pub version: Option<String>,
+}
+
+/// What a file has to be for another one to take its place.
+#[derive(Debug, Clone, Copy)]
+pub enum Former<'a> {
+    Anything,
+    Missing,
+    /// Not written since.
+    Seen(&'a Seen),
+}
+
+impl<'a> From<Option<&'a Seen>> for Former<'a> {
+    fn from(seen: Option<&'a Seen>) -> Self {
+        seen.map_or(Former::Missing, Former::Seen)
+    }
+}
+
 /// Storage of metadata files, addressed by the locations that Iceberg metadata holds.
 #[async_trait]
 pub trait MetadataStore: Send + Sync {
     async fn read(&self, location: &str) -> Result<Bytes>;
 
+    /// A file that changes, as it is now; `None` if it is missing.
+    async fn look(&self, location: &str) -> Result<Option<Seen>> {
+        match self.read(location).await {
+            Ok(content) => Ok(Some(Seen {
+                content,
+                ..Seen::default()
+            })),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
     /// Creates the files, in order. All of them are durable when this returns; none may exist before. After an error
     /// those already created have been removed, as far as that was possible.
     async fn create_all(&self, files: Vec<NewFile>) -> Result<()>;
 
-    /// Creates or replaces one file, atomically and durably. A crash may leave another file whose name has the
-    /// attempt's id.
-    async fn replace(&self, file: NewFile, attempt: &Uuid) -> Result<()>;
+    /// Creates or replaces one file, atomically and durably; `false`: the store says that it isn't what it has to be. A
+    /// crash may leave another file whose name has the attempt's id.
+    ///
+    /// What is given up may be done later. A store that can tell does it only if the file is still what it has to be.
+    async fn replace(&self, file: NewFile, former: Former<'_>, attempt: &Uuid) -> Result<bool>;
 
     /// Removes one file, durably; one that is missing is no error.
     async fn remove(&self, location: &str) -> Result<()>;
@@ -58,10 +95,12 @@ impl MetadataStore for LocalStore {
         blocking(move || create_all(&files)).await
     }
 
-    async fn replace(&self, file: NewFile, attempt: &Uuid) -> Result<()> {
+    /// Whatever the file is.
+    async fn replace(&self, file: NewFile, _former: Former<'_>, attempt: &Uuid) -> Result<bool> {
         let path = local_path(&file.location)?;
         let attempt = *attempt;
-        blocking(move || durable::replace(&path, &file.content, &attempt)).await
+        blocking(move || durable::replace(&path, &file.content, &attempt)).await?;
+        Ok(true)
     }
 
     async fn remove(&self, location: &str) -> Result<()> {
@@ -161,14 +200,13 @@ mod tests {
     #[tokio::test]
     async fn replace_leaves_no_temporary_file() {
         let directory = tempfile::tempdir().unwrap();
-        LocalStore
-            .replace(file(directory.path(), "hint", b"1"), &Uuid::new_v4())
-            .await
-            .unwrap();
-        LocalStore
-            .replace(file(directory.path(), "hint", b"2"), &Uuid::new_v4())
-            .await
-            .unwrap();
+        for content in [b"1", b"2"] {
+            let hint = file(directory.path(), "hint", content);
+            let seen = LocalStore.look(&hint.location).await.unwrap();
+            let former = Former::from(seen.as_ref());
+            let replaced = LocalStore.replace(hint, former, &Uuid::new_v4()).await;
+            assert!(replaced.unwrap());
+        }
         assert_eq!(fs::read(directory.path().join("hint")).unwrap(), b"2");
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }

@@ -14,8 +14,10 @@ use crate::store::MetadataStore;
 /// The state that a publication builds on.
 pub(crate) struct BaseTable {
     pub(crate) metadata: TableMetadata,
-    /// Where the metadata were read from; `None` for a new table.
+    /// Where the metadata were read from; `None` for a table that begins, or begins anew.
     pub(crate) location: Option<String>,
+    /// The number in the next metadata's name.
+    version: u64,
     /// Snapshots that tags and other branches hold.
     pub(crate) pinned: HashSet<i64>,
 }
@@ -42,19 +44,23 @@ impl BaseTable {
         Ok(Self {
             metadata,
             location: Some(location.to_string()),
+            version: version_of(location) + 1,
             pinned,
         })
     }
 
-    /// A table without snapshots. The library's builder would renumber the fields, so the metadata come from JSON, as
-    /// if they had been read.
+    /// A table without snapshots. Its numbers follow those of metadata that are `lost`: each publication makes one
+    /// version and one snapshot. The library's builder would renumber the fields, so the metadata come from JSON, as if
+    /// they had been read.
     pub(crate) fn create(
         format: FormatVersion,
         uuid: Uuid,
         location: &str,
         schema: &Schema,
         timestamp_ms: i64,
+        lost: Option<&str>,
     ) -> Result<Self> {
+        let version = lost.map_or(0, |lost| version_of(lost) + 1);
         let schema_json = serde_json::to_value(schema).map_err(|e| {
             Error::new(ErrorKind::Internal, "could not serialise a schema").with_source(e)
         })?;
@@ -62,7 +68,7 @@ impl BaseTable {
             "format-version": format as u8,
             "table-uuid": uuid.to_string(),
             "location": location,
-            "last-sequence-number": 0,
+            "last-sequence-number": version,
             "last-updated-ms": timestamp_ms,
             "last-column-id": schema.highest_field_id(),
             "schemas": [schema_json],
@@ -82,6 +88,7 @@ impl BaseTable {
         Ok(Self {
             metadata,
             location: None,
+            version,
             pinned: HashSet::new(),
         })
     }
@@ -112,10 +119,7 @@ impl BaseTable {
 
     /// The location of the next `metadata.json`: versions count up, the commit id keeps rivals apart.
     pub(crate) fn next_location(&self, table_location: &str, commit_id: &Uuid) -> String {
-        let version = self
-            .location
-            .as_deref()
-            .map_or(0, |previous| version_of(previous) + 1);
+        let version = self.version;
         format!("{table_location}/metadata/{version:05}-{commit_id}.metadata.json")
     }
 }

@@ -538,3 +538,58 @@ async fn a_clock_that_steps_back_does_not_stop_publication() {
     let snapshots = rig.read().await.snapshots;
     assert!(snapshots[1].timestamp_ms > snapshots[0].timestamp_ms);
 }
+
+/// A flipped bit in what was published must not keep a table from being published ever again.
+#[tokio::test]
+async fn damaged_metadata_are_published_anew() {
+    for format_version in [2, 3] {
+        for damaged in ["/snap-", "-m0.avro", ".metadata.json"] {
+            for missing in [false, true] {
+                published_anew(format_version, damaged, missing).await;
+            }
+        }
+    }
+}
+
+async fn published_anew(format_version: u8, damaged: &str, missing: bool) {
+    let mut rig = Rig::new(format_version);
+    let mut files = vec![file("a", 10), file("b", 20)];
+    rig.publish(&files[..1]).await;
+    files[0].deleted = vec![3, 7];
+    let last = rig.publish(&files).await;
+    assert_eq!(last.damage, None);
+
+    let path = last.new_files.iter().find(|path| path.contains(damaged));
+    let path = path.unwrap().strip_prefix("file://").unwrap();
+    if missing {
+        std::fs::remove_file(path).unwrap();
+    } else {
+        std::fs::write(path, "not what it was").unwrap();
+    }
+    // Also if nothing has changed since.
+    let anew = rig.publish(&files).await;
+    assert!(anew.damage.as_ref().is_some_and(|why| why.contains(path)));
+    assert!(!anew.unchanged);
+    assert_eq!(anew.sequence_number, last.sequence_number + 1);
+    assert!(anew.metadata_location.contains("/00002-"));
+    let metadata = rig.library().await;
+    assert_eq!(metadata.uuid(), rig.uuid);
+    assert_eq!(metadata.snapshots().len(), 1);
+    let table = rig.read().await;
+    assert_eq!(summary(&table, "total-data-files"), Some("2"));
+    assert_eq!(summary(&table, "total-records"), Some("30"));
+    let checked = check_table(&LocalStore, &anew.metadata_location)
+        .await
+        .unwrap();
+    assert!(checked.unreadable.is_empty(), "{:?}", checked.unreadable);
+    let rows: Vec<_> = checked
+        .data_files
+        .iter()
+        .map(|file| (file.row_count, file.deleted))
+        .collect();
+    assert_eq!(rows, [(10, 2), (20, 0)]);
+
+    let next = rig.publish(&files[1..]).await;
+    assert_eq!((next.damage, next.unchanged), (None, false));
+    assert_eq!(rig.library().await.snapshots().len(), 2);
+}

@@ -9,7 +9,7 @@ use crate::sync::{AtomicU32, AtomicU64};
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"PGLKRING");
 /// Changes with every change of the layout or of a protocol over it.
 #[cfg_attr(loom, allow(dead_code, reason = "no byte region under loom"))]
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 /// `WorkerControl::proc` of a slot that no process has taken.
 pub(crate) const NO_PROC: u32 = u32::MAX;
 
@@ -95,6 +95,7 @@ pub struct WorkerCounters {
 /// | `state`                              | both sides, by compare-and-swap (`stream.rs`)| anyone              |
 /// | `error`                              | both sides, first one wins                   | both sides          |
 /// | `incarnation`, `proc`, `worker`      | who acquires, before `state` says held       | anyone              |
+/// | `holder`, `holder_incarnation`       | the same                                     | a worker's start    |
 /// | `announced`                          | the backend; taken by the worker             | the worker          |
 /// | `next_free`                          | who frees (push)                             | who acquires (pop)  |
 /// | `head`, `finished`                   | the producer                                 | the consumer        |
@@ -115,6 +116,10 @@ pub(crate) struct StreamControl {
     pub(crate) incarnation: AtomicU64,
     /// High half: generation; low half: ticket. 0 when not announced.
     pub(crate) announced: AtomicU64,
+    /// Of the worker process that has the backend's hold, if it is one.
+    pub(crate) holder_incarnation: AtomicU64,
+    /// Its slot + 1, 0 for none.
+    pub(crate) holder: AtomicU32,
     pub(crate) proc: AtomicU32,
     pub(crate) worker: AtomicU32,
     /// Index + 1 of the next free stream, 0 for none.

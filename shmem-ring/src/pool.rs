@@ -44,14 +44,23 @@ pub(crate) fn format(memory: &Memory) {
     memory.pool().free_head.store(word(0, 1), Ordering::Release);
 }
 
+/// Whose streams are: those that are acquired at one time.
+#[derive(Clone, Copy)]
+pub(crate) struct Owner {
+    pub(crate) proc: u32,
+    pub(crate) worker: u32,
+    /// Slot and incarnation of the process, if it is a worker's.
+    pub(crate) holder: Option<(u32, u64)>,
+}
+
 /// See `Region::acquire`.
 pub(crate) fn acquire(
     memory: &Memory,
-    proc: u32,
+    owner: Owner,
     n: usize,
     leave: usize,
-    worker: u32,
 ) -> Option<Vec<StreamRef>> {
+    let worker = owner.worker;
     let pool = memory.pool();
     let slot = memory.worker(worker);
     // Acquire pairs with the Release in `WorkerSlot::start`.
@@ -61,7 +70,7 @@ pub(crate) fn acquire(
     let claimed = pop(memory, n, leave).map(|indexes| {
         indexes
             .into_iter()
-            .map(|index| claim(memory, index, proc, worker, incarnation))
+            .map(|index| claim(memory, index, owner, incarnation))
             .collect()
     });
     // Release pairs with the Acquire in `recover_unlisted`: 0 means that all claims before are visible.
@@ -84,15 +93,23 @@ pub(crate) fn acquire(
 }
 
 /// Marks a stream that was just popped as the backend's.
-fn claim(memory: &Memory, index: u32, proc: u32, worker: u32, incarnation: u64) -> StreamRef {
+fn claim(memory: &Memory, index: u32, owner: Owner, incarnation: u64) -> StreamRef {
     let control = memory.stream(index);
     let generation = generation_of(control.state.load(Ordering::Acquire));
     // Pairs with the Acquire fence in `Stream::open`: who reads a field written below sees that the generation before
     // has ended.
     fence(Ordering::Release);
-    control.proc.store(proc, Ordering::Relaxed);
-    control.worker.store(worker, Ordering::Relaxed);
+    control.proc.store(owner.proc, Ordering::Relaxed);
+    control.worker.store(owner.worker, Ordering::Relaxed);
     control.incarnation.store(incarnation, Ordering::Relaxed);
+    let (holder, holder_incarnation) = match owner.holder {
+        Some((slot, incarnation)) => (slot + 1, incarnation),
+        None => (0, 0),
+    };
+    control.holder.store(holder, Ordering::Relaxed);
+    control
+        .holder_incarnation
+        .store(holder_incarnation, Ordering::Relaxed);
     control.error.store(word(generation, 0), Ordering::Relaxed);
     control.announced.store(0, Ordering::Relaxed);
     control.producer.head.store(0, Ordering::Relaxed);
@@ -241,6 +258,37 @@ pub(crate) fn reclaim(memory: &Memory, worker: u32, below: u64) {
         }
         set_error(control, generation, PEER_GONE);
         let _ = release(memory, StreamRef { index, generation }, flag::WORKER, 0);
+    }
+}
+
+/// Drops the backend's hold on the streams that a worker's incarnation below `below` acquired and didn't give back. Whoever
+/// serves such a stream finds it cancelled.
+///
+/// No thread of those incarnations may be running.
+pub(crate) fn give_back(memory: &Memory, slot: u32, below: u64) {
+    let layout = memory.layout();
+    for index in 0..layout.streams {
+        let control = memory.stream(index);
+        // Acquire pairs with the Release in `claim`.
+        let state = control.state.load(Ordering::Acquire);
+        let generation = generation_of(state);
+        if state & flag::BACKEND == 0
+            || control.holder.load(Ordering::Relaxed) != slot + 1
+            || control.holder_incarnation.load(Ordering::Relaxed) >= below
+        {
+            continue;
+        }
+        let worker = control.worker.load(Ordering::Relaxed);
+        // As in `reclaim`: if this use has ended, the next one is somebody else's.
+        fence(Ordering::Acquire);
+        if generation_of(control.state.load(Ordering::Relaxed)) != generation {
+            continue;
+        }
+        let reference = StreamRef { index, generation };
+        let freed = release(memory, reference, flag::BACKEND, flag::CANCEL);
+        if !freed && worker < layout.workers {
+            bits::set(memory.events(worker), index);
+        }
     }
 }
 

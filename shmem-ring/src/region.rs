@@ -5,7 +5,7 @@ use crate::control::NO_PROC;
 use crate::error::RingError;
 use crate::layout::Layout;
 use crate::memory::Memory;
-use crate::pool;
+use crate::pool::{self, Owner};
 use crate::stream::{Stream, StreamRef, flag, generation_of, word};
 use crate::sync::{Ordering, fence};
 use crate::worker::WorkerSlot;
@@ -121,15 +121,42 @@ impl Region {
         leave: usize,
         worker: u32,
     ) -> Option<Vec<StreamRef>> {
+        let owner = Owner {
+            proc,
+            worker,
+            holder: None,
+        };
+        self.acquire_for(owner, n, leave)
+    }
+
+    /// As [`Region::acquire`], by the present process of the worker slot `holder`: what it doesn't give back itself, the
+    /// slot's next process does.
+    pub fn acquire_by(
+        &self,
+        holder: WorkerSlot,
+        proc: u32,
+        n: usize,
+        worker: u32,
+    ) -> Option<Vec<StreamRef>> {
+        let owner = Owner {
+            proc,
+            worker,
+            holder: Some((holder.slot(), holder.incarnation())),
+        };
+        self.acquire_for(owner, n, 0)
+    }
+
+    fn acquire_for(&self, owner: Owner, n: usize, leave: usize) -> Option<Vec<StreamRef>> {
         let layout = self.layout();
         let wanted = n.saturating_add(leave);
-        if proc >= layout.procs || worker >= layout.workers || wanted > layout.streams as usize {
+        let exists = owner.proc < layout.procs && owner.worker < layout.workers;
+        if !exists || wanted > layout.streams as usize {
             return None;
         }
         if n == 0 {
             return Some(Vec::new());
         }
-        pool::acquire(&self.memory, proc, n, leave, worker)
+        pool::acquire(&self.memory, owner, n, leave)
     }
 
     /// Announces a request to a worker: the stream that carries it, acquired for this proc and worker. Never full, as

@@ -32,7 +32,8 @@ impl WorkerSlot {
     }
 
     /// A new incarnation begins, of which this returns the number. Streams of older ones fail with
-    /// [`PEER_GONE`](crate::PEER_GONE) and lose the worker's hold; requests and events for older ones are forgotten.
+    /// [`PEER_GONE`](crate::PEER_GONE) and lose the worker's hold; requests and events for older ones are forgotten. Those
+    /// that older ones acquired themselves, and didn't give back, are given back.
     ///
     /// Only the slot's own process calls this, and only when no thread of an older incarnation runs any more. Then
     /// drain the stream waiters, and wake the backends that have streams of this worker.
@@ -50,6 +51,7 @@ impl WorkerSlot {
         // incarnation, or who acquired it sees the new number.
         fence(Ordering::SeqCst);
         pool::reclaim(&self.memory, self.slot, incarnation);
+        pool::give_back(&self.memory, self.slot, incarnation);
         // Release pairs with the Acquire in `is_up`.
         control.up.store(1, Ordering::Release);
         incarnation

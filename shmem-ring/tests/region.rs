@@ -237,6 +237,47 @@ fn a_new_incarnation_reclaims() {
 }
 
 #[test]
+fn a_new_incarnation_gives_back_what_older_ones_acquired() {
+    let heap = HeapRegion::new(LAYOUT);
+    let region = heap.region();
+    let (client, server) = (
+        region.worker(0).expect("slot 0"),
+        region.worker(1).expect("slot 1"),
+    );
+    client.start(100, 5);
+    let served = server.start(200, 6);
+    let acquired = region.acquire_by(client, 5, 2, 1).expect("two");
+    let [busy, idle]: [_; 2] = acquired
+        .into_iter()
+        .map(|reference| region.stream(reference).expect("held"))
+        .collect::<Vec<_>>()
+        .try_into()
+        .expect("two");
+    // Of a backend that has got the proc number of the process that ended.
+    let other = region
+        .stream(region.acquire(5, 1, 1).expect("one")[0])
+        .expect("held");
+    busy.worker_attach(served).expect("attached");
+    server.take_stream_events(|_| panic!("nothing has happened"));
+
+    client.start(101, 7);
+    assert_eq!(free_now(region), 2, "one that was never acquired, one idle");
+    assert!(idle.is_cancelled() && busy.is_cancelled() && !other.is_cancelled());
+    let mut seen = Vec::new();
+    server.take_stream_events(|index| seen.push(index));
+    assert_eq!(seen, [busy.reference().index]);
+    assert!(busy.release_worker());
+    assert_eq!(free_now(region), 3);
+
+    let mine = region.acquire_by(client, 7, 1, 1).expect("one")[0];
+    server.start(201, 6);
+    let mine = region.stream(mine).expect("still held");
+    assert!(!mine.is_cancelled() && mine.release_backend());
+    assert!(other.release_backend());
+    assert_eq!(free_now(region), 4);
+}
+
+#[test]
 fn requests_arrive_once_oldest_first() {
     let heap = HeapRegion::new(LAYOUT);
     let region = heap.region();

@@ -20,9 +20,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Stores that have memory of their own.
 const STORES_MAX: usize = 64;
 
-/// Read at a time while a file is warmed.
-const WARM_BYTES: u64 = 16 << 20;
-
 /// An object in its store.
 struct Stored {
     remote: Arc<Remote>,
@@ -91,13 +88,14 @@ impl Io {
             .read(&object, &ranges, admission, Arc::new(origin))
             .await
             .map_err(|error| cache_error(error, &object))?;
-        for part in &read.parts {
-            writer.send(kind::BYTES, part).await?;
-        }
-        Ok(Reply::Fetched(Fetched {
+        let fetched = Fetched {
             from_cache: read.from_cache,
             from_store: read.from_origin,
-        }))
+        };
+        for part in read.parts {
+            writer.send_pieces(kind::BYTES, part.as_slice()).await?;
+        }
+        Ok(Reply::Fetched(fetched))
     }
 }
 
@@ -123,20 +121,8 @@ impl Io {
             location: object.location.clone(),
             priority: Priority::Ahead,
         });
-        let mut start = 0;
-        while start < object.size {
-            let end = object.size.min(start + WARM_BYTES);
-            self.cache
-                .read(
-                    &object,
-                    std::slice::from_ref(&(start..end)),
-                    Admission::Normal,
-                    origin.clone(),
-                )
-                .await
-                .map_err(|error| cache_error(error, &object))?;
-            start = end;
-        }
+        let filled = self.cache.fill(&object, origin).await;
+        filled.map_err(|error| cache_error(error, &object))?;
         Ok(self.cache.contains(&object))
     }
 
@@ -184,8 +170,9 @@ fn cached(object: CachedObject) -> Object {
 
 fn admission(request: &Fetch) -> Admission {
     match (request.priority, request.scan) {
-        (Priority::Background, _) => Admission::Bypass,
-        (_, true) => Admission::Scan,
+        // Files that are about to be replaced. Of small ones a footer's block has it all.
+        (Priority::Background, true) => Admission::Bypass,
+        (Priority::Background, false) | (_, true) => Admission::Scan,
         (_, false) => Admission::Normal,
     }
 }

@@ -26,7 +26,7 @@ pub use new_files::NewFiles;
 pub(crate) use publish::NewHint;
 
 use crate::client::{Client, owner_of_shard};
-use crate::store::{Settings, Stores};
+use crate::store::{Settings, Stores, Unfinished};
 use crate::transport::MessageReader;
 use fetch::StoreBuffers;
 use pg_lake_cache::{Cache, SHARDS, Staging};
@@ -70,12 +70,30 @@ fn owned_shards(slot: u32, workers: u32) -> Vec<u32> {
         .collect()
 }
 
-fn open_staging(directory: &Path, slot: u32) -> Option<Arc<Staging>> {
-    match Staging::open(directory, slot) {
+/// The first worker also removes what is of workers that there are no more.
+fn open_staging(directory: &Path, slot: u32, workers: u32) -> Option<Arc<Staging>> {
+    let opened = Staging::open(directory, slot).and_then(|staging| {
+        if slot == 1 {
+            Staging::forget(directory, |owner| owner > workers)?;
+        }
+        Ok(staging)
+    });
+    match opened {
         Ok(staging) => Some(Arc::new(staging)),
         Err(error) => {
             let directory = directory.display();
             tracing::warn!(target: "pg_lake", "could not use cache directory \"{directory}\": {error}");
+            None
+        }
+    }
+}
+
+fn open_unfinished(directory: &Path, slot: u32, workers: u32) -> Option<Arc<Unfinished>> {
+    match Unfinished::open(directory, slot, workers) {
+        Ok(unfinished) => Some(Arc::new(unfinished)),
+        Err(error) => {
+            let directory = directory.display();
+            tracing::warn!(target: "pg_lake", "could not keep records of uploads in \"{directory}\": {error}");
             None
         }
     }
@@ -101,7 +119,7 @@ impl From<Reply> for Answer {
 }
 
 impl Io {
-    /// `memory`: bytes that all encoders together may take. `workers`: the number of I/O workers.
+    /// `memory`: bytes that all encoders together may take. `workers`: the number of I/O workers. On a runtime.
     pub(crate) fn new(
         slot: WorkerSlot,
         workers: u32,
@@ -109,13 +127,18 @@ impl Io {
         config: &IoConfig,
         client: Arc<Client>,
     ) -> Io {
+        let unfinished = open_unfinished(&config.cache_directory, slot.slot(), workers);
+        let stores = Stores::new(config.stores.clone(), unfinished.clone());
+        if let Some(unfinished) = unfinished {
+            tokio::spawn(unfinished.settle(stores.clone()));
+        }
         Io {
             budget: Arc::new(Budget {
                 slot,
                 limit: AtomicU64::new(memory),
                 encoders: AtomicU64::new(0),
             }),
-            stores: Stores::new(config.stores.clone()),
+            stores,
             cache: Arc::new(Cache::open(pg_lake_cache::Config {
                 directory: config.cache_directory.clone(),
                 owned: owned_shards(slot.slot(), workers),
@@ -123,7 +146,7 @@ impl Io {
                 block_bytes: BLOCK_BYTES,
             })),
             buffers: StoreBuffers::default(),
-            staging: open_staging(&config.cache_directory, slot.slot()),
+            staging: open_staging(&config.cache_directory, slot.slot(), workers),
             client,
         }
     }

@@ -5,7 +5,7 @@ use crate::store::{Opened, Remote, RemoteMetadata};
 use async_trait::async_trait;
 use bytes::Bytes;
 use pg_lake_cache::Staging;
-use pg_lake_iceberg::{LocalStore, MetadataStore, NewFile};
+use pg_lake_iceberg::{Former, LocalStore, MetadataStore, NewFile, Seen};
 use pg_lake_plan::message::{CachedObject, ErrorCode, Request, WireError};
 use pg_lake_plan::store::is_remote;
 use std::path::{Path, PathBuf};
@@ -116,8 +116,18 @@ impl MetadataStore for Places {
         }
     }
 
-    async fn replace(&self, file: NewFile, attempt: &Uuid) -> pg_lake_iceberg::Result<()> {
-        self.metadata(&file.location)?.replace(file, attempt).await
+    async fn look(&self, location: &str) -> pg_lake_iceberg::Result<Option<Seen>> {
+        self.metadata(location)?.look(location).await
+    }
+
+    async fn replace(
+        &self,
+        file: NewFile,
+        former: Former<'_>,
+        attempt: &Uuid,
+    ) -> pg_lake_iceberg::Result<bool> {
+        let store = self.metadata(&file.location)?;
+        store.replace(file, former, attempt).await
     }
 
     async fn remove(&self, location: &str) -> pg_lake_iceberg::Result<()> {

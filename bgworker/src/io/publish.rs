@@ -42,6 +42,7 @@ pub(crate) async fn publish(places: &Places, request: Publish) -> Result<Answer,
         sequence_number: published.sequence_number,
         unchanged: published.unchanged,
         removed: published.removed_files,
+        damage: published.damage,
     });
     Ok(Answer {
         files: Some(files),

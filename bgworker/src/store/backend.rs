@@ -74,6 +74,8 @@ fn s3(
         .with_client_options(client_options(endpoint.as_deref(), settings))
         .with_retry(no_retries(settings))
         .with_http_connector(connector)
+        // The store compares what it gets with the digest in the signature.
+        .with_unsigned_payload(false)
         // Whether to rely on it is decided at each write; the probe has to try it.
         .with_conditional_put(S3ConditionalPut::ETagMatch);
     if let Some(region) = &store.region {
@@ -180,7 +182,7 @@ fn azure(
     store: &Store,
     credential: Option<&Credential>,
     settings: &Settings,
-    connector: impl HttpConnector,
+    connector: Connector,
 ) -> object_store::Result<Arc<dyn Backend>> {
     let mut builder = match credential {
         Some(_) => MicrosoftAzureBuilder::new(),
@@ -190,6 +192,15 @@ fn azure(
         .endpoint
         .clone()
         .or_else(|| builder.get_config_value(&AzureConfigKey::Endpoint));
+    let key = match credential {
+        Some(Credential::AzureKey(key)) => Some(key.expose().to_owned()),
+        Some(_) => None,
+        None => builder.get_config_value(&AzureConfigKey::AccessKey),
+    };
+    let connector = match (&store.account, key) {
+        (Some(account), Some(key)) => connector.with_shared_key(account, &key),
+        _ => connector,
+    };
     builder = builder
         .with_container_name(&store.bucket)
         .with_client_options(client_options(endpoint.as_deref(), settings))

@@ -24,6 +24,8 @@ pub(super) enum Problem {
     Short { size: u64, expected: u64 },
     /// There is no memory for so many bytes.
     NoMemory(u64),
+    /// The store has something else than was sent.
+    Altered,
 }
 
 impl fmt::Display for Problem {
@@ -41,6 +43,7 @@ impl fmt::Display for Problem {
                 )
             }
             Problem::NoMemory(bytes) => write!(f, "there is no memory for {bytes} bytes"),
+            Problem::Altered => write!(f, "the store has something else than was sent"),
         }
     }
 }
@@ -93,6 +96,14 @@ const OTHER_REGION: &[&str] = &[
     "PermanentRedirect",
     "IllegalLocationConstraintException",
     "redirect without LOCATION",
+];
+
+/// Codes of errors which say that the body that has arrived doesn't have the digest or the length that the request says.
+const ALTERED: &[&str] = &[
+    "BadDigest",
+    "XAmzContentSHA256Mismatch",
+    "Md5Mismatch",
+    "IncompleteBody",
 ];
 
 impl Failure {
@@ -158,7 +169,7 @@ impl Failure {
             Some(408 | 429) => true,
             Some(501 | 505) => false,
             Some(500..) => true,
-            Some(_) => self.says(BUSY),
+            Some(_) => self.says(BUSY) || self.says(ALTERED),
             None => find::<HttpError>(error).is_some() || self.says(BUSY),
         }
     }
@@ -201,6 +212,8 @@ impl Failure {
             _ if status == Some(416) => Kind::Short,
             _ if matches!(find(error), Some(Problem::Short { .. })) => Kind::Short,
             _ if matches!(find(error), Some(Problem::NoMemory(_))) => Kind::NoMemory,
+            _ if matches!(find(error), Some(Problem::Altered)) => Kind::Altered,
+            _ if status == Some(400) && self.says(ALTERED) => Kind::Altered,
             _ if self.is_transient() => Kind::Unavailable,
             Error::NotSupported { .. } | Error::NotImplemented { .. } => Kind::Unsupported,
             _ if matches!(status, Some(405 | 501)) => Kind::Unsupported,
@@ -219,6 +232,7 @@ enum Kind {
     OtherRegion,
     Short,
     NoMemory,
+    Altered,
     Unavailable,
     Unsupported,
     Other,
@@ -260,6 +274,13 @@ pub(super) fn store_error(
         ),
         Kind::Short => (ErrorCode::DataCorrupted, could_not, None),
         Kind::NoMemory => (ErrorCode::OutOfMemory, could_not, None),
+        Kind::Altered => (
+            ErrorCode::StoreUnavailable,
+            could_not,
+            Some(format!(
+                "What is sent to store \"{root}\" doesn't arrive as it was. Check the network, and proxies if there are any."
+            )),
+        ),
         Kind::Unavailable => (
             ErrorCode::StoreUnavailable,
             could_not,
@@ -362,6 +383,14 @@ mod tests {
                 Failure::late(Duration::from_secs(1), Answer::default()),
                 true,
             ),
+            (
+                Failure::new(generic("<Code>BadDigest</Code>"), answered(400)),
+                true,
+            ),
+            (
+                Failure::new(Problem::Altered.into(), Answer::default()),
+                true,
+            ),
             (Failure::new(generic("x"), answered(501)), false),
             (Failure::new(generic("x"), answered(400)), false),
             (Failure::new(generic("x"), Answer::default()), false),
@@ -424,6 +453,16 @@ mod tests {
                 Failure::new(generic("x"), answered(503)),
                 ErrorCode::StoreUnavailable,
                 "timeout",
+            ),
+            (
+                Failure::new(generic("<Code>Md5Mismatch</Code>"), answered(400)),
+                ErrorCode::StoreUnavailable,
+                "arrive",
+            ),
+            (
+                Failure::new(Problem::Altered.into(), Answer::default()),
+                ErrorCode::StoreUnavailable,
+                "arrive",
             ),
             (
                 Failure::new(generic("x"), answered(501)),

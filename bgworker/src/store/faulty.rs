@@ -1,5 +1,6 @@
 //! A store in memory that fails as it is told to.
 
+use super::digest::{Md5, joined};
 use super::registry::Settings;
 use super::remote::Remote;
 use async_trait::async_trait;
@@ -56,15 +57,50 @@ pub(super) enum Fault {
     StallAfter(usize),
     /// There is no connection, and it takes that long to see.
     Slow(Duration),
+    /// It is done with a bit that is another one. Of an upload in parts the last one is left out.
+    Flip,
 }
+
+/// What entity tags are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Tags {
+    #[default]
+    Numbers,
+    Digests,
+    /// They look like digests.
+    Opaque,
+}
+
+impl Tags {
+    fn of(self, content: &[u8]) -> Option<String> {
+        let md5 = Md5::of(content);
+        match self {
+            Tags::Numbers => None,
+            Tags::Digests => Some(format!("\"{md5}\"")),
+            Tags::Opaque => Some(format!("\"{}\"", Md5::of(md5.to_string().as_bytes()))),
+        }
+    }
+
+    fn of_parts(self, parts: &[Bytes]) -> Option<String> {
+        let digests = |parts: &[Bytes]| parts.iter().map(|part| Md5::of(part)).collect::<Vec<_>>();
+        match self {
+            Tags::Numbers => None,
+            Tags::Digests => Some(format!("\"{}\"", joined(&digests(parts)))),
+            Tags::Opaque => Some(format!("\"{}-{}\"", Md5::of(b"opaque"), parts.len())),
+        }
+    }
+}
+
+type Parts = BTreeMap<usize, (PartId, Bytes)>;
 
 #[derive(Debug, Default)]
 pub(super) struct Faulty {
     inner: InMemory,
     ignores_conditions: bool,
+    tags: Tags,
     faults: Mutex<HashMap<Op, VecDeque<Fault>>>,
     seen: Mutex<Vec<Op>>,
-    uploads: Mutex<HashMap<MultipartId, BTreeMap<usize, Bytes>>>,
+    uploads: Mutex<HashMap<MultipartId, Parts>>,
 }
 
 pub(super) fn store() -> Store {
@@ -103,6 +139,13 @@ impl Faulty {
     pub fn ignoring_conditions() -> Faulty {
         Faulty {
             ignores_conditions: true,
+            ..Faulty::default()
+        }
+    }
+
+    pub fn with_tags(tags: Tags) -> Faulty {
+        Faulty {
+            tags,
             ..Faulty::default()
         }
     }
@@ -172,6 +215,16 @@ impl Faulty {
     }
 }
 
+/// What the store gets.
+fn arrived(fault: Option<Fault>, content: Bytes) -> Bytes {
+    let mut content = content.to_vec();
+    let middle = content.len() / 2;
+    if let (Some(Fault::Flip), Some(byte)) = (fault, content.get_mut(middle)) {
+        *byte ^= 1;
+    }
+    content.into()
+}
+
 fn end<T>(fault: Option<Fault>, done: T) -> Result<T> {
     match fault {
         Some(Fault::LostReply) => Err(reset()),
@@ -197,7 +250,11 @@ impl ObjectStore for Faulty {
         if self.ignores_conditions {
             options.mode = PutMode::Overwrite;
         }
-        end(fault, self.inner.put_opts(path, payload, options).await?)
+        let content = arrived(fault, payload.into());
+        let tag = self.tags.of(&content);
+        let mut put = self.inner.put_opts(path, content.into(), options).await?;
+        put.e_tag = tag.or(put.e_tag);
+        end(fault, put)
     }
 
     async fn put_multipart_opts(
@@ -286,13 +343,16 @@ impl MultipartStore for Faulty {
         data: PutPayload,
     ) -> Result<PartId> {
         let fault = self.begin(Op::Part, path).await?;
+        let content = arrived(fault, data.into());
+        let tag = self.tags.of(&content);
+        let content_id = tag.unwrap_or_else(|| index.to_string());
+        let part = PartId { content_id };
         let mut uploads = self.uploads.lock().expect("uploads");
         uploads
             .get_mut(id)
             .expect("an upload")
-            .insert(index, data.into());
-        let content_id = index.to_string();
-        end(fault, PartId { content_id })
+            .insert(index, (part.clone(), content));
+        end(fault, part)
     }
 
     async fn complete_multipart(
@@ -307,17 +367,19 @@ impl MultipartStore for Faulty {
             path: path.to_string(),
             source: "NoSuchUpload".into(),
         })?;
-        let ids: Vec<String> = upload.keys().map(usize::to_string).collect();
-        assert_eq!(
-            ids,
-            parts
-                .into_iter()
-                .map(|part| part.content_id)
-                .collect::<Vec<_>>()
-        );
-        let content: Vec<Bytes> = upload.into_values().collect();
+        let (ids, mut content): (Vec<PartId>, Vec<Bytes>) = upload.into_values().unzip();
+        let names = |parts: &[PartId]| -> Vec<String> {
+            parts.iter().map(|part| part.content_id.clone()).collect()
+        };
+        assert_eq!(names(&ids), names(&parts));
+        if let Some(Fault::Flip) = fault {
+            content.pop();
+        }
+        let tag = self.tags.of_parts(&content);
         let put = self.inner.put(path, PutPayload::from_iter(content)).await;
-        end(fault, put?)
+        let mut put = put?;
+        put.e_tag = tag.or(put.e_tag);
+        end(fault, put)
     }
 
     async fn abort_multipart(&self, path: &Path, id: &MultipartId) -> Result<()> {

@@ -1,16 +1,22 @@
-//! What the answers of a store say that object_store's errors leave out: status, `Retry-After`, and
-//! whether it was the store that answered at all.
+//! What object_store leaves out. Of the answers of a store: status, `Retry-After`, and whether it was the store that
+//! answered at all. Of requests: the digest of what is sent.
 //!
-//! A request of object_store is sent by the task that waits for it, so that what is seen of the
-//! answer finds its way through a value of that task.
+//! A request of object_store is sent by the task that waits for it, so that these find their way through values of
+//! that task.
 
+use super::digest::Md5;
 use async_trait::async_trait;
-use object_store::ClientOptions;
+use object_store::azure::{AzureAccessKey, AzureAuthorizer, AzureCredential};
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpService, ReqwestConnector,
 };
+use object_store::{ClientOptions, HeaderValue};
 use std::cell::Cell;
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
+
+const AUTHORIZATION: &str = "authorization";
 
 /// The last answer in an attempt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,6 +32,7 @@ pub(super) struct Answer {
 
 tokio::task_local! {
     static LAST: Cell<Answer>;
+    static DIGEST: Md5;
 }
 
 /// Runs `work`; what it sends has to go through a [`Connector`].
@@ -37,6 +44,11 @@ pub(super) async fn observe<T>(work: impl Future<Output = T>) -> (T, Answer) {
     .await
 }
 
+/// Runs `work`, which writes an object or a part of one whose content has that digest.
+pub(super) async fn with_digest<T>(md5: Md5, work: impl Future<Output = T>) -> T {
+    DIGEST.scope(md5, work).await
+}
+
 fn note(answer: Answer) {
     // Not of an attempt: the abort of an upload.
     let _ = LAST.try_with(|last| last.set(answer));
@@ -46,13 +58,52 @@ fn note(answer: Answer) {
 #[derive(Debug)]
 pub(super) struct Connector {
     bucket: String,
+    shared_key: Option<Arc<SharedKey>>,
 }
 
 impl Connector {
     pub fn new(bucket: &str) -> Connector {
         Connector {
             bucket: bucket.to_owned(),
+            shared_key: None,
         }
+    }
+
+    /// For requests to Azure that are signed with the key of the account.
+    pub fn with_shared_key(self, account: &str, key: &str) -> Connector {
+        Connector {
+            shared_key: SharedKey::new(account, key).map(Arc::new),
+            ..self
+        }
+    }
+}
+
+/// What a digest in a request to Azure is signed with: the signature covers it.
+struct SharedKey {
+    account: String,
+    credential: AzureCredential,
+}
+
+impl fmt::Debug for SharedKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedKey").finish_non_exhaustive()
+    }
+}
+
+impl SharedKey {
+    /// `None` if it is no key; object_store says so.
+    fn new(account: &str, key: &str) -> Option<SharedKey> {
+        let key = AzureAccessKey::try_new(key).ok()?;
+        Some(SharedKey {
+            account: account.to_owned(),
+            credential: AzureCredential::AccessKey(key),
+        })
+    }
+
+    fn sign_again(&self, request: &mut HttpRequest) {
+        // Another signature would be added to the one that is there.
+        request.headers_mut().remove(AUTHORIZATION);
+        AzureAuthorizer::new(&self.credential, &self.account).authorize(request);
     }
 }
 
@@ -62,6 +113,7 @@ impl HttpConnector for Connector {
         Ok(HttpClient::new(Observed {
             client,
             bucket: self.bucket.clone(),
+            shared_key: self.shared_key.clone(),
         }))
     }
 }
@@ -70,11 +122,38 @@ impl HttpConnector for Connector {
 struct Observed {
     client: HttpClient,
     bucket: String,
+    shared_key: Option<Arc<SharedKey>>,
+}
+
+impl Observed {
+    /// Has the store compare what it gets with its digest.
+    fn tell_digest(&self, request: &mut HttpRequest, md5: Md5) {
+        let signature = request.headers().get(AUTHORIZATION);
+        let starts_with = |scheme: &[u8]| {
+            signature.is_some_and(|signature| signature.as_bytes().starts_with(scheme))
+        };
+        // S3 refuses the header unless the signature covers it. What that does cover is the SHA-256 of the body.
+        if starts_with(b"AWS4-") {
+            return;
+        }
+        let shared_key = match &self.shared_key {
+            _ if !starts_with(b"SharedKey ") => None,
+            Some(key) => Some(key),
+            None => return,
+        };
+        let Ok(value) = HeaderValue::from_str(&md5.base64()) else {
+            return;
+        };
+        request.headers_mut().insert("content-md5", value);
+        if let Some(key) = shared_key {
+            key.sign_again(request);
+        }
+    }
 }
 
 #[async_trait]
 impl HttpService for Observed {
-    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+    async fn call(&self, mut request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let uri = request.uri();
         let sent = Answer {
             sent: true,
@@ -82,6 +161,13 @@ impl HttpService for Observed {
             ..Answer::default()
         };
         note(sent);
+        // A login may come first, and can be a PUT, too.
+        if request.method().as_str() == "PUT"
+            && !sent.login
+            && let Ok(md5) = DIGEST.try_with(|md5| *md5)
+        {
+            self.tell_digest(&mut request, md5);
+        }
         let response = self.client.execute(request).await?;
         let status = response.status();
         if !status.is_success() {

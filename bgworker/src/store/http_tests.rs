@@ -7,6 +7,7 @@ use super::registry::Settings;
 use super::remote::Remote;
 use pg_lake_plan::message::{ErrorCode, Priority};
 use pg_lake_plan::store::{Protocol, Store};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -17,14 +18,25 @@ const BUSY: &str = "HTTP/1.1 503 Slow Down\r\nRetry-After: 1\r\nContent-Length: 
 const FOUND: &str =
     "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-3/4\r\nContent-Length: 4\r\n\r\nabcd";
 
+/// The MD5 of `abcd`.
+const DIGEST: &str = "e2fc714c4727ee9395f324cd2e7f331f";
+const DIGEST_IN_HEADER: &str = "content-md5: 4vxxTEcn7pOV8yTNLn8zHw==";
+
+/// Requests, without their bodies.
+type Requests = Arc<Mutex<Vec<String>>>;
+
 /// Gives one answer to each request; returns its endpoint.
 async fn serve(answers: Vec<String>) -> String {
+    serve_recorded(answers, Requests::default()).await
+}
+
+async fn serve_recorded(answers: Vec<String>, requests: Requests) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
     tokio::spawn(async move {
         for answer in answers {
             let (stream, _) = listener.accept().await.expect("a connection");
-            answer_one(stream, &answer).await;
+            answer_one(stream, &answer, &requests).await;
         }
     });
     format!("http://127.0.0.1:{port}")
@@ -37,8 +49,12 @@ fn connect(store: Store, credential: &Credential, settings: &Settings) -> Remote
 
 /// One of S3.
 async fn remote(answers: Vec<String>, settings: Settings) -> Remote {
+    s3(serve(answers).await, settings)
+}
+
+fn s3(endpoint: String, settings: Settings) -> Remote {
     let store = Store {
-        endpoint: Some(serve(answers).await),
+        endpoint: Some(endpoint),
         credential: Some("key".into()),
         ..faulty::store()
     };
@@ -51,21 +67,32 @@ async fn remote(answers: Vec<String>, settings: Settings) -> Remote {
 }
 
 async fn azure(answers: Vec<String>) -> Remote {
+    azure_with(serve(answers).await, &sas())
+}
+
+fn sas() -> Credential {
+    Credential::AzureSas(Secret::new("sv=2024&sp=rw&sig=hush%2Bhush"))
+}
+
+fn azure_with(endpoint: String, credential: &Credential) -> Remote {
     let store = Store {
         protocol: Protocol::Azure,
         account: Some("acme".into()),
-        endpoint: Some(format!("{}/acme", serve(answers).await)),
+        endpoint: Some(format!("{endpoint}/acme")),
         credential: Some("key".into()),
         ..faulty::store()
     };
-    let token = Credential::AzureSas(Secret::new("sv=2024&sp=rw&sig=hush%2Bhush"));
-    connect(store, &token, &faulty::settings())
+    connect(store, credential, &faulty::settings())
 }
 
 async fn gcs(answers: Vec<String>) -> Remote {
+    gcs_at(serve(answers).await)
+}
+
+fn gcs_at(endpoint: String) -> Remote {
     let store = Store {
         protocol: Protocol::Gcs,
-        endpoint: Some(serve(answers).await),
+        endpoint: Some(endpoint),
         credential: Some("key".into()),
         ..faulty::store()
     };
@@ -74,9 +101,10 @@ async fn gcs(answers: Vec<String>) -> Remote {
     connect(store, &key, &faulty::settings())
 }
 
-async fn answer_one(mut stream: TcpStream, answer: &str) {
+async fn answer_one(mut stream: TcpStream, answer: &str, requests: &Requests) {
     let mut reader = BufReader::new(&mut stream);
     let mut length = 0;
+    let mut head = String::new();
     loop {
         let mut line = String::new();
         reader.read_line(&mut line).await.expect("a header");
@@ -87,11 +115,18 @@ async fn answer_one(mut stream: TcpStream, answer: &str) {
         if line.trim().is_empty() {
             break;
         }
+        head.push_str(&line);
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).await.expect("the body");
     let answer = answer.replacen("\r\n", "\r\nConnection: close\r\n", 1);
+    requests.lock().expect("requests").push(head);
     stream.write_all(answer.as_bytes()).await.expect("answered");
+}
+
+/// To a request that writes an object.
+fn written(e_tag: &str) -> String {
+    format!("HTTP/1.1 200 OK\r\nETag: \"{e_tag}\"\r\nContent-Length: 0\r\n\r\n")
 }
 
 fn failed(status: &str, body: &str) -> String {
@@ -281,4 +316,51 @@ async fn other_clouds_know_conditional_writes() {
     let gcs = gcs(vec![refused, head, found]).await;
     let error = gcs.put("gs://lake/k", "other".into()).await;
     assert_eq!(error.expect_err("taken").code, ErrorCode::NameTaken);
+}
+
+#[tokio::test]
+async fn a_store_is_told_the_digest_of_what_it_gets() {
+    let requests = Requests::default();
+    let serve = async || serve_recorded(vec![written("1")], requests.clone()).await;
+    let s3 = s3(serve().await, faulty::settings());
+    assert_eq!(s3.put(LOCATION, "abcd".into()).await, Ok(()));
+    let gcs = gcs_at(serve().await);
+    assert_eq!(gcs.put("gs://lake/k", "abcd".into()).await, Ok(()));
+    let key = Credential::AzureKey(Secret::new("aHVzaA=="));
+    for credential in [sas(), key] {
+        let azure = azure_with(serve().await, &credential);
+        let location = "abfss://lake@acme.dfs.core.windows.net/k";
+        assert_eq!(azure.put(location, "abcd".into()).await, Ok(()));
+    }
+    let requests = requests.lock().expect("requests").clone();
+    let has = |index: usize, text: &str| requests[index].matches(text).count() == 1;
+    // That of its signature: SHA-256.
+    let of_body = "88d4266fd4e6338d13b845fcf289579d209c897823b9217da3e161936f031589";
+    assert!(has(0, of_body) && !has(0, "content-md5"), "{requests:?}");
+    for index in 1..4 {
+        assert!(has(index, DIGEST_IN_HEADER), "{requests:?}");
+    }
+    assert!(has(3, "authorization: SharedKey acme:"), "{requests:?}");
+    assert!(has(3, "authorization:"), "{requests:?}");
+}
+
+#[tokio::test]
+async fn a_store_that_has_got_something_else_is_sent_it_again() {
+    let altered = "<Error><Code>BadDigest</Code><Message>x</Message></Error>";
+    let refusing = vec![failed("400 Bad Request", altered), written(DIGEST)];
+    let refusing = remote(refusing, faulty::settings()).await;
+    assert_eq!(refusing.put(LOCATION, "abcd".into()).await, Ok(()));
+
+    let other = "9a0364b9e99bb480dd25e1f0284c8555";
+    let read_back = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nabce";
+    let answers = vec![written(other), read_back.into(), written(DIGEST)];
+    let requests = Requests::default();
+    let endpoint = serve_recorded(answers, requests.clone()).await;
+    let accepting = s3(endpoint, faulty::settings());
+    assert_eq!(accepting.put(LOCATION, "abcd".into()).await, Ok(()));
+    let requests = requests.lock().expect("requests").clone();
+    let is_conditional = |request: &String| request.contains("if-none-match: *");
+    let conditional: Vec<bool> = requests.iter().map(is_conditional).collect();
+    // What is there when it is sent again is ours.
+    assert_eq!(conditional, [true, false, false], "{requests:?}");
 }

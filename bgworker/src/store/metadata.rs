@@ -4,9 +4,11 @@ use super::remote::{Created, NotCreated, Remote};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::{self, StreamExt};
+use object_store::{PutMode, UpdateVersion};
 use pg_lake_crash::{CrashPoint, crash_point};
-use pg_lake_iceberg::{Error, ErrorKind, MetadataStore, NewFile, Result};
+use pg_lake_iceberg::{Error, ErrorKind, Former, MetadataStore, NewFile, Result, Seen};
 use pg_lake_plan::message::{ErrorCode, WireError};
+use pg_lake_plan::store::Protocol;
 use std::error::Error as StdError;
 use std::sync::Arc;
 use uuid::Uuid;
@@ -22,6 +24,17 @@ pub struct RemoteMetadata(pub Arc<Remote>);
 impl MetadataStore for RemoteMetadata {
     async fn read(&self, location: &str) -> Result<Bytes> {
         self.0.get_all(location).await.map_err(to_iceberg)
+    }
+
+    async fn look(&self, location: &str) -> Result<Option<Seen>> {
+        let found = self.0.look(location).await.map_err(to_iceberg)?;
+        Ok(
+            found.map(|(content, UpdateVersion { e_tag, version })| Seen {
+                content,
+                e_tag,
+                version,
+            }),
+        )
     }
 
     /// The last file, which refers to the others, is written once these are there.
@@ -40,8 +53,9 @@ impl MetadataStore for RemoteMetadata {
         result
     }
 
-    async fn replace(&self, file: NewFile, _attempt: &Uuid) -> Result<()> {
-        let replaced = self.0.replace(&file.location, file.content).await;
+    async fn replace(&self, file: NewFile, former: Former<'_>, _attempt: &Uuid) -> Result<bool> {
+        let mode = self.condition(former);
+        let replaced = self.0.replace_if(&file.location, file.content, mode).await;
         replaced.map_err(to_iceberg)
     }
 
@@ -52,11 +66,34 @@ impl MetadataStore for RemoteMetadata {
 }
 
 impl RemoteMetadata {
+    /// What the store is to look at when it replaces an object.
+    fn condition(&self, former: Former<'_>) -> PutMode {
+        let store = self.0.store();
+        match former {
+            Former::Missing if store.conditional_put => PutMode::Create,
+            Former::Seen(seen) if store.conditional_put => {
+                let is_strong = |tag: &String| !tag.starts_with("W/");
+                let can_tell = match store.protocol {
+                    Protocol::Gcs => seen.version.is_some(),
+                    Protocol::S3 | Protocol::Azure => seen.e_tag.as_ref().is_some_and(is_strong),
+                };
+                if !can_tell {
+                    return PutMode::Overwrite;
+                }
+                PutMode::Update(UpdateVersion {
+                    e_tag: seen.e_tag.clone(),
+                    version: seen.version.clone(),
+                })
+            }
+            _ => PutMode::Overwrite,
+        }
+    }
+
     /// Adds to `written` whatever may be there now. Does not stop at an error: what is under way then
     /// could come to be there later.
     async fn create_some(&self, files: Vec<NewFile>, written: &mut Vec<String>) -> Result<()> {
         let creating = stream::iter(files.into_iter().map(|file| async move {
-            let created = self.0.create(&file.location, file.content).await;
+            let created = self.0.create(&file.location, file.content.into()).await;
             crash_point(CrashPoint::MetadataSynced);
             (file.location, created)
         }));
@@ -113,6 +150,7 @@ pub fn wire_error(error: &Error) -> Option<&WireError> {
 mod tests {
     use super::*;
     use crate::store::faulty::{self, Fault, Faulty, Op};
+    use pg_lake_plan::store::Store;
 
     fn file(name: &str, content: &'static [u8]) -> NewFile {
         NewFile {
@@ -144,13 +182,48 @@ mod tests {
         assert_eq!(listed(&metadata).await, ["1", "2", "3"]);
         let hint = file("2", b"zwei");
         let attempt = Uuid::new_v4();
-        metadata
-            .replace(hint.clone(), &attempt)
-            .await
-            .expect("replaced");
+        let replaced = metadata
+            .replace(hint.clone(), Former::Anything, &attempt)
+            .await;
+        assert!(replaced.expect("replaced"));
         let content = metadata.read(&hint.location).await.expect("read");
         assert_eq!(content, hint.content);
         metadata.create_all(vec![]).await.expect("nothing to do");
+    }
+
+    #[tokio::test]
+    async fn a_write_that_comes_late_finds_another_hint() {
+        let attempt = Uuid::new_v4();
+        for conditional_put in [true, false] {
+            let faulty = Arc::new(Faulty::default());
+            let store = Store {
+                conditional_put,
+                ..faulty::store()
+            };
+            let metadata = RemoteMetadata(Arc::new(faulty.remote(store, &faulty::settings())));
+            let first = file("hint", b"1");
+            let write = async |content: &'static [u8], seen: Option<&Seen>| {
+                let file = file("hint", content);
+                let replaced = metadata.replace(file, seen.into(), &attempt).await;
+                replaced.expect("an answer")
+            };
+            let look = || metadata.look(&first.location);
+            assert!(look().await.expect("looked").is_none());
+            assert!(write(b"1", None).await);
+            let seen = look().await.expect("looked").expect("a hint");
+            assert_eq!(seen.content, first.content);
+            // The answer to the first attempt is lost.
+            faulty.fail(Op::Put, &[Fault::LostReply]);
+            assert!(write(b"2", Some(&seen)).await);
+            assert_eq!(write(b"late", Some(&seen)).await, !conditional_put);
+            assert_eq!(write(b"late", None).await, !conditional_put);
+            let now = look().await.expect("looked").expect("a hint");
+            assert_eq!(now.content == "2", conditional_put);
+            // A store that can't do it is asked for less.
+            faulty.fail(Op::Put, &[Fault::Unsupported]);
+            let asked = write(b"3", Some(&now));
+            assert!(!conditional_put || asked.await);
+        }
     }
 
     #[tokio::test]

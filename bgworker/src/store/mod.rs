@@ -6,13 +6,14 @@
 //!
 //! * `registry`: the stores of a process: settings, credentials, connections
 //! * `remote`: the objects of one store: reading, creating, replacing
-//! * `upload`: large objects, from a file or another object
+//! * `upload`: large objects, from a file or another object; `unfinished`: those that have no end yet
 //! * `bulk`: listing and removing
 //! * `probe`: what a store is like
 //! * `metadata`: a store as `iceberg-io` sees it
 //! * `tries`, `failure`: attempts, whether to make another one, what the user is told
 //! * `places`, `bandwidth`: who goes first, and how much of the network there is
-//! * `backend`, `http`: object_store's clients, and what their errors leave out
+//! * `backend`, `http`: object_store's clients, and what they leave out
+//! * `digest`: whether a store has what was sent
 //! * `credentials`, `credentials_file`: `lake.credentials_file`
 //! * `redact`: texts of errors without secrets
 //!
@@ -24,6 +25,7 @@ mod bandwidth;
 mod bulk;
 mod credentials;
 mod credentials_file;
+mod digest;
 mod failure;
 #[cfg(test)]
 mod faulty;
@@ -39,6 +41,7 @@ mod remote;
 #[cfg(test)]
 mod remote_tests;
 mod tries;
+mod unfinished;
 mod upload;
 #[cfg(test)]
 mod upload_tests;
@@ -47,3 +50,4 @@ pub use metadata::{RemoteMetadata, to_iceberg, wire_error};
 pub use probe::probe;
 pub use registry::{Opened, Settings, Stores};
 pub use remote::Remote;
+pub use unfinished::Unfinished;

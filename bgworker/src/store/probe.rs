@@ -102,7 +102,7 @@ async fn create(
     location: &str,
     content: &'static [u8],
 ) -> Result<Conditional, WireError> {
-    let content = Bytes::from_static(content);
+    let content = Bytes::from_static(content).into();
     match remote.create_with(location, content, PutMode::Create).await {
         Ok(Created::Done) => Ok(Conditional::Written),
         Ok(Created::NameTaken) => Ok(Conditional::Refused),

@@ -4,6 +4,7 @@ use super::backend::{self, read_service_account};
 use super::credentials::Credential;
 use super::credentials_file::CredentialsFile;
 use super::remote::Remote;
+use super::unfinished::Unfinished;
 use pg_lake_plan::message::{ErrorCode, WireError};
 use pg_lake_plan::store::Store;
 use std::collections::HashMap;
@@ -34,6 +35,8 @@ pub struct Settings {
 #[derive(Clone, Debug)]
 pub struct Stores {
     shared: Arc<Mutex<Shared>>,
+    /// Where uploads in parts are put on record.
+    unfinished: Option<Arc<Unfinished>>,
 }
 
 #[derive(Debug)]
@@ -61,7 +64,7 @@ pub struct Opened {
 type Found = Result<Arc<Remote>, WireError>;
 
 impl Stores {
-    pub fn new(settings: Settings) -> Stores {
+    pub fn new(settings: Settings, unfinished: Option<Arc<Unfinished>>) -> Stores {
         let credentials = credentials_file(&settings);
         Stores {
             shared: Arc::new(Mutex::new(Shared {
@@ -69,6 +72,7 @@ impl Stores {
                 credentials,
                 remotes: HashMap::new(),
             })),
+            unfinished,
         }
     }
 
@@ -106,12 +110,13 @@ impl Stores {
         }
         let backend = backend::build(store, credential.as_ref(), &shared.settings)?;
         let secrets = credential.as_ref().map(Credential::secrets);
-        let remote = Arc::new(Remote::new(
+        let remote = Remote::new(
             store.clone(),
             backend,
             &shared.settings,
             secrets.unwrap_or_default(),
-        ));
+        );
+        let remote = Arc::new(remote.recording(self.unfinished.clone()));
         shared.remotes.insert(
             store.clone(),
             Cached {
@@ -121,6 +126,18 @@ impl Stores {
             },
         );
         Ok(remote)
+    }
+
+    /// A store with the options that it was last used with: those that are no part of names may have changed.
+    pub(super) fn as_of_now(&self, store: &Store) -> Store {
+        let root = store.root();
+        let shared = self.lock();
+        let known = shared
+            .remotes
+            .iter()
+            .filter(|(known, _)| known.root() == root);
+        let latest = known.max_by_key(|(_, cached)| cached.used);
+        latest.map_or(store, |(known, _)| known).clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared> {
@@ -206,10 +223,11 @@ mod tests {
     use std::path::Path;
 
     fn stores(credentials: &Path) -> Stores {
-        Stores::new(Settings {
+        let settings = Settings {
             credentials_file: Some(credentials.to_owned()),
             ..faulty::settings()
-        })
+        };
+        Stores::new(settings, None)
     }
 
     fn store(prefix: &str) -> Store {
@@ -267,9 +285,30 @@ mod tests {
     }
 
     #[test]
+    fn options_are_those_of_the_last_use() {
+        let stores = Stores::new(faulty::settings(), None);
+        let ambient = Store {
+            credential: None,
+            ..store("a")
+        };
+        let moved = Store {
+            endpoint: Some("http://127.0.0.1:2".into()),
+            ..ambient.clone()
+        };
+        assert_eq!(stores.as_of_now(&ambient), ambient);
+        let start = Instant::now();
+        for (store, seconds) in [(&ambient, 0), (&moved, 1)] {
+            let now = start + Duration::from_secs(seconds);
+            stores.remote(store, now).expect("a store");
+            assert_eq!(stores.as_of_now(&ambient), *store);
+        }
+        assert_eq!(stores.as_of_now(&store("b")), store("b"));
+    }
+
+    #[test]
     fn settings_are_for_what_is_opened_later() {
         let settings = faulty::settings();
-        let stores = Stores::new(settings.clone());
+        let stores = Stores::new(settings.clone(), None);
         let ambient = Store {
             credential: None,
             ..store("")
@@ -299,7 +338,7 @@ mod tests {
 
     #[test]
     fn the_least_used_store_makes_room() {
-        let stores = Stores::new(faulty::settings());
+        let stores = Stores::new(faulty::settings(), None);
         let start = Instant::now();
         let ambient = |n: u64| Store {
             credential: None,

@@ -3,19 +3,23 @@
 //! Each operation is tried again until it has taken `lake.store_timeout`, or a quarter more if it
 //! has to look what came of it, and may be dropped at any time. Names are never used again, so that
 //! an object is what was written under its name, or missing; only [`Remote::replace`] is for others.
+//! That a store has acknowledged an object is not enough: what it says of the digest has to be right,
+//! or the object is read back.
 
 use super::backend::Backend;
 use super::bandwidth::Bandwidth;
 use super::credentials::Secret;
-use super::failure::{Failure, Problem, store_error};
-use super::http::Answer;
+use super::digest::{Content, ETags, Verdict};
+use super::failure::{Failure, Problem, is_missing, store_error};
+use super::http::{Answer, with_digest};
 use super::places::{Place, Places};
 use super::registry::Settings;
 use super::tries::{Pace, Tries};
+use super::unfinished::Unfinished;
 use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt};
 use object_store::path::Path;
-use object_store::{GetOptions, GetRange, PutMode};
+use object_store::{GetOptions, GetRange, PutMode, UpdateVersion};
 use pg_lake_plan::message::{ErrorCode, Priority, WireError};
 use pg_lake_plan::store::Store;
 use std::fmt;
@@ -35,10 +39,15 @@ const QUICK_BYTES: usize = 1 << 20;
 pub struct Remote {
     store: Store,
     backend: Arc<dyn Backend>,
+    /// Of objects, and of parts.
+    e_tags: ETags,
+    /// Of objects that came in parts.
+    joined_e_tags: ETags,
     timeout: Duration,
     places: Places,
     bandwidth: Option<Bandwidth>,
     secrets: Vec<Secret>,
+    unfinished: Option<Arc<Unfinished>>,
 }
 
 impl fmt::Debug for Remote {
@@ -74,11 +83,19 @@ impl Remote {
         Remote {
             store,
             backend,
+            e_tags: ETags::default(),
+            joined_e_tags: ETags::default(),
             timeout: settings.timeout,
             places: Places::new(settings.connections),
             bandwidth: settings.bandwidth.map(Bandwidth::new),
             secrets,
+            unfinished: None,
         }
+    }
+
+    /// Puts uploads in parts on record.
+    pub(super) fn recording(self, unfinished: Option<Arc<Unfinished>>) -> Remote {
+        Remote { unfinished, ..self }
     }
 
     pub fn store(&self) -> &Store {
@@ -111,16 +128,34 @@ impl Remote {
     /// All of an object: for small ones.
     pub async fn get_all(&self, location: &str) -> Result<Bytes, WireError> {
         let path = self.path(location)?;
-        let content = self
-            .retried(Priority::Interactive, Pace::Watched, || {
-                self.receive_all(&path)
-            })
-            .await
-            .map_err(|failure| self.error("read object", location, &failure))?;
+        match self.get_whole(&path).await {
+            Ok((content, _)) => Ok(content),
+            Err(failure) => Err(self.error("read object", location, &failure)),
+        }
+    }
+
+    /// An object that changes, with what tells it from later ones; `None` if it is missing.
+    pub(super) async fn look(
+        &self,
+        location: &str,
+    ) -> Result<Option<(Bytes, UpdateVersion)>, WireError> {
+        let path = self.path(location)?;
+        match self.get_whole(&path).await {
+            Ok(found) => Ok(Some(found)),
+            Err(failure) if failure.is_of_missing() => Ok(None),
+            Err(failure) => Err(self.error("read object", location, &failure)),
+        }
+    }
+
+    async fn get_whole(&self, path: &Path) -> Result<(Bytes, UpdateVersion), Failure> {
+        let receive = || self.receive_all(path);
+        let (content, version) = self
+            .retried(Priority::Interactive, Pace::Watched, receive)
+            .await?;
         if let Some(bandwidth) = &self.bandwidth {
             bandwidth.charge(content.len() as u64);
         }
-        Ok(content.into())
+        Ok((content.into(), version))
     }
 
     /// An object's size in bytes; `None` if it is missing.
@@ -144,6 +179,14 @@ impl Remote {
     /// Creates an object. That there is one with another content is `NameTaken` if the store has
     /// conditional writes, and goes unnoticed otherwise.
     pub async fn put(&self, location: &str, content: Bytes) -> Result<(), WireError> {
+        self.put_content(location, content.into()).await
+    }
+
+    pub(super) async fn put_content(
+        &self,
+        location: &str,
+        content: Content,
+    ) -> Result<(), WireError> {
         match self.create(location, content).await {
             Ok(Created::Done) => Ok(()),
             Ok(Created::NameTaken) => Err(self.name_taken(location)),
@@ -154,19 +197,63 @@ impl Remote {
     /// Creates an object or replaces it, atomically.
     pub async fn replace(&self, location: &str, content: Bytes) -> Result<(), WireError> {
         let path = self.path(location)?;
-        let put = || self.put_with(&path, &content, PutMode::Overwrite);
-        self.share(content.len() as u64, Priority::Interactive)
+        let content = Content::from(content);
+        self.share(content.bytes.len() as u64, Priority::Interactive)
             .await;
-        self.retried(Priority::Interactive, pace(&content), put)
+        self.write(&path, &content, PutMode::Overwrite)
             .await
             .map_err(|failure| self.error("write object", location, &failure))
+    }
+
+    /// The same if the store finds the object to be what it has to be, or can't tell; `false`: it isn't.
+    pub(super) async fn replace_if(
+        &self,
+        location: &str,
+        content: Bytes,
+        mode: PutMode,
+    ) -> Result<bool, WireError> {
+        let path = self.path(location)?;
+        let conditional = mode != PutMode::Overwrite;
+        let content = Content::from(content);
+        self.share(content.bytes.len() as u64, Priority::Interactive)
+            .await;
+        match self.write(&path, &content, mode).await {
+            Ok(()) => Ok(true),
+            // It may be ours: the answer to an attempt that succeeded can get lost.
+            Err(failure)
+                if conditional && (failure.is_of_existing() || failure.is_of_missing()) =>
+            {
+                let found = self.compare(location, &content.bytes).await?;
+                Ok(matches!(found, Found::Same))
+            }
+            Err(failure) if conditional && failure.is_of_unsupported() => {
+                self.replace(location, content.bytes).await.map(|()| true)
+            }
+            Err(failure) => Err(self.error("write object", location, &failure)),
+        }
+    }
+
+    /// Writes an object until the store has what was sent, or refuses.
+    async fn write(
+        &self,
+        path: &Path,
+        content: &Content,
+        mut mode: PutMode,
+    ) -> Result<(), Failure> {
+        let mut tries = Tries::new(self, Priority::Interactive);
+        loop {
+            let put = self.put_with(path, content, &mut mode);
+            if let ControlFlow::Break(result) = tries.attempt(pace(content), put).await {
+                return result;
+            }
+        }
     }
 
     /// As [`Remote::put`], but tells what may be there now.
     pub(super) async fn create(
         &self,
         location: &str,
-        content: Bytes,
+        content: Content,
     ) -> Result<Created, NotCreated> {
         let mode = if self.store.conditional_put {
             PutMode::Create
@@ -186,15 +273,15 @@ impl Remote {
     pub(super) async fn create_with(
         &self,
         location: &str,
-        content: Bytes,
-        mode: PutMode,
+        content: Content,
+        mut mode: PutMode,
     ) -> Result<Created, NotCreated> {
         let path = self.path(location)?;
-        self.share(content.len() as u64, Priority::Interactive)
+        self.share(content.bytes.len() as u64, Priority::Interactive)
             .await;
         let mut tries = Tries::new(self, Priority::Interactive);
         loop {
-            let put = self.put_with(&path, &content, mode.clone());
+            let put = self.put_with(&path, &content, &mut mode);
             let failure = match tries.attempt(pace(&content), put).await {
                 ControlFlow::Continue(()) => continue,
                 ControlFlow::Break(Ok(())) => return Ok(Created::Done),
@@ -203,7 +290,7 @@ impl Remote {
             };
             // It may be ours: the answer to an attempt that succeeded can get lost.
             let limit = tries.left_to_look();
-            let Ok(found) = timeout(limit, self.compare(location, &content)).await else {
+            let Ok(found) = timeout(limit, self.compare(location, &content.bytes)).await else {
                 let late = Failure::late(limit, Answer::default());
                 let error = self.error("look for object", location, &late);
                 return Err(NotCreated::NotOurs(error));
@@ -236,16 +323,30 @@ impl Remote {
         })
     }
 
+    /// Makes one attempt to write an object, which succeeds if the store has what was sent. What it has instead is
+    /// ours: from then on, `mode` is to overwrite.
     async fn put_with(
         &self,
         path: &Path,
-        content: &Bytes,
-        mode: PutMode,
+        content: &Content,
+        mode: &mut PutMode,
     ) -> object_store::Result<()> {
-        let put = self
-            .backend
-            .put_opts(path, content.clone().into(), mode.into());
-        put.await.map(|_| ())
+        let payload = content.bytes.clone().into();
+        let put = self.backend.put_opts(path, payload, mode.clone().into());
+        let put = with_digest(content.md5, put).await?;
+        let expected = content.md5.to_string();
+        if self.e_tags.judge(put.e_tag.as_deref(), &expected) != Verdict::Doubtful {
+            return Ok(());
+        }
+        *mode = PutMode::Overwrite;
+        match self.receive_all(path).await {
+            Ok((found, _)) if found == content.bytes => {
+                self.e_tags.found_opaque();
+                Ok(())
+            }
+            Err(error) if !is_missing(&error) => Err(error),
+            _ => Err(Problem::Altered.into()),
+        }
     }
 
     /// Appends to `received` what is missing of the range.
@@ -275,15 +376,19 @@ impl Remote {
             .await
     }
 
-    async fn receive_all(&self, path: &Path) -> object_store::Result<Vec<u8>> {
+    async fn receive_all(&self, path: &Path) -> object_store::Result<(Vec<u8>, UpdateVersion)> {
         let result = self
             .watched(self.backend.get_opts(path, GetOptions::default()))
             .await??;
         let expected = result.meta.size;
+        let version = UpdateVersion {
+            e_tag: result.meta.e_tag.clone(),
+            version: result.meta.version.clone(),
+        };
         let mut received = vec![];
         self.drain(result.into_stream(), expected, &mut received)
             .await?;
-        Ok(received)
+        Ok((received, version))
     }
 
     /// Receives the rest of a body, after which there are `expected` bytes.
@@ -342,8 +447,20 @@ impl Remote {
         &self.backend
     }
 
+    pub(super) fn e_tags(&self) -> &ETags {
+        &self.e_tags
+    }
+
+    pub(super) fn joined_e_tags(&self) -> &ETags {
+        &self.joined_e_tags
+    }
+
     pub(super) fn timeout(&self) -> Duration {
         self.timeout
+    }
+
+    pub(super) fn unfinished(&self) -> Option<&Arc<Unfinished>> {
+        self.unfinished.as_ref()
     }
 
     pub(super) async fn place(&self, priority: Priority) -> Place {
@@ -408,8 +525,8 @@ impl From<WireError> for NotCreated {
     }
 }
 
-fn pace(content: &Bytes) -> Pace {
-    if content.len() <= QUICK_BYTES {
+fn pace(content: &Content) -> Pace {
+    if content.bytes.len() <= QUICK_BYTES {
         Pace::Quick
     } else {
         Pace::Sending

@@ -1,6 +1,6 @@
 //! Objects of a store that breaks off, loses answers, or has another writer.
 
-use super::faulty::{self, Fault, Faulty, Op};
+use super::faulty::{self, Fault, Faulty, Op, Tags};
 use super::probe::probe;
 use super::registry::Settings;
 use super::remote::Remote;
@@ -152,6 +152,25 @@ async fn what_another_writer_wrote_stays() {
 }
 
 #[tokio::test]
+async fn what_was_damaged_on_its_way_is_written_again() {
+    for store in [faulty::store(), unconditional()] {
+        let faulty = Arc::new(Faulty::with_tags(Tags::Digests));
+        let remote = faulty.remote(store, &faulty::settings());
+        // The look at it fails, too.
+        faulty.fail(Op::Put, &[Fault::Flip]);
+        faulty.fail(Op::Get, &[Fault::Reset]);
+        let (first, second) = (Bytes::from_static(b"first"), Bytes::from_static(b"second"));
+        assert_eq!(remote.put(LOCATION, first.clone()).await, Ok(()));
+        assert_eq!(faulty.seen(Op::Put), 2);
+        assert_eq!(faulty.content(KEY).await, Some(first));
+        faulty.fail(Op::Put, &[Fault::Flip, Fault::LostReply]);
+        assert_eq!(remote.replace(LOCATION, second.clone()).await, Ok(()));
+        assert_eq!(faulty.seen(Op::Put), 5);
+        assert_eq!(faulty.content(KEY).await, Some(second));
+    }
+}
+
+#[tokio::test]
 async fn a_conflict_with_nothing_there_is_tried_again() {
     let faulty = Arc::new(Faulty::default());
     let remote = faulty.remote(faulty::store(), &faulty::settings());
@@ -213,7 +232,6 @@ async fn operations_can_move_between_threads() {
     let cancel = CancellationToken::new();
     sendable(remote.get(LOCATION, 0..1, Priority::Ahead));
     sendable(remote.list("s3://lake"));
-    sendable(remote.copy(LOCATION, LOCATION, 1, &cancel));
     sendable(remote.copy_from(&remote, LOCATION, LOCATION, 1, &cancel));
     sendable(probe(&remote));
 }

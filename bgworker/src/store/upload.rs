@@ -1,9 +1,12 @@
 //! Large objects: sent in parts, from a file or from another object.
 
 use super::backend::Backend;
-use super::failure::Failure;
+use super::digest::{Content, Md5, Verdict, joined};
+use super::failure::{Failure, Problem, is_missing};
+use super::http::{Answer, with_digest};
 use super::remote::Remote;
 use super::tries::{Pace, Tries};
+use super::unfinished::OnRecord;
 use crate::runtime::blocking;
 use bytes::Bytes;
 use futures::FutureExt;
@@ -13,13 +16,14 @@ use object_store::multipart::PartId;
 use object_store::path::Path as ObjectPath;
 use object_store::{CopyMode, CopyOptions, MultipartId};
 use pg_lake_plan::message::{ErrorCode, Priority, WireError};
-use pg_lake_plan::store::{BLOCK_BYTES, Checksums, Protocol};
+use pg_lake_plan::store::{BLOCK_BYTES, Protocol, Store, checksum};
 use std::fs::File;
 use std::io;
 use std::ops::{ControlFlow, Range};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -40,6 +44,9 @@ const PARTS_IN_FLIGHT: usize = 4;
 /// A store copies that much by itself in far less than a timeout. S3 takes 5 GiB at most.
 const COPY_BYTES_MAX: u64 = 1 << 30;
 
+/// Blocks that are read back at a time.
+const BLOCKS_READ_BACK: usize = 8;
+
 /// Where the bytes come from.
 trait Source: Sync {
     fn read(&self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes, WireError>>;
@@ -51,8 +58,7 @@ impl Remote {
     /// are in memory; each part has `lake.store_timeout`.
     ///
     /// A file that is shorter is `DataCorrupted`, a name that is taken `NameTaken` (see [`Remote::put`]). After an
-    /// error or a cancel the parts are removed. Those of a worker that dies, or that gets no answer when it
-    /// begins, are left to a lifecycle rule of the bucket.
+    /// error or a cancel the parts are removed; those of a worker that dies are by its next process.
     pub async fn put_file(
         &self,
         location: &str,
@@ -71,6 +77,9 @@ impl Remote {
 
     /// Creates an object with the content of `from`, which has `size` bytes and is in the same or another
     /// store; as [`Remote::put_file`] otherwise.
+    ///
+    /// What is in the same bucket the store copies by itself if it can. Then there are no checksums, as nobody has seen the
+    /// bytes, and the object may come to be there even after an error or a cancel.
     pub async fn copy_from(
         &self,
         source: &Remote,
@@ -78,59 +87,66 @@ impl Remote {
         to: &str,
         size: u64,
         cancel: &CancellationToken,
-    ) -> Result<Vec<u32>, WireError> {
+    ) -> Result<Option<Vec<u32>>, WireError> {
+        if self.can_copy_from(source) && size <= COPY_BYTES_MAX {
+            let copied = cancel.run_until_cancelled(self.copy_within(source, from, to, size));
+            if copied.await.ok_or_else(cancelled)?? {
+                return Ok(None);
+            }
+        }
         let source = ObjectSource {
             remote: source,
             from,
         };
-        self.put_from(to, &source, size, cancel).await
+        self.put_from(to, &source, size, cancel).await.map(Some)
     }
 
-    /// Creates an object with the content of another one of the same store, `size` bytes. The store does it
-    /// by itself if it can; then the object may come to be there even after an error or a cancel. Errors are
-    /// those of [`Remote::put_file`].
-    pub async fn copy(
+    /// Whether the other one's objects are in the same bucket, for the same credential.
+    fn can_copy_from(&self, other: &Remote) -> bool {
+        let own = self.store();
+        let same_place = Store {
+            prefix: own.prefix.clone(),
+            conditional_put: own.conditional_put,
+            ..other.store().clone()
+        };
+        // Azure says that it has begun, not that it is done.
+        same_place == *own && own.protocol != Protocol::Azure
+    }
+
+    /// Has the store copy; `false` if it can't, or not rightly.
+    async fn copy_within(
         &self,
+        source: &Remote,
         from: &str,
         to: &str,
         size: u64,
-        cancel: &CancellationToken,
-    ) -> Result<(), WireError> {
-        // Azure says that it has begun, not that it is done.
-        let by_itself = self.store().protocol != Protocol::Azure && size <= COPY_BYTES_MAX;
-        if by_itself {
-            let copied = cancel.run_until_cancelled(self.copy_within(from, to, size));
-            if copied.await.ok_or_else(cancelled)?? {
-                return Ok(());
-            }
-        }
-        self.copy_from(self, from, to, size, cancel).await.map(drop)
-    }
-
-    /// Has the store copy; `false` if it can't.
-    async fn copy_within(&self, from: &str, to: &str, size: u64) -> Result<bool, WireError> {
-        let (source, target) = (self.path(from)?, self.path(to)?);
+    ) -> Result<bool, WireError> {
+        let (original, target) = (source.path(from)?, self.path(to)?);
         if self.size(to).await?.is_some() {
             return Err(self.name_taken(to));
         }
         let copy = || {
             let options = CopyOptions::new().with_mode(CopyMode::Overwrite);
-            self.backend().copy_opts(&source, &target, options)
+            self.backend().copy_opts(&original, &target, options)
         };
         match self
             .retried(Priority::Background, Pace::Sending, copy)
             .await
         {
             Ok(()) => {}
-            Err(failure) if failure.is_of_unsupported() => return Ok(false),
-            Err(failure) => return Err(self.error("copy object", from, &failure)),
-        }
-        match self.size(to).await? {
-            Some(copied) if copied == size => Ok(true),
-            copied => {
-                self.delete(&[to.to_owned()]).await?;
-                Err(other_size(from, copied.unwrap_or_default(), size))
+            Err(failure) if failure.is_transient() => {
+                return Err(self.error("copy object", from, &failure));
             }
+            // Whatever it has against it, reading and writing may go.
+            Err(_) => return Ok(false),
+        }
+        if self.size(to).await? == Some(size) {
+            return Ok(true);
+        }
+        self.delete(&[to.to_owned()]).await?;
+        match source.size(from).await? {
+            Some(found) if found != size => Err(other_size(from, found, size)),
+            _ => Ok(false),
         }
     }
 
@@ -143,9 +159,8 @@ impl Remote {
     ) -> Result<Vec<u32>, WireError> {
         let work = async {
             if size <= PART_BYTES_MIN {
-                let content = source.read(0..size).await?;
-                let checksums = checksums(&content);
-                self.put(location, content).await?;
+                let (content, checksums) = summed(source.read(0..size).await?).await?;
+                self.put_content(location, content).await?;
                 return Ok(checksums);
             }
             self.put_parts(location, source, size).await
@@ -172,75 +187,206 @@ impl Remote {
             .retried(Priority::Ahead, Pace::Quick, begin)
             .await
             .map_err(failed)?;
-        let upload = Upload {
+        let mut upload = Upload {
             backend: self.backend().clone(),
             path,
             id,
             timeout: self.timeout(),
+            on_record: None,
             finished: false,
         };
+        upload.on_record = self.put_on_record(location, &upload.id).await;
         let ranges = (0..size.div_ceil(part_bytes)).map(|part| {
             let start = part * part_bytes;
             start..size.min(start + part_bytes)
         });
-        let upload_ref = &upload;
+        // Entity tags of parts may be no digests.
+        let doubt = AtomicBool::new(false);
+        let (upload_ref, doubt_ref) = (&upload, &doubt);
         let sending = stream::iter(ranges.enumerate()).map(|(index, range)| {
             async move {
-                let content = source.read(range).await?;
-                let checksums = checksums(&content);
-                let part = self.put_part(upload_ref, index, content).await;
-                Ok::<_, WireError>((part.map_err(failed)?, checksums))
+                let (content, checksums) = summed(source.read(range).await?).await?;
+                let part = self.put_part(upload_ref, index, &content, doubt_ref).await;
+                Ok::<_, WireError>((part.map_err(failed)?, content.md5, checksums))
             }
             .boxed()
         });
-        let sent: Vec<(PartId, Vec<u32>)> = sending.buffered(PARTS_IN_FLIGHT).try_collect().await?;
-        let (parts, checksums): (Vec<PartId>, Vec<Vec<u32>>) = sent.into_iter().unzip();
-        self.finish(location, upload, parts, size).await?;
-        Ok(checksums.concat())
+        let sent: Vec<(PartId, Md5, Vec<u32>)> =
+            sending.buffered(PARTS_IN_FLIGHT).try_collect().await?;
+        let digests: Vec<Md5> = sent.iter().map(|(_, md5, _)| *md5).collect();
+        let (parts, checksums): (Vec<PartId>, Vec<Vec<u32>>) = sent
+            .into_iter()
+            .map(|(part, _, checksums)| (part, checksums))
+            .unzip();
+        let checksums = checksums.concat();
+        let e_tag = self.finish(location, upload, parts, size).await?;
+        let whole = Whole {
+            size,
+            checksums: &checksums,
+            e_tag,
+            expected: joined(&digests),
+            doubt: doubt.into_inner(),
+        };
+        self.check_whole(location, &whole).await?;
+        Ok(checksums)
+    }
+
+    /// As far as that can be done: what isn't on record is left to the bucket's own rules, if this process dies.
+    async fn put_on_record(&self, location: &str, id: &MultipartId) -> Option<OnRecord> {
+        // Azure drops the parts by itself.
+        let records = self
+            .unfinished()
+            .filter(|_| self.store().protocol != Protocol::Azure)?;
+        match records.record(self.store(), location, id).await {
+            Ok(on_record) => Some(on_record),
+            Err(error) => {
+                let detail = error.detail.unwrap_or_default();
+                tracing::warn!(target: "pg_lake", "{}: {detail}", error.message);
+                None
+            }
+        }
+    }
+
+    /// Removes the parts of an upload. One that has come to its end is no error.
+    pub(super) async fn abort(&self, location: &str, id: &MultipartId) -> Result<(), WireError> {
+        let path = self.path(location)?;
+        let abort = || self.backend().abort_multipart(&path, id);
+        match self.retried(Priority::Background, Pace::Quick, abort).await {
+            Ok(()) => Ok(()),
+            Err(failure) if failure.is_of_missing() => Ok(()),
+            Err(failure) => Err(self.error("remove parts of object", location, &failure)),
+        }
     }
 
     async fn put_part(
         &self,
         upload: &Upload,
         index: usize,
-        content: Bytes,
+        content: &Content,
+        doubt: &AtomicBool,
     ) -> Result<PartId, Failure> {
-        self.share(content.len() as u64, Priority::Ahead).await;
-        let put = || {
-            let payload = content.clone().into();
-            let backend = self.backend();
-            backend.put_part(&upload.path, &upload.id, index, payload)
-        };
-        self.retried(Priority::Ahead, Pace::Sending, put).await
+        self.share(content.bytes.len() as u64, Priority::Ahead)
+            .await;
+        let mut tries = Tries::new(self, Priority::Ahead);
+        let mut again = false;
+        loop {
+            let put = self.put_part_with(upload, index, content, doubt, &mut again);
+            if let ControlFlow::Break(result) = tries.attempt(Pace::Sending, put).await {
+                return result;
+            }
+        }
+    }
+
+    /// Makes one attempt to send a part, which succeeds if the store has what was sent. What has another entity tag is
+    /// sent `again`; if that makes no difference, and none of this store was a digest yet, `doubt` is left to whoever
+    /// looks at the whole object.
+    async fn put_part_with(
+        &self,
+        upload: &Upload,
+        index: usize,
+        content: &Content,
+        doubt: &AtomicBool,
+        again: &mut bool,
+    ) -> object_store::Result<PartId> {
+        let payload = content.bytes.clone().into();
+        let backend = self.backend();
+        let put = backend.put_part(&upload.path, &upload.id, index, payload);
+        let part = with_digest(content.md5, put).await?;
+        // Those of Azure are names that object_store has made up.
+        let is_e_tag = self.store().protocol != Protocol::Azure;
+        let e_tag = is_e_tag.then_some(part.content_id.as_str());
+        let verdict = self.e_tags().judge(e_tag, &content.md5.to_string());
+        if verdict != Verdict::Doubtful {
+            return Ok(part);
+        }
+        let first = !std::mem::replace(again, true) && !doubt.load(Ordering::Relaxed);
+        if first || self.e_tags().are_digests() {
+            return Err(Problem::Altered.into());
+        }
+        doubt.store(true, Ordering::Relaxed);
+        Ok(part)
     }
 
     /// Makes an object of the parts. Whatever the answer is, or if there is none, it may have been done:
-    /// an object of that size under that name says so.
+    /// an object of that size under that name says so. Returns its entity tag, if the answer has one.
     async fn finish(
         &self,
         location: &str,
         mut upload: Upload,
         parts: Vec<PartId>,
         size: u64,
-    ) -> Result<(), WireError> {
+    ) -> Result<Option<String>, WireError> {
         let mut tries = Tries::new(self, Priority::Ahead);
-        loop {
+        let e_tag = loop {
             let finish = self
                 .backend()
                 .complete_multipart(&upload.path, &upload.id, parts.clone());
             let failure = match tries.attempt(Pace::Sending, finish).await {
                 ControlFlow::Continue(()) => continue,
-                ControlFlow::Break(Ok(_)) => break,
+                ControlFlow::Break(Ok(object)) => break object.e_tag,
                 ControlFlow::Break(Err(failure)) => failure,
             };
             match timeout(tries.left_to_look(), self.size(location)).await {
-                Ok(Ok(Some(found))) if found == size => break,
+                Ok(Ok(Some(found))) if found == size => break None,
                 _ => return Err(self.error("write object", location, &failure)),
             }
-        }
+        };
         upload.finished = true;
-        Ok(())
+        Ok(e_tag)
     }
+
+    /// Looks whether the object that was made of parts is what was sent. All of it is read back only if there is
+    /// doubt.
+    async fn check_whole(&self, location: &str, whole: &Whole<'_>) -> Result<(), WireError> {
+        let e_tags = self.joined_e_tags();
+        let verdict = e_tags.judge(whole.e_tag.as_deref(), &whole.expected);
+        if verdict == Verdict::Right {
+            return Ok(());
+        }
+        let mut is_right = self.size(location).await? == Some(whole.size);
+        if is_right && (whole.doubt || verdict == Verdict::Doubtful) {
+            // What comes back may be damaged, too.
+            is_right =
+                self.has_blocks(location, whole).await? || self.has_blocks(location, whole).await?;
+            if is_right && whole.doubt {
+                self.e_tags().found_opaque();
+            }
+            if is_right && verdict == Verdict::Doubtful {
+                e_tags.found_opaque();
+            }
+        }
+        if is_right {
+            return Ok(());
+        }
+        let altered = Failure::new(Problem::Altered.into(), Answer::default());
+        Err(self.error("write object", location, &altered))
+    }
+
+    /// Whether the blocks of an object have their checksums.
+    async fn has_blocks(&self, location: &str, whole: &Whole<'_>) -> Result<bool, WireError> {
+        let mut start = 0;
+        for expected in whole.checksums.chunks(BLOCKS_READ_BACK) {
+            let end = whole.size.min(start + expected.len() as u64 * BLOCK_BYTES);
+            let content = self.get(location, start..end, Priority::Ahead).await?;
+            let found = content.chunks(BLOCK_BYTES as usize).map(checksum);
+            if !found.eq(expected.iter().copied()) {
+                return Ok(false);
+            }
+            start = end;
+        }
+        Ok(true)
+    }
+}
+
+/// An object that was made of parts.
+struct Whole<'a> {
+    size: u64,
+    checksums: &'a [u32],
+    e_tag: Option<String>,
+    /// The entity tag that it has where tags are digests.
+    expected: String,
+    /// Nothing but the object itself tells whether its parts are what was sent.
+    doubt: bool,
 }
 
 /// Parts that are no object yet. Dropping this removes them, unless they have become one.
@@ -249,12 +395,15 @@ struct Upload {
     path: ObjectPath,
     id: MultipartId,
     timeout: Duration,
+    on_record: Option<OnRecord>,
     finished: bool,
 }
 
 impl Drop for Upload {
     fn drop(&mut self) {
+        let on_record = self.on_record.take();
         if self.finished {
+            on_record.into_iter().for_each(OnRecord::forget);
             return;
         }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
@@ -265,8 +414,18 @@ impl Drop for Upload {
         let limit = self.timeout;
         runtime.spawn(async move {
             let aborted = timeout(limit, backend.abort_multipart(&path, &id)).await;
-            if !matches!(aborted, Ok(Ok(()))) {
-                tracing::info!(target: "pg_lake", "parts of object \"{path}\" are left in the store");
+            let gone = match aborted {
+                Ok(Ok(())) => true,
+                Ok(Err(error)) => is_missing(&error),
+                Err(_) => false,
+            };
+            match on_record {
+                // What stays on record is aborted later.
+                Some(on_record) if gone => on_record.forget(),
+                None if !gone => {
+                    tracing::info!(target: "pg_lake", "parts of object \"{path}\" are left in the store");
+                }
+                _ => {}
             }
         });
     }
@@ -309,10 +468,12 @@ fn part_bytes(size: u64) -> Option<u64> {
     (size.div_ceil(bytes) <= PARTS_MAX).then_some(bytes)
 }
 
-fn checksums(content: &[u8]) -> Vec<u32> {
-    let mut sums = Checksums::default();
-    sums.update(content);
-    sums.finish()
+/// The content and the checksums of its blocks.
+async fn summed(bytes: Bytes) -> Result<(Content, Vec<u32>), WireError> {
+    blocking("computing checksums", move || {
+        Ok(Content::with_checksums(bytes))
+    })
+    .await
 }
 
 fn file_error(path: &Path, error: &io::Error) -> WireError {

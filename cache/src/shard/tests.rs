@@ -102,7 +102,7 @@ async fn read(cache: &Arc<Cache>, (object, store): &(Object, Arc<Store>)) -> u64
         .read(object, &[whole], Admission::Normal, store.clone())
         .await
         .expect("read");
-    assert!(read.parts[0] == store.0);
+    assert!(read.parts[0] == *store.0);
     let shard = cache.shard(&object.location);
     until(|| crate::lock(&shard.state).flights.len() == 0).await;
     read.from_cache

@@ -87,7 +87,7 @@ async fn a_read_has_at_most_eight_requests_under_way() {
     assert_eq!(thing.store.asked().len(), 10);
     thing.let_go();
     let read = within(read).await.unwrap().unwrap();
-    assert!(read.parts[0] == thing.bytes);
+    assert!(read.parts[0] == *thing.bytes);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -142,6 +142,32 @@ async fn bypass_uses_what_is_there_and_keeps_nothing() {
     assert_eq!(read.from_cache, BLOCK);
     until(|| stats(&cache).in_flight == 0).await;
     assert_eq!(cache.contains(&thing.object), BLOCK);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_is_read_into_the_cache_whole() {
+    let place = place(1024 * BLOCK);
+    let cache = place.open();
+    let thing = thing("a", 3 * 51 * BLOCK + 5);
+    thing.read(&cache, 51 * BLOCK..51 * BLOCK + 1).await;
+    until(|| cache.contains(&thing.object) == BLOCK).await;
+    thing.hold();
+    let filling = tokio::spawn({
+        let (cache, object, store) = (cache.clone(), thing.object.clone(), thing.store.clone());
+        async move { cache.fill(&object, store).await }
+    });
+    // All of them at once, without the block that is there.
+    thing.store.requested(4).await;
+    thing.let_go();
+    within(filling).await.unwrap().unwrap();
+    until(|| cache.contains(&thing.object) == thing.object.size).await;
+    assert_eq!(thing.store.bytes_asked(), thing.object.size);
+    assert_eq!(thing.read_all(&cache).await.from_origin, 0);
+
+    let other = crate::support::thing("b", 2 * BLOCK);
+    other.store.script(&[Act::Fail]);
+    let filled = within(cache.fill(&other.object, other.store.clone())).await;
+    assert_eq!(filled, Err(Error::Origin(Refused(1))));
 }
 
 #[tokio::test(flavor = "multi_thread")]

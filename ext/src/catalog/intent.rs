@@ -30,6 +30,7 @@ fn insert(id: i64, storage: i64, directory: &str, prefix: &str) -> pg_sys::ItemP
         Some(storage.into()),
         Some(text_datum(directory)),
         Some(text_datum(prefix)),
+        None,
     ])
 }
 
@@ -156,9 +157,13 @@ pub fn announced(snapshot: pg_sys::Snapshot) -> Vec<Announced> {
 /// An intent whose owner has ended, as the sweeper sees it.
 pub struct Ended {
     pub tid: pg_sys::ItemPointerData,
+    id: i64,
+    owner: i64,
     pub storage: i64,
     pub directory: String,
     pub prefix: String,
+    /// When a sweep was there before.
+    swept: Option<pg_sys::TimestampTz>,
 }
 
 impl Ended {
@@ -166,6 +171,22 @@ impl Ended {
     pub fn publication(&self) -> Option<&str> {
         self.prefix.strip_prefix(PUBLICATION)
     }
+
+    /// Whether there is something to do: at first, and again when requests that were given up before, which may be
+    /// served within so many microseconds, have come to be there.
+    pub fn is_due(&self, late_us: i64) -> bool {
+        self.swept
+            .is_none_or(|at| at.saturating_add(late_us) <= now())
+    }
+
+    pub fn was_swept(&self) -> bool {
+        self.swept.is_some()
+    }
+}
+
+fn now() -> pg_sys::TimestampTz {
+    // SAFETY: reads the clock.
+    unsafe { pg_sys::GetCurrentTimestamp() }
 }
 
 /// The intents about files whose transaction is no longer in progress.
@@ -175,9 +196,12 @@ pub fn ended() -> Vec<Ended> {
         if is_ended(row) && !is_about_entries(row) {
             ended.push(Ended {
                 tid: row.tid,
+                id: row.int8(1),
+                owner: row.int8(2),
                 storage: row.int8(3),
                 directory: row.text(4).unwrap_or_default(),
                 prefix: row.text(5).unwrap_or_default(),
+                swept: row.get(6).map(|at| at.value() as pg_sys::TimestampTz),
             });
         }
         true
@@ -185,11 +209,11 @@ pub fn ended() -> Vec<Ended> {
     ended
 }
 
-/// The directories of all intents about files, also of transactions in progress.
+/// The directories of all intents about files that no sweep has dealt with, also of transactions in progress.
 pub fn directories() -> Vec<String> {
     let mut directories = vec![];
     Table::read(TABLE).scan(None, &[], std::ptr::null_mut(), |row| {
-        if !is_about_entries(row) {
+        if !is_about_entries(row) && row.get(6).is_none() {
             directories.extend(row.text(4));
         }
         true
@@ -206,6 +230,19 @@ pub fn is_left(intent: &Ended) -> bool {
         !left
     });
     left
+}
+
+/// Notes that an intent has been dealt with as far as can be seen now.
+pub fn note_swept(intent: &Ended) {
+    let values = [
+        Some(intent.id.into()),
+        Some(intent.owner.into()),
+        Some(intent.storage.into()),
+        Some(text_datum(&intent.directory)),
+        Some(text_datum(&intent.prefix)),
+        Some(now().into()),
+    ];
+    Table::write(TABLE).update(intent.tid, &values);
 }
 
 /// Removes an intent that has been dealt with.

@@ -39,7 +39,7 @@ impl Storage {
 
 /// The part of every directory that tells apart databases that came from one another by copying;
 /// `None` in such a copy: the files belong to the original.
-fn own_incarnation() -> Option<String> {
+pub fn own_incarnation() -> Option<String> {
     let mut found = None;
     Table::read(c"control").scan(None, &[], std::ptr::null_mut(), |row| {
         found = Some((row.int8(1), row.oid(2), row.text(3).unwrap_or_default()));

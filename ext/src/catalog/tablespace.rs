@@ -165,6 +165,16 @@ pub fn any_store() -> bool {
     !remotes().is_empty()
 }
 
+/// The tablespaces in stores, and what the locations in each begin with.
+pub fn roots() -> Vec<(pg_sys::Oid, String)> {
+    let remotes = remotes();
+    let places = remotes.iter().filter_map(|remote| {
+        let place = remote.place.as_ref().ok()?;
+        Some((remote.oid, place.root.clone()))
+    });
+    places.collect()
+}
+
 /// Whether the files of a tablespace are in a store.
 pub fn is_store(oid: pg_sys::Oid) -> bool {
     remotes().iter().any(|remote| remote.oid == oid)

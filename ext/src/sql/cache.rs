@@ -5,7 +5,7 @@
 use crate::catalog::data_file;
 use crate::catalog::storage;
 use crate::flush::Relation;
-use crate::ring::call::ask_worker;
+use crate::ring::call::{Call, ask_worker};
 use crate::ring::region;
 use crate::sql::maintenance::unexpected;
 use pg_lake_bgworker::owner_of;
@@ -13,7 +13,10 @@ use pg_lake_plan::message::{CacheShard, CachedObject, Reply, Request};
 use pg_lake_plan::store::is_remote;
 use pgrx::iter::TableIterator;
 use pgrx::{name, pg_extern, pg_sys};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+
+/// Files that are read into the cache at the same time, so that the end of one keeps no connection idle.
+const WARMED_AT_ONCE: usize = 2;
 
 /// The files of a table that are in a store, as its owner may see them now.
 fn objects(table: pg_sys::Oid) -> Vec<CachedObject> {
@@ -41,15 +44,21 @@ fn workers() -> u32 {
 /// Reads the files of a table into the disk cache; returns how many bytes of them are there.
 #[pg_extern(sql = false)]
 fn cache_warm(table: pg_sys::Oid) -> i64 {
+    let warmed = |call: Call| match call.reply() {
+        Reply::Warmed(bytes) => bytes,
+        other => unexpected(&other),
+    };
     let mut bytes = 0;
+    let mut running = VecDeque::new();
     for object in objects(table) {
         crate::pg::check_for_interrupts();
+        if running.len() >= WARMED_AT_ONCE {
+            bytes += running.pop_front().map_or(0, warmed);
+        }
         let worker = owner_of(&object.location, workers());
-        bytes += match ask_worker(worker, Request::Warm(object)) {
-            Reply::Warmed(bytes) => bytes,
-            other => unexpected(&other),
-        };
+        running.push_back(Call::start(worker, 0, |_| Request::Warm(object)));
     }
+    bytes += running.into_iter().map(warmed).sum::<u64>();
     bytes as i64
 }
 

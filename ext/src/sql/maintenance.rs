@@ -61,7 +61,7 @@ fn publish(table: pg_sys::Oid) -> Option<String> {
 fn sweep(retention: Option<Interval>) -> i64 {
     pg::refuse_if_read_only(c"lake.sweep()");
     let retention_us = match retention.map(|interval| interval.as_micros()) {
-        None => guc::garbage_retention_us(),
+        None => return sweep_now() as i64,
         Some(..0) => error::raise(
             PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
             "retention must not be negative",
@@ -70,7 +70,7 @@ fn sweep(retention: Option<Interval>) -> i64 {
         ),
         Some(micros) => i64::try_from(micros).unwrap_or(i64::MAX),
     };
-    crate::sweep::all(retention_us) as i64
+    crate::sweep::all(retention_us, guc::store_timeout_us().min(retention_us)) as i64
 }
 
 /// Tells the launcher that this database has the extension now.
@@ -124,7 +124,7 @@ pub fn unexpected(reply: &Reply) -> ! {
     )
 }
 
-/// Sweeps as a statement does that isn't about it, DROP TABLESPACE for one.
+/// Sweeps as the settings say.
 pub fn sweep_now() -> u64 {
-    crate::sweep::all(guc::garbage_retention_us())
+    crate::sweep::all(guc::garbage_retention_us(), guc::store_timeout_us())
 }

@@ -3,7 +3,7 @@
 
 use super::Round;
 use crate::catalog::intent::{self, Ended};
-use crate::catalog::{garbage, publication, storage};
+use crate::catalog::{garbage, publication, storage, tablespace};
 use crate::files;
 use crate::pg::subtransaction::attempt;
 use crate::pg::table::Table;
@@ -18,11 +18,13 @@ use std::collections::HashSet;
 enum Outcome {
     /// It stays as it is, for a later sweep.
     Stays,
-    /// So many files are gone, so many of them just now. It is dealt with unless there are more.
+    /// So many files are gone, so many of them just now. It is dealt with unless there are more, or more may come to be
+    /// there: a store may serve requests that were given up.
     Removed {
         files: usize,
         removed: u64,
         more: bool,
+        may_come: bool,
     },
 }
 
@@ -34,7 +36,7 @@ pub fn remove(round: &mut Round<'_>) {
             return;
         }
         let path = format!("{}/{}", intent.directory, intent.prefix);
-        if round.is_waiting(&path) {
+        if !intent.is_due(round.late_us) || round.is_waiting(&path) {
             continue;
         }
         let room = round.room;
@@ -44,14 +46,19 @@ pub fn remove(round: &mut Round<'_>) {
                 files,
                 removed,
                 more,
+                may_come,
             }) => {
                 round.took(files, removed);
                 if more {
                     round.left = true;
+                    continue;
+                }
+                if may_come && !intent.was_swept() && round.late_us > 0 {
+                    intent::note_swept(&intent);
                 } else {
                     intent::remove(&intent);
-                    round.setbacks.succeeded(&path);
                 }
+                round.setbacks.succeeded(&path);
             }
             Err(failure) => round.failed(&path, &failure),
         }
@@ -63,25 +70,33 @@ fn undo(intent: &Ended, room: usize) -> Outcome {
     if let Some(commit_id) = intent.publication() {
         return undo_publication(intent, commit_id);
     }
-    let mut paths = orphans(intent);
+    let data = intent.directory.as_str();
+    let directory = data.strip_suffix("/data").unwrap_or(data);
+    let keep = registered(directory);
+    let mut paths = orphans(intent, directory, &keep);
     let more = paths.len() > room;
     paths.truncate(room);
     let removed = files::remove(&paths);
     crash_point(CrashPoint::SweepIntent);
+    // Who has registered its files had an answer to all of its requests.
+    let prefix = format!("{data}/{}-", intent.prefix);
+    let is_registered = keep.iter().any(|path| path.starts_with(&prefix));
     Outcome::Removed {
         files: paths.len(),
         removed,
         more,
+        may_come: !is_registered && is_in_store(intent),
     }
 }
 
-/// What an ended intent has left unregistered; the table's directory, too, if no file is left in it.
-fn orphans(intent: &Ended) -> Vec<String> {
-    let data = intent.directory.as_str();
-    let directory = data.strip_suffix("/data").unwrap_or(data);
-    let keep = registered(directory);
+fn is_in_store(intent: &Ended) -> bool {
+    tablespace::location(&intent.directory).is_some()
+}
+
+/// What an ended intent has left unregistered below a table's directory; that, too, if no file is left in it.
+fn orphans(intent: &Ended, directory: &str, keep: &HashSet<String>) -> Vec<String> {
     // A directory that is garbage goes as a whole, once nobody needs what was registered in it.
-    let is_around = |path: &String| path.ends_with('/') && data.starts_with(path);
+    let is_around = |path: &String| path.ends_with('/') && intent.directory.starts_with(path);
     if keep.iter().any(is_around) {
         return vec![];
     }
@@ -164,5 +179,6 @@ fn undo_publication(intent: &Ended, commit_id: &str) -> Outcome {
         files: paths.len(),
         removed,
         more: false,
+        may_come: is_in_store(intent),
     }
 }

@@ -28,6 +28,8 @@ const FILES_PER_ROUND: usize = 1000;
 struct Round<'a> {
     /// How long readers of what was published have, in microseconds.
     retention_us: i64,
+    /// How long after it was given up a request may still be served, in microseconds.
+    late_us: i64,
     setbacks: &'a mut Setbacks,
     began: Instant,
     /// Files that it may still remove.
@@ -77,14 +79,14 @@ pub fn is_of_place(failure: &Failure) -> bool {
     )
 }
 
-/// Sweeps all that there is, in the calling transaction; returns how many files it has removed.
-pub fn all(retention_us: i64) -> u64 {
+/// Sweeps all that there is, in the calling transaction; returns how many files it has removed. Times are in microseconds.
+pub fn all(retention_us: i64, late_us: i64) -> u64 {
     let mut setbacks = Setbacks::default();
     // What fails isn't tried again.
     let began = Instant::now();
     let mut removed = 0;
     loop {
-        let (files, left) = round(retention_us, &mut setbacks, began);
+        let (files, left) = round(retention_us, late_us, &mut setbacks, began);
         removed += files;
         if !left {
             return removed;
@@ -93,14 +95,15 @@ pub fn all(retention_us: i64) -> u64 {
 }
 
 /// Sweeps a part that is done soon; whether there is more.
-pub fn part(retention_us: i64, setbacks: &mut Setbacks) -> bool {
-    round(retention_us, setbacks, Instant::now()).1
+pub fn part(retention_us: i64, late_us: i64, setbacks: &mut Setbacks) -> bool {
+    round(retention_us, late_us, setbacks, Instant::now()).1
 }
 
-fn round(retention_us: i64, setbacks: &mut Setbacks, began: Instant) -> (u64, bool) {
+fn round(retention_us: i64, late_us: i64, setbacks: &mut Setbacks, began: Instant) -> (u64, bool) {
     storage::incarnation(); // in a copy of a database the files belong to the original
     let mut round = Round {
         retention_us,
+        late_us,
         setbacks,
         began,
         room: FILES_PER_ROUND,

@@ -3,11 +3,11 @@
 //! It leaves when the database is needed by someone alone, and after an error it goes on with the
 //! next table. Tables in a store that is out of reach wait, ever longer, so that the others don't.
 
-use crate::catalog::tablespace;
+use crate::catalog::{storage, tablespace};
 use crate::compact::Eagerness;
 use crate::guc;
 use crate::pg::subtransaction::Failure;
-use crate::ring::control::{DatabaseSlot, now, state};
+use crate::ring::control::{DatabaseSlot, Incarnation, now, state};
 use crate::ring::region::control;
 use crate::sql::maintenance;
 use crate::sweep::{self, Setbacks};
@@ -120,13 +120,23 @@ pub extern "C-unwind" fn lake_maintainer_main(argument: pg_sys::Datum) {
         pg_sys::before_shmem_exit(Some(gone), argument);
     }
     BackgroundWorker::connect_worker_to_spi_by_oid(Some(pg_sys::Oid::from(database)), None);
-    if !guarded(crate::pg::is_installed).unwrap_or(false) {
+    let Some(incarnation) = guarded(installed_as).flatten() else {
         slot.state.store(state::NO_EXTENSION, Ordering::Release);
         slot.since.store(now(), Ordering::Relaxed);
         return;
-    }
+    };
+    slot.set_incarnation(incarnation);
     slot.state.store(state::RUNNING, Ordering::Release);
     run(slot);
+}
+
+/// What the database's objects are named by; `None`: it hasn't the extension.
+fn installed_as() -> Option<Incarnation> {
+    crate::pg::is_installed().then(|| {
+        let own = storage::own_incarnation();
+        let uuid = own.as_deref().and_then(storage::parse_uuid);
+        uuid.map_or(Incarnation::Foreign, Incarnation::Own)
+    })
 }
 
 unsafe extern "C-unwind" fn gone(_code: i32, argument: pg_sys::Datum) {
@@ -166,9 +176,9 @@ fn run(slot: &DatabaseSlot) {
             // SAFETY: on the main thread, outside of any transaction.
             unsafe { pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP) };
         }
-        match guarded(crate::pg::is_installed) {
-            Some(true) => {}
-            Some(false) => {
+        match guarded(installed_as) {
+            Some(Some(incarnation)) => slot.set_incarnation(incarnation),
+            Some(None) => {
                 slot.state.store(state::NO_EXTENSION, Ordering::Release);
                 slot.since.store(now(), Ordering::Relaxed);
                 return;
@@ -312,7 +322,13 @@ fn if_not_locked<R>(relid: pg_sys::Oid, work: impl FnOnce(pg_sys::Oid) -> R) -> 
 fn sweep(slot: &DatabaseSlot, setbacks: &mut Setbacks) -> bool {
     let began = Instant::now();
     while began.elapsed() < SWEEP_TIME && slot.away_until.load(Ordering::Acquire) <= now() {
-        let part = || sweep::part(guc::garbage_retention_us(), setbacks);
+        let part = || {
+            sweep::part(
+                guc::garbage_retention_us(),
+                guc::store_timeout_us(),
+                setbacks,
+            )
+        };
         if !guarded(part).unwrap_or(false) {
             return false;
         }

@@ -1,9 +1,10 @@
 //! What nobody chose: faults by chance under several sessions, a store that is killed while files are
 //! uploaded, and a server that is.
 
-use super::rig::{BULK, IMPATIENT, Rig, load, rows, transaction};
-use super::session::{Outcome, attempt, outcome, start};
-use super::settled::{Metadata, read_by};
+use super::rig::{BULK, IMPATIENT, PREFIX, Rig, load, rows, transaction};
+use super::session::{Outcome, attempt, cancelled, outcome, start};
+use super::settled::{Metadata, no_uploads, read_by};
+use super::targets::Target;
 use crate::cluster::{DATABASE, answer};
 use crate::pg::random::Random;
 use crate::pg::{same_server, started_at, wait_until};
@@ -79,11 +80,13 @@ fn rules() -> Vec<Rule> {
         Action::Status(500, None),
         Action::Reset,
         Action::Truncate,
-        Action::Flip,
         Action::LostReply,
     ]
-    .map(|action| Rule::new(action).chance(15))
+    .map(Rule::new)
     .into_iter()
+    // A list of objects to remove would be one of others: this store compares it with no digest.
+    .chain([Rule::new(Action::Flip).without("delete")])
+    .map(|rule| rule.chance(15))
     // The first requests have their luck, so that a round begins at all.
     .chain([Rule::new(Action::BlackHole).skip(50).chance(3)])
     .collect()
@@ -259,6 +262,54 @@ pub fn server_killed(run: &mut Run) -> Result<()> {
         rig.sql("VACUUM h, t")?;
     }
     Ok(())
+}
+
+/// The server dies while some parts of a file are in the store, and others on their way. The next one removes
+/// them.
+pub fn parts_left(run: &mut Run) -> Result<()> {
+    let store = stores::for_test(run, "parts_left", Kind::SeaweedFs)?;
+    let proxy = Proxy::start(store.port(), 1)?;
+    let mut rig = Rig::start(run, "parts_left", &store, proxy.port(), &[])?;
+    rig.change(&[&load(1, 1000)])?;
+    let rules = Target::Part.rules(Action::BlackHole).into_iter();
+    proxy.set(rules.map(|rule| rule.skip(1)).collect());
+    // One file of two parts.
+    let script = format!("{BULK}{}", load(10_000_001, 10_180_000).replace("{}", "t"));
+    let session = rig.cluster.psql(DATABASE).stdin(script).start()?;
+    wait_until(Duration::from_secs(120), "a part on its way", || {
+        Ok(uploaded(&proxy) > 0 && proxy.hits() > 0)
+    })?;
+    if store.uploads()?.is_empty() {
+        return Err("the store knows of no upload".to_owned());
+    }
+    rig.cluster.kill9()?;
+    // It lost its connection.
+    let _ = answer(session.wait()?);
+    proxy.clear();
+    rig.cluster.start()?;
+    no_uploads(&store)?;
+    rig.same("after the server was killed")?;
+    rig.settled(&store, Metadata::Any)
+}
+
+/// A request that was given up is served when the sweep has been there. Another one finds what has come of it.
+pub fn late_write(run: &mut Run) -> Result<()> {
+    let store = stores::for_test(run, "late_write", Kind::SeaweedFs)?;
+    let proxy = Proxy::start(store.port(), 1)?;
+    let rig = Rig::start(run, "late_write", &store, proxy.port(), &[IMPATIENT])?;
+    rig.change(&[&load(1, 1000)])?;
+    let files = rig.files()?.len();
+    // The sweep looks again after `lake.store_timeout`.
+    let late = Action::Latency(Duration::from_secs(4));
+    proxy.set(Target::Put.rules(late));
+    cancelled(&rig, &Target::Put.script(1), || proxy.hits() > 0)?;
+    rig.sql("SELECT lake.sweep()")?;
+    wait_until(Duration::from_secs(30), "an object that came late", || {
+        Ok(store.objects(PREFIX)?.len() > files)
+    })?;
+    proxy.clear();
+    rig.same("after a load that was cancelled")?;
+    rig.settled(&store, Metadata::Any)
 }
 
 /// Small loads, changes, publications and sweeps, more than it gets to.

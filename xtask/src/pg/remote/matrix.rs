@@ -147,7 +147,7 @@ impl<'a> Matrix<'a> {
             }
         };
         if let Outcome::Failed(error) = &outcome
-            && bearable(action, times)
+            && bearable(target, action, times)
         {
             return Err(format!("one fault was too much: {error}"));
         }
@@ -166,6 +166,8 @@ impl<'a> Matrix<'a> {
 
     /// The fault is gone, and with it all that it has done.
     fn recovered(&mut self, target: Target) -> Result<()> {
+        // What was written is in the cache, however it has arrived in the store.
+        self.rig.evict()?;
         self.rig.same("after the fault")?;
         self.number += 1;
         if let Outcome::Failed(error) = target.run(&self.rig, self.number)? {
@@ -197,20 +199,23 @@ impl<'a> Matrix<'a> {
 }
 
 /// What a client must get over when it happens once.
-fn bearable(action: Action, times: Times) -> bool {
+fn bearable(target: Target, action: Action, times: Times) -> bool {
     match action {
         Action::Latency(_) => true,
         Action::Status(..) => times == Times::Once,
+        Action::Flip => times == Times::Once && target.writes_content(),
         _ => false,
     }
 }
 
-/// What nothing can get over: the store hears nothing, or nothing comes back whole. A sweep may put off
-/// what it can't do.
+/// What nothing can get over: the store hears nothing, or nothing arrives or comes back whole. A sweep may put
+/// off what it can't do.
 fn unbearable(target: Target, action: Action, times: Times) -> bool {
     let hopeless = match action {
         Action::Status(..) | Action::Reset | Action::BlackHole | Action::Truncate => true,
-        Action::Flip => matches!(target, Target::Read | Target::ReadToChange),
+        Action::Flip => {
+            matches!(target, Target::Read | Target::ReadToChange) || target.writes_content()
+        }
         _ => false,
     };
     times == Times::Always && hopeless && !matches!(target, Target::List | Target::Delete)

@@ -37,8 +37,11 @@ const STORES: &[(&str, Scenario)] = &[
     ("azurite", surface::azurite),
     ("fake_gcs", surface::fake_gcs),
     ("unconditional", surface::unconditional),
+    ("dropped_database", surface::dropped_database),
     ("cached_reads", reads::cached_reads),
+    ("damaged_metadata", reads::damaged_metadata),
     ("damaged_object", reads::damaged_object),
+    ("copied_within", reads::copied_within),
     ("no_network", network::no_network),
     ("secrets", secrets::secrets),
 ];
@@ -49,6 +52,8 @@ const FAULTS: &[(&str, Scenario)] = &[
     ("fault_random", chaos::random),
     ("store_killed", chaos::store_killed),
     ("server_killed", chaos::server_killed),
+    ("parts_left", chaos::parts_left),
+    ("late_write", chaos::late_write),
 ];
 
 pub fn stores(run: &mut Run) -> Result<Tally> {

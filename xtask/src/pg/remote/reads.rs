@@ -1,13 +1,15 @@
 //! What is read from a store: only what is needed, once, and nothing that isn't what was written.
 
-use super::rig::{Rig, load};
+use super::rig::{PREFIX, Rig, load};
 use super::session::{Outcome, attempt};
+use super::settled::read_by;
 use crate::Result;
 use crate::cluster::{DATABASE, answer};
 use crate::pg::{must_be, must_fail, same_server, started_at};
 use crate::stores::proxy::Proxy;
-use crate::stores::{self, Kind};
+use crate::stores::{self, Kind, Tablespace};
 use crate::test::Run;
+use crate::tpch::READERS;
 
 const ROWS: u64 = 200_000;
 /// Most of the table's bytes are in its column `v`.
@@ -36,7 +38,7 @@ pub fn cached_reads(run: &mut Run) -> Result<()> {
     let narrow = rig.sql(&NARROW.replace("FROM t", "FROM h"))?;
     let wide = rig.sql(&WIDE.replace("FROM t", "FROM h"))?;
     let size: u64 = store
-        .objects(super::rig::PREFIX)?
+        .objects(PREFIX)?
         .iter()
         .map(|object| object.size)
         .sum();
@@ -76,6 +78,33 @@ pub fn cached_reads(run: &mut Run) -> Result<()> {
     }
 }
 
+/// A table moves to another tablespace of its bucket: the store copies its files, and no worker sees their bytes.
+pub fn copied_within(run: &mut Run) -> Result<()> {
+    let store = stores::for_test(run, "copied_within", Kind::SeaweedFs)?;
+    let proxy = Proxy::start(store.port(), 1)?;
+    let rig = Rig::start(run, "copied_within", &store, proxy.port(), &[])?;
+    let dir = run.work_dir("copied_within-other")?;
+    let other = Tablespace::new("lake_other", &store, proxy.port(), "other/prefix", &dir)?;
+    other.create(&rig.cluster)?;
+    rig.change(&[&load(1, ROWS)])?;
+    proxy.forget();
+    rig.sql("ALTER TABLE t SET TABLESPACE lake_other")?;
+    let uploaded: u64 = proxy
+        .requests()
+        .iter()
+        .filter(|request| request.method != "GET" && request.path.ends_with(".parquet"))
+        .map(|request| request.received)
+        .sum();
+    must_be(&uploaded.to_string(), "0", "bytes that were uploaded")?;
+    must_be(&fetched(&proxy).to_string(), "0", "bytes that were fetched")?;
+    let copies = store.objects("other/prefix")?;
+    if copies.is_empty() {
+        return Err("nothing was copied".to_owned());
+    }
+    rig.evict()?;
+    rig.same("after the store has copied")
+}
+
 /// An object that was changed or removed behind the server's back is an error that names it, whoever reads;
 /// when it is as before, so is everything else.
 pub fn damaged_object(run: &mut Run) -> Result<()> {
@@ -109,4 +138,32 @@ pub fn damaged_object(run: &mut Run) -> Result<()> {
     }
     must_be(&rig.sql("SELECT 1")?, "1", "a query afterwards")?;
     same_server(&rig.cluster, &server)
+}
+
+/// Published metadata that were damaged behind the server's back don't keep the table from being published.
+pub fn damaged_metadata(run: &mut Run) -> Result<()> {
+    let store = stores::for_test(run, "damaged_metadata", Kind::SeaweedFs)?;
+    let rig = Rig::start(run, "damaged_metadata", &store, store.port(), &[])?;
+    rig.change(&[&load(1, 5000)])?;
+    for (round, damaged) in ["/metadata/snap-", "-m0.avro", ".metadata.json"]
+        .iter()
+        .enumerate()
+    {
+        rig.sql("SELECT lake.publish('t')")?;
+        for object in store.objects(PREFIX)? {
+            if object.key.contains(damaged) {
+                store.put(&object.key, "something else")?;
+            }
+        }
+        rig.change(&["UPDATE {} SET n = n + 1 WHERE id < 100"])?;
+        let location = rig.sql("SELECT lake.publish('t')")?;
+        let unreadable = "SELECT count(*) FROM lake.check('t') WHERE kind = 'unreadable_metadata'";
+        must_be(&rig.sql(unreadable)?, "0", damaged)?;
+        let python = run.python()?;
+        for reader in READERS {
+            read_by(reader, python, &rig.cluster, &store, &location)
+                .map_err(|error| format!("round {}, {damaged}: {error}", round + 1))?;
+        }
+    }
+    rig.same("after all")
 }

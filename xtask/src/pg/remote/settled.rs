@@ -38,7 +38,7 @@ impl Rig {
     /// What differs; empty if nothing does.
     fn disagreement(&self, store: &Store, metadata: Metadata<'_>) -> Result<String> {
         let waiting = self.sql(
-            "SELECT count(*) FROM lake.intent WHERE prefix <> 'entries'
+            "SELECT count(*) FROM lake.intent WHERE prefix <> 'entries' AND swept IS NULL
              UNION ALL SELECT count(*) FROM lake.garbage WHERE publication IS NULL",
         )?;
         if waiting != "0\n0" {
@@ -130,7 +130,8 @@ impl Rig {
     }
 }
 
-/// Waits until all multipart uploads have an end. Those of a worker or store that was killed need not.
+/// Waits until all multipart uploads have an end. One that had just begun when its worker, or the store, was killed
+/// need not.
 pub fn no_uploads(store: &Store) -> Result<()> {
     let mut left = Vec::new();
     let ended = wait_until(LIMIT, "uploads have an end", || {

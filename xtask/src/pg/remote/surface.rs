@@ -5,6 +5,7 @@ use super::rig::{BULK, PREFIX, Rig, TABLESPACE, load, rows, transaction};
 use super::session::{Outcome, attempt};
 use super::settled::{Metadata, STRANGER, no_uploads, read_by};
 use crate::Result;
+use crate::cluster::DATABASE;
 use crate::os;
 use crate::pg::tablespace::drop_tablespace;
 use crate::pg::{must_be, must_fail, same_server, started_at, wait_until};
@@ -72,6 +73,33 @@ pub fn smoke(run: &mut Run) -> Result<()> {
     rig.evict()?;
     rig.same("after everything was fetched again")?;
     gone(&rig, &store)
+}
+
+/// What DROP DATABASE leaves in the store is told.
+pub fn dropped_database(run: &mut Run) -> Result<()> {
+    let store = stores::for_test(run, "dropped_database", Kind::SeaweedFs)?;
+    let rig = Rig::start(run, "dropped_database", &store, store.port(), &[])?;
+    let cluster = &rig.cluster;
+    cluster.create_database("short_lived")?;
+    let made = format!(
+        "{BULK}CREATE TABLE g USING iceberg TABLESPACE {TABLESPACE} AS {};",
+        rows(1, 1000)
+    );
+    cluster.sql_in("short_lived", &made)?;
+    let incarnation = cluster.sql_in("short_lived", "SELECT incarnation FROM lake.control")?;
+    wait_until(Duration::from_secs(60), "a maintainer", || {
+        let there = "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle'
+                     AND backend_type = 'lake maintainer' AND datname = 'short_lived'";
+        Ok(rig.sql(there)? == "1")
+    })?;
+    let command = cluster.psql(DATABASE).stdin("DROP DATABASE short_lived;");
+    let dropped = command.run()?;
+    let place = format!("/{PREFIX}/{incarnation}\"");
+    if dropped.success() && dropped.stderr.contains(&place) {
+        Ok(())
+    } else {
+        Err(format!("no word of {place}: {}", dropped.stderr))
+    }
 }
 
 fn everything(run: &mut Run, mut rig: Rig, store: &Store) -> Result<()> {

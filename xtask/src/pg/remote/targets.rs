@@ -36,6 +36,11 @@ const FEW: u64 = 500;
 const MANY: u64 = 250_000;
 
 impl Target {
+    /// Whether the requests have the content of an object, which must arrive as it was.
+    pub fn writes_content(self) -> bool {
+        matches!(self, Target::Put | Target::Part | Target::Metadata)
+    }
+
     /// The action, for requests of this kind; every protocol but S3 has others.
     pub fn rules(self, action: Action) -> Vec<Rule> {
         let rule = Rule::new(action);
@@ -96,9 +101,10 @@ impl Target {
                 transaction(&[&change])
             }
             Target::Put => format!("{BULK}{}", transaction(&[&load(first, first + FEW)])),
-            // All or nothing.
+            // All or nothing, in the store.
             Target::Part | Target::Complete => format!(
                 "{BULK}{};
+                 DO $$ BEGIN PERFORM lake.cache_evict('large'); END $$;
                  SELECT CASE count(*) WHEN 0 THEN 't' ELSE
                             (count(*), sum(id), sum(n), max(length(v)))
                             = ({MANY}, {MANY} * ({MANY}::bigint + 1) / 2, 7 * sum(id), 138) END FROM large;
