@@ -3,6 +3,7 @@
 //! `ext` makes it from a finished Postgres plan; every node stands for something that Postgres
 //! would have computed with the same result. Columns are numbered from 0 in the input's output.
 
+pub use crate::expr::{ArithmeticOp, CompareOp, Expr, ExprKind};
 use crate::types::{LakeType, SqlType, Value};
 use serde::{Deserialize, Serialize};
 
@@ -28,11 +29,23 @@ pub enum Plan {
         input: Box<Plan>,
         exprs: Vec<Expr>,
     },
+    /// Output: the columns of both sides, of [`JoinKind::Semi`] and the anti joins those of the left one.
+    Join(Join),
+    /// The rows of all inputs, whose columns have the same types; in no order.
+    Append {
+        inputs: Vec<Plan>,
+    },
+    /// Output: the input's columns, then the functions' results. In no order.
+    Window(Window),
     /// Output: the groups, then the aggregates. Without groups: exactly one row.
     Aggregate {
         input: Box<Plan>,
         groups: Vec<Expr>,
         aggregates: Vec<Aggregate>,
+        /// Grouping sets: numbers of the groups that each has, ascending; the others are null in its rows. A column
+        /// of type `int4` with the number of the row's set comes last. A set without groups has one row, also of no
+        /// input. None: all groups, and no such column.
+        sets: Vec<Vec<u32>>,
         /// Postgres' estimate of the number of groups.
         groups_estimate: f64,
     },
@@ -48,6 +61,169 @@ pub enum Plan {
         skip: u64,
         fetch: Option<u64>,
     },
+}
+
+/// Pairs of rows for which all keys are equal (null is equal to nothing) and the filter is true.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Join {
+    pub kind: JoinKind,
+    pub left: Box<Plan>,
+    pub right: Box<Plan>,
+    /// None: every pair is looked at. A side that can raise an error is not evaluated for a row without a partner
+    /// in Postgres either, but for all rows here: such keys aren't made.
+    pub keys: Vec<JoinKey>,
+    /// Over the left columns, followed by the right ones. It can be evaluated for any pair.
+    pub filter: Option<Expr>,
+    /// Postgres' estimates.
+    pub left_rows: f64,
+    pub right_rows: f64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum JoinKind {
+    Inner,
+    /// Rows of the left side without a partner come with nulls for the right one.
+    Left,
+    Full,
+    /// Rows of the left side that have a partner, once.
+    Semi,
+    /// Rows of the left side that have none: `NOT EXISTS`.
+    Anti,
+    /// `left NOT IN (right)`, one key, no filter: a null on the right and nothing comes out; a null on the left
+    /// comes out only if the right side is empty.
+    NullAwareAnti,
+}
+
+/// Both sides have the same [`LakeType`], decimals the same scale. Floats compare as Postgres compares them
+/// (`-0 = 0`, NaN = NaN), text by bytes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JoinKey {
+    /// Over the left columns.
+    pub left: Expr,
+    /// Over the right columns.
+    pub right: Expr,
+}
+
+/// Window functions over one partitioning, order and frame.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Window {
+    pub input: Box<Plan>,
+    pub partition_by: Vec<Expr>,
+    /// Brings the rows of a partition together, and peers within it; its first keys may be those to partition by.
+    pub order_by: Vec<SortKey>,
+    /// Rows of a partition that agree in these are peers. None: all of them are.
+    pub peers: Vec<Expr>,
+    pub frame: Frame,
+    pub functions: Vec<WindowFunction>,
+}
+
+/// `{ROWS | RANGE | GROUPS} BETWEEN start AND end`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frame {
+    pub unit: FrameUnit,
+    pub start: FrameBound,
+    pub end: FrameBound,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FrameUnit {
+    Rows,
+    Range,
+    Groups,
+}
+
+/// Rows (or groups of peers) from the current row. `Range` has no bounds with an offset here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FrameBound {
+    UnboundedPreceding,
+    Preceding(u64),
+    CurrentRow,
+    Following(u64),
+    UnboundedFollowing,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum WindowFunction {
+    RowNumber,
+    Rank,
+    DenseRank,
+    /// `float8`
+    PercentRank,
+    /// `float8`
+    CumeDist,
+    /// Of so many buckets, at least 1: `int4`
+    Ntile(u32),
+    /// Over the frame. Not of distinct values.
+    Aggregate(Aggregate),
+    /// Of the frame's first, last or n-th row (from 1).
+    FirstValue(Expr),
+    LastValue(Expr),
+    NthValue(Expr, u64),
+    /// Of the row so many after (`lead`) or, negative, before (`lag`) the current one in its partition.
+    Shift {
+        arg: Expr,
+        rows: i64,
+        /// Where there is no such row; of the argument's type.
+        otherwise: Option<Value>,
+    },
+}
+
+impl Window {
+    /// All that is evaluated for each row of the input.
+    pub fn exprs(&self) -> Vec<&Expr> {
+        let mut exprs: Vec<&Expr> = self.partition_by.iter().chain(&self.peers).collect();
+        exprs.extend(self.order_by.iter().map(|key| &key.expr));
+        exprs.extend(self.functions.iter().flat_map(WindowFunction::exprs));
+        exprs
+    }
+}
+
+impl WindowFunction {
+    /// Type of the result.
+    pub fn ty(&self) -> LakeType {
+        match self {
+            WindowFunction::RowNumber | WindowFunction::Rank | WindowFunction::DenseRank => {
+                LakeType::Int8
+            }
+            WindowFunction::PercentRank | WindowFunction::CumeDist => LakeType::Float8,
+            WindowFunction::Ntile(_) => LakeType::Int4,
+            WindowFunction::Aggregate(aggregate) => aggregate.ty.lake.clone(),
+            WindowFunction::FirstValue(arg)
+            | WindowFunction::LastValue(arg)
+            | WindowFunction::NthValue(arg, _)
+            | WindowFunction::Shift { arg, .. } => arg.ty.lake.clone(),
+        }
+    }
+
+    /// Whether its result depends on the frame.
+    pub fn is_framed(&self) -> bool {
+        matches!(
+            self,
+            WindowFunction::Aggregate(_)
+                | WindowFunction::FirstValue(_)
+                | WindowFunction::LastValue(_)
+                | WindowFunction::NthValue(..)
+        )
+    }
+
+    /// What is evaluated for each row of the input.
+    pub fn exprs(&self) -> Vec<&Expr> {
+        match self {
+            WindowFunction::RowNumber
+            | WindowFunction::Rank
+            | WindowFunction::DenseRank
+            | WindowFunction::PercentRank
+            | WindowFunction::CumeDist
+            | WindowFunction::Ntile(_) => vec![],
+            WindowFunction::Aggregate(aggregate) => {
+                aggregate.arg.iter().chain(&aggregate.filter).collect()
+            }
+            WindowFunction::FirstValue(arg)
+            | WindowFunction::LastValue(arg)
+            | WindowFunction::NthValue(arg, _)
+            | WindowFunction::Shift { arg, .. } => vec![arg],
+        }
+    }
 }
 
 /// A scan of one table: its cold files, and its hot rows as a feed. Rows pass `predicate`.
@@ -77,86 +253,6 @@ pub enum ColumnSource {
     Field(i32),
     /// The row's number: the file's first row number plus its position. Type `Int8`; null for fed rows.
     RowNumber,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Expr {
-    pub ty: SqlType,
-    pub kind: ExprKind,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum ExprKind {
-    Column(u32),
-    /// `None` is a typed null.
-    Const(Option<Value>),
-    /// Index into [`crate::message::Execute::params`].
-    Param(u32),
-    /// Both sides have the same [`LakeType`], decimals of any precision and scale.
-    /// Text is compared by bytes: only for equality, or where the collation is C.
-    Compare {
-        op: CompareOp,
-        left: Box<Expr>,
-        right: Box<Expr>,
-    },
-    /// Both sides have the same [`LakeType`], which is that of the result; decimals: any.
-    Arithmetic {
-        op: ArithmeticOp,
-        left: Box<Expr>,
-        right: Box<Expr>,
-    },
-    Negate(Box<Expr>),
-    /// Evaluated left to right; a later argument is evaluated only for rows where it can matter,
-    /// if it can raise an error.
-    And(Vec<Expr>),
-    Or(Vec<Expr>),
-    Not(Box<Expr>),
-    IsNull(Box<Expr>),
-    IsNotNull(Box<Expr>),
-    /// `IS [NOT] {TRUE | FALSE}`: never null.
-    BoolTest {
-        arg: Box<Expr>,
-        value: bool,
-        negated: bool,
-    },
-    /// `arg = ANY (values)`, with SQL's treatment of nulls.
-    InList {
-        arg: Box<Expr>,
-        values: Vec<Option<Value>>,
-        negated: bool,
-    },
-    /// `arg LIKE pattern`: `%`, `_` and `\` as escape; bytewise equality of other characters.
-    Like {
-        arg: Box<Expr>,
-        pattern: String,
-        negated: bool,
-    },
-    /// `CASE WHEN … THEN … ELSE … END`; each branch is evaluated only for its rows.
-    Case {
-        branches: Vec<(Expr, Expr)>,
-        otherwise: Option<Box<Expr>>,
-    },
-    /// Widening conversions that can't fail, except to a decimal whose precision overflows.
-    Cast(Box<Expr>),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum CompareOp {
-    Eq,
-    Ne,
-    Lt,
-    Le,
-    Gt,
-    Ge,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum ArithmeticOp {
-    Add,
-    Subtract,
-    Multiply,
-    Divide,
-    Modulo,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -196,12 +292,29 @@ impl Plan {
                 input.output()
             }
             Plan::Project { exprs, .. } => exprs.iter().map(|e| e.ty.lake.clone()).collect(),
+            Plan::Join(join) => {
+                let mut columns = join.left.output();
+                if matches!(join.kind, JoinKind::Inner | JoinKind::Left | JoinKind::Full) {
+                    columns.extend(join.right.output());
+                }
+                columns
+            }
+            Plan::Append { inputs } => inputs.first().map(Plan::output).unwrap_or_default(),
+            Plan::Window(window) => {
+                let mut columns = window.input.output();
+                columns.extend(window.functions.iter().map(WindowFunction::ty));
+                columns
+            }
             Plan::Aggregate {
-                groups, aggregates, ..
+                groups,
+                aggregates,
+                sets,
+                ..
             } => groups
                 .iter()
                 .map(|e| e.ty.lake.clone())
                 .chain(aggregates.iter().map(|a| a.ty.lake.clone()))
+                .chain((!sets.is_empty()).then_some(LakeType::Int4))
                 .collect(),
         }
     }
@@ -213,99 +326,42 @@ impl Plan {
                 .columns
                 .iter()
                 .any(|column| column.source == ColumnSource::RowNumber),
-            other => other.inputs().is_some_and(Plan::reads_row_numbers),
+            other => other.inputs().into_iter().any(Plan::reads_row_numbers),
         }
     }
 
     /// The inputs of this node.
-    pub fn inputs(&self) -> Option<&Plan> {
+    pub fn inputs(&self) -> Vec<&Plan> {
         match self {
-            Plan::Scan(_) => None,
+            Plan::Scan(_) => vec![],
             Plan::Filter { input, .. }
             | Plan::Project { input, .. }
             | Plan::Aggregate { input, .. }
             | Plan::Sort { input, .. }
-            | Plan::Limit { input, .. } => Some(input),
+            | Plan::Limit { input, .. } => vec![input],
+            Plan::Window(window) => vec![&window.input],
+            Plan::Join(join) => vec![&join.left, &join.right],
+            Plan::Append { inputs } => inputs.iter().collect(),
         }
     }
 
-    /// The scan at the bottom.
-    pub fn scan(&self) -> &Scan {
-        let mut node = self;
-        loop {
+    /// The scans of it, from the left.
+    pub fn scans(&self) -> Vec<&Scan> {
+        let (mut found, mut open) = (vec![], vec![self]);
+        while let Some(node) = open.pop() {
             match node {
-                Plan::Scan(scan) => return scan,
-                Plan::Filter { input, .. }
-                | Plan::Project { input, .. }
-                | Plan::Aggregate { input, .. }
-                | Plan::Sort { input, .. }
-                | Plan::Limit { input, .. } => node = input,
+                Plan::Scan(scan) => found.push(scan),
+                other => open.extend(other.inputs().into_iter().rev()),
             }
         }
-    }
-}
-
-impl Expr {
-    /// The direct sub-expressions.
-    pub fn children(&self) -> Vec<&Expr> {
-        match &self.kind {
-            ExprKind::Column(_) | ExprKind::Const(_) | ExprKind::Param(_) => vec![],
-            ExprKind::Compare { left, right, .. } | ExprKind::Arithmetic { left, right, .. } => {
-                vec![left, right]
-            }
-            ExprKind::Negate(e)
-            | ExprKind::Not(e)
-            | ExprKind::IsNull(e)
-            | ExprKind::IsNotNull(e)
-            | ExprKind::Cast(e)
-            | ExprKind::BoolTest { arg: e, .. }
-            | ExprKind::InList { arg: e, .. }
-            | ExprKind::Like { arg: e, .. } => vec![e],
-            ExprKind::And(list) | ExprKind::Or(list) => list.iter().collect(),
-            ExprKind::Case {
-                branches,
-                otherwise,
-            } => branches
-                .iter()
-                .flat_map(|(when, then)| [when, then])
-                .chain(otherwise.as_deref())
-                .collect(),
-        }
+        found
     }
 
-    /// Nesting, 1 for a leaf.
-    pub fn depth(&self) -> usize {
-        1 + self
-            .children()
-            .into_iter()
-            .map(Expr::depth)
-            .max()
-            .unwrap_or(0)
-    }
-
-    /// Whether evaluating it for some row could raise an error that Postgres would raise too, or
-    /// leave the range in which the engine is exact.
-    pub fn can_fail(&self) -> bool {
-        let own = match &self.kind {
-            ExprKind::Arithmetic { op, right, .. } => {
-                !(*op == ArithmeticOp::Modulo && right.is_divisor())
-            }
-            ExprKind::Negate(_) => true,
-            ExprKind::Compare { left, right, .. } => {
-                left.ty.lake.is_decimal() && left.ty.lake != right.ty.lake
-            }
-            ExprKind::Cast(_) => self.ty.lake.is_decimal(),
-            _ => false,
-        };
-        own || self.children().into_iter().any(Expr::can_fail)
-    }
-
-    /// Whether it is an integer constant that every integer can be divided by.
-    fn is_divisor(&self) -> bool {
-        match &self.kind {
-            ExprKind::Const(Some(Value::I32(n))) => !matches!(n, 0 | -1),
-            ExprKind::Const(Some(Value::I64(n))) => !matches!(n, 0 | -1),
-            _ => false,
+    /// The scan, if that is all there is.
+    pub fn as_scan(&self) -> Option<&Scan> {
+        match self {
+            Plan::Scan(scan) => Some(scan),
+            _ => None,
         }
     }
 }

@@ -4,7 +4,8 @@
 //! Postgres' structures and `bgworker` turns them into physical operators.
 //!
 //! * [`types`]: the logical types and how each is laid out on the wire
-//! * [`ir`]: fragments: plan nodes and expressions
+//! * [`ir`]: fragments: plan nodes; [`expr`]: expressions; [`function`]: what they call
+//! * [`settle`]: numerics whose scale execution decides
 //! * [`batch`]: columns of rows in one frame
 //! * [`layout`]: partition transforms and sort orders
 //! * [`message`]: requests, replies, errors and their frame kinds
@@ -12,15 +13,18 @@
 //! * [`store`]: object stores, and locations
 
 pub mod batch;
+pub mod expr;
+pub mod function;
 pub mod ir;
 pub mod layout;
 pub mod message;
 pub mod rows;
+pub mod settle;
 pub mod store;
 pub mod types;
 
 /// Raised whenever a message or the IR changes shape: both sides of a ring must agree.
-pub const PROTOCOL_VERSION: u16 = 4;
+pub const PROTOCOL_VERSION: u16 = 6;
 
 /// Serialises a message (postcard).
 pub fn encode<T: serde::Serialize>(value: &T) -> Result<Vec<u8>, postcard::Error> {

@@ -138,6 +138,8 @@ pub struct Execute {
     pub memory_limit: u64,
     /// Rows come in the order of the files and of their positions, read by one thread.
     pub in_order: bool,
+    /// Nobody waits for it: others go first where requests to a store wait for each other.
+    pub background: bool,
 }
 
 /// The rows of one scanned table under the query's snapshot.
@@ -361,6 +363,8 @@ pub struct Published {
     pub unchanged: bool,
     /// Metadata files and delete files that nothing refers to any more.
     pub removed: Vec<String>,
+    /// What is wrong with what was published before, if earlier snapshots were dropped for that.
+    pub damage: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -441,6 +445,12 @@ pub enum ErrorCode {
     Cancelled,
     OutOfRange,
     DivisionByZero,
+    /// A date or timestamp is out of range.
+    DatetimeOverflow,
+    /// A length of a substring is negative.
+    Substring,
+    /// The square root of a negative number.
+    NegativeRoot,
     DataCorrupted,
     MissingFile,
     /// An object is there already that this server didn't write.

@@ -1,0 +1,351 @@
+//! The functions that an expression can call.
+
+use crate::expr::{Expr, ExprKind};
+use crate::types::{LakeType, Value};
+use serde::{Deserialize, Serialize};
+
+/// Strict functions. Which types they take is said here; `validate` of the engine checks it. Positions and
+/// lengths are `Int4` and count characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Function {
+    /// `substring(text, from [, count])`
+    Substring,
+    /// `left(text, count)`, `right(text, count)`: of a negative count, all but so many.
+    Left,
+    Right,
+    /// `btrim(text [, characters])` and its halves; without characters: blanks.
+    Trim(Side),
+    /// ASCII letters only: as under the collation C.
+    Lower,
+    Upper,
+    Reverse,
+    /// Characters, bytes.
+    Length,
+    OctetLength,
+    /// `strpos(text, part)`
+    Position,
+    StartsWith,
+    /// `replace(text, from, to)`
+    Replace,
+    /// `text || text`
+    Concat,
+    /// `lpad(text, length, fill)`, `rpad(text, length, fill)`
+    PadLeft,
+    PadRight,
+    /// `repeat(text, count)`
+    Repeat,
+    /// Of a number; the type stays.
+    Abs,
+    /// Of a float or decimal, as a float or a decimal of scale 0.
+    Sign,
+    Ceil,
+    Floor,
+    /// A decimal, half away from zero, to so many digits after the point (negative: before it). The result's scale
+    /// is that number, at least 0. A float to an integer, half to even: no digits.
+    Round(i16),
+    /// The same towards zero.
+    Truncate(i16),
+    /// Of a float.
+    Sqrt,
+    /// Of integers of one type.
+    BitAnd,
+    BitOr,
+    BitXor,
+    BitNot,
+    /// An integer by an `Int4`. [`ErrorCode::NotExact`] where C doesn't define it.
+    ///
+    /// [`ErrorCode::NotExact`]: crate::message::ErrorCode::NotExact
+    ShiftLeft,
+    ShiftRight,
+    /// The quotient of two decimals, rounded as Postgres rounds it (`select_div_scale` in `numeric.c`), but its
+    /// trailing zeros are not those of Postgres: to compare by only. [`ErrorCode::NotExact`] where it has more digits
+    /// than the result's scale.
+    ///
+    /// [`ErrorCode::NotExact`]: crate::message::ErrorCode::NotExact
+    Quotient,
+    /// A conversion that isn't an [`ExprKind::Cast`]: it may round, and fail.
+    Convert,
+    /// A field of a date, a time or a timestamp, as a decimal of [`Field::scale`].
+    Extract(Field),
+    /// The same as a `Float8`. Not of dates.
+    DatePart(Field),
+    /// `date_trunc(field, timestamp)`
+    DateTrunc(Field),
+    /// A date and an `Int4`
+    AddDays,
+    SubtractDays,
+    /// `date - date`, an `Int4`.
+    DaysBetween,
+    /// To a timestamp.
+    AddInterval(Interval),
+    /// `make_date(year, month, day)` of `Int4`s
+    MakeDate,
+}
+
+/// An end of a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Side {
+    Start,
+    End,
+    Both,
+}
+
+/// A finite `interval`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Interval {
+    pub months: i32,
+    pub days: i32,
+    pub microseconds: i64,
+}
+
+/// What is extracted from a date, a time or a timestamp.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Field {
+    Millennium,
+    Century,
+    Decade,
+    Year,
+    IsoYear,
+    Quarter,
+    Month,
+    Week,
+    Day,
+    /// Sunday is 0.
+    Dow,
+    /// Sunday is 7.
+    IsoDow,
+    Doy,
+    /// Of dates only.
+    Julian,
+    Hour,
+    Minute,
+    Second,
+    Millisecond,
+    Microsecond,
+    Epoch,
+}
+
+impl Field {
+    /// Digits after the point that Postgres shows of this field of a value of the type; `None` if there is no such
+    /// field, or if their number depends on the value.
+    pub fn scale(self, of: &LakeType) -> Option<i8> {
+        let scale = match self {
+            Field::Second => 6,
+            Field::Millisecond => 3,
+            Field::Epoch if *of != LakeType::Date => 6,
+            _ => 0,
+        };
+        let of_day = matches!(
+            self,
+            Field::Hour | Field::Minute | Field::Second | Field::Millisecond | Field::Microsecond
+        );
+        let exists = match of {
+            LakeType::Date => !of_day,
+            LakeType::Time => of_day || self == Field::Epoch,
+            LakeType::Timestamp => self != Field::Julian,
+            _ => false,
+        };
+        exists.then_some(scale)
+    }
+
+    /// Whether timestamps can be cut off at this field.
+    pub fn truncates(self) -> bool {
+        !matches!(
+            self,
+            Field::IsoYear | Field::Dow | Field::IsoDow | Field::Doy | Field::Julian | Field::Epoch
+        )
+    }
+}
+
+impl Function {
+    /// Whether a call can raise an error that its arguments don't.
+    pub(crate) fn can_fail(self, args: &[Expr], result: &LakeType) -> bool {
+        let constant = |arg: &Expr| match &arg.kind {
+            ExprKind::Const(Some(Value::I32(n))) => Some(*n),
+            _ => None,
+        };
+        let is_constant = |arg: &Expr| matches!(arg.kind, ExprKind::Const(_));
+        // One text that is made longer by none of the rows.
+        let fixed = args.iter().skip(1).all(is_constant);
+        let of = args.first().map(|arg| &arg.ty.lake);
+        match self {
+            Function::Left | Function::Right | Function::Trim(_) => !fixed,
+            Function::Substring => {
+                let count = args.get(2).map(constant);
+                !fixed || count.is_some_and(|count| count.is_none_or(|n| n < 0))
+            }
+            Function::Concat
+            | Function::Replace
+            | Function::PadLeft
+            | Function::PadRight
+            | Function::Repeat => true,
+            Function::Lower
+            | Function::Upper
+            | Function::Reverse
+            | Function::Length
+            | Function::OctetLength
+            | Function::Position
+            | Function::StartsWith => false,
+            Function::Abs => !result.is_float(),
+            Function::Sign | Function::Ceil | Function::Floor => false,
+            Function::Round(digits) | Function::Truncate(digits) => match of {
+                Some(LakeType::Decimal { scale, .. }) => digits > i16::from(*scale) || digits < 0,
+                _ => false,
+            },
+            Function::Sqrt | Function::Quotient => true,
+            Function::BitAnd | Function::BitOr | Function::BitXor | Function::BitNot => false,
+            Function::ShiftLeft | Function::ShiftRight => {
+                let count = args.get(1).and_then(constant);
+                count.is_none_or(|n| !(0..32).contains(&n))
+            }
+            Function::Convert => !matches!(
+                (of, result),
+                (
+                    Some(LakeType::Decimal { .. }),
+                    LakeType::Float4 | LakeType::Float8
+                ) | (Some(LakeType::Timestamp), LakeType::Date)
+                    | (Some(LakeType::Bool), LakeType::Int4)
+                    | (Some(LakeType::Int4), LakeType::Bool)
+            ),
+            Function::Extract(_) | Function::DatePart(_) | Function::DaysBetween => false,
+            // The first week, month … of timestamps begins before them.
+            Function::DateTrunc(field) => !matches!(
+                field,
+                Field::Day
+                    | Field::Hour
+                    | Field::Minute
+                    | Field::Second
+                    | Field::Millisecond
+                    | Field::Microsecond
+            ),
+            Function::AddDays
+            | Function::SubtractDays
+            | Function::AddInterval(_)
+            | Function::MakeDate => true,
+        }
+    }
+
+    /// For EXPLAIN: Postgres' name, where it has one.
+    pub fn name(self) -> &'static str {
+        match self {
+            Function::Substring => "substring",
+            Function::Left => "left",
+            Function::Right => "right",
+            Function::Trim(Side::Start) => "ltrim",
+            Function::Trim(Side::End) => "rtrim",
+            Function::Trim(Side::Both) => "btrim",
+            Function::Lower => "lower",
+            Function::Upper => "upper",
+            Function::Reverse => "reverse",
+            Function::Length => "length",
+            Function::OctetLength => "octet_length",
+            Function::Position => "strpos",
+            Function::StartsWith => "starts_with",
+            Function::Replace => "replace",
+            Function::Concat => "textcat",
+            Function::PadLeft => "lpad",
+            Function::PadRight => "rpad",
+            Function::Repeat => "repeat",
+            Function::Abs => "abs",
+            Function::Sign => "sign",
+            Function::Ceil => "ceil",
+            Function::Floor => "floor",
+            Function::Round(_) => "round",
+            Function::Truncate(_) => "trunc",
+            Function::Sqrt => "sqrt",
+            Function::BitAnd => "bitand",
+            Function::BitOr => "bitor",
+            Function::BitXor => "bitxor",
+            Function::BitNot => "bitnot",
+            Function::ShiftLeft => "shl",
+            Function::ShiftRight => "shr",
+            Function::Quotient => "numeric_div",
+            Function::Convert => "convert",
+            Function::Extract(_) => "extract",
+            Function::DatePart(_) => "date_part",
+            Function::DateTrunc(_) => "date_trunc",
+            Function::AddDays => "date_pli",
+            Function::SubtractDays => "date_mii",
+            Function::DaysBetween => "date_mi",
+            Function::AddInterval(_) => "timestamp_pl_interval",
+            Function::MakeDate => "make_date",
+        }
+    }
+
+    /// What the function is parametrised by, for EXPLAIN.
+    pub fn parameter(self) -> Option<String> {
+        match self {
+            Function::Round(digits) | Function::Truncate(digits) => Some(digits.to_string()),
+            Function::Extract(field) | Function::DatePart(field) | Function::DateTrunc(field) => {
+                Some(format!("{field:?}").to_lowercase())
+            }
+            Function::AddInterval(by) => Some(format!(
+                "{} mons {} days {} us",
+                by.months, by.days, by.microseconds
+            )),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::SqlType;
+
+    fn expr(lake: LakeType, kind: ExprKind) -> Expr {
+        let ty = SqlType {
+            lake,
+            oid: 0,
+            typmod: -1,
+            collation: 0,
+        };
+        Expr { ty, kind }
+    }
+
+    fn int(n: i32) -> Expr {
+        expr(LakeType::Int4, ExprKind::Const(Some(Value::I32(n))))
+    }
+
+    fn call(function: Function, args: Vec<Expr>, result: LakeType) -> Expr {
+        expr(result, ExprKind::Call { function, args })
+    }
+
+    #[test]
+    fn a_substring_of_constant_length_cannot_fail() {
+        let text = || expr(LakeType::Text, ExprKind::Column(0));
+        let substring = |args| call(Function::Substring, args, LakeType::Text);
+        assert!(!substring(vec![text(), int(1), int(2)]).can_fail());
+        assert!(!substring(vec![text(), int(-5)]).can_fail());
+        assert!(substring(vec![text(), int(1), int(-2)]).can_fail());
+        let from = expr(LakeType::Int4, ExprKind::Column(1));
+        assert!(substring(vec![text(), from]).can_fail());
+    }
+
+    #[test]
+    fn rounding_away_digits_cannot_fail() {
+        let decimal = |scale| LakeType::Decimal {
+            precision: 38,
+            scale,
+        };
+        let round = |digits, scale| {
+            let arg = expr(decimal(2), ExprKind::Column(0));
+            call(Function::Round(digits), vec![arg], decimal(scale))
+        };
+        assert!(!round(1, 1).can_fail());
+        assert!(round(3, 3).can_fail());
+        assert!(round(-1, 0).can_fail());
+    }
+
+    #[test]
+    fn fields_have_the_scale_that_postgres_shows() {
+        assert_eq!(Field::Year.scale(&LakeType::Date), Some(0));
+        assert_eq!(Field::Epoch.scale(&LakeType::Date), Some(0));
+        assert_eq!(Field::Epoch.scale(&LakeType::Timestamp), Some(6));
+        assert_eq!(Field::Second.scale(&LakeType::Timestamp), Some(6));
+        assert_eq!(Field::Millisecond.scale(&LakeType::Time), Some(3));
+        assert_eq!(Field::Hour.scale(&LakeType::Date), None);
+        assert_eq!(Field::Julian.scale(&LakeType::Timestamp), None);
+        assert_eq!(Field::Year.scale(&LakeType::Time), None);
+    }
+}
