@@ -8,7 +8,7 @@
 //! * `runtime`: the threads, and what becomes of a panic
 //! * [`transport`]: streams of the rings for async tasks: holds, messages, batches
 //! * `request`: one request from its announcement to its last frame
-//! * `client`: requests of a lake process to the I/O workers
+//! * `client`: requests of a lake process to the I/O workers; `turns`: how many at the same time
 //! * [`engine`]: `Execute`: fragments as DataFusion's physical operators
 //! * [`store`]: object stores: credentials, retries, limits
 //! * [`io`]: `Write`, `Publish` and the other requests to an I/O worker
@@ -26,6 +26,7 @@ mod runtime;
 pub mod service;
 pub mod store;
 pub mod transport;
+mod turns;
 
 pub use client::owner_of;
 pub use io::IoConfig;

@@ -314,19 +314,20 @@ fn feed_streams(
     execute: &Execute,
     feeds: Vec<MessageReader>,
 ) -> Result<Vec<Option<Feed>>, WireError> {
-    let scan = execute.fragment.root.scan();
-    let types: Vec<LakeType> = scan.columns.iter().map(|c| c.ty.lake.clone()).collect();
+    let scans = execute.fragment.root.scans();
     let mut feeds = feeds.into_iter();
     let mut streams = Vec::with_capacity(execute.tables.len());
     for (index, table) in execute.tables.iter().enumerate() {
-        let feed = table.feed.and_then(|_| feeds.next());
-        streams.push(match feed {
-            None => None,
-            Some(_) if scan.table as usize != index => {
-                return Err(protocol("a table that is not scanned has a feed"));
-            }
-            Some(reader) => Some(rows_of(reader, types.clone(), scan_schema(&scan.columns))),
-        });
+        let Some(reader) = table.feed.and_then(|_| feeds.next()) else {
+            streams.push(None);
+            continue;
+        };
+        let scan = scans
+            .iter()
+            .find(|scan| scan.table as usize == index)
+            .ok_or_else(|| protocol("a table that is not scanned has a feed"))?;
+        let types: Vec<LakeType> = scan.columns.iter().map(|c| c.ty.lake.clone()).collect();
+        streams.push(Some(rows_of(reader, types, scan_schema(&scan.columns))));
     }
     Ok(streams)
 }

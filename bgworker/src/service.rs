@@ -68,7 +68,7 @@ impl Service {
             Kind::Io => "lake worker",
         };
         let runtime = runtime::build(name, config.threads)?;
-        let client = Arc::new(Client::new(region, config.proc, wake));
+        let client = Arc::new(Client::new(region, slot, config.proc, wake));
         let role = {
             // The engine may spawn tasks.
             let _runtime = runtime.enter();

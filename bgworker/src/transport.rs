@@ -11,6 +11,7 @@
 use crate::convert::{WireBatch, batch_from_wire};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use bytes::Bytes;
 use pg_lake_plan::batch::MAX_BATCH_BYTES;
 use pg_lake_plan::message::{ErrorCode, Reply, WireError, kind};
 use pg_lake_plan::types::{LakeType, Value};
@@ -219,6 +220,8 @@ pub struct MessageReader {
     // Dropped before the hold that allows it.
     consumer: Consumer,
     hold: Hold,
+    /// The writer is to hear that nobody reads any more.
+    cancels: bool,
     limit: usize,
     message: Vec<u8>,
     kind: Option<u16>,
@@ -244,6 +247,7 @@ impl MessageReader {
         Ok(MessageReader {
             consumer: hold.stream.consumer().map_err(ring_error)?,
             hold,
+            cancels: false,
             limit,
             message: vec![],
             kind: None,
@@ -343,9 +347,21 @@ impl MessageReader {
     }
 }
 
-/// Reads batches from a feed.
+impl Drop for MessageReader {
+    /// The request goes on without this feed as a rule: a LIMIT is reached, a side of a join is empty.
+    /// The hold, which goes next, wakes the backend.
+    fn drop(&mut self) {
+        if self.cancels {
+            self.hold.stream.cancel();
+        }
+    }
+}
+
+/// Reads batches from a feed. Dropped, it cancels the stream: its backend needn't write any more.
 pub fn feed_reader(hold: Hold) -> Result<MessageReader, WireError> {
-    MessageReader::new(hold, MAX_BATCH_BYTES)
+    let mut reader = MessageReader::new(hold, MAX_BATCH_BYTES)?;
+    reader.cancels = true;
+    Ok(reader)
 }
 
 /// Writes the reply to a request. Dropped without [`ResultWriter::end`], it fails the stream.
@@ -374,13 +390,34 @@ impl ResultWriter {
         &self.hold
     }
 
-    /// Sends a message in as many frames as it takes, waiting for room.
+    /// Sends a message, waiting for room.
     pub async fn send(&mut self, kind: u16, payload: &[u8]) -> Result<(), WireError> {
+        self.send_piece(kind, payload, true).await
+    }
+
+    /// Sends a message that is in pieces.
+    pub async fn send_pieces(&mut self, kind: u16, pieces: &[Bytes]) -> Result<(), WireError> {
+        let Some((last, others)) = pieces.split_last() else {
+            return self.send(kind, &[]).await;
+        };
+        for piece in others {
+            self.send_piece(kind, piece, false).await?;
+        }
+        self.send_piece(kind, last, true).await
+    }
+
+    /// Sends a piece of a message in as many frames as it takes.
+    async fn send_piece(
+        &mut self,
+        kind: u16,
+        piece: &[u8],
+        is_last: bool,
+    ) -> Result<(), WireError> {
         let max = self.producer.max_payload();
-        let mut rest = payload;
+        let mut rest = piece;
         loop {
             let (frame, after) = rest.split_at(rest.len().min(max));
-            let more = !after.is_empty();
+            let more = !after.is_empty() || !is_last;
             let wake = loop {
                 match self
                     .producer
@@ -399,7 +436,7 @@ impl ResultWriter {
             counters
                 .bytes_out
                 .fetch_add(frame.len() as u64, Ordering::Relaxed);
-            if !more {
+            if after.is_empty() {
                 return Ok(());
             }
             rest = after;

@@ -4,14 +4,18 @@ mod engine_support;
 
 use arrow::array::*;
 use arrow::datatypes::{Float64Type, Int32Type, Int64Type};
+use async_trait::async_trait;
+use bytes::Bytes;
 use engine_support::*;
 use futures::StreamExt;
+use pg_lake_bgworker::engine::{Engine, Fetcher};
 use pg_lake_plan::ir::*;
-use pg_lake_plan::message::ErrorCode;
+use pg_lake_plan::message::{ErrorCode, Fetch, Fetched, Priority, WireError};
 use pg_lake_plan::rows::RowNumbers;
+use pg_lake_plan::store::Store;
 use pg_lake_plan::types::{LakeType, Value};
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -128,6 +132,7 @@ async fn row_numbers_defaults_and_bare_counts() {
         input: Box::new(scan(&[], None)),
         groups: vec![],
         aggregates: vec![aggregate(AggregateFunction::Count, None, LakeType::Int8)],
+        sets: vec![],
         groups_estimate: 1.0,
     };
     let (batches, _) = run(&engine, request(count, vec![f.clone()]), None)
@@ -259,6 +264,7 @@ async fn groups_over_files_and_feed() {
                         LakeType::Int4,
                     ),
                 ],
+                sets: vec![],
                 groups_estimate: estimate,
             }),
             keys: vec![SortKey {
@@ -314,6 +320,7 @@ async fn aggregates_of_nothing() {
             aggregate(AggregateFunction::Sum, x(), LakeType::Int8),
             aggregate(AggregateFunction::Min, x(), LakeType::Int4),
         ],
+        sets: vec![],
         groups_estimate: 1.0,
     };
     let (batches, _) = run(&engine(dir.path()), request(plan, vec![]), None)
@@ -337,6 +344,7 @@ async fn float_groups_and_order() {
                 input: Box::new(scan(&ty, None)),
                 groups: vec![col(0, LakeType::Float8)],
                 aggregates: vec![aggregate(AggregateFunction::Count, None, LakeType::Int8)],
+                sets: vec![],
                 groups_estimate: 10.0,
             }),
             keys: vec![SortKey {
@@ -415,4 +423,72 @@ async fn a_damaged_file_is_named() {
     let error = run.unwrap_err();
     assert_eq!(error.code, ErrorCode::DataCorrupted);
     assert!(error.message.starts_with("could not read data file"));
+}
+
+/// A directory as a store. One file's bytes never come.
+#[derive(Debug)]
+struct Stuck {
+    directory: PathBuf,
+    file: &'static str,
+    asked: Mutex<Vec<Priority>>,
+}
+
+#[async_trait]
+impl Fetcher for Stuck {
+    async fn fetch(
+        &self,
+        _stores: &[Store],
+        request: Fetch,
+    ) -> Result<(Vec<Bytes>, Fetched), WireError> {
+        self.asked.lock().unwrap().push(request.priority);
+        let name = request.location.strip_prefix("s3://lake/").unwrap();
+        if name == self.file {
+            std::future::pending::<()>().await;
+        }
+        let content = Bytes::from(std::fs::read(self.directory.join(name)).unwrap());
+        let part = |(start, end): &(u64, u64)| content.slice(*start as usize..*end as usize);
+        let parts = request.ranges.iter().map(part).collect();
+        Ok((parts, Fetched::default()))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_footer_that_does_not_come_holds_up_no_file_before_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let files: Vec<_> = (1..=12)
+        .map(|n| pg_lake_plan::message::FileRef {
+            path: format!("s3://lake/{n}-100.parquet"),
+            ..file(dir.path(), n, 100)
+        })
+        .collect();
+    for background in [false, true] {
+        let stuck = Arc::new(Stuck {
+            directory: dir.path().to_owned(),
+            file: "8-100.parquet",
+            asked: Mutex::default(),
+        });
+        let engine = Engine::new(
+            256 << 20,
+            64 << 20,
+            dir.path().to_owned(),
+            2,
+            Some(stuck.clone()),
+        );
+        let request = pg_lake_plan::message::Execute {
+            in_order: true,
+            background,
+            ..request(scan(&TYPES, None), files.clone())
+        };
+        let engine = engine.unwrap();
+        let cancel = CancellationToken::new();
+        let running = engine.execute(request, vec![], vec![None], cancel).await;
+        let mut running = running.unwrap();
+        let limit = Duration::from_secs(60);
+        let first = tokio::time::timeout(limit, running.next()).await;
+        let first = first.expect("in time").unwrap().expect("a batch");
+        assert_eq!(first.num_rows(), 1);
+        let asked = stuck.asked.lock().unwrap();
+        let background_only = asked.iter().all(|p| *p == Priority::Background);
+        assert_eq!(background_only, background, "{asked:?}");
+    }
 }

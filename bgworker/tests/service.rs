@@ -13,7 +13,9 @@ use pg_lake_plan::message::{
     Write, WrittenFile, kind,
 };
 use pg_lake_plan::types::{LakeType, Value};
-use pg_lake_ring::{Consumer, Layout, PEER_GONE, Peek, Producer, Region, Stream};
+use pg_lake_ring::{
+    Consumer, ErrorKind as RingKind, Layout, PEER_GONE, Peek, Producer, Region, Stream,
+};
 use std::fs::File;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -498,6 +500,10 @@ fn bad_rows_are_the_request_s_error() {
     rig.write(&mut call.rows, kind::BATCH, b"not a batch of rows");
     let error = rig.reply(&mut call).expect_err("malformed");
     assert_eq!(error.code, ErrorCode::Protocol);
+    // Whoever is about to write more hears that nobody reads it.
+    assert!(call.feed.is_cancelled());
+    let more = call.rows.try_write(kind::BATCH, &rows(0, 1), false);
+    assert_eq!(more.map_err(|e| e.kind()), Err(RingKind::Closed));
     rig.release(call);
     rig.settle();
 }

@@ -1,10 +1,13 @@
 //! `count`, `sum`, `min` and `max` with Postgres' types and errors.
 //!
 //! DataFusion runs them in two phases: each partition accumulates, and the states meet in a second
-//! aggregation. Sums of integers and decimals have an exact 128-bit state.
+//! aggregation. Sums of integers and decimals have an exact 128-bit state. A state can also be the result of one
+//! aggregation and the argument of another one.
 
 use super::error::{internal, raise};
 use super::extremes::{Extreme, ExtremeBytes};
+use super::group::is_distinct;
+use super::sets::{Sets, list_of};
 use super::sums::{Count, SumExact, SumFloat};
 use crate::arrow_types::arrow_type;
 use arrow::array::{Array, ArrayRef, BooleanArray};
@@ -28,7 +31,18 @@ pub(super) struct LakeAggregate {
     /// `None`: `count(*)`
     arg: Option<LakeType>,
     result: LakeType,
+    takes: Takes,
     signature: Signature,
+}
+
+/// What a function is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Takes {
+    Values,
+    /// Values of which each counts once in a group.
+    Distinct,
+    /// What [`LakeAggregate::state_of`] gives.
+    States,
 }
 
 /// The states of all groups, of any aggregate.
@@ -39,29 +53,84 @@ pub(super) trait States: GroupsAccumulator + Debug + Sync {
 
 impl LakeAggregate {
     pub(super) fn new(aggregate: &Aggregate) -> Self {
+        let takes = if is_distinct(aggregate) {
+            Takes::Distinct
+        } else {
+            Takes::Values
+        };
+        Self::taking(takes, aggregate)
+    }
+
+    /// Over values that are distinct already.
+    pub(super) fn of_distinct(aggregate: &Aggregate) -> Self {
+        Self::taking(Takes::Values, aggregate)
+    }
+
+    /// Its result is a state, which one that is [`LakeAggregate::merging`] takes.
+    pub(super) fn state_of(aggregate: &Aggregate) -> Self {
+        let function = Self::taking(Takes::Values, aggregate);
+        LakeAggregate {
+            result: function.state(),
+            ..function
+        }
+    }
+
+    pub(super) fn merging(aggregate: &Aggregate) -> Self {
+        Self::taking(Takes::States, aggregate)
+    }
+
+    fn taking(takes: Takes, aggregate: &Aggregate) -> Self {
         LakeAggregate {
             function: aggregate.function,
             arg: aggregate.arg.as_ref().map(|e| e.ty.lake.clone()),
             result: aggregate.ty.lake.clone(),
+            takes,
             signature: Signature::any(1, Volatility::Immutable),
         }
     }
 
-    fn state_type(&self) -> DataType {
+    /// The state of a function over values.
+    fn state(&self) -> LakeType {
+        let decimal = |scale| LakeType::Decimal {
+            precision: 38,
+            scale,
+        };
         match (self.function, &self.arg) {
-            (AggregateFunction::Count, _) | (_, None) => DataType::Int64,
-            (AggregateFunction::Sum, Some(LakeType::Decimal { scale, .. })) => {
-                DataType::Decimal128(38, *scale)
-            }
-            (AggregateFunction::Sum, Some(arg)) if arg.is_float() => DataType::Float64,
-            (AggregateFunction::Sum, Some(_)) => DataType::Decimal128(38, 0),
-            (AggregateFunction::Min | AggregateFunction::Max, Some(arg)) => arrow_type(arg),
+            (AggregateFunction::Count, _) | (_, None) => LakeType::Int8,
+            (AggregateFunction::Sum, Some(LakeType::Decimal { scale, .. })) => decimal(*scale),
+            (AggregateFunction::Sum, Some(arg)) if arg.is_float() => LakeType::Float8,
+            (AggregateFunction::Sum, Some(_)) => decimal(0),
+            (AggregateFunction::Min | AggregateFunction::Max, Some(arg)) => arg.clone(),
         }
     }
 
-    fn states(&self) -> Result<Box<dyn States>> {
+    fn state_type(&self) -> DataType {
+        match (self.takes, &self.arg) {
+            (Takes::Distinct, Some(arg)) => list_of(arrow_type(arg)),
+            _ => arrow_type(&self.state()),
+        }
+    }
+
+    pub(super) fn states(&self) -> Result<Box<dyn States>> {
+        Ok(match (self.takes, &self.arg) {
+            (Takes::Values, _) => self.states_of_values()?,
+            (Takes::States, _) => Box::new(Merged(self.states_of_values()?)),
+            (Takes::Distinct, Some(arg)) => {
+                let function = LakeAggregate {
+                    takes: Takes::Values,
+                    ..self.clone()
+                };
+                Box::new(Sets::new(function, arrow_type(arg))?)
+            }
+            (Takes::Distinct, None) => {
+                return Err(raise(internal("distinct values of nothing")));
+            }
+        })
+    }
+
+    fn states_of_values(&self) -> Result<Box<dyn States>> {
         let max = self.function == AggregateFunction::Max;
-        let state = self.state_type();
+        let state = arrow_type(&self.state());
         Ok(match (self.function, &self.arg) {
             (AggregateFunction::Count, arg) => Box::new(Count::new(arg.is_none())),
             (_, None) => return Err(raise(internal("an aggregate without argument"))),
@@ -133,6 +202,50 @@ impl AggregateUDFImpl for LakeAggregate {
     ) -> Result<Box<dyn GroupsAccumulator>> {
         let states: Box<dyn GroupsAccumulator> = self.states()?;
         Ok(states)
+    }
+}
+
+/// Values are states.
+#[derive(Debug)]
+struct Merged(Box<dyn States>);
+
+impl States for Merged {
+    fn ensure(&mut self, groups: usize) {
+        self.0.ensure(groups);
+    }
+}
+
+impl GroupsAccumulator for Merged {
+    fn update_batch(
+        &mut self,
+        values: &[ArrayRef],
+        groups: &[usize],
+        filter: Option<&BooleanArray>,
+        total: usize,
+    ) -> Result<()> {
+        self.0.merge_batch(values, groups, filter, total)
+    }
+
+    fn merge_batch(
+        &mut self,
+        values: &[ArrayRef],
+        groups: &[usize],
+        filter: Option<&BooleanArray>,
+        total: usize,
+    ) -> Result<()> {
+        self.0.merge_batch(values, groups, filter, total)
+    }
+
+    fn evaluate(&mut self, emit: EmitTo) -> Result<ArrayRef> {
+        self.0.evaluate(emit)
+    }
+
+    fn state(&mut self, emit: EmitTo) -> Result<Vec<ArrayRef>> {
+        self.0.state(emit)
+    }
+
+    fn size(&self) -> usize {
+        self.0.size()
     }
 }
 
@@ -235,6 +348,7 @@ mod tests {
             function: AggregateFunction::Sum,
             arg: Some(LakeType::Int8),
             result: LakeType::Int8,
+            takes: Takes::Values,
             signature: Signature::any(1, Volatility::Immutable),
         };
         let mut states = aggregate.states().expect("states");

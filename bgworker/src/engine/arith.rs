@@ -302,7 +302,7 @@ fn scale(array: &ArrayRef) -> Result<i32, WireError> {
 
 pub(super) const TOO_LARGE: &str = "a numeric value exceeds the engine's 128 bits";
 
-/// `+ − ×` of decimals; `scales` are those of the left side, the right side and the result.
+/// `+ − × %` of decimals; `scales` are those of the left side, the right side and the result.
 fn decimals(
     op: ArithmeticOp,
     l: Side<'_, i128>,
@@ -313,7 +313,7 @@ fn decimals(
     let (left, right, result) = scales;
     let error = |_: i128, _: i128| not_exact(TOO_LARGE);
     match op {
-        ArithmeticOp::Add | ArithmeticOp::Subtract => {
+        ArithmeticOp::Add | ArithmeticOp::Subtract | ArithmeticOp::Modulo => {
             let a = rescaled(l, result - left, nulls)?;
             let b = rescaled(r, result - right, nulls)?;
             let l = Side {
@@ -324,10 +324,10 @@ fn decimals(
                 values: &b,
                 scalar: r.scalar,
             };
-            if op == ArithmeticOp::Add {
-                checked(l, r, nulls, i128::overflowing_add, error)
-            } else {
-                checked(l, r, nulls, i128::overflowing_sub, error)
+            match op {
+                ArithmeticOp::Add => checked(l, r, nulls, i128::overflowing_add, error),
+                ArithmeticOp::Subtract => checked(l, r, nulls, i128::overflowing_sub, error),
+                _ => checked(l, r, nulls, remainder, |_, _| division_by_zero()),
             }
         }
         ArithmeticOp::Multiply => {
@@ -338,7 +338,15 @@ fn decimals(
             };
             checked(l, r, nulls, multiply, error)
         }
-        ArithmeticOp::Divide | ArithmeticOp::Modulo => Err(internal("division of decimals")),
+        ArithmeticOp::Divide => Err(internal("division of decimals")),
+    }
+}
+
+/// Of numbers of one scale; its sign is that of `a` (`mod_var`).
+fn remainder(a: i128, b: i128) -> (i128, bool) {
+    match b {
+        0 => (0, true),
+        b => (a.wrapping_rem(b), false),
     }
 }
 

@@ -3,14 +3,16 @@
 use super::arith::scale_up;
 use super::error::{from_arrow, internal};
 use super::expr::Val;
+use super::functions::rows::{Rows, i128s};
 use super::values::from_i128;
 use arrow::array::{Array, ArrayRef, BooleanArray, Datum, Decimal128Array, Scalar};
-use arrow::array::{Float32Array, Float64Array};
+use arrow::array::{Float32Array, Float64Array, new_null_array};
+use arrow::buffer::BooleanBuffer;
 use arrow::compute::kernels::cmp;
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, i256};
 use arrow::error::ArrowError;
 use pg_lake_plan::ir::CompareOp;
-use pg_lake_plan::message::WireError;
+use pg_lake_plan::message::{ErrorCode, WireError};
 use std::sync::Arc;
 
 const MAX_PRECISION: u8 = 38;
@@ -18,7 +20,10 @@ const MAX_PRECISION: u8 = 38;
 type Kernel = fn(&dyn Datum, &dyn Datum) -> Result<BooleanArray, ArrowError>;
 
 pub(super) fn compare(op: CompareOp, left: &Val, right: &Val) -> Result<Val, WireError> {
-    let (l, r) = aligned(left.array(), right.array())?;
+    let (l, r) = match aligned(left.array(), right.array()) {
+        Err(error) if error.code == ErrorCode::NotExact => return wide(op, left, right),
+        sides => sides?,
+    };
     let kernel: Kernel = match op {
         CompareOp::Eq => cmp::eq,
         CompareOp::Ne => cmp::neq,
@@ -37,6 +42,43 @@ pub(super) fn compare(op: CompareOp, left: &Val, right: &Val) -> Result<Val, Wir
     } else {
         Val::Array(Arc::new(result))
     })
+}
+
+/// Decimals that have no common scale within 128 bits.
+fn wide(op: CompareOp, left: &Val, right: &Val) -> Result<Val, WireError> {
+    let args = [left.clone(), right.clone()];
+    let Some(rows) = Rows::of(&args) else {
+        return Ok(Val::Scalar(new_null_array(&DataType::Boolean, 1)));
+    };
+    let (l, r) = (i128s(left)?, i128s(right)?);
+    let (l_scale, r_scale) = (scale(left.array())?, scale(right.array())?);
+    let scale = l_scale.max(r_scale);
+    // Below 2^127 × 10^38, which is less than 2^254.
+    let scaled = |value: i128, digits: i8| {
+        let factor = i256::from_i128(10).wrapping_pow(digits.unsigned_abs().into());
+        i256::from_i128(value).wrapping_mul(factor)
+    };
+    let test = |row| {
+        let (l, r) = (l.at(row), r.at(row));
+        let order = scaled(l, scale - l_scale).cmp(&scaled(r, scale - r_scale));
+        match op {
+            CompareOp::Eq => order.is_eq(),
+            CompareOp::Ne => order.is_ne(),
+            CompareOp::Lt => order.is_lt(),
+            CompareOp::Le => order.is_le(),
+            CompareOp::Gt => order.is_gt(),
+            CompareOp::Ge => order.is_ge(),
+        }
+    };
+    let values = BooleanBuffer::collect_bool(rows.count, test);
+    Ok(rows.wrap(Arc::new(BooleanArray::new(values, rows.nulls()))))
+}
+
+fn scale(array: &ArrayRef) -> Result<i8, WireError> {
+    match array.data_type() {
+        DataType::Decimal128(_, scale) => Ok(*scale),
+        _ => Err(internal("not a decimal")),
+    }
 }
 
 /// A scalar is an array of one row, as [`Val`] promises.
@@ -104,6 +146,7 @@ pub(super) fn canonical(array: &ArrayRef) -> ArrayRef {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use arrow::array::AsArray;
 
     #[test]
     fn floats_become_canonical() {
@@ -116,5 +159,27 @@ mod tests {
         assert!(clean.value(0).is_sign_positive());
         assert!(clean.value(1).is_nan() && clean.value(1).is_sign_positive());
         assert_eq!(clean.value(2), 1.5);
+    }
+
+    #[test]
+    fn decimals_without_a_common_scale_compare() {
+        let decimals = |values: Vec<Option<i128>>, scale| -> ArrayRef {
+            let array = Decimal128Array::from(values).with_precision_and_scale(38, scale);
+            Arc::new(array.expect("decimals"))
+        };
+        let large = 10i128.pow(30);
+        let left = decimals(vec![Some(large), Some(-large), Some(0), None], 0);
+        // 0.…01, with 30 digits after the point
+        let right = Val::Scalar(decimals(vec![Some(1)], 30));
+        let left = Val::Array(left);
+        for (op, expected) in [
+            (CompareOp::Gt, [Some(true), Some(false), Some(false), None]),
+            (CompareOp::Le, [Some(false), Some(true), Some(true), None]),
+            (CompareOp::Eq, [Some(false), Some(false), Some(false), None]),
+        ] {
+            let result = compare(op, &left, &right).expect("a comparison");
+            let result: Vec<Option<bool>> = result.array().as_boolean().iter().collect();
+            assert_eq!(result, expected);
+        }
     }
 }

@@ -46,7 +46,7 @@ impl Engine {
             self.cache.clone(),
             Arc::default(),
             cancel.clone(),
-            self.remote(stores),
+            self.remote(request, stores),
         )?;
         let source = Arc::new(source);
         let mut covered = Vec::with_capacity(source.files.len());

@@ -115,7 +115,18 @@ fn write(expr: &Expr, schema: &Schema, out: &mut String) {
             }
             out.push_str(" … END");
         }
+        ExprKind::Extreme { greatest, args } => {
+            out.push_str(if *greatest { "greatest" } else { "least" });
+            infix(&args.iter().collect::<Vec<_>>(), ", ", out);
+        }
         ExprKind::Cast(e) => around("", e, &format!("::{:?}", expr.ty.lake), schema, out),
+        ExprKind::Call { function, args } => {
+            out.push_str(function.name());
+            if let Some(parameter) = function.parameter() {
+                out.push_str(&format!("[{parameter}]"));
+            }
+            infix(&args.iter().collect::<Vec<_>>(), ", ", out);
+        }
     }
 }
 

@@ -42,6 +42,9 @@ pub(super) fn from_arrow(error: &ArrowError) -> WireError {
                 .detail(text.clone())
                 .hint("Raise lake.worker_memory.")
         }
+        ArrowError::OffsetOverflowError(_) => {
+            not_exact("a column takes more than 2 GiB in one place of the lake engine")
+        }
         other => internal(&other.to_string()),
     }
 }
@@ -91,6 +94,10 @@ pub(super) fn division_by_zero() -> WireError {
     WireError::new(ErrorCode::DivisionByZero, "division by zero")
 }
 
+pub(super) fn datetime_overflow(message: impl Into<String>) -> WireError {
+    WireError::new(ErrorCode::DatetimeOverflow, message)
+}
+
 pub(super) fn cancelled() -> WireError {
     WireError::new(
         ErrorCode::Cancelled,
@@ -112,6 +119,13 @@ mod tests {
             Box::new(DataFusionError::ArrowError(Box::new(arrow), None)),
         )));
         assert_eq!(wire(&wrapped), own);
+    }
+
+    #[test]
+    fn a_column_that_is_too_large_sends_the_backend_to_its_own_plan() {
+        let arrow = ArrowError::OffsetOverflowError(usize::MAX);
+        let error = wire(&DataFusionError::ArrowError(Box::new(arrow), None));
+        assert_eq!(error.code, ErrorCode::NotExact);
     }
 
     #[test]

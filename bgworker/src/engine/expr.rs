@@ -7,9 +7,9 @@
 use super::error::{from_arrow, internal, protocol, raise};
 use super::inlist::Set;
 use super::like::Pattern;
-use super::{arith, cast, compare, describe, inlist, like, select, values};
+use super::{arith, cast, compare, describe, functions, inlist, like, select, values};
 use crate::arrow_types::arrow_type;
-use arrow::array::{Array, ArrayRef, BooleanArray};
+use arrow::array::{Array, ArrayRef, BooleanArray, NullArray};
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::{self, FilterBuilder};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema};
@@ -17,6 +17,7 @@ use arrow::record_batch::RecordBatch;
 use datafusion_common::{Result as DfResult, ScalarValue};
 use datafusion_expr::ColumnarValue;
 use datafusion_physical_expr::PhysicalExpr;
+use pg_lake_plan::function::Function;
 use pg_lake_plan::ir::{ArithmeticOp, CompareOp, Expr, ExprKind};
 use pg_lake_plan::message::WireError;
 use pg_lake_plan::types::{LakeType, Value};
@@ -83,6 +84,22 @@ impl<'a> Frame<'a> {
         }
     }
 
+    /// A batch that holds only the columns of these numbers, which ascend. Others must not be used.
+    pub(super) fn scattered(batch: &RecordBatch, numbers: &[usize]) -> Frame<'static> {
+        let width = numbers.last().map_or(0, |last| last + 1);
+        let missing: ArrayRef = Arc::new(NullArray::new(0));
+        let mut columns = vec![missing; width];
+        for (&number, column) in numbers.iter().zip(batch.columns()) {
+            if let Some(place) = columns.get_mut(number) {
+                *place = column.clone();
+            }
+        }
+        Frame {
+            columns: Cow::Owned(columns),
+            rows: batch.num_rows(),
+        }
+    }
+
     /// The rows for which `mask` is set. Columns other than `needed` must not be used any more.
     pub(super) fn filter(
         &self,
@@ -132,7 +149,9 @@ enum Kind {
     InList(Box<Node>, Set, bool),
     Like(Box<Node>, Pattern, bool),
     Case(Vec<(Node, Node)>, Option<Box<Node>>),
+    Extreme(bool, Vec<Node>),
     Cast(Box<Node>),
+    Call(Function, Vec<Node>),
     Canonical(Box<Node>),
 }
 
@@ -192,36 +211,34 @@ impl Node {
                     .collect::<Result<_, WireError>>()?,
                 otherwise.as_deref().map(one).transpose()?,
             ),
+            ExprKind::Extreme { greatest, args } => Kind::Extreme(*greatest, all(args)?),
             ExprKind::Cast(e) => Kind::Cast(one(e)?),
+            ExprKind::Call { function, args } => Kind::Call(*function, all(args)?),
         };
-        Ok(Node::new(ty.clone(), kind))
+        Ok(Node::new(ty.clone(), kind, expr.raises()))
     }
 
     /// The conjunction of predicates.
     pub(super) fn and(mut list: Vec<Node>) -> Option<Node> {
         match list.len() {
             0 | 1 => list.pop(),
-            _ => Some(Node::new(LakeType::Bool, Kind::And(list))),
+            _ => Some(Node::new(LakeType::Bool, Kind::And(list), false)),
         }
     }
 
     /// For sorting and grouping: −0.0 becomes 0.0 and every NaN the same NaN.
     pub(super) fn canonical(self) -> Node {
         if self.ty.is_float() {
-            Node::new(self.ty.clone(), Kind::Canonical(Box::new(self)))
+            Node::new(self.ty.clone(), Kind::Canonical(Box::new(self)), false)
         } else {
             self
         }
     }
 
-    fn new(ty: LakeType, kind: Kind) -> Node {
+    /// `raises`: see [`Expr::raises`].
+    fn new(ty: LakeType, kind: Kind, raises: bool) -> Node {
         let mut columns = vec![];
-        let mut can_fail = match &kind {
-            Kind::Arithmetic(..) | Kind::Negate(_) => true,
-            Kind::Compare(_, left, right) => left.ty.is_decimal() && left.ty != right.ty,
-            Kind::Cast(arg) => ty.is_decimal() || arg.ty == LakeType::Date,
-            _ => false,
-        };
+        let mut can_fail = raises;
         if let Kind::Column(i) = &kind {
             columns.push(*i);
         }
@@ -285,9 +302,15 @@ impl Node {
             Kind::Case(branches, otherwise) => {
                 select::case(branches, otherwise.as_deref(), self, frame)
             }
+            Kind::Extreme(greatest, args) => select::extreme(*greatest, args, self, frame),
             Kind::Cast(arg) => {
                 let value = arg.eval(frame)?;
                 value.map(|array| cast::cast(&arg.ty, &self.ty, array))
+            }
+            Kind::Call(function, args) => {
+                let args: Result<Vec<Val>, WireError> =
+                    args.iter().map(|arg| arg.eval(frame)).collect();
+                functions::call(*function, &self.ty, &args?)
             }
             Kind::Canonical(arg) => arg.eval(frame)?.map(|array| Ok(compare::canonical(array))),
         }
@@ -324,7 +347,9 @@ impl Kind {
             | Kind::Like(e, _, _)
             | Kind::Cast(e)
             | Kind::Canonical(e) => vec![e.as_ref()],
-            Kind::And(list) | Kind::Or(list) => list.iter().collect(),
+            Kind::And(list) | Kind::Or(list) | Kind::Extreme(_, list) | Kind::Call(_, list) => {
+                list.iter().collect()
+            }
             Kind::Case(branches, otherwise) => branches
                 .iter()
                 .flat_map(|(when, then)| [when, then])
@@ -346,6 +371,16 @@ pub(super) fn definite(array: &BooleanArray) -> BooleanBuffer {
     match array.nulls() {
         Some(nulls) => array.values() & nulls.inner(),
         None => array.values().clone(),
+    }
+}
+
+/// A result as DataFusion's operators take it.
+pub(super) fn columnar(value: Result<Val, WireError>) -> DfResult<ColumnarValue> {
+    match value.map_err(raise)? {
+        Val::Array(array) => Ok(ColumnarValue::Array(array)),
+        Val::Scalar(array) => Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(
+            &array, 0,
+        )?)),
     }
 }
 
@@ -396,12 +431,7 @@ impl PhysicalExpr for PgExpr {
     }
 
     fn evaluate(&self, batch: &RecordBatch) -> DfResult<ColumnarValue> {
-        match self.node.eval(&Frame::new(batch)).map_err(raise)? {
-            Val::Array(array) => Ok(ColumnarValue::Array(array)),
-            Val::Scalar(array) => Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(
-                &array, 0,
-            )?)),
-        }
+        columnar(self.node.eval(&Frame::new(batch)))
     }
 
     fn children(&self) -> Vec<&Arc<dyn PhysicalExpr>> {

@@ -1,14 +1,13 @@
 //! Plan nodes to physical operators, directly: no logical plan, no optimizer rules.
 //!
-//! Rows keep Postgres' meaning by our own expressions ([`PgExpr`]) and aggregates
-//! ([`LakeAggregate`]); DataFusion contributes the operators.
+//! Rows keep Postgres' meaning by our own expressions ([`PgExpr`]) and aggregates; DataFusion contributes the
+//! operators. Joins, appends and aggregations have modules of their own.
 
 use super::Feed;
-use super::aggregate::LakeAggregate;
 use super::cache::Cache;
+use super::dense::dense;
 use super::describe::describe;
 use super::error::{internal, protocol, wire};
-use super::exchange::exchange;
 use super::expr::{Node, PgExpr};
 use super::prune;
 use super::remote::Remote;
@@ -18,12 +17,9 @@ use super::stats::Counters;
 use crate::arrow_types::scan_schema;
 use arrow::compute::SortOptions;
 use arrow::datatypes::Schema;
-use datafusion_common::{DataFusionError, ScalarValue};
-use datafusion_expr::AggregateUDF;
-use datafusion_physical_expr::aggregate::{AggregateExprBuilder, AggregateFunctionExpr};
-use datafusion_physical_expr::expressions::{Column, Literal};
+use datafusion_common::DataFusionError;
+use datafusion_physical_expr::expressions::Column;
 use datafusion_physical_expr::{LexOrdering, PhysicalExpr, PhysicalSortExpr};
-use datafusion_physical_plan::aggregates::{AggregateExec, AggregateMode, PhysicalGroupBy};
 use datafusion_physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion_physical_plan::filter::FilterExec;
 use datafusion_physical_plan::limit::{GlobalLimitExec, LocalLimitExec};
@@ -31,14 +27,11 @@ use datafusion_physical_plan::projection::ProjectionExec;
 use datafusion_physical_plan::sorts::sort::SortExec;
 use datafusion_physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
 use datafusion_physical_plan::{ExecutionPlan, ExecutionPlanProperties};
-use pg_lake_plan::ir::{Aggregate, Expr, ExprKind, Plan, Scan, SortKey};
+use pg_lake_plan::ir::{Expr, ExprKind, Plan, Scan, SortKey};
 use pg_lake_plan::message::{TableInput, WireError};
 use pg_lake_plan::types::{LakeType, SqlType, Value};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
-
-/// With fewer groups than this, partial results are merged by one thread.
-const FEW_GROUPS: f64 = 5000.0;
 
 pub(super) type Operator = Arc<dyn ExecutionPlan>;
 
@@ -65,27 +58,23 @@ impl Lowering {
         Ok(single(operator))
     }
 
-    fn lower(&mut self, plan: &Plan) -> Result<Operator, WireError> {
+    pub(super) fn lower(&mut self, plan: &Plan) -> Result<Operator, WireError> {
         match plan {
-            Plan::Scan(scan) => self.scan(scan, &[]),
+            Plan::Scan(scan) => self.scan(scan, &[], None),
             Plan::Filter { .. } => self.filter(plan),
-            Plan::Project { input, exprs } => {
-                let input = self.lower(input)?;
-                let schema = input.schema();
-                let mut columns = vec![];
-                for (i, expr) in exprs.iter().enumerate() {
-                    columns.push((self.operand(expr, &schema)?, format!("e{i}")));
-                }
-                Ok(Arc::new(check(ProjectionExec::try_new(columns, input))?))
-            }
+            Plan::Project { input, exprs } => self.project(input, exprs),
+            Plan::Join(join) => self.join(join, None),
+            Plan::Append { inputs } => self.append(inputs),
+            Plan::Window(window) => self.window(window),
             Plan::Aggregate {
                 input,
                 groups,
                 aggregates,
+                sets,
                 groups_estimate,
             } => {
                 let input = self.lower(input)?;
-                self.aggregate(input, groups, aggregates, *groups_estimate)
+                self.aggregate(input, groups, aggregates, sets, *groups_estimate)
             }
             Plan::Sort { input, keys, fetch } => {
                 let input = self.lower(input)?;
@@ -105,17 +94,31 @@ impl Lowering {
         }
     }
 
+    /// Joins and scans leave out columns themselves.
+    fn project(&mut self, input: &Plan, exprs: &[Expr]) -> Result<Operator, WireError> {
+        if let Some(columns) = columns(exprs) {
+            match below_filters(input) {
+                (Plan::Scan(scan), filters) => return self.scan(scan, &filters, Some(columns)),
+                (Plan::Join(join), filters) if filters.is_empty() => {
+                    return self.join(join, Some(columns));
+                }
+                _ => {}
+            }
+        }
+        let input = self.lower(input)?;
+        let schema = input.schema();
+        let mut outputs = vec![];
+        for (i, expr) in exprs.iter().enumerate() {
+            outputs.push((self.operand(expr, &schema)?, format!("e{i}")));
+        }
+        Ok(Arc::new(check(ProjectionExec::try_new(outputs, input))?))
+    }
+
     /// Filters right above a scan become part of its predicate, in their order.
     fn filter(&mut self, plan: &Plan) -> Result<Operator, WireError> {
-        let mut predicates = vec![];
-        let mut node = plan;
-        while let Plan::Filter { input, predicate } = node {
-            predicates.push(predicate);
-            node = input;
-        }
-        predicates.reverse();
+        let (node, predicates) = below_filters(plan);
         if let Plan::Scan(scan) = node {
-            return self.scan(scan, &predicates);
+            return self.scan(scan, &predicates, None);
         }
         let mut operator = self.lower(node)?;
         for predicate in predicates {
@@ -125,7 +128,13 @@ impl Lowering {
         Ok(operator)
     }
 
-    fn scan(&mut self, scan: &Scan, filters: &[&Expr]) -> Result<Operator, WireError> {
+    /// `outputs`: the columns that come out. `None`: all.
+    fn scan(
+        &mut self,
+        scan: &Scan,
+        filters: &[&Expr],
+        outputs: Option<Vec<usize>>,
+    ) -> Result<Operator, WireError> {
         let index = scan.table as usize;
         let table = self
             .tables
@@ -157,16 +166,16 @@ impl Lowering {
             self.cancel.clone(),
             self.remote.clone(),
         )?;
-        Ok(Arc::new(LakeScanExec::new(
-            Arc::new(source),
-            feed,
-            self.threads,
-            text,
-        )))
+        let exec = LakeScanExec::new(Arc::new(source), feed, self.threads, text, outputs)?;
+        Ok(Arc::new(exec))
     }
 
     /// An expression over an operator's output.
-    fn operand(&self, expr: &Expr, schema: &Schema) -> Result<Arc<dyn PhysicalExpr>, WireError> {
+    pub(super) fn operand(
+        &self,
+        expr: &Expr,
+        schema: &Schema,
+    ) -> Result<Arc<dyn PhysicalExpr>, WireError> {
         if let ExprKind::Column(i) = expr.kind {
             return column(schema, i as usize);
         }
@@ -175,7 +184,11 @@ impl Lowering {
     }
 
     /// An expression to group or sort by: equal values are bitwise equal.
-    fn key(&self, expr: &Expr, schema: &Schema) -> Result<Arc<dyn PhysicalExpr>, WireError> {
+    pub(super) fn key(
+        &self,
+        expr: &Expr,
+        schema: &Schema,
+    ) -> Result<Arc<dyn PhysicalExpr>, WireError> {
         if !expr.ty.lake.is_float() {
             return self.operand(expr, schema);
         }
@@ -183,97 +196,101 @@ impl Lowering {
         Ok(Arc::new(PgExpr::new(node, expr, schema)))
     }
 
-    fn aggregate(
-        &self,
-        input: Operator,
-        groups: &[Expr],
-        aggregates: &[Aggregate],
-        estimate: f64,
-    ) -> Result<Operator, WireError> {
-        let schema = input.schema();
-        let mut keys = vec![];
-        for (i, group) in groups.iter().enumerate() {
-            keys.push((self.key(group, &schema)?, format!("g{i}")));
-        }
-        let group_by = if keys.is_empty() {
-            PhysicalGroupBy::default()
-        } else {
-            PhysicalGroupBy::new_single(keys)
-        };
-        let mut functions: Vec<Arc<AggregateFunctionExpr>> = vec![];
-        let mut filters = vec![];
-        for (i, aggregate) in aggregates.iter().enumerate() {
-            // count(*) counts the rows of a column that takes no memory.
-            let arg: Arc<dyn PhysicalExpr> = match &aggregate.arg {
-                Some(arg) => self.operand(arg, &schema)?,
-                None => Arc::new(Literal::new(ScalarValue::Null)),
-            };
-            let function = Arc::new(AggregateUDF::new_from_impl(LakeAggregate::new(aggregate)));
-            let function = AggregateExprBuilder::new(function, vec![arg])
-                .schema(schema.clone())
-                .alias(format!("a{i}"))
-                .build();
-            functions.push(Arc::new(check(function)?));
-            let filter = aggregate.filter.as_ref();
-            filters.push(filter.map(|f| self.operand(f, &schema)).transpose()?);
-        }
-        let build = |mode, group_by: PhysicalGroupBy, input: Operator| {
-            let (functions, filters) = (functions.clone(), filters.clone());
-            let schema = schema.clone();
-            check(AggregateExec::try_new(
-                mode, group_by, functions, filters, input, schema,
-            ))
-            .map(|exec| Arc::new(exec) as Operator)
-        };
-        if input.output_partitioning().partition_count() == 1 {
-            return build(AggregateMode::Single, group_by, input);
-        }
-        let last = group_by.as_final();
-        let partial = build(AggregateMode::Partial, group_by, input)?;
-        if groups.is_empty() || estimate < FEW_GROUPS {
-            return build(AggregateMode::Final, last, single(partial));
-        }
-        let mut hashed = vec![];
-        for i in 0..groups.len() {
-            hashed.push(column(&partial.schema(), i)?);
-        }
-        let repartitioned = exchange(partial, hashed, self.threads)?;
-        build(AggregateMode::FinalPartitioned, last, repartitioned)
-    }
-
-    fn sort(
+    pub(super) fn sort(
         &self,
         input: Operator,
         keys: &[SortKey],
         fetch: Option<usize>,
     ) -> Result<Operator, WireError> {
-        let schema = input.schema();
+        let Some(ordering) = self.ordering(keys, &input.schema())? else {
+            return Ok(match fetch {
+                Some(_) => Arc::new(GlobalLimitExec::new(single(input), 0, fetch)),
+                None => input,
+            });
+        };
+        let partitions = input.output_partitioning().partition_count();
+        if partitions == 1 && is_sorted(&input, &ordering)? {
+            return Ok(match fetch {
+                Some(_) => Arc::new(GlobalLimitExec::new(input, 0, fetch)),
+                None => input,
+            });
+        }
+        let sorted = sort_partitions(input, &ordering, fetch)?;
+        if partitions == 1 {
+            return Ok(sorted);
+        }
+        let merged = SortPreservingMergeExec::new(ordering, sorted).with_fetch(fetch);
+        Ok(Arc::new(merged))
+    }
+
+    /// Sorts each partition by itself.
+    pub(super) fn sort_each(
+        &self,
+        input: Operator,
+        keys: &[SortKey],
+    ) -> Result<Operator, WireError> {
+        match self.ordering(keys, &input.schema())? {
+            Some(ordering) => sort_partitions(input, &ordering, None),
+            None => Ok(input),
+        }
+    }
+
+    fn ordering(
+        &self,
+        keys: &[SortKey],
+        schema: &Schema,
+    ) -> Result<Option<LexOrdering>, WireError> {
         let mut exprs = vec![];
         for key in keys {
             let options = SortOptions {
                 descending: key.descending,
                 nulls_first: key.nulls_first,
             };
-            exprs.push(PhysicalSortExpr::new(
-                self.key(&key.expr, &schema)?,
-                options,
-            ));
+            exprs.push(PhysicalSortExpr::new(self.key(&key.expr, schema)?, options));
         }
-        let Some(ordering) = LexOrdering::new(exprs) else {
-            return Ok(match fetch {
-                Some(_) => Arc::new(GlobalLimitExec::new(single(input), 0, fetch)),
-                None => input,
-            });
-        };
-        if input.output_partitioning().partition_count() == 1 {
-            return Ok(Arc::new(SortExec::new(ordering, input).with_fetch(fetch)));
-        }
-        let sorted = SortExec::new(ordering.clone(), input)
-            .with_preserve_partitioning(true)
-            .with_fetch(fetch);
-        let merged = SortPreservingMergeExec::new(ordering, Arc::new(sorted)).with_fetch(fetch);
-        Ok(Arc::new(merged))
+        Ok(LexOrdering::new(exprs))
     }
+}
+
+/// The numbers of columns, if there is nothing else.
+fn columns(exprs: &[Expr]) -> Option<Vec<usize>> {
+    let column = |expr: &Expr| match expr.kind {
+        ExprKind::Column(i) => Some(i as usize),
+        _ => None,
+    };
+    exprs.iter().map(column).collect()
+}
+
+/// What filters are above, and they, the lowest first.
+fn below_filters(plan: &Plan) -> (&Plan, Vec<&Expr>) {
+    let mut predicates = vec![];
+    let mut node = plan;
+    while let Plan::Filter { input, predicate } = node {
+        predicates.push(predicate);
+        node = input;
+    }
+    predicates.reverse();
+    (node, predicates)
+}
+
+/// Whether each partition has that order already: window functions keep the one that they need.
+fn is_sorted(input: &Operator, ordering: &LexOrdering) -> Result<bool, WireError> {
+    let known = input.equivalence_properties();
+    check(known.ordering_satisfy(ordering.clone()))
+}
+
+fn sort_partitions(
+    input: Operator,
+    ordering: &LexOrdering,
+    fetch: Option<usize>,
+) -> Result<Operator, WireError> {
+    if is_sorted(&input, ordering)? {
+        return Ok(input);
+    }
+    let sorted = SortExec::new(ordering.clone(), dense(input))
+        .with_preserve_partitioning(true)
+        .with_fetch(fetch);
+    Ok(Arc::new(sorted))
 }
 
 pub(super) fn single(input: Operator) -> Operator {
@@ -288,7 +305,7 @@ fn rows(n: u64) -> usize {
     usize::try_from(n).unwrap_or(usize::MAX)
 }
 
-fn column(schema: &Schema, index: usize) -> Result<Arc<dyn PhysicalExpr>, WireError> {
+pub(super) fn column(schema: &Schema, index: usize) -> Result<Arc<dyn PhysicalExpr>, WireError> {
     match schema.fields().get(index) {
         Some(field) => Ok(Arc::new(Column::new(field.name(), index))),
         None => Err(internal("a column is missing")),

@@ -6,32 +6,47 @@
 //! * `runtime`: [`Engine`]: limits, one memory budget, starting a fragment
 //! * `running`: [`Running`]: one fragment under way, cancellation, statistics
 //! * `validate`: refuses malformed and unsupported fragments before anything is built
-//! * `lower`: plan nodes to DataFusion's physical operators; `exchange`: rows to partitions
+//! * `lower`: plan nodes to DataFusion's physical operators; `exchange`: rows to partitions; `append`: the rows of
+//!   several inputs; `dense`: batches that hold just their rows
+//! * joins: `join` (sides and kinds), `join_input` (what happens to a side before it is joined, in a `steps`
+//!   operator), `lately` (copies of rows), `condition` (the filter), `not_in` (as nulls have it)
 //! * scan: `scan` (operator), `source` (files to row groups), `remote` (their bytes), `rowgroup` (decoding),
 //!   `selection` (deleted rows and ranges), `prune` (row-group statistics), `adapt` (file types),
 //!   `cache` (decoded columns and footers), `point` (few rows, without a plan), `covered` (files of
 //!   which every row passes)
 //! * expressions: `expr` (compiled tree), `arith`, `compare`, `cast`, `select` (AND, OR, CASE),
-//!   `inlist`, `like`, `values` (native slices and constants), `describe` (for EXPLAIN)
-//! * aggregates: `aggregate` (the functions), `sums` and `extremes` (their states)
+//!   `inlist`, `like`, `functions`, `values` (native slices and constants), `describe` (for EXPLAIN)
+//! * aggregates: `group` and `grouping` (operators), `aggregate` (the functions), `sums`, `extremes` and `sets` (their
+//!   states)
+//! * `window`: window functions
 //! * `memory`, `stats`, `error`: the budget, the counters, and how errors pass through DataFusion
 
 mod adapt;
 mod aggregate;
+mod append;
 mod arith;
 mod cache;
 mod cast;
 mod compare;
+mod condition;
 mod covered;
+mod dense;
 mod describe;
 mod error;
 mod exchange;
 mod expr;
 mod extremes;
+mod functions;
+mod group;
+mod grouping;
 mod inlist;
+mod join;
+mod join_input;
+mod lately;
 mod like;
 mod lower;
 mod memory;
+mod not_in;
 mod point;
 mod prune;
 mod remote;
@@ -41,11 +56,14 @@ mod runtime;
 mod scan;
 mod select;
 mod selection;
+mod sets;
 mod source;
 mod stats;
+mod steps;
 mod sums;
 mod validate;
 mod values;
+mod window;
 
 pub use point::Few;
 pub use remote::Fetcher;

@@ -132,7 +132,7 @@ impl Engine {
                 self.cache.clone(),
                 counters.clone(),
                 cancel.clone(),
-                self.remote(stores.to_vec()),
+                self.remote(request, stores.to_vec()),
             )
         };
         let few = Arc::new(source(table.files.clone(), &counters, cancel)?);

@@ -37,6 +37,8 @@ pub trait Fetcher: Send + Sync + std::fmt::Debug {
 pub(super) struct Remote {
     pub(super) fetcher: Option<Arc<dyn Fetcher>>,
     pub(super) stores: Arc<[Store]>,
+    /// Nobody waits for the scan.
+    pub(super) background: bool,
 }
 
 /// What bytes are wanted for.
@@ -152,6 +154,7 @@ impl Source {
                 .map(|range| (range.start, range.end))
                 .collect(),
             priority: match purpose {
+                _ if self.remote.background => Priority::Background,
                 Use::Lookup | Use::Scan => Priority::Interactive,
                 Use::Ahead => Priority::Ahead,
             },

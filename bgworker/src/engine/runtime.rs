@@ -28,6 +28,10 @@ const LEAST_MEMORY: u64 = 16 << 20;
 /// What a sort keeps free to be able to merge its spill files.
 const SORT_RESERVATION: usize = 1 << 20;
 
+/// A join looks whole numbers up in an array from the least to the largest of the kept side, instead of by their hash,
+/// if more of its places than this are taken. A place has four bytes: at most 80 for a row, reserved before.
+const LEAST_KEY_DENSITY: f64 = 0.05;
+
 /// Runs fragments on the current tokio runtime.
 pub struct Engine {
     pub(super) budget: Arc<Budget>,
@@ -72,10 +76,7 @@ impl Engine {
             cache: Arc::new(Cache::new(bytes(memory_cache))),
             heat: Arc::default(),
             fetcher,
-            config: SessionConfig::new()
-                .with_batch_size(BATCH_ROWS)
-                .with_target_partitions(threads)
-                .with_sort_spill_reservation_bytes(SORT_RESERVATION),
+            config: session_config(threads),
             runtime,
             threads,
         })
@@ -93,10 +94,11 @@ impl Engine {
     }
 
     /// How a request reads files in stores.
-    pub(super) fn remote(&self, stores: Vec<Store>) -> Remote {
+    pub(super) fn remote(&self, request: &Execute, stores: Vec<Store>) -> Remote {
         Remote {
             fetcher: self.fetcher.clone(),
             stores: stores.into(),
+            background: request.background,
         }
     }
 
@@ -110,6 +112,7 @@ impl Engine {
     ) -> Result<Running, WireError> {
         validate(&request, feeds.len())?;
         let counters = Arc::new(Counters::default());
+        let remote = self.remote(&request, stores);
         let mut lowering = Lowering {
             tables: request.tables.into_iter().map(Some).collect(),
             feeds,
@@ -117,7 +120,7 @@ impl Engine {
             cache: self.cache.clone(),
             counters: counters.clone(),
             cancel: cancel.clone(),
-            remote: self.remote(stores),
+            remote,
             threads: if request.in_order { 1 } else { self.threads },
         };
         let plan = lowering.root(&request.fragment.root)?;
@@ -146,6 +149,18 @@ impl Engine {
             cancel,
         ))
     }
+}
+
+fn session_config(threads: usize) -> SessionConfig {
+    let mut config = SessionConfig::new()
+        .with_batch_size(BATCH_ROWS)
+        .with_target_partitions(threads)
+        .with_sort_spill_reservation_bytes(SORT_RESERVATION);
+    config
+        .options_mut()
+        .execution
+        .perfect_hash_join_min_key_density = LEAST_KEY_DENSITY;
+    config
 }
 
 fn bytes(n: u64) -> usize {

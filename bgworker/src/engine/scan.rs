@@ -11,6 +11,7 @@ use super::stats::add;
 use super::{BATCH_ROWS, Feed};
 use arrow::array::BooleanArray;
 use arrow::compute::filter_record_batch;
+use arrow::datatypes::SchemaRef;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion_common::Result;
 use datafusion_execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
@@ -35,18 +36,28 @@ pub(super) struct LakeScanExec {
     /// Partitions that read files; a feed's partition comes after them.
     readers: usize,
     predicate: String,
+    outputs: Option<Arc<[usize]>>,
+    schema: SchemaRef,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
 
 impl LakeScanExec {
-    /// `predicate` is the text for EXPLAIN.
+    /// `predicate` is the text for EXPLAIN; `outputs` are the columns that come out, `None` for all.
     pub(super) fn new(
         source: Arc<Source>,
         feed: Option<Feed>,
         threads: usize,
         predicate: String,
-    ) -> Self {
+        outputs: Option<Vec<usize>>,
+    ) -> Result<Self, WireError> {
+        let schema = match &outputs {
+            None => source.schema.clone(),
+            Some(outputs) => {
+                let schema = source.schema.project(outputs);
+                Arc::new(schema.map_err(|e| from_arrow(&e))?)
+            }
+        };
         let wanted: u64 = source
             .files
             .iter()
@@ -60,20 +71,28 @@ impl LakeScanExec {
         }
         let partitions = readers + usize::from(feed.is_some());
         let properties = PlanProperties::new(
-            EquivalenceProperties::new(source.schema.clone()),
+            EquivalenceProperties::new(schema.clone()),
             Partitioning::UnknownPartitioning(partitions),
             EmissionType::Incremental,
             Boundedness::Bounded,
         )
         .with_scheduling_type(SchedulingType::Cooperative);
-        LakeScanExec {
+        Ok(LakeScanExec {
             source,
             feed: Mutex::new(feed),
             readers,
             predicate,
+            outputs: outputs.map(Arc::from),
+            schema,
             properties: Arc::new(properties),
             metrics: ExecutionPlanMetricsSet::new(),
-        }
+        })
+    }
+}
+
+impl Drop for LakeScanExec {
+    fn drop(&mut self) {
+        self.source.stop_reading_ahead();
     }
 }
 
@@ -124,10 +143,11 @@ impl ExecutionPlan for LakeScanExec {
         context: Arc<TaskContext>,
     ) -> Result<SendableRecordBatchStream> {
         let metrics = BaselineMetrics::new(&self.metrics, partition);
-        let schema = self.source.schema.clone();
+        let schema = self.schema.clone();
         if partition < self.readers {
             let partition = Partition {
                 source: self.source.clone(),
+                outputs: self.outputs.clone(),
                 current: None,
                 ahead: VecDeque::new(),
                 drained: false,
@@ -147,6 +167,7 @@ impl ExecutionPlan for LakeScanExec {
             .take();
         let fed = Fed {
             source: self.source.clone(),
+            outputs: self.outputs.clone(),
             feed,
             metrics,
         };
@@ -162,17 +183,28 @@ impl ExecutionPlan for LakeScanExec {
     }
 }
 
-/// Applies the predicate; `None` if no row passes.
-fn passing(source: &Source, batch: RecordBatch) -> Result<Option<RecordBatch>, WireError> {
-    let batch = match &source.predicate {
-        None => batch,
-        Some(predicate) => match predicate.passing(&batch)? {
-            None => batch,
-            Some(pass) if pass.count_set_bits() == 0 => return Ok(None),
-            Some(pass) => filter_record_batch(&batch, &BooleanArray::new(pass, None))
-                .map_err(|e| from_arrow(&e))?,
-        },
+/// Applies the predicate, and keeps the columns that come out; `None` if no row passes.
+fn passing(
+    source: &Source,
+    outputs: Option<&[usize]>,
+    batch: RecordBatch,
+) -> Result<Option<RecordBatch>, WireError> {
+    let pass = match &source.predicate {
+        None => None,
+        Some(predicate) => predicate.passing(&batch)?,
     };
+    if pass.as_ref().is_some_and(|pass| pass.count_set_bits() == 0) {
+        return Ok(None);
+    }
+    // Before rows are copied.
+    let mut batch = match outputs {
+        None => batch,
+        Some(outputs) => batch.project(outputs).map_err(|e| from_arrow(&e))?,
+    };
+    if let Some(pass) = pass {
+        let pass = BooleanArray::new(pass, None);
+        batch = filter_record_batch(&batch, &pass).map_err(|e| from_arrow(&e))?;
+    }
     if batch.num_rows() == 0 {
         return Ok(None);
     }
@@ -183,6 +215,7 @@ fn passing(source: &Source, batch: RecordBatch) -> Result<Option<RecordBatch>, W
 /// A partition that reads files.
 struct Partition {
     source: Arc<Source>,
+    outputs: Option<Arc<[usize]>>,
     current: Option<RowGroupReader>,
     /// The next row groups, whose bytes are on their way.
     ahead: VecDeque<Opening>,
@@ -226,7 +259,7 @@ impl Partition {
             return Ok(None);
         };
         add(&self.source.counters.rows_cold, batch.num_rows());
-        passing(&self.source, batch)
+        passing(&self.source, self.outputs.as_deref(), batch)
     }
 
     async fn open_next(&mut self) -> Result<Option<RowGroupReader>, WireError> {
@@ -380,6 +413,7 @@ impl Drop for Fetching {
 /// The partition of a feed.
 struct Fed {
     source: Arc<Source>,
+    outputs: Option<Arc<[usize]>>,
     feed: Option<Feed>,
     metrics: BaselineMetrics,
 }
@@ -408,7 +442,7 @@ impl Fed {
             .map_err(|e| {
                 WireError::new(ErrorCode::Protocol, "malformed feed").detail(e.to_string())
             })?;
-            if let Some(batch) = passing(&self.source, batch)? {
+            if let Some(batch) = passing(&self.source, self.outputs.as_deref(), batch)? {
                 self.metrics.record_output(batch.num_rows());
                 return Ok(Some(batch));
             }

@@ -1,14 +1,17 @@
-//! AND, OR and CASE: three-valued, and never evaluating for a row what Postgres wouldn't.
+//! AND, OR and CASE: three-valued, and never evaluating for a row what Postgres wouldn't; GREATEST and LEAST.
 //!
 //! As arguments decide rows, the rest continues on the rows that are left: always before an
 //! argument that can raise an error, and otherwise when few are left. The results are scattered
 //! to their rows at the end.
 
+use super::compare::compare;
 use super::error::{from_arrow, internal};
 use super::expr::{Frame, Node, Val, boolean, definite};
 use arrow::array::{Array, ArrayRef, BooleanArray, BooleanBufferBuilder, new_null_array};
 use arrow::buffer::{BooleanBuffer, NullBuffer};
 use arrow::compute;
+use arrow::compute::kernels::zip::zip;
+use pg_lake_plan::ir::CompareOp;
 use pg_lake_plan::message::WireError;
 use std::sync::Arc;
 
@@ -179,6 +182,31 @@ pub(super) fn case(
     compute::interleave(&arrays, &pieces.places)
         .map(Val::Array)
         .map_err(|e| from_arrow(&e))
+}
+
+/// `GREATEST` and `LEAST`, of the type of `node`: nulls are left out, of equals the first is taken.
+pub(super) fn extreme(
+    greatest: bool,
+    args: &[Node],
+    node: &Node,
+    frame: &Frame<'_>,
+) -> Result<Val, WireError> {
+    let op = if greatest {
+        CompareOp::Lt
+    } else {
+        CompareOp::Gt
+    };
+    let mut best = new_null_array(&node.data_type, frame.rows);
+    for arg in args {
+        let next = arg.eval(frame)?.spread(frame.rows)?;
+        let test = compare(op, &Val::Array(best.clone()), &Val::Array(next.clone()))?;
+        let mut taken = definite(boolean(test.array())?);
+        if let Some(nulls) = best.nulls() {
+            taken = &taken | &!nulls.inner();
+        }
+        best = zip(&BooleanArray::new(taken, None), &next, &best).map_err(|e| from_arrow(&e))?;
+    }
+    Ok(Val::Array(best))
 }
 
 /// `IS [NOT] {TRUE | FALSE}`

@@ -17,16 +17,17 @@ use parquet::file::reader::Length;
 use pg_lake_plan::ir::{ColumnSource, Scan};
 use pg_lake_plan::message::{ErrorCode, FileRef, WireError};
 use pg_lake_plan::types::LakeType;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// What is read of a file's end, in the hope that its footer is there.
 const FOOTER_BYTES: u64 = 256 << 10;
 
-/// Files whose footers are read at the same time.
+/// Files in stores whose footers are read at the same time.
 const FOOTERS_AHEAD: usize = 8;
 
 /// A column of the scan.
@@ -52,7 +53,11 @@ pub(super) struct Source {
     pub(super) remote: Remote,
     bounds: Vec<Bound>,
     queue: Mutex<Queue>,
+    ahead: std::sync::Mutex<Footers>,
 }
+
+/// Footers that are on their way, by the files' indexes.
+type Footers = BTreeMap<usize, JoinHandle<Result<ArrowReaderMetadata, WireError>>>;
 
 #[derive(Debug, Default)]
 struct Queue {
@@ -107,6 +112,7 @@ impl Source {
             remote,
             bounds,
             queue: Mutex::new(Queue::default()),
+            ahead: Default::default(),
         })
     }
 
@@ -209,57 +215,75 @@ impl Source {
         let Some((path, file)) = self.files.get(index) else {
             return Err(internal("a file is missing"));
         };
-        if let Some(footer) = self.cache.footer(path, file.size) {
+        let known = self.cache.footer(path, file.size);
+        if is_remote(file) {
+            let ahead = self.read_ahead(index, known.is_none());
+            return match (known, ahead) {
+                (Some(footer), _) => Ok(footer),
+                (None, Some(task)) => task.await.map_err(|e| internal(&e.to_string()))?,
+                (None, None) => self.clone().remote_footer(index).await,
+            };
+        }
+        if let Some(footer) = known {
             return Ok(footer);
         }
-        let footer = if is_remote(file) {
-            self.remote_footer(index).await?
-        } else {
-            self.read_footer(index, vec![])?
-        };
+        let footer = self.read_footer(index, vec![])?;
         self.cache
             .put_footer(path.clone(), file.size, footer.clone());
         Ok(footer)
     }
 
-    /// Reads the footers of a file and of those after it that are in a store, all at once.
-    async fn remote_footer(
+    /// Has the footers of files after this one read, and its own if that is wanted, which is returned. Files are
+    /// asked about in their order.
+    fn read_ahead(
         self: &Arc<Self>,
         index: usize,
-    ) -> Result<ArrowReaderMetadata, WireError> {
-        let wanted = (index..self.files.len()).filter(|&i| {
-            let file = self.files.get(i);
-            // Another query may have put this one into the cache just now.
-            i == index
-                || file.is_some_and(|(path, file)| {
-                    is_remote(file) && self.cache.footer(path, file.size).is_none()
-                })
-        });
-        let footers = wanted.take(FOOTERS_AHEAD).map(|i| async move {
-            let size = self.files.get(i).map_or(0, |(_, file)| file.size);
-            let end = size.saturating_sub(FOOTER_BYTES)..size;
-            let parts = self.fetch(i, vec![end], Use::Lookup).await?;
-            let source = self.clone();
-            // It may ask for more.
-            let read = tokio::task::spawn_blocking(move || source.read_footer(i, parts));
-            let footer = read.await.map_err(|e| internal(&e.to_string()))??;
-            Ok::<_, WireError>((i, footer))
-        });
-        let mut first = None;
-        for footer in futures::future::join_all(footers).await {
-            match footer {
-                Ok((i, footer)) if i == index => first = Some(footer),
-                Ok((i, footer)) => {
-                    if let Some((path, file)) = self.files.get(i) {
-                        self.cache.put_footer(path.clone(), file.size, footer);
-                    }
-                }
-                Err(error) if first.is_none() => return Err(error),
-                // Whoever gets there hears of it.
-                Err(_) => {}
-            }
+        wanted: bool,
+    ) -> Option<JoinHandle<Result<ArrowReaderMetadata, WireError>>> {
+        let mut ahead = self.ahead();
+        // What is left before it was in the cache.
+        *ahead = ahead.split_off(&index);
+        if !wanted && ahead.is_empty() {
+            return None;
         }
-        first.ok_or_else(|| internal("a footer is missing"))
+        let is_missing = |i: &usize| {
+            self.files.get(*i).is_some_and(|(path, file)| {
+                is_remote(file) && self.cache.footer(path, file.size).is_none()
+            })
+        };
+        let files = index..self.files.len();
+        for i in files.filter(is_missing).take(FOOTERS_AHEAD) {
+            let read = || tokio::spawn(self.clone().remote_footer(i));
+            ahead.entry(i).or_insert_with(read);
+        }
+        ahead.remove(&index)
+    }
+
+    /// Nobody wants the next footers any more.
+    pub(super) fn stop_reading_ahead(&self) {
+        self.ahead().values().for_each(JoinHandle::abort);
+    }
+
+    fn ahead(&self) -> MutexGuard<'_, Footers> {
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn remote_footer(
+        self: Arc<Self>,
+        index: usize,
+    ) -> Result<ArrowReaderMetadata, WireError> {
+        let Some((path, file)) = self.files.get(index) else {
+            return Err(internal("a file is missing"));
+        };
+        let end = file.size.saturating_sub(FOOTER_BYTES)..file.size;
+        let parts = self.fetch(index, vec![end], Use::Lookup).await?;
+        let source = self.clone();
+        // It may ask for more.
+        let read = tokio::task::spawn_blocking(move || source.read_footer(index, parts));
+        let footer = read.await.map_err(|e| internal(&e.to_string()))??;
+        self.cache
+            .put_footer(path.clone(), file.size, footer.clone());
+        Ok(footer)
     }
 
     fn read_footer(

@@ -2,14 +2,17 @@
 //!
 //! Depth is checked first and without recursion; everything after it may recurse.
 
-use super::cast;
 use super::error::{protocol, unsupported};
+use super::grouping::check_sets;
+use super::window::check_window;
+use super::{cast, functions};
 use pg_lake_plan::PROTOCOL_VERSION;
 use pg_lake_plan::ir::{
-    Aggregate, AggregateFunction, ArithmeticOp, ColumnSource, Expr, ExprKind, MAX_DEPTH, Plan, Scan,
+    Aggregate, AggregateFunction, ArithmeticOp, ColumnSource, Expr, ExprKind, Join, JoinKind,
+    MAX_DEPTH, Plan, Scan,
 };
 use pg_lake_plan::message::{Execute, FileRef, WireError};
-use pg_lake_plan::types::LakeType;
+use pg_lake_plan::types::{LakeType, StructField};
 
 /// Checks all of a request but its constants, which compilation checks.
 pub(super) fn validate(request: &Execute, feeds: usize) -> Result<(), WireError> {
@@ -19,51 +22,88 @@ pub(super) fn validate(request: &Execute, feeds: usize) -> Result<(), WireError>
     if feeds != request.tables.len() {
         return Err(protocol("the number of feeds isn't the number of tables"));
     }
-    let nodes = chain(&request.fragment.root)?;
+    let nodes = nodes(&request.fragment.root)?;
+    check_tables(&nodes, request)?;
     for file in request.tables.iter().flat_map(|t| &t.files) {
         check_file(file)?;
     }
-    let mut types: Vec<LakeType> = vec![];
+    let mut outputs: Vec<Vec<LakeType>> = vec![];
     for node in nodes.into_iter().rev() {
-        types = check_node(node, types, request)?;
+        // The first input was checked last.
+        let inputs = node.inputs().len();
+        let inputs: Vec<Vec<LakeType>> = (0..inputs).filter_map(|_| outputs.pop()).collect();
+        outputs.push(check_node(node, &inputs, request)?);
     }
     Ok(())
 }
 
-/// The plan's nodes from the root to the scan, with the depth of all their expressions checked.
-fn chain(root: &Plan) -> Result<Vec<&Plan>, WireError> {
+/// The plan's nodes, each before its inputs, with the depth of all their expressions checked.
+fn nodes(root: &Plan) -> Result<Vec<&Plan>, WireError> {
     let mut nodes = vec![];
-    let mut next = Some(root);
-    while let Some(node) = next {
-        if nodes.len() >= MAX_DEPTH {
+    let mut open = vec![(root, 1)];
+    while let Some((node, depth)) = open.pop() {
+        if depth > MAX_DEPTH {
             return Err(protocol("the plan is nested too deeply"));
         }
-        match node {
-            Plan::Scan(scan) => {
-                scan.columns
-                    .iter()
-                    .try_for_each(|c| check_type(&c.ty.lake))?;
-                scan.predicate.iter().try_for_each(check_depth)?;
-            }
-            Plan::Filter { predicate, .. } => check_depth(predicate)?,
-            Plan::Project { exprs, .. } => exprs.iter().try_for_each(check_depth)?,
-            Plan::Aggregate {
-                groups, aggregates, ..
-            } => {
-                groups.iter().try_for_each(check_depth)?;
-                for aggregate in aggregates {
-                    check_type(&aggregate.ty.lake)?;
-                    aggregate.arg.iter().try_for_each(check_depth)?;
-                    aggregate.filter.iter().try_for_each(check_depth)?;
-                }
-            }
-            Plan::Sort { keys, .. } => keys.iter().try_for_each(|k| check_depth(&k.expr))?,
-            Plan::Limit { .. } => {}
-        }
+        check_expressions(node)?;
         nodes.push(node);
-        next = node.inputs();
+        let inputs = node.inputs().into_iter().rev();
+        open.extend(inputs.map(|input| (input, depth + 1)));
     }
     Ok(nodes)
+}
+
+/// Depth of a node's expressions and types.
+fn check_expressions(node: &Plan) -> Result<(), WireError> {
+    match node {
+        Plan::Scan(scan) => {
+            scan.columns
+                .iter()
+                .try_for_each(|c| check_type(&c.ty.lake))?;
+            scan.predicate.iter().try_for_each(check_depth)
+        }
+        Plan::Filter { predicate, .. } => check_depth(predicate),
+        Plan::Project { exprs, .. } => exprs.iter().try_for_each(check_depth),
+        Plan::Join(join) => {
+            for key in &join.keys {
+                check_depth(&key.left)?;
+                check_depth(&key.right)?;
+            }
+            join.filter.iter().try_for_each(check_depth)
+        }
+        Plan::Window(window) => {
+            for expr in window.exprs() {
+                check_depth(expr)?;
+            }
+            (window.functions.iter()).try_for_each(|function| check_type(&function.ty()))
+        }
+        Plan::Aggregate {
+            groups, aggregates, ..
+        } => {
+            groups.iter().try_for_each(check_depth)?;
+            for aggregate in aggregates {
+                check_type(&aggregate.ty.lake)?;
+                aggregate.arg.iter().try_for_each(check_depth)?;
+                aggregate.filter.iter().try_for_each(check_depth)?;
+            }
+            Ok(())
+        }
+        Plan::Sort { keys, .. } => keys.iter().try_for_each(|k| check_depth(&k.expr)),
+        Plan::Append { .. } | Plan::Limit { .. } => Ok(()),
+    }
+}
+
+/// Each table is scanned once.
+fn check_tables(nodes: &[&Plan], request: &Execute) -> Result<(), WireError> {
+    let mut scanned = vec![false; request.tables.len()];
+    for scan in nodes.iter().filter_map(|node| node.as_scan()) {
+        match scanned.get_mut(scan.table as usize) {
+            None => return Err(protocol("a scanned table is missing")),
+            Some(scanned) if *scanned => return Err(protocol("a table is scanned twice")),
+            Some(scanned) => *scanned = true,
+        }
+    }
+    require(scanned.into_iter().all(|s| s), "a table is not scanned")
 }
 
 /// Nesting of an expression and of its types.
@@ -125,51 +165,115 @@ fn check_file(file: &FileRef) -> Result<(), WireError> {
     Ok(())
 }
 
-/// Checks a node over an input with columns of these types; returns those of its output.
+/// Checks a node over inputs with columns of these types; returns those of its output.
 fn check_node(
     node: &Plan,
-    input: Vec<LakeType>,
+    inputs: &[Vec<LakeType>],
     request: &Execute,
 ) -> Result<Vec<LakeType>, WireError> {
     let params = request.params.len();
+    let input = inputs.first().map_or(&[][..], Vec::as_slice);
     match node {
         Plan::Scan(scan) => check_scan(scan, request)?,
-        Plan::Filter { predicate, .. } => check_condition(predicate, &input, params)?,
+        Plan::Filter { predicate, .. } => check_condition(predicate, input, params)?,
         Plan::Project { exprs, .. } => {
-            exprs.iter().try_for_each(|e| check(e, &input, params))?;
+            exprs.iter().try_for_each(|e| check(e, input, params))?;
         }
+        Plan::Join(join) => return check_join(join, inputs, params),
+        Plan::Append { .. } => check_append(inputs)?,
+        Plan::Window(window) => check_window(window, input, params)?,
         Plan::Aggregate {
-            groups, aggregates, ..
+            groups,
+            aggregates,
+            sets,
+            ..
         } => {
+            check_sets(sets, groups.len())?;
             if groups.is_empty() && aggregates.is_empty() {
                 return Err(unsupported("an aggregation without groups and aggregates"));
             }
             for group in groups {
-                check(group, &input, params)?;
+                check(group, input, params)?;
                 check_ordered(&group.ty.lake)?;
             }
             for aggregate in aggregates {
-                check_aggregate(aggregate, &input, params)?;
+                check_aggregate(aggregate, input, params)?;
             }
         }
         Plan::Sort { keys, .. } => {
             for key in keys {
-                check(&key.expr, &input, params)?;
+                check(&key.expr, input, params)?;
                 check_ordered(&key.expr.ty.lake)?;
             }
         }
         Plan::Limit { .. } => {}
     }
     Ok(match node {
-        Plan::Filter { .. } | Plan::Sort { .. } | Plan::Limit { .. } => input,
-        _ => node.output(),
+        Plan::Scan(_) | Plan::Project { .. } | Plan::Window(_) | Plan::Aggregate { .. } => {
+            node.output()
+        }
+        _ => input.to_vec(),
     })
 }
 
-fn check_scan(scan: &Scan, request: &Execute) -> Result<(), WireError> {
-    if request.tables.len() <= scan.table as usize {
-        return Err(protocol("a scanned table is missing"));
+fn check_join(
+    join: &Join,
+    inputs: &[Vec<LakeType>],
+    params: usize,
+) -> Result<Vec<LakeType>, WireError> {
+    let [left, right] = inputs else {
+        return Err(protocol("a join doesn't have two inputs"));
+    };
+    for key in &join.keys {
+        check(&key.left, left, params)?;
+        check(&key.right, right, params)?;
+        let fits = match (&key.left.ty.lake, &key.right.ty.lake) {
+            (LakeType::Decimal { scale: l, .. }, LakeType::Decimal { scale: r, .. }) => l == r,
+            (left, right) => left == right,
+        };
+        require(fits, "types of a join's key")?;
+        check_ordered(&key.left.ty.lake)?;
     }
+    let one_key = join.keys.len() == 1 && join.filter.is_none();
+    require(
+        join.kind != JoinKind::NullAwareAnti || one_key,
+        "a null-aware join has one key and no filter",
+    )?;
+    let both: Vec<LakeType> = left.iter().chain(right).cloned().collect();
+    if let Some(filter) = &join.filter {
+        check_condition(filter, &both, params)?;
+    }
+    Ok(match join.kind {
+        JoinKind::Inner | JoinKind::Left | JoinKind::Full => both,
+        JoinKind::Semi | JoinKind::Anti | JoinKind::NullAwareAnti => left.clone(),
+    })
+}
+
+fn check_append(inputs: &[Vec<LakeType>]) -> Result<(), WireError> {
+    let Some((first, others)) = inputs.split_first() else {
+        return Err(protocol("an append of nothing"));
+    };
+    for other in others {
+        let alike = first.len() == other.len() && first.iter().zip(other).all(|(l, r)| same(l, r));
+        require(alike, "types of what is appended")?;
+    }
+    Ok(())
+}
+
+/// Types that differ in nothing but field ids.
+fn same(left: &LakeType, right: &LakeType) -> bool {
+    match (left, right) {
+        (LakeType::List { element: l, .. }, LakeType::List { element: r, .. }) => same(l, r),
+        (LakeType::Struct(l), LakeType::Struct(r)) => {
+            let same_field =
+                |(l, r): (&StructField, &StructField)| l.name == r.name && same(&l.ty, &r.ty);
+            l.len() == r.len() && l.iter().zip(r).all(same_field)
+        }
+        (left, right) => left == right,
+    }
+}
+
+fn check_scan(scan: &Scan, request: &Execute) -> Result<(), WireError> {
     let mut types = vec![];
     for column in &scan.columns {
         if column.source == ColumnSource::RowNumber && column.ty.lake != LakeType::Int8 {
@@ -196,7 +300,7 @@ fn require(holds: bool, otherwise: &str) -> Result<(), WireError> {
     }
 }
 
-fn check_ordered(ty: &LakeType) -> Result<(), WireError> {
+pub(super) fn check_ordered(ty: &LakeType) -> Result<(), WireError> {
     match ty {
         LakeType::List { .. } | LakeType::Struct(_) => {
             Err(unsupported("comparison of nested values"))
@@ -205,7 +309,7 @@ fn check_ordered(ty: &LakeType) -> Result<(), WireError> {
     }
 }
 
-fn check(expr: &Expr, input: &[LakeType], params: usize) -> Result<(), WireError> {
+pub(super) fn check(expr: &Expr, input: &[LakeType], params: usize) -> Result<(), WireError> {
     for child in expr.children() {
         check(child, input, params)?;
     }
@@ -270,6 +374,13 @@ fn check(expr: &Expr, input: &[LakeType], params: usize) -> Result<(), WireError
                 .chain(otherwise.as_deref());
             require(results.all(|e| e.ty.lake == *ty), "types of CASE")
         }
+        ExprKind::Extreme { args, .. } => {
+            require(!args.is_empty(), "GREATEST or LEAST of nothing")?;
+            let same = args.iter().all(|e| e.ty.lake == *ty);
+            require(same, "types of GREATEST or LEAST")?;
+            check_ordered(ty)
+        }
+        ExprKind::Call { function, args } => functions::check(*function, args, ty),
         ExprKind::Cast(arg) if cast::supported(&arg.ty.lake, ty) => Ok(()),
         ExprKind::Cast(arg) => Err(unsupported(format!(
             "conversion from {:?} to {ty:?}",
@@ -289,11 +400,9 @@ fn check_arithmetic(
         (left, right, result)
     {
         let exact = match op {
-            ArithmeticOp::Add | ArithmeticOp::Subtract => *l.max(r),
+            ArithmeticOp::Add | ArithmeticOp::Subtract | ArithmeticOp::Modulo => *l.max(r),
             ArithmeticOp::Multiply => l.saturating_add(*r),
-            ArithmeticOp::Divide | ArithmeticOp::Modulo => {
-                return Err(unsupported("division of decimals"));
-            }
+            ArithmeticOp::Divide => return Err(unsupported("division of decimals")),
         };
         return if *scale >= exact {
             Ok(())
@@ -310,15 +419,12 @@ fn check_arithmetic(
     require(left.is_integer() || left.is_float(), "types of an operator")
 }
 
-fn check_aggregate(
+pub(super) fn check_aggregate(
     aggregate: &Aggregate,
     input: &[LakeType],
     params: usize,
 ) -> Result<(), WireError> {
     use LakeType::{Decimal, Float8, Int8};
-    if aggregate.distinct {
-        return Err(unsupported("DISTINCT in an aggregate"));
-    }
     if let Some(filter) = &aggregate.filter {
         check_condition(filter, input, params)?;
     }
@@ -328,10 +434,14 @@ fn check_aggregate(
             aggregate.function == AggregateFunction::Count,
             "an aggregate's argument",
         )?;
+        require(!aggregate.distinct, "distinct values of nothing")?;
         return require(*result == Int8, "an aggregate's type");
     };
     check(arg, input, params)?;
     let arg = &arg.ty.lake;
+    if aggregate.distinct {
+        check_ordered(arg)?;
+    }
     let fits = match aggregate.function {
         AggregateFunction::Count => *result == Int8,
         AggregateFunction::Sum => match (arg, result) {

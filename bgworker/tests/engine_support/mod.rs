@@ -132,6 +132,7 @@ pub fn request(root: Plan, files: Vec<FileRef>) -> Execute {
         params: vec![],
         memory_limit: 0,
         in_order: false,
+        background: false,
     }
 }
 

@@ -1,0 +1,131 @@
+//! Functions with Postgres' results and errors.
+//!
+//! All are strict: where an argument is null the result is null, and the other arguments aren't looked at.
+//!
+//! * `check`: which types a function takes
+//! * `rows`: the rows of a call: arguments, nulls, and results made from them
+//! * `text`; `numbers`, `quotient`, `convert`
+//! * `calendar`: days and dates; `dates`: functions of dates and timestamps
+
+mod calendar;
+mod check;
+mod convert;
+mod dates;
+mod numbers;
+mod quotient;
+pub(super) mod rows;
+mod text;
+
+pub(super) use check::check;
+
+use super::error::internal;
+use super::expr::Val;
+use crate::arrow_types::arrow_type;
+use arrow::array::new_null_array;
+use pg_lake_plan::function::Function;
+use pg_lake_plan::message::WireError;
+use pg_lake_plan::types::LakeType;
+use rows::Rows;
+
+/// The result, of type `ty`, of a call that [`check`] has accepted.
+pub(super) fn call(function: Function, ty: &LakeType, args: &[Val]) -> Result<Val, WireError> {
+    let Some(rows) = Rows::of(args) else {
+        return Ok(Val::Scalar(new_null_array(&arrow_type(ty), 1)));
+    };
+    let array = match function {
+        Function::Substring => text::substring(&rows, args),
+        Function::Left => text::left(&rows, args),
+        Function::Right => text::right(&rows, args),
+        Function::Trim(side) => text::trim(&rows, side, args),
+        Function::Lower => text::rewritten(&rows, args, |text| text.make_ascii_lowercase()),
+        Function::Upper => text::rewritten(&rows, args, |text| text.make_ascii_uppercase()),
+        Function::Reverse => text::reverse(&rows, args),
+        Function::Length => text::measured(&rows, args, |text| text.chars().count()),
+        Function::OctetLength => text::measured(&rows, args, str::len),
+        Function::Position => text::position(&rows, args),
+        Function::StartsWith => text::starts_with(&rows, args),
+        Function::Replace => text::replace(&rows, args),
+        Function::Concat => text::concat(&rows, args),
+        Function::PadLeft => text::pad(&rows, args, true),
+        Function::PadRight => text::pad(&rows, args, false),
+        Function::Repeat => text::repeat(&rows, args),
+        Function::Abs => numbers::abs(&rows, ty, args),
+        Function::Sign => numbers::sign(&rows, ty, args),
+        Function::Ceil => numbers::ceil(&rows, ty, args),
+        Function::Floor => numbers::floor(&rows, ty, args),
+        Function::Round(digits) => numbers::round(&rows, ty, digits, args),
+        Function::Truncate(digits) => numbers::truncate(&rows, ty, digits, args),
+        Function::Sqrt => numbers::sqrt(&rows, args),
+        Function::BitAnd => numbers::bitwise(&rows, ty, args, |a, b| a & b),
+        Function::BitOr => numbers::bitwise(&rows, ty, args, |a, b| a | b),
+        Function::BitXor => numbers::bitwise(&rows, ty, args, |a, b| a ^ b),
+        Function::BitNot => numbers::complement(&rows, ty, args),
+        Function::ShiftLeft => numbers::shift(&rows, ty, args, true),
+        Function::ShiftRight => numbers::shift(&rows, ty, args, false),
+        Function::Quotient => quotient::quotient(&rows, ty, args),
+        Function::Convert => convert::convert(&rows, ty, args),
+        Function::Extract(field) => dates::extract(&rows, ty, field, args),
+        Function::DatePart(field) => dates::date_part(&rows, field, args),
+        Function::DateTrunc(field) => dates::date_trunc(&rows, ty, field, args),
+        Function::AddDays => dates::add_days(&rows, ty, args, i64::wrapping_add),
+        Function::SubtractDays => dates::add_days(&rows, ty, args, i64::wrapping_sub),
+        Function::DaysBetween => dates::days_between(&rows, ty, args),
+        Function::AddInterval(interval) => dates::add_interval(&rows, ty, interval, args),
+        Function::MakeDate => dates::make_date(&rows, ty, args),
+    }?;
+    Ok(rows.wrap(array))
+}
+
+fn argument(args: &[Val], number: usize) -> Result<&Val, WireError> {
+    args.get(number)
+        .ok_or_else(|| internal("an argument is missing"))
+}
+
+#[cfg(test)]
+mod support {
+    use super::*;
+    use arrow::array::{Array, ArrayRef, Decimal128Array, Int32Array, StringArray};
+    use std::sync::Arc;
+
+    pub(super) fn decimal(scale: i8) -> LakeType {
+        LakeType::Decimal {
+            precision: 38,
+            scale,
+        }
+    }
+
+    pub(super) fn column(array: impl Array + 'static) -> Val {
+        Val::Array(Arc::new(array))
+    }
+
+    pub(super) fn texts(values: &[Option<&str>]) -> Val {
+        column(StringArray::from(values.to_vec()))
+    }
+
+    pub(super) fn text(value: &str) -> Val {
+        Val::Scalar(Arc::new(StringArray::from(vec![value])))
+    }
+
+    pub(super) fn ints(values: &[Option<i32>]) -> Val {
+        column(Int32Array::from(values.to_vec()))
+    }
+
+    pub(super) fn int(value: i32) -> Val {
+        Val::Scalar(Arc::new(Int32Array::from(vec![value])))
+    }
+
+    pub(super) fn decimal_array(values: &[i128], scale: i8) -> Val {
+        let values = Decimal128Array::from(values.to_vec());
+        let values = values.with_precision_and_scale(38, scale);
+        column(values.expect("decimals"))
+    }
+
+    pub(super) fn result(function: Function, ty: &LakeType, args: &[Val]) -> ArrayRef {
+        let result = call(function, ty, args).expect("a result");
+        result.array().clone()
+    }
+
+    pub(super) fn error(function: Function, ty: &LakeType, args: &[Val]) -> WireError {
+        call(function, ty, args).expect_err("an error")
+    }
+}

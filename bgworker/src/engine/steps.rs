@@ -1,0 +1,196 @@
+//! An operator that does one thing to each batch of its input, as the inputs of joins need it. Large batches are cut before.
+
+use super::BATCH_ROWS;
+use super::error::raise;
+use super::lower::Operator;
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use datafusion_common::{DataFusionError, Result};
+use datafusion_execution::{SendableRecordBatchStream, TaskContext};
+use datafusion_physical_expr::{EquivalenceProperties, Partitioning};
+use datafusion_physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
+use datafusion_physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion_physical_plan::{
+    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties,
+};
+use futures::{StreamExt, stream};
+use pg_lake_plan::message::WireError;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What is done, in all partitions.
+pub(super) trait Step: fmt::Debug + Send + Sync {
+    /// For EXPLAIN.
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result;
+
+    fn schema(&self) -> SchemaRef;
+
+    /// Rows come out as they are, and in their order.
+    fn keeps_rows(&self) -> bool {
+        false
+    }
+
+    /// Begins with the rows of one partition.
+    fn start(self: Arc<Self>, context: &TaskContext) -> Result<Box<dyn Pass>>;
+}
+
+/// A [`Step`] in one partition.
+pub(super) trait Pass: Send {
+    fn pass(&mut self, batch: RecordBatch) -> std::result::Result<Passed, WireError>;
+}
+
+/// What becomes of a batch.
+pub(super) enum Passed {
+    Rows(RecordBatch),
+    /// Nothing of it is left.
+    Nothing,
+    /// Nothing of it is left, nor of what comes after it.
+    End,
+}
+
+/// Each partition can be executed once: scans hand out their rows once. DataFusion's nested loop join starts over
+/// with its left input when that doesn't fit into memory, and would find nothing.
+#[derive(Debug)]
+pub(super) struct StepExec {
+    input: Operator,
+    step: Arc<dyn Step>,
+    started: Vec<AtomicBool>,
+    properties: Arc<PlanProperties>,
+    metrics: ExecutionPlanMetricsSet,
+}
+
+impl StepExec {
+    pub(super) fn new(input: Operator, step: Arc<dyn Step>) -> Self {
+        let partitions = input.output_partitioning().partition_count();
+        let (known, partitioning) = if step.keeps_rows() {
+            let partitioning = input.output_partitioning().clone();
+            (input.equivalence_properties().clone(), partitioning)
+        } else {
+            let known = EquivalenceProperties::new(step.schema());
+            (known, Partitioning::UnknownPartitioning(partitions))
+        };
+        let properties = PlanProperties::new(
+            known,
+            partitioning,
+            input.pipeline_behavior(),
+            input.boundedness(),
+        );
+        StepExec {
+            input,
+            step,
+            started: (0..partitions).map(|_| AtomicBool::new(false)).collect(),
+            properties: Arc::new(properties),
+            metrics: ExecutionPlanMetricsSet::new(),
+        }
+    }
+}
+
+impl DisplayAs for StepExec {
+    fn fmt_as(&self, _t: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.step.describe(f)
+    }
+}
+
+impl ExecutionPlan for StepExec {
+    fn name(&self) -> &str {
+        "StepExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.input]
+    }
+
+    fn with_new_children(
+        self: Arc<Self>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(match children.into_iter().next() {
+            Some(input) => Arc::new(StepExec::new(input, self.step.clone())),
+            None => self,
+        })
+    }
+
+    fn execute(
+        &self,
+        partition: usize,
+        context: Arc<TaskContext>,
+    ) -> Result<SendableRecordBatchStream> {
+        let first = self
+            .started
+            .get(partition)
+            .is_some_and(|started| !started.swap(true, Ordering::Relaxed));
+        if !first {
+            return Err(DataFusionError::ResourcesExhausted(
+                "One side of a join without a key to look rows up by is too large.".to_owned(),
+            ));
+        }
+        let running = Running {
+            pass: self.step.clone().start(&context)?,
+            input: self.input.execute(partition, context)?,
+            rest: None,
+            metrics: BaselineMetrics::new(&self.metrics, partition),
+        };
+        let stream = stream::try_unfold(running, |mut running| async move {
+            let next = running.next().await?;
+            Ok(next.map(|batch| (batch, running)))
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(
+            self.step.schema(),
+            stream,
+        )))
+    }
+
+    fn metrics(&self) -> Option<MetricsSet> {
+        Some(self.metrics.clone_inner())
+    }
+}
+
+struct Running {
+    pass: Box<dyn Pass>,
+    input: SendableRecordBatchStream,
+    /// What is left of a large batch.
+    rest: Option<RecordBatch>,
+    metrics: BaselineMetrics,
+}
+
+impl Running {
+    async fn next(&mut self) -> Result<Option<RecordBatch>> {
+        while let Some(batch) = self.piece().await? {
+            let time = self.metrics.elapsed_compute().clone();
+            let timer = time.timer();
+            let passed = self.pass.pass(batch).map_err(raise)?;
+            timer.done();
+            match passed {
+                Passed::Rows(batch) => {
+                    self.metrics.record_output(batch.num_rows());
+                    return Ok(Some(batch));
+                }
+                Passed::Nothing => {}
+                Passed::End => return Ok(None),
+            }
+        }
+        Ok(None)
+    }
+
+    /// The next rows of the input, not more than a batch should have.
+    async fn piece(&mut self) -> Result<Option<RecordBatch>> {
+        let batch = match self.rest.take() {
+            Some(rest) => rest,
+            None => match self.input.next().await.transpose()? {
+                Some(batch) => batch,
+                None => return Ok(None),
+            },
+        };
+        let rows = batch.num_rows();
+        if rows <= BATCH_ROWS {
+            return Ok(Some(batch));
+        }
+        self.rest = Some(batch.slice(BATCH_ROWS, rows - BATCH_ROWS));
+        Ok(Some(batch.slice(0, BATCH_ROWS)))
+    }
+}

@@ -1,0 +1,258 @@
+//! The operator: cuts the sorted input into chunks, and appends the functions' results.
+
+use super::chunk::{Chunk, Cutter, Piece};
+use super::program::{Evaluator, Program, Span};
+use crate::engine::error::{from_arrow, internal, raise};
+use crate::engine::join_input::compact;
+use crate::engine::lower::Operator;
+use arrow::array::ArrayRef;
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use datafusion_common::Result;
+use datafusion_execution::memory_pool::{MemoryConsumer, MemoryReservation};
+use datafusion_execution::{SendableRecordBatchStream, TaskContext};
+use datafusion_physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion_physical_plan::execution_plan::{Boundedness, EmissionType};
+use datafusion_physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
+use datafusion_physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion_physical_plan::{
+    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties,
+};
+use futures::{StreamExt, stream};
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+
+/// Memory that is accounted for a row besides the row itself, and for each function.
+const ROW_BYTES: usize = 32;
+const CALL_BYTES: usize = 48;
+
+/// Rows stay in the order of the input, and in its partitions.
+#[derive(Debug)]
+pub(super) struct WindowExec {
+    input: Operator,
+    program: Arc<Program>,
+    schema: SchemaRef,
+    properties: Arc<PlanProperties>,
+    metrics: ExecutionPlanMetricsSet,
+}
+
+impl WindowExec {
+    pub(super) fn new(input: Operator, program: Arc<Program>) -> Self {
+        let mut fields: Vec<Field> = vec![];
+        for field in input.schema().fields() {
+            fields.push(field.as_ref().clone());
+        }
+        for call in &program.calls {
+            fields.push(Field::new(
+                format!("w{}", fields.len()),
+                call.ty.clone(),
+                true,
+            ));
+        }
+        let schema = Arc::new(Schema::new(fields));
+        // The input's columns keep their numbers.
+        let ordering = input.output_ordering().cloned();
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new_with_orderings(schema.clone(), ordering),
+            input.output_partitioning().clone(),
+            EmissionType::Incremental,
+            Boundedness::Bounded,
+        );
+        WindowExec {
+            input,
+            program,
+            schema,
+            properties: Arc::new(properties),
+            metrics: ExecutionPlanMetricsSet::new(),
+        }
+    }
+}
+
+impl DisplayAs for WindowExec {
+    fn fmt_as(&self, _t: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let keeps = match self.program.span() {
+            Span::Rows => "no rows",
+            Span::Peers => "peers",
+            Span::Partition => "partitions",
+        };
+        write!(
+            f,
+            "Window: functions={}, keeps {keeps}",
+            self.program.calls.len()
+        )
+    }
+}
+
+impl ExecutionPlan for WindowExec {
+    fn name(&self) -> &str {
+        "WindowExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.input]
+    }
+
+    fn with_new_children(
+        self: Arc<Self>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(match children.into_iter().next() {
+            Some(input) => Arc::new(WindowExec::new(input, self.program.clone())),
+            None => self,
+        })
+    }
+
+    fn execute(
+        &self,
+        partition: usize,
+        context: Arc<TaskContext>,
+    ) -> Result<SendableRecordBatchStream> {
+        let memory = MemoryConsumer::new("LakeWindow").register(context.memory_pool());
+        let reader = Reader {
+            span: self.program.span(),
+            evaluators: self.program.evaluators().map_err(raise)?,
+            cutter: Cutter::new(self.program.partition_keys),
+            input: self.input.execute(partition, context)?,
+            program: self.program.clone(),
+            schema: self.schema.clone(),
+            pending: vec![],
+            ready: VecDeque::new(),
+            ended: false,
+            memory,
+            metrics: BaselineMetrics::new(&self.metrics, partition),
+        };
+        let stream = stream::try_unfold(reader, |mut reader| async move {
+            let next = reader.next().await?;
+            Ok(next.map(|batch| (batch, reader)))
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(
+            self.schema.clone(),
+            stream,
+        )))
+    }
+
+    fn metrics(&self) -> Option<MetricsSet> {
+        Some(self.metrics.clone_inner())
+    }
+}
+
+/// One partition of the operator.
+struct Reader {
+    input: SendableRecordBatchStream,
+    program: Arc<Program>,
+    span: Span,
+    evaluators: Vec<Box<dyn Evaluator>>,
+    cutter: Cutter,
+    schema: SchemaRef,
+    /// Rows that wait for the end of their partition, or of their peers.
+    pending: Vec<Piece>,
+    /// Results, and the memory that is accounted for each.
+    ready: VecDeque<(RecordBatch, usize)>,
+    ended: bool,
+    memory: MemoryReservation,
+    metrics: BaselineMetrics,
+}
+
+impl Reader {
+    async fn next(&mut self) -> Result<Option<RecordBatch>> {
+        loop {
+            if let Some((batch, bytes)) = self.ready.pop_front() {
+                self.memory.shrink(bytes);
+                self.metrics.record_output(batch.num_rows());
+                return Ok(Some(batch));
+            }
+            if self.ended {
+                return Ok(None);
+            }
+            let batch = self.input.next().await.transpose()?;
+            let time = self.metrics.elapsed_compute().clone();
+            let timer = time.timer();
+            match batch {
+                Some(batch) if batch.num_rows() == 0 => {}
+                Some(batch) => self.take(batch)?,
+                None => {
+                    self.ended = true;
+                    self.compute()?;
+                }
+            }
+            timer.done();
+        }
+    }
+
+    /// Takes the next rows, and computes what is complete with them.
+    fn take(&mut self, batch: RecordBatch) -> Result<()> {
+        let batch = compact(batch).map_err(raise)?;
+        let rows = batch.num_rows();
+        let keys = evaluate(&self.program.keys, &batch)?;
+        let args = evaluate(&self.program.args, &batch)?;
+        let bytes = batch.get_array_memory_size()
+            + rows * (ROW_BYTES + CALL_BYTES * self.program.calls.len());
+        self.memory.try_grow(bytes)?;
+        let piece = Piece {
+            starts: self.cutter.starts(&keys, rows).map_err(raise)?,
+            batch,
+            args,
+            bytes,
+        };
+        let last = match self.span {
+            Span::Rows => Some(rows),
+            Span::Peers => piece.starts.groups.last().copied(),
+            Span::Partition => piece.starts.partitions.last().copied(),
+        };
+        let Some(last) = last else {
+            self.pending.push(piece);
+            return Ok(());
+        };
+        if last == rows {
+            self.pending.push(piece);
+            return self.compute();
+        }
+        let (complete, rest) = piece.split(last);
+        if complete.rows() > 0 {
+            self.pending.push(complete);
+        }
+        self.compute()?;
+        self.pending.push(rest);
+        Ok(())
+    }
+
+    /// Computes the functions for the rows that wait.
+    fn compute(&mut self) -> Result<()> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        let pieces = std::mem::take(&mut self.pending);
+        let chunk = Chunk::new(pieces, self.program.cancel.clone());
+        let mut results: Vec<std::vec::IntoIter<ArrayRef>> = vec![];
+        for evaluator in &mut self.evaluators {
+            chunk.check_cancelled().map_err(raise)?;
+            let arrays = evaluator.evaluate(&chunk).map_err(raise)?;
+            results.push(arrays.into_iter());
+        }
+        for piece in chunk.pieces {
+            let options = RecordBatchOptions::new().with_row_count(Some(piece.rows()));
+            let mut columns = piece.batch.columns().to_vec();
+            for arrays in &mut results {
+                let array = arrays.next();
+                columns.push(array.ok_or_else(|| raise(internal("results are missing")))?);
+            }
+            let batch = RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)
+                .map_err(|e| raise(from_arrow(&e)))?;
+            self.ready.push_back((batch, piece.bytes));
+        }
+        Ok(())
+    }
+}
+
+fn evaluate(exprs: &[Arc<dyn PhysicalExpr>], batch: &RecordBatch) -> Result<Vec<ArrayRef>> {
+    let rows = batch.num_rows();
+    exprs
+        .iter()
+        .map(|expr| expr.evaluate(batch)?.into_array(rows))
+        .collect()
+}
