@@ -21,6 +21,17 @@ pub fn warn(message: &str, detail: Option<&str>) {
     );
 }
 
+/// Raises a NOTICE.
+pub fn notice(message: &str, detail: &str, hint: &str) {
+    report(
+        PgLogLevel::NOTICE,
+        PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
+        message,
+        Some(detail),
+        Some(hint),
+    );
+}
+
 fn report(
     level: PgLogLevel,
     code: PgSqlErrorCode,
@@ -55,6 +66,9 @@ pub fn sqlstate(code: ErrorCode) -> PgSqlErrorCode {
         ErrorCode::Cancelled => PgSqlErrorCode::ERRCODE_QUERY_CANCELED,
         ErrorCode::OutOfRange => PgSqlErrorCode::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
         ErrorCode::DivisionByZero => PgSqlErrorCode::ERRCODE_DIVISION_BY_ZERO,
+        ErrorCode::DatetimeOverflow => PgSqlErrorCode::ERRCODE_DATETIME_FIELD_OVERFLOW,
+        ErrorCode::Substring => PgSqlErrorCode::ERRCODE_SUBSTRING_ERROR,
+        ErrorCode::NegativeRoot => PgSqlErrorCode::ERRCODE_INVALID_ARGUMENT_FOR_POWER_FUNCTION,
         ErrorCode::DataCorrupted => PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
         ErrorCode::MissingFile => PgSqlErrorCode::ERRCODE_UNDEFINED_FILE,
         ErrorCode::NameTaken => PgSqlErrorCode::ERRCODE_DUPLICATE_FILE,

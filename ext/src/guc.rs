@@ -179,6 +179,11 @@ pub fn stream_timeout_ms() -> u64 {
     STREAM_TIMEOUT.get() as u64
 }
 
+/// How long a request to an object store is tried, in microseconds.
+pub fn store_timeout_us() -> i64 {
+    i64::from(STORE_TIMEOUT.get()) * 1000
+}
+
 /// What the I/O workers are told about object stores and the disk cache.
 pub fn io() -> IoConfig {
     IoConfig {
@@ -242,7 +247,7 @@ pub fn init() {
     int(
         c"lake.streams",
         c"Number of streams in shared memory.",
-        c"Every running request takes two, and one more for each table with hot rows.",
+        c"Every running request takes two, and one more for each table or plan whose rows it is sent.",
         &STREAMS,
         (8, 16384),
         GucContext::Postmaster,

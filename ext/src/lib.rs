@@ -21,6 +21,8 @@ mod copy_input;
 mod crash;
 #[allow(unsafe_code)] // executor callbacks
 mod custom;
+#[allow(unsafe_code)] // rewrites queries of Postgres
+mod decorrelate;
 mod error;
 mod files;
 #[allow(unsafe_code)] // calls Postgres
@@ -43,6 +45,8 @@ mod publish;
 #[allow(unsafe_code)] // cached descriptions of relations
 mod relation;
 mod relocate;
+#[allow(unsafe_code)] // queries and plans of Postgres
+mod replan;
 #[allow(unsafe_code)] // shared memory and latches
 mod ring;
 #[allow(unsafe_code)] // rows on their way to a worker

@@ -205,7 +205,8 @@ fn keep_returned(files: &mut Vec<DataFile>, returned: &Returned) {
     let Returned::Passing(fragment, params) = returned else {
         return;
     };
-    let predicate = fragment.root.scan().predicate.as_ref();
+    let scan = fragment.root.as_scan();
+    let predicate = scan.and_then(|scan| scan.predicate.as_ref());
     if files.is_empty() || !predicate.is_some_and(is_about_ranges) {
         files.clear();
         return;

@@ -1,5 +1,5 @@
-//! Unit tests of the modules of `ext` that work on bytes and numbers alone. The crate itself can't be linked
-//! without a server, so they are compiled here a second time.
+//! Unit tests of the modules of `ext` that work on bytes, numbers and plans alone. The crate itself can't be
+//! linked without a server, so they are compiled here a second time.
 
 #[allow(dead_code)]
 #[path = "../src/types/numeric.rs"]
@@ -15,6 +15,9 @@ mod forward;
 
 #[path = "../src/compact/choice.rs"]
 mod choice;
+
+#[path = "../src/lower/explain/mod.rs"]
+mod explain;
 
 #[allow(dead_code)]
 #[path = "../src/catalog/layout_text.rs"]

@@ -42,6 +42,7 @@ pub use cold_dml::hold_toast;
 pub use ddl::{has_cold_rows, is_all_hot};
 pub use sizes::estimate_hot_rows;
 
+use crate::pg::missing;
 use pgrx::pg_sys;
 use std::sync::OnceLock;
 
@@ -101,6 +102,12 @@ pub fn is_iceberg(relid: pg_sys::Oid) -> bool {
         ) && has_iceberg_am(relid)
             && pg_sys::get_rel_persistence(relid) as u8 == pg_sys::RELPERSISTENCE_PERMANENT
     }
+}
+
+/// Whether a query that names a relation may come to a permanent table of this access method by it:
+/// it is one, or may have one among its partitions or children.
+pub fn may_lead_to_iceberg(relid: pg_sys::Oid) -> bool {
+    is_iceberg(relid) || missing::has_subclass(relid)
 }
 
 /// V1 calling convention record of [`iceberg_am_handler`].

@@ -1,10 +1,12 @@
 //! Cold rows in a backend: asks the engine for rows of a table's files and turns batches into datums.
 //!
 //! * [`inserted`]: who inserted them
+//! * [`kept`]: results that arrive before they may be returned
 //! * [`point`]: single rows by their numbers, and `read_ahead`, how many of them at once
 //! * [`recent`]: the rows that full scans have just read, for who comes back for one of them
 
 mod inserted;
+mod kept;
 pub mod point;
 mod read_ahead;
 pub mod recent;
@@ -16,6 +18,7 @@ use crate::relation::{self, Info};
 use crate::ring::ENGINE;
 use crate::ring::call::{Call, Message};
 use crate::types::{Codec, PinnedSettings};
+use kept::Kept;
 use pg_lake_plan::batch::{BatchBuilder, BatchReader};
 use pg_lake_plan::ir::{ColumnSource, Fragment, Plan, Scan, ScanColumn};
 use pg_lake_plan::message::{ErrorCode, Execute, FileRef, Reply, Request, ScanStats, TableInput};
@@ -123,6 +126,7 @@ pub fn covered(
         params,
         memory_limit: 0,
         in_order: false,
+        background: false,
     });
     match Call::start(ENGINE, 0, |_| request).reply() {
         Reply::Covered(covered) => covered,
@@ -133,6 +137,7 @@ pub fn covered(
 /// A running request whose rows are read one after another.
 pub struct Rows {
     call: Option<Call>,
+    kept: Kept,
     types: Vec<LakeType>,
     batch: Option<Rc<OwnedBatch>>,
     next: usize,
@@ -149,6 +154,14 @@ pub enum Step {
     NotExact,
 }
 
+/// What [`Rows::keep`] found.
+pub enum Arrived {
+    Nothing,
+    Rows,
+    /// The request has ended.
+    End,
+}
+
 impl Rows {
     /// Starts a fragment; `feeds` is the number of feeds that the caller will fill.
     pub fn start(
@@ -160,8 +173,8 @@ impl Rows {
         Rows::call_engine(fragment, params, feeds, tables, false)
     }
 
-    /// The same with rows in the order of the files.
-    pub fn in_order(fragment: Fragment, tables: Vec<TableInput>) -> Rows {
+    /// The same for files that are written again: rows come in the order of the files, and nobody waits for them.
+    pub fn to_rewrite(fragment: Fragment, tables: Vec<TableInput>) -> Rows {
         Rows::call_engine(fragment, vec![], 0, |_| tables, true)
     }
 
@@ -170,7 +183,7 @@ impl Rows {
         params: Vec<Option<Value>>,
         feeds: usize,
         tables: impl FnOnce(&[u64]) -> Vec<TableInput>,
-        in_order: bool,
+        to_rewrite: bool,
     ) -> Rows {
         let types = fragment.root.output();
         let call = Call::start(ENGINE, feeds, |ids| {
@@ -185,11 +198,13 @@ impl Rows {
                 tables,
                 params,
                 memory_limit: 0,
-                in_order,
+                in_order: to_rewrite,
+                background: to_rewrite,
             })
         });
         Rows {
             call: Some(call),
+            kept: Kept::default(),
             types,
             batch: None,
             next: 0,
@@ -198,6 +213,7 @@ impl Rows {
         }
     }
 
+    /// The request, as long as it runs.
     pub fn call(&mut self) -> Option<&mut Call> {
         self.call.as_mut()
     }
@@ -205,18 +221,32 @@ impl Rows {
     /// Moves to the next row.
     pub fn advance(&mut self) -> Step {
         loop {
+            if let Some(step) = self.try_advance() {
+                return step;
+            }
+            if let Some(call) = &self.call {
+                call.wait();
+            }
+        }
+    }
+
+    /// The same without waiting: `None` if nothing has arrived.
+    pub fn try_advance(&mut self) -> Option<Step> {
+        loop {
             if let Some(batch) = &self.batch
                 && self.next < batch.reader().rows
             {
                 self.next += 1;
                 self.delivered = true;
-                return Step::Row;
+                return Some(Step::Row);
             }
             self.batch = None;
-            let Some(call) = self.call.as_mut() else {
-                return Step::End;
+            let message = match (self.kept.next(), self.call.as_mut()) {
+                (Some(message), _) => message,
+                (None, Some(call)) => call.poll()?,
+                (None, None) => return Some(Step::End),
             };
-            match call.next() {
+            match message {
                 Message::Batch(bytes) => {
                     self.batch = Some(Rc::new(OwnedBatch::new(bytes, &self.types)));
                     self.next = 0;
@@ -226,13 +256,31 @@ impl Rows {
                         self.stats = Some(stats);
                     }
                     self.stop();
-                    return Step::End;
+                    return Some(Step::End);
                 }
                 Message::Error(e) if e.code == ErrorCode::NotExact && !self.delivered => {
                     self.stop();
-                    return Step::NotExact;
+                    return Some(Step::NotExact);
                 }
                 Message::Error(e) => error::raise_wire(&e),
+            }
+        }
+    }
+
+    /// Takes what has arrived without returning it: that comes before whatever arrives later.
+    pub fn keep(&mut self) -> Arrived {
+        let Some(call) = self.call.as_mut() else {
+            return Arrived::End;
+        };
+        match call.poll() {
+            None => Arrived::Nothing,
+            Some(Message::Batch(bytes)) => {
+                self.kept.push(bytes);
+                Arrived::Rows
+            }
+            Some(last) => {
+                self.kept.end(last);
+                Arrived::End
             }
         }
     }
@@ -271,6 +319,7 @@ impl Rows {
 
     /// Ends the request, if it runs.
     pub fn stop(&mut self) {
+        self.kept.clear();
         if let Some(call) = self.call.take() {
             call.finish();
         }

@@ -219,7 +219,7 @@ fn write(rel: &Relation, storage: &Storage, info: &Rc<Info>, files: &[DataFile])
     }
     let files = files.iter().map(DataFile::file_ref).collect();
     let input = vec![TableInput { files, feed: None }];
-    let mut rows = Rows::in_order(fragment, input);
+    let mut rows = Rows::to_rewrite(fragment, input);
     let mut sink = Sink::for_batches(storage, info.clone(), &partition, sort_order);
     while let Some(batch) = rows.next_batch() {
         sink.push_batch(batch.bytes(), batch.reader().rows as u64);

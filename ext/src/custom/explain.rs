@@ -1,18 +1,16 @@
 //! What EXPLAIN shows of the node.
 
+use crate::custom::private::Source;
 use crate::custom::state::{Run, Work};
 use pg_lake_plan::message::ScanStats;
 use pgrx::pg_sys;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 
 /// Shows the fragment, why parts were not lowered, and with ANALYZE what was done.
 pub fn show(run: &Run, es: *mut pg_sys::ExplainState) {
-    for line in crate::lower::describe(&run.private.fragment) {
-        text(es, c"Engine", &line);
-    }
-    for reason in &run.private.reasons {
-        text(es, c"Not lowered", reason);
-    }
+    let lines = crate::lower::describe(&run.private.fragment);
+    list(es, c"Engine", &lines);
+    list(es, c"Not lowered", &run.private.reasons);
     let (stats, fallback) = match &run.work {
         Work::Leaf(leaf) => (&leaf.stats, None),
         Work::Fragment(fragment) => (&fragment.stats, fragment.why_postgres),
@@ -24,11 +22,14 @@ pub fn show(run: &Run, es: *mut pg_sys::ExplainState) {
     if unsafe { (*es).analyze }
         && let Some(stats) = stats
     {
-        show_stats(stats, es);
+        let mut inputs = run.private.inputs.iter();
+        let plans = inputs.any(|input| matches!(input.source, Source::Plan(_)));
+        show_stats(stats, plans, es);
     }
 }
 
-fn show_stats(stats: &ScanStats, es: *mut pg_sys::ExplainState) {
+/// `plans`: whether other rows than hot ones are fed.
+fn show_stats(stats: &ScanStats, plans: bool, es: *mut pg_sys::ExplainState) {
     number(
         es,
         c"Files Read",
@@ -42,7 +43,8 @@ fn show_stats(stats: &ScanStats, es: *mut pg_sys::ExplainState) {
     );
     number(es, c"Row Groups Pruned", stats.row_groups_pruned);
     number(es, c"Cold Rows Scanned", stats.rows_cold);
-    number(es, c"Hot Rows Fed", stats.rows_fed);
+    let fed = if plans { c"Rows Fed" } else { c"Hot Rows Fed" };
+    number(es, fed, stats.rows_fed);
     number(es, c"Column Chunks From Memory", stats.chunks_cached);
     number(es, c"Column Chunks Decoded", stats.chunks_decoded);
     number(es, c"Parquet Bytes Read", stats.bytes_read);
@@ -60,19 +62,39 @@ fn show_stats(stats: &ScanStats, es: *mut pg_sys::ExplainState) {
     }
     // SAFETY: the caller's state.
     if unsafe { (*es).verbose } {
-        for line in &stats.operators {
-            text(es, c"Operator", line);
-        }
+        list(es, c"Operator", &stats.operators);
     }
 }
 
-fn text(es: *mut pg_sys::ExplainState, label: &std::ffi::CStr, value: &str) {
-    let value = CString::new(value.replace('\0', "")).unwrap_or_default();
-    // SAFETY: both strings end with a zero and are copied.
-    unsafe { pg_sys::ExplainPropertyText(label.as_ptr(), value.as_ptr(), es) }
+/// Lines with one label: as text each has it, in other formats they are a list.
+fn list(es: *mut pg_sys::ExplainState, label: &CStr, lines: &[String]) {
+    // SAFETY: the caller's state.
+    if unsafe { (*es).format } == pg_sys::ExplainFormat::EXPLAIN_FORMAT_TEXT {
+        lines.iter().for_each(|line| text(es, label, line));
+        return;
+    }
+    let mut strings = std::ptr::null_mut();
+    for line in lines {
+        let line = c_string(line);
+        // SAFETY: a copy in the current memory context, which the list is in, too.
+        strings = unsafe { pg_sys::lappend(strings, pg_sys::pstrdup(line.as_ptr()).cast()) };
+    }
+    if !strings.is_null() {
+        // SAFETY: a list of strings.
+        unsafe { pg_sys::ExplainPropertyList(label.as_ptr(), strings, es) };
+    }
 }
 
-fn number(es: *mut pg_sys::ExplainState, label: &std::ffi::CStr, value: u64) {
+fn text(es: *mut pg_sys::ExplainState, label: &CStr, value: &str) {
+    // SAFETY: both strings end with a zero and are copied.
+    unsafe { pg_sys::ExplainPropertyText(label.as_ptr(), c_string(value).as_ptr(), es) }
+}
+
+fn c_string(text: &str) -> CString {
+    CString::new(text.replace('\0', "")).unwrap_or_default()
+}
+
+fn number(es: *mut pg_sys::ExplainState, label: &CStr, value: u64) {
     // SAFETY: as above.
     unsafe {
         pg_sys::ExplainPropertyUInteger(label.as_ptr(), std::ptr::null(), value, es);

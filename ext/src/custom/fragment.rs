@@ -1,47 +1,76 @@
-//! A subtree in the engine. Hot rows are fed to it; where there are no cold rows, or the engine
-//! can't be exact for the values that it meets, the subtree runs in Postgres instead.
+//! A subtree in the engine. Hot rows, and rows of plans that stay in Postgres, are fed to it; where there
+//! are no cold rows, or the engine can't be exact for the values that it meets, the subtree runs in
+//! Postgres instead.
 
 use crate::am::dml::row_context;
 use crate::am::hot::HotScan;
 use crate::catalog::{data_file, storage};
-use crate::cold::{Rows, Step};
+use crate::cold::{Arrived, Rows, Step};
+use crate::custom::encoding::Encoding;
+use crate::custom::feeds::{Contexts, Feeds, Origin, Pumped};
 use crate::custom::params;
-use crate::custom::private::Private;
-use crate::error;
-use crate::guc;
-use crate::relation::{self, Info};
-use crate::types::{Codec, PinnedSettings, result_codec};
-use pg_lake_plan::batch::BatchBuilder;
+use crate::custom::private::{Input, Private, Source};
+use crate::pg::missing;
+use crate::ring::call::feeds_max;
+use crate::types::{Codec, ValueError, result_codec};
+use crate::{error, guc, relation};
+use pg_lake_plan::ir::ScanColumn;
 use pg_lake_plan::message::{FileRef, ScanStats, TableInput};
-use pg_lake_plan::types::LakeType;
 use pgrx::{PgList, PgSqlErrorCode, pg_sys};
 use std::rc::Rc;
 
-const ROWS_PER_BATCH: usize = 8192;
-
 pub struct Fragment {
-    relation: pg_sys::Relation,
-    info: Rc<Info>,
+    /// By the fragment's table number.
+    tables: Vec<Table>,
     /// For each output column: how to make a datum of it.
     outputs: Vec<Codec>,
     subtree: *mut pg_sys::Plan,
     estate: *mut pg_sys::EState,
     eflags: i32,
-    context: pg_sys::MemoryContext,
+    /// For the values of a row that is returned.
+    row: pg_sys::MemoryContext,
+    /// For what a batch that is fed leaves behind.
+    batch: pg_sys::MemoryContext,
+    /// The parameters that initplans within the fed plans set.
+    fed_params: Vec<usize>,
     state: Progress,
     pub stats: Option<ScanStats>,
     pub why_postgres: Option<&'static str>,
 }
 
+/// A table that the fragment scans.
+struct Table {
+    source: TableSource,
+    encoding: Rc<Encoding>,
+}
+
+enum TableSource {
+    Relation(pg_sys::Relation),
+    Plan(*mut pg_sys::PlanState),
+}
+
 enum Progress {
     Begin,
-    Engine(Box<Rows>),
+    Engine(Box<Running>),
     Postgres(*mut pg_sys::PlanState),
     End,
 }
 
+/// A request under way.
+struct Running {
+    rows: Rows,
+    feeds: Feeds,
+    /// No row is returned before all are fed: one that can't be sends the whole fragment back to Postgres.
+    holds_back: bool,
+}
+
 impl Fragment {
+    /// Opens the tables, and starts the plans that feed, whether or not they will be run.
+    ///
+    /// # Safety
+    /// Arguments of the executor's callback, in the query's memory context.
     pub unsafe fn begin(
+        node: *mut pg_sys::CustomScanState,
         plan: *mut pg_sys::CustomScan,
         private: &Private,
         estate: *mut pg_sys::EState,
@@ -49,7 +78,6 @@ impl Fragment {
     ) -> Fragment {
         // SAFETY: the executor's range table; the plan's lists are as `lower` made them.
         unsafe {
-            let relation = pg_sys::ExecGetRangeTableRelation(estate, private.relations[0].rtindex);
             let types = private.fragment.root.output();
             let tlist = PgList::<pg_sys::TargetEntry>::from_pg((*plan).custom_scan_tlist);
             let outputs = types
@@ -58,14 +86,39 @@ impl Fragment {
                 .map(|(lake, entry)| result_codec(lake, pg_sys::exprType((*entry).expr.cast())))
                 .collect();
             let plans = PgList::<pg_sys::Plan>::from_pg((*plan).custom_plans);
+            let scans = private.fragment.root.scans();
+            let known = params::pending(estate);
+            let mut tables = vec![];
+            for (number, input) in private.inputs.iter().enumerate() {
+                let scan = scans.iter().find(|scan| scan.table as usize == number);
+                let columns = scan.map(|scan| scan.columns.as_slice()).unwrap_or_default();
+                tables.push(match input.source {
+                    Source::Relation { rtindex, .. } => {
+                        Table::relation(estate, rtindex, input, columns)
+                    }
+                    Source::Plan(index) => {
+                        let Some(plan) = plans.get_ptr(index as usize) else {
+                            malformed("a lake fragment has no plan to be fed from");
+                        };
+                        let table = Table::plan(estate, eflags, plan, input, columns);
+                        if let TableSource::Plan(child) = table.source {
+                            (*node).custom_ps = pg_sys::lappend((*node).custom_ps, child.cast());
+                        }
+                        table
+                    }
+                });
+            }
+            let mut fed_params = params::pending(estate);
+            fed_params.retain(|id| !known.contains(id));
             Fragment {
-                relation,
-                info: relation::info(relation),
+                tables,
                 outputs,
                 subtree: plans.get_ptr(0).unwrap_or(std::ptr::null_mut()),
                 estate,
                 eflags,
-                context: row_context(),
+                row: row_context(),
+                batch: row_context(),
+                fed_params,
                 state: Progress::Begin,
                 stats: None,
                 why_postgres: None,
@@ -80,18 +133,18 @@ impl Fragment {
 
     unsafe fn use_postgres(&mut self, node: *mut pg_sys::CustomScanState, why: &'static str) {
         if self.subtree.is_null() {
-            error::raise(
-                PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
-                "a lake fragment has no plan to fall back to",
-                None,
-                Some("SET lake.engine = off."),
-            );
+            malformed("a lake fragment has no plan to fall back to");
         }
         self.why_postgres = Some(why);
         // SAFETY: initialised late, in the query's context, as part of the running executor.
         unsafe {
             let old = pg_sys::MemoryContextSwitchTo((*self.estate).es_query_cxt);
+            let pending = params::pending(self.estate);
             let child = pg_sys::ExecInitNode(self.subtree, self.estate, self.eflags);
+            // A fed plan is a part of the subtree: what its initplans have found out already counts, as
+            // these can't be run a second time without being told to start again.
+            let computed = self.fed_params.iter().filter(|id| !pending.contains(id));
+            params::set_computed(self.estate, computed);
             crate::hooks::executor::fit(child, std::ptr::null_mut());
             (*node).custom_ps = pg_sys::lappend((*node).custom_ps, child.cast());
             pg_sys::MemoryContextSwitchTo(old);
@@ -104,119 +157,69 @@ impl Fragment {
         if !matches!(self.state, Progress::Begin) {
             return;
         }
-        // SAFETY: the executor's snapshot and parameters.
+        // SAFETY: the request belongs to the query, whatever context the caller is in.
         unsafe {
-            let snapshot = (*self.estate).es_snapshot;
-            let files: Vec<FileRef> = storage::of_relation(self.relation).map_or(vec![], |s| {
-                data_file::list(s.id, snapshot)
-                    .iter()
-                    .map(data_file::DataFile::file_ref)
-                    .collect()
-            });
-            if files.is_empty() && guc::engine() != guc::Engine::Force {
-                return self.use_postgres(node, "no cold rows");
+            let old = pg_sys::MemoryContextSwitchTo((*self.estate).es_query_cxt);
+            match self.request(node, private) {
+                Ok(running) => self.state = Progress::Engine(Box::new(running)),
+                Err(why) => self.use_postgres(node, why),
             }
-            let Some(values) = params::values(node, &private.params) else {
-                return self.use_postgres(node, "a parameter's value can't be represented");
-            };
-            let mut hot = HotScan::begin(self.relation, snapshot);
-            let first = hot.next();
-            let feeds = usize::from(first.is_some());
-            let mut rows = Rows::start(private.fragment.clone(), values, feeds, |ids| {
-                vec![TableInput {
-                    files,
-                    feed: ids.first().copied(),
-                }]
-            });
-            let fed = match first {
-                Some(first) => self.feed(&mut rows, &mut hot, first, private),
-                None => true,
-            };
-            hot.end();
-            if !fed {
-                rows.stop();
-                return self.use_postgres(node, "a hot row has a value that Iceberg can't hold");
-            }
-            self.state = Progress::Engine(Box::new(rows));
+            pg_sys::MemoryContextSwitchTo(old);
         }
     }
 
-    /// Sends the hot rows; false if the engine can't be given one of them.
-    unsafe fn feed(
+    /// Sends the request; or why Postgres is to run the subtree.
+    unsafe fn request(
         &self,
-        rows: &mut Rows,
-        hot: &mut HotScan,
-        first: *mut pg_sys::TupleTableSlot,
+        node: *mut pg_sys::CustomScanState,
         private: &Private,
-    ) -> bool {
-        let types: Vec<LakeType> = private
-            .fragment
-            .root
-            .scan()
-            .columns
-            .iter()
-            .map(|c| c.ty.lake.clone())
-            .collect();
-        let codecs: Vec<Option<&Codec>> = private.feed_columns[0]
-            .iter()
-            .map(|attnum| self.info.codecs.iter().find(|c| c.attnum == *attnum))
-            .collect();
-        let last = private.feed_columns[0].iter().copied().max().unwrap_or(0);
-        let Some(call) = rows.call() else {
-            return true;
-        };
-        let mut builder = BatchBuilder::new(&types);
-        let mut buffer = vec![];
-        let limit = guc::ring_bytes() as usize / 4;
-        let mut slot = Some(first);
-        let pinned = self.info.pinned_settings.then(PinnedSettings::new);
-        while let Some(row) = slot {
-            // SAFETY: the slot holds a row of the relation.
-            unsafe {
-                if last > 0 {
-                    pg_sys::slot_getsomeattrs(row, i32::from(last));
-                }
-                for (codec, column) in codecs.iter().zip(&mut builder.columns) {
-                    let result = match codec {
-                        None => {
-                            column.push_null();
-                            Ok(())
-                        }
-                        Some(codec) => {
-                            let at = codec.attnum as usize - 1;
-                            codec.push(
-                                *(*row).tts_values.add(at),
-                                *(*row).tts_isnull.add(at),
-                                column,
-                            )
-                        }
-                    };
-                    if result.is_err() {
-                        return false;
-                    }
+    ) -> Result<Running, &'static str> {
+        // SAFETY: the executor's snapshot and parameters.
+        unsafe {
+            let snapshot = (*self.estate).es_snapshot;
+            let files: Vec<Vec<FileRef>> = self
+                .tables
+                .iter()
+                .map(|table| table.files(snapshot))
+                .collect();
+            if files.iter().all(Vec::is_empty) && guc::engine() != guc::Engine::Force {
+                return Err("no cold rows");
+            }
+            let (fragment, values) = params::bind(node, &private.fragment, &private.params)
+                .ok_or("a parameter's value can't be represented")?;
+            let mut feeds = Feeds::new(Contexts {
+                query: (*self.estate).es_query_cxt,
+                batch: self.batch,
+            });
+            let mut fed = vec![];
+            for table in &self.tables {
+                let origin = table.origin(snapshot);
+                fed.push(origin.is_some());
+                if let Some(origin) = origin {
+                    feeds.add(origin, table.encoding.clone());
                 }
             }
-            builder.end_row();
-            slot = hot.next();
-            let full = builder.rows() >= ROWS_PER_BATCH
-                || (builder.rows() & 63 == 0 && builder.bytes() >= limit);
-            if full || slot.is_none() {
-                if let Err(e) = builder.finish(&mut buffer) {
-                    error::raise(
-                        PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
-                        &e.to_string(),
-                        None,
-                        None,
-                    );
-                }
-                if !call.feed(0, &buffer) {
-                    return true; // the engine has ended: a LIMIT was reached, or its error comes next
-                }
+            if feeds.count() > feeds_max() {
+                feeds.end();
+                return Err("it takes more feeds than lake.streams allows");
             }
+            let rows = Rows::start(fragment, values, feeds.count(), |ids| {
+                let mut ids = ids.iter().copied();
+                files
+                    .into_iter()
+                    .zip(fed)
+                    .map(|(files, fed)| TableInput {
+                        files,
+                        feed: if fed { ids.next() } else { None },
+                    })
+                    .collect()
+            });
+            Ok(Running {
+                rows,
+                holds_back: feeds.may_be_refused(),
+                feeds,
+            })
         }
-        drop(pinned);
-        call.finish_feed(0);
-        true
     }
 
     /// The next row of the engine, in the node's scan slot.
@@ -225,27 +228,37 @@ impl Fragment {
         unsafe {
             let slot = (*node).ss.ss_ScanTupleSlot;
             pg_sys::ExecClearTuple(slot);
-            let Progress::Engine(rows) = &mut self.state else {
+            let Progress::Engine(running) = &mut self.state else {
                 return slot;
             };
-            match rows.advance() {
-                Step::Row => {
-                    pg_sys::MemoryContextReset(self.context);
-                    let old = pg_sys::MemoryContextSwitchTo(self.context);
+            let old = pg_sys::MemoryContextSwitchTo((*self.estate).es_query_cxt);
+            let step = running.step();
+            pg_sys::MemoryContextSwitchTo(old);
+            match step {
+                Ok(Step::Row) => {
+                    pg_sys::MemoryContextReset(self.row);
+                    let old = pg_sys::MemoryContextSwitchTo(self.row);
                     for (i, codec) in self.outputs.iter().enumerate() {
-                        let (datum, isnull) = rows.datum(i, codec);
+                        let (datum, isnull) = running.rows.datum(i, codec);
                         *(*slot).tts_values.add(i) = datum;
                         *(*slot).tts_isnull.add(i) = isnull;
                     }
                     pg_sys::MemoryContextSwitchTo(old);
                     pg_sys::ExecStoreVirtualTuple(slot);
                 }
-                Step::End => {
-                    self.stats = rows.stats.take();
+                Ok(Step::End) => {
+                    self.stats = running.rows.stats.take();
+                    running.stop();
                     self.state = Progress::End;
                 }
-                Step::NotExact => {
+                Ok(Step::NotExact) => {
+                    running.stop();
                     self.use_postgres(node, "a value is outside the engine's exact range");
+                }
+                Err(e) if running.rows.delivered => e.raise(),
+                Err(_) => {
+                    running.stop();
+                    self.use_postgres(node, "a fed row has a value that Iceberg can't hold");
                 }
             }
             slot
@@ -260,20 +273,13 @@ impl Fragment {
         let Progress::Postgres(child) = self.state else {
             return std::ptr::null_mut();
         };
-        // SAFETY: as `ExecProcNode` (executor.h); the parent expects a slot of this node's kind.
+        // SAFETY: a child of this node; the parent expects a slot of this node's kind.
         unsafe {
-            if !(*child).chgParam.is_null() {
-                pg_sys::ExecReScan(child);
+            let slot = missing::exec_proc_node(child);
+            let result = pg_sys::ExecClearTuple((*node).ss.ps.ps_ResultTupleSlot);
+            if slot.is_null() {
+                return result;
             }
-            let slot = match (*child).ExecProcNode {
-                Some(next) => next(child),
-                None => std::ptr::null_mut(),
-            };
-            let result = (*node).ss.ps.ps_ResultTupleSlot;
-            if slot.is_null() || (*slot).tts_flags & pg_sys::TTS_FLAG_EMPTY as u16 != 0 {
-                return pg_sys::ExecClearTuple(result);
-            }
-            pg_sys::ExecClearTuple(result);
             pg_sys::slot_getallattrs(slot);
             let natts = (*(*result).tts_tupleDescriptor).natts as usize;
             std::ptr::copy_nonoverlapping((*slot).tts_values, (*result).tts_values, natts);
@@ -282,35 +288,166 @@ impl Fragment {
         }
     }
 
+    /// The plans that feed. Whether they have been run or not, they are whole until the end: a CTE's rows
+    /// may be held by one of them for other scans of it.
+    fn fed_plans(&self) -> impl Iterator<Item = *mut pg_sys::PlanState> + '_ {
+        self.tables.iter().filter_map(|table| match table.source {
+            TableSource::Plan(child) => Some(child),
+            TableSource::Relation(_) => None,
+        })
+    }
+
     pub unsafe fn rescan(&mut self, node: *mut pg_sys::CustomScanState) {
-        match &mut self.state {
-            Progress::Engine(rows) => {
-                rows.stop();
-                self.state = Progress::Begin;
+        // SAFETY: the node, and its children.
+        unsafe {
+            let changed = (*node).ss.ps.chgParam;
+            match &mut self.state {
+                Progress::Postgres(child) => return rescan_child(*child, changed),
+                Progress::Engine(running) => running.stop(),
+                Progress::Begin | Progress::End => {}
             }
-            Progress::Postgres(child) => {
-                // SAFETY: a child of this node; it hears of changed parameters as custom_ps does.
-                unsafe {
-                    let changed = (*node).ss.ps.chgParam;
-                    if !changed.is_null() {
-                        pg_sys::UpdateChangedParamSet(*child, changed);
-                    }
-                    if (*(*child)).chgParam.is_null() {
-                        pg_sys::ExecReScan(*child);
-                    }
-                }
+            self.state = Progress::Begin;
+            for child in self.fed_plans() {
+                rescan_child(child, changed);
             }
-            Progress::Begin => {}
-            Progress::End => self.state = Progress::Begin,
         }
     }
 
     pub fn end(mut self) {
-        match &mut self.state {
-            Progress::Engine(rows) => rows.stop(),
-            // SAFETY: ends what `use_postgres` began.
-            Progress::Postgres(child) => unsafe { pg_sys::ExecEndNode(*child) },
-            Progress::Begin | Progress::End => {}
+        if let Progress::Engine(running) = &mut self.state {
+            running.stop();
+        }
+        // SAFETY: ends what `use_postgres` and `begin` began.
+        unsafe {
+            if let Progress::Postgres(child) = self.state {
+                pg_sys::ExecEndNode(child);
+            }
+            for child in self.fed_plans() {
+                pg_sys::ExecEndNode(child);
+            }
         }
     }
+}
+
+impl Table {
+    unsafe fn relation(
+        estate: *mut pg_sys::EState,
+        rtindex: u32,
+        input: &Input,
+        columns: &[ScanColumn],
+    ) -> Table {
+        // SAFETY: the executor's range table, which closes it.
+        let relation = unsafe { pg_sys::ExecGetRangeTableRelation(estate, rtindex) };
+        let info = relation::info(relation);
+        Table {
+            source: TableSource::Relation(relation),
+            encoding: Rc::new(Encoding::of_relation(info, &input.columns, columns)),
+        }
+    }
+
+    unsafe fn plan(
+        estate: *mut pg_sys::EState,
+        eflags: i32,
+        plan: *mut pg_sys::Plan,
+        input: &Input,
+        columns: &[ScanColumn],
+    ) -> Table {
+        // SAFETY: a plan of the statement that is being started.
+        unsafe {
+            Table {
+                encoding: Rc::new(Encoding::of_plan(plan, &input.columns, columns)),
+                source: TableSource::Plan(pg_sys::ExecInitNode(plan, estate, eflags)),
+            }
+        }
+    }
+
+    /// Its cold rows.
+    fn files(&self, snapshot: pg_sys::Snapshot) -> Vec<FileRef> {
+        let TableSource::Relation(relation) = self.source else {
+            return vec![];
+        };
+        storage::of_relation(relation).map_or(vec![], |s| {
+            data_file::list(s.id, snapshot)
+                .iter()
+                .map(data_file::DataFile::file_ref)
+                .collect()
+        })
+    }
+
+    /// What it is fed with, if there is anything.
+    fn origin(&self, snapshot: pg_sys::Snapshot) -> Option<Origin> {
+        match self.source {
+            TableSource::Plan(child) => Some(Origin::Plan(child)),
+            TableSource::Relation(relation) => {
+                let mut scan = HotScan::begin(relation, snapshot);
+                let first = scan.next();
+                if first.is_none() {
+                    scan.end();
+                    return None;
+                }
+                Some(Origin::Hot(scan, first))
+            }
+        }
+    }
+}
+
+impl Running {
+    /// Goes on to the next row. An error: a row can't be fed.
+    ///
+    /// # Safety
+    /// As of [`Feeds::pump`].
+    unsafe fn step(&mut self) -> Result<Step, ValueError> {
+        loop {
+            if self.holds_back {
+                match self.rows.keep() {
+                    Arrived::Rows => continue,
+                    Arrived::Nothing => {}
+                    Arrived::End => {
+                        self.feeds.end();
+                        self.holds_back = false;
+                        continue;
+                    }
+                }
+            } else if let Some(step) = self.rows.try_advance() {
+                return Ok(step);
+            }
+            let Some(call) = self.rows.call() else {
+                return Ok(Step::End);
+            };
+            // SAFETY: by contract.
+            match unsafe { self.feeds.pump(call)? } {
+                Pumped::Rows => {}
+                Pumped::Nothing if self.holds_back => self.holds_back = false,
+                Pumped::Nothing | Pumped::Full => call.wait(),
+            }
+        }
+    }
+
+    fn stop(&mut self) {
+        self.feeds.end();
+        self.rows.stop();
+    }
+}
+
+/// Lets a child start again, as Postgres' nodes do (`ExecReScanAppend` in nodeAppend.c): one whose
+/// parameters have changed does so by itself.
+unsafe fn rescan_child(child: *mut pg_sys::PlanState, changed: *mut pg_sys::Bitmapset) {
+    // SAFETY: a child of a node that is started again, and the node's changed parameters.
+    unsafe {
+        if !changed.is_null() {
+            pg_sys::UpdateChangedParamSet(child, changed);
+        }
+        if (*child).chgParam.is_null() {
+            pg_sys::ExecReScan(child);
+        }
+    }
+}
+
+fn malformed(message: &str) -> ! {
+    error::raise(
+        PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+        message,
+        None,
+        Some("SET lake.engine = off."),
+    )
 }

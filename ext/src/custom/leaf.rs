@@ -51,7 +51,7 @@ impl Leaf {
         unsafe {
             let relation = (*node).ss.ss_currentRelation;
             let info = relation::info(relation);
-            let attnums = &private.feed_columns[0];
+            let attnums = &private.inputs[0].columns;
             let whole = Layout::of(&info, attnums);
             let attnums = &attnums[..private.used];
             let columns: Vec<_> = attnums
@@ -133,17 +133,18 @@ impl Leaf {
     }
 
     unsafe fn start_cold(&mut self, node: *mut pg_sys::CustomScanState, private: &Private) -> Rows {
-        let mut fragment = private.fragment.clone();
         // SAFETY: the node's parameters.
-        let values = unsafe { params::values(node, &private.params) };
-        self.recheck = values.is_none();
-        if self.recheck
-            && let Plan::Scan(scan) = &mut fragment.root
-        {
-            scan.predicate = None;
-        }
+        let bound = unsafe { params::bind(node, &private.fragment, &private.params) };
+        self.recheck = bound.is_none();
+        let (fragment, values) = bound.unwrap_or_else(|| {
+            let mut fragment = private.fragment.clone();
+            if let Plan::Scan(scan) = &mut fragment.root {
+                scan.predicate = None;
+            }
+            (fragment, vec![])
+        });
         let files = self.files.clone();
-        Rows::start(fragment, values.unwrap_or_default(), 0, |_| {
+        Rows::start(fragment, values, 0, |_| {
             vec![TableInput { files, feed: None }]
         })
     }

@@ -2,11 +2,14 @@
 //!
 //! * [`state`]: executor callbacks
 //! * [`leaf`]: one table's rows, hot ones by Postgres, cold ones by the engine
-//! * [`fragment`]: a subtree in the engine, hot rows fed to it
+//! * [`fragment`]: a subtree in the engine
+//! * [`feeds`]: the rows that it is fed with; [`encoding`]: as batches
 //! * [`params`]: parameter values
 //! * [`explain`]: what EXPLAIN shows
 
+mod encoding;
 mod explain;
+mod feeds;
 mod fragment;
 mod leaf;
 mod params;
@@ -16,5 +19,5 @@ pub use state::{Returned, init, methods, returned};
 
 /// The plan's private data, by the name under which `lower` expects it.
 pub mod private {
-    pub use crate::lower::private::{Mode, ParamKind, ParamUse, Private, decode};
+    pub use crate::lower::private::{Input, Mode, ParamKind, ParamUse, Private, Source, decode};
 }

@@ -1,48 +1,89 @@
-//! Values of a fragment's parameters at the time it starts.
+//! Values of a fragment's parameters at the time it starts, and which ones initplans have yet to set.
 
 use crate::custom::private::{ParamKind, ParamUse};
-use crate::types::value_of;
+use crate::error;
+use crate::lower::node::string;
+use crate::types::{shown_numeric, value_of};
+use pg_lake_plan::ir::Fragment;
 use pg_lake_plan::types::Value;
-use pgrx::pg_sys;
+use pgrx::{PgSqlErrorCode, pg_sys};
 
-/// The values, or `None` if one can't be represented in the engine.
-pub unsafe fn values(
+/// The fragment with the types that numeric parameters have now, and the values of all; `None` if one can't be
+/// represented in the engine.
+pub unsafe fn bind(
     node: *mut pg_sys::CustomScanState,
+    fragment: &Fragment,
     params: &[ParamUse],
-) -> Option<Vec<Option<Value>>> {
-    params
-        .iter()
-        .map(|param| {
-            // SAFETY: the executor's own arrays, indexed by ids that the planner has assigned.
-            let (datum, isnull) = unsafe {
-                match param.kind {
-                    ParamKind::Extern => external(node, param.id),
-                    ParamKind::Exec => executor(node, param.id),
-                }
-            };
-            if isnull {
-                return Some(None);
+) -> Option<(Fragment, Vec<Option<Value>>)> {
+    let (mut scales, mut values) = (vec![], vec![]);
+    for param in params {
+        // SAFETY: the executor's own arrays, indexed by ids that the planner has assigned.
+        let (datum, isnull) = unsafe {
+            match param.kind {
+                ParamKind::Extern => external(node, param),
+                ParamKind::Exec => executor(node, param.id),
             }
-            // SAFETY: the datum is of the parameter's type.
-            unsafe { value_of(&param.lake, pg_sys::Oid::from(param.typid), datum) }.map(Some)
-        })
-        .collect()
+        };
+        let typid = pg_sys::Oid::from(param.typid);
+        // SAFETY: the datum is of the parameter's type.
+        let (scale, value) = unsafe {
+            match typid {
+                _ if isnull => (None, None),
+                pg_sys::NUMERICOID => {
+                    let (scale, value) = shown_numeric(datum)?;
+                    (Some(scale), Some(value))
+                }
+                _ => (None, Some(value_of(&param.lake, typid, datum)?)),
+            }
+        };
+        scales.push(scale);
+        values.push(value);
+    }
+    let mut fragment = fragment.clone();
+    fragment.root.settle(&scales).then_some((fragment, values))
 }
 
-unsafe fn external(node: *mut pg_sys::CustomScanState, id: i32) -> (pg_sys::Datum, bool) {
+unsafe fn external(node: *mut pg_sys::CustomScanState, used: &ParamUse) -> (pg_sys::Datum, bool) {
+    let id = used.id;
     // SAFETY: as `ExecEvalParamExtern` does (execExprInterp.c).
     unsafe {
         let info = (*(*node).ss.ps.state).es_param_list_info;
         if info.is_null() || id <= 0 || id > (*info).numParams {
-            return (pg_sys::Datum::null(), true);
+            no_value(id);
         }
         let mut workspace = pg_sys::ParamExternData::default();
         let param = match (*info).paramFetch {
             Some(fetch) => &*fetch(info, id, false, &mut workspace),
             None => &*(*info).params.as_ptr().add(id as usize - 1),
         };
+        if param.ptype == pg_sys::InvalidOid {
+            no_value(id);
+        }
+        let expected = pg_sys::Oid::from(used.typid);
+        if param.ptype != expected {
+            let name = |typid| string(pg_sys::format_type_be(typid));
+            error::raise(
+                PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
+                &format!(
+                    "type of parameter {id} ({}) does not match that when preparing the plan ({})",
+                    name(param.ptype),
+                    name(expected)
+                ),
+                None,
+                None,
+            );
+        }
         (param.value, param.isnull)
     }
+}
+
+fn no_value(id: i32) -> ! {
+    error::raise(
+        PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+        &format!("no value found for parameter {id}"),
+        None,
+        None,
+    )
 }
 
 unsafe fn executor(node: *mut pg_sys::CustomScanState, id: i32) -> (pg_sys::Datum, bool) {
@@ -54,5 +95,35 @@ unsafe fn executor(node: *mut pg_sys::CustomScanState, id: i32) -> (pg_sys::Datu
             crate::pg::missing::set_param_plan((*param).execPlan.cast(), econtext);
         }
         ((*param).value, (*param).isnull)
+    }
+}
+
+/// The executor's parameters that an initplan has yet to set, ascending.
+///
+/// # Safety
+/// An executor that has been started.
+pub unsafe fn pending(estate: *mut pg_sys::EState) -> Vec<usize> {
+    // SAFETY: there is an entry for each of the statement's parameters.
+    unsafe {
+        let types = (*(*estate).es_plannedstmt).paramExecTypes;
+        let count = types.as_ref().map_or(0, |types| types.length as usize);
+        let values = (*estate).es_param_exec_vals;
+        (0..count)
+            .filter(|id| !(*values.add(*id)).execPlan.is_null())
+            .collect()
+    }
+}
+
+/// Says that some of them have been set.
+///
+/// # Safety
+/// As of [`pending`], and that is so.
+pub unsafe fn set_computed<'a>(
+    estate: *mut pg_sys::EState,
+    ids: impl IntoIterator<Item = &'a usize>,
+) {
+    for id in ids {
+        // SAFETY: by contract.
+        unsafe { (*(*estate).es_param_exec_vals.add(*id)).execPlan = std::ptr::null_mut() };
     }
 }

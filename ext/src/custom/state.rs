@@ -46,12 +46,13 @@ pub fn init() {
     unsafe { pg_sys::RegisterCustomScanMethods(methods()) };
 }
 
-/// The executor's state of one node. `run` is made by `begin` and dropped by `end`; an error leaks
-/// it to the backend's end, its streams belong to resource owners.
+/// The executor's state of one node. `run` is made by `begin` and dropped by `end`, or, after an error,
+/// when the memory that this is in goes.
 #[repr(C)]
 pub struct State {
     pub css: pg_sys::CustomScanState,
     run: *mut Run,
+    gone: pg_sys::MemoryContextCallback,
 }
 
 /// What is being run.
@@ -90,14 +91,14 @@ pub unsafe fn returned(node: *mut pg_sys::CustomScanState) -> Option<Returned> {
         let Private {
             fragment, params, ..
         } = &run.private;
-        if fragment.root.scan().predicate.is_none() {
+        if fragment.root.as_scan()?.predicate.is_none() {
             return Some(Returned::All);
         }
         if params.iter().any(|param| param.kind == ParamKind::Exec) {
             return None;
         }
-        let values = params::values(node, params)?;
-        Some(Returned::Passing(Box::new(fragment.clone()), values))
+        let (fragment, values) = params::bind(node, fragment, params)?;
+        Some(Returned::Passing(Box::new(fragment), values))
     }
 }
 
@@ -113,8 +114,32 @@ unsafe extern "C-unwind" fn create(_scan: *mut pg_sys::CustomScan) -> *mut pg_sy
         let state = pg_sys::palloc0(size_of::<State>()).cast::<State>();
         (*state).css.ss.ps.type_ = pg_sys::NodeTag::T_CustomScanState;
         (*state).css.methods = &raw const METHODS.1;
+        (*state).gone.func = Some(gone);
+        (*state).gone.arg = state.cast();
+        pg_sys::MemoryContextRegisterResetCallback(
+            pg_sys::CurrentMemoryContext,
+            &raw mut (*state).gone,
+        );
         state.cast()
     }
+}
+
+/// Drops what a failed query's node had outside of Postgres' memory.
+///
+/// It calls nothing of Postgres but for contexts that codecs have of their own, below the top one: scans,
+/// temporary files and plans are no more than addresses to a `Run`, and its request's streams are their
+/// resource owner's. Those have been released by then, or are released later.
+#[pg_guard]
+unsafe extern "C-unwind" fn gone(state: *mut std::ffi::c_void) {
+    // SAFETY: registered with the context that the state is in, which is still whole.
+    drop(unsafe { take(&mut *state.cast::<State>()) });
+}
+
+/// What a node runs, which it gives away.
+fn take(state: &mut State) -> Option<Box<Run>> {
+    let run = std::mem::replace(&mut state.run, std::ptr::null_mut());
+    // SAFETY: null, or made by `begin` and owned by the state.
+    (!run.is_null()).then(|| unsafe { Box::from_raw(run) })
 }
 
 #[pg_guard]
@@ -130,7 +155,8 @@ unsafe extern "C-unwind" fn begin(
         let work = match private.mode {
             Mode::Leaf => Work::Leaf(Leaf::begin(node, plan, &private)),
             Mode::Fragment => {
-                Work::Fragment(fragment::Fragment::begin(plan, &private, estate, eflags))
+                let fragment = fragment::Fragment::begin(node, plan, &private, estate, eflags);
+                Work::Fragment(fragment)
             }
         };
         (*node.cast::<State>()).run = Box::into_raw(Box::new(Run { private, work }));
@@ -191,16 +217,11 @@ unsafe extern "C-unwind" fn recheck(
 #[pg_guard]
 unsafe extern "C-unwind" fn end(node: *mut pg_sys::CustomScanState) {
     // SAFETY: called once for each node that was begun.
-    unsafe {
-        let state = &mut *node.cast::<State>();
-        if !state.run.is_null() {
-            let run = Box::from_raw(state.run);
-            state.run = std::ptr::null_mut();
-            match run.work {
-                Work::Leaf(leaf) => leaf.end(),
-                Work::Fragment(fragment) => fragment.end(),
-            }
-        }
+    let run = take(unsafe { &mut *node.cast::<State>() });
+    match run.map(|run| run.work) {
+        Some(Work::Leaf(leaf)) => leaf.end(),
+        Some(Work::Fragment(fragment)) => fragment.end(),
+        None => {}
     }
 }
 

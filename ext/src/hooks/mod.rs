@@ -2,7 +2,7 @@
 //!
 //! * [`planner`]: lowers finished plans, marks bulk inserts
 //! * [`executor`]: brackets statements for the bulk path and for DELETE of whole files
-//! * [`utility`]: COPY, CTAS, ALTER TABLE, databases
+//! * [`utility`]: COPY, CTAS, ALTER TABLE, databases; [`databases`]: what DROP DATABASE leaves in stores
 //! * [`options`]: table options in CREATE and ALTER TABLE; [`columns`]: columns that they name;
 //!   [`logical`]: publications of Postgres
 //! * [`tablespaces`]: tablespaces in object stores; [`placement`]: what may be in them
@@ -12,6 +12,7 @@
 //! Each hook calls the one that was there before it.
 
 mod columns;
+mod databases;
 mod debug_flush;
 pub mod executor;
 mod logical;

@@ -1,7 +1,8 @@
-//! The planner hook: lets Postgres plan, then lowers what the engine can run.
+//! The planner hook: lets Postgres plan, for the engine too where that may pay, then lowers what the
+//! engine can run.
 
-use crate::guc;
 use crate::pg::missing;
+use crate::{guc, replan};
 use pgrx::{pg_guard, pg_sys};
 
 static mut PREVIOUS: pg_sys::planner_hook_type = None;
@@ -35,9 +36,11 @@ unsafe extern "C-unwind" fn relation_info(
                 (*rel).rel_parallel_workers = 0;
                 leave_block_ranges(relid, rel);
             }
-            if may_be_rechecked(root) {
+            let unused = replan::is_for_engine(root) && replan::hides_indexes(relid);
+            if unused || may_be_rechecked(root) {
                 let indexes = pgrx::PgList::<pg_sys::IndexOptInfo>::from_pg((*rel).indexlist);
                 for index in indexes.iter_ptr() {
+                    (*index).amhasgettuple &= !unused;
                     (*index).amhasgetbitmap = false;
                 }
             }
@@ -95,6 +98,46 @@ unsafe fn may_be_rechecked(root: *mut pg_sys::PlannerInfo) -> bool {
     }
 }
 
+/// What the planner is asked for, but for the query.
+#[derive(Clone, Copy)]
+struct Request {
+    query_string: *const std::ffi::c_char,
+    cursor_options: i32,
+    bound_params: pg_sys::ParamListInfo,
+}
+
+impl Request {
+    unsafe fn plan(self, query: *mut pg_sys::Query) -> *mut pg_sys::PlannedStmt {
+        let Request {
+            query_string,
+            cursor_options,
+            bound_params,
+        } = self;
+        // SAFETY: arguments of the hook.
+        unsafe {
+            match PREVIOUS {
+                Some(previous) => previous(query, query_string, cursor_options, bound_params),
+                None => {
+                    missing::standard_planner(query, query_string, cursor_options, bound_params)
+                }
+            }
+        }
+    }
+
+    /// Without parallel workers, too: the engine takes no part of a parallel plan.
+    unsafe fn plan_for_engine(self, query: *mut pg_sys::Query) -> *mut pg_sys::PlannedStmt {
+        let alone = Request {
+            cursor_options: self.cursor_options & !(pg_sys::CURSOR_OPT_PARALLEL_OK as i32),
+            ..self
+        };
+        // SAFETY: a copy of the hook's query.
+        unsafe {
+            replan::prepare(query);
+            alone.plan(query)
+        }
+    }
+}
+
 #[pg_guard]
 unsafe extern "C-unwind" fn plan(
     parse: *mut pg_sys::Query,
@@ -102,27 +145,54 @@ unsafe extern "C-unwind" fn plan(
     cursor_options: i32,
     bound_params: pg_sys::ParamListInfo,
 ) -> *mut pg_sys::PlannedStmt {
+    let request = Request {
+        query_string,
+        cursor_options,
+        bound_params,
+    };
     // SAFETY: arguments of the hook; the planner may scribble on the query, so it is asked first.
     unsafe {
         let bulk = may_be_bulk(parse);
-        let stmt = match PREVIOUS {
-            Some(previous) => previous(parse, query_string, cursor_options, bound_params),
-            None => missing::standard_planner(parse, query_string, cursor_options, bound_params),
+        let spare = replan::spare(parse);
+        let forced = spare.filter(|_| guc::engine() == guc::Engine::Force);
+        let mut stmt = match forced {
+            Some(query) => request.plan_for_engine(query),
+            None => request.plan(parse),
         };
         let touches = touches_iceberg(stmt);
         if touches {
             super::debug_flush::before(stmt);
+        } else if forced.is_some() {
+            stmt = request.plan(parse);
+        }
+        if touches && guc::engine() != guc::Engine::Off {
+            stmt = lowered(stmt, spare.filter(|_| forced.is_none()), request);
         }
         if bulk && (touches || into_partitions(stmt)) {
             mark_bulk((*stmt).planTree);
         }
-        if !touches {
-            return stmt;
-        }
-        if guc::engine() != guc::Engine::Off {
-            crate::lower::lower_statement(stmt, cursor_options);
-        }
         stmt
+    }
+}
+
+/// The plan, or a better one for the engine that `spare` gives, lowered.
+unsafe fn lowered(
+    stmt: *mut pg_sys::PlannedStmt,
+    spare: Option<*mut pg_sys::Query>,
+    request: Request,
+) -> *mut pg_sys::PlannedStmt {
+    // SAFETY: a finished plan of the hook's query, and a copy of that.
+    unsafe {
+        match spare.filter(|_| replan::is_worthwhile(stmt)) {
+            Some(query) => {
+                let second = request.plan_for_engine(query);
+                replan::better(stmt, second, request.cursor_options)
+            }
+            None => {
+                crate::lower::lower_statement(stmt, request.cursor_options);
+                stmt
+            }
+        }
     }
 }
 

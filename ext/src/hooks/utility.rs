@@ -1,7 +1,7 @@
 //! Utility commands: bulk loads, changes of type, databases; [`options`], [`columns`], [`logical`],
 //! [`tablespaces`] and [`placement`] have their part in it.
 
-use super::{columns, logical, options, placement, tablespaces};
+use super::{columns, databases, logical, options, placement, tablespaces};
 use crate::catalog::{publication, storage};
 use crate::pg::missing;
 use crate::relation;
@@ -52,6 +52,7 @@ unsafe extern "C-unwind" fn process(
         // As a raw pointer: an error passes this frame without dropping anything.
         let before = Box::into_raw(Box::new(types_before(statement)));
         placement::before(statement);
+        let left = Box::into_raw(Box::new(databases::before(statement)));
         leave_databases(statement);
         let tablespace = tablespaces::before(statement, context);
         super::vacuum::before(statement, context);
@@ -85,6 +86,9 @@ unsafe extern "C-unwind" fn process(
             check_types_after(&before);
         }
         options::after(set);
+        if let Some(left) = &*Box::from_raw(left) {
+            databases::after(left);
+        }
         tablespaces::after(tablespace);
         columns::after();
         logical::after(watched);

@@ -5,10 +5,11 @@
 
 use super::Lowered;
 use super::consts::decimal;
-use super::expr::{Exprs, cast, scale};
+use super::expr::{Exprs, cast, operator_function};
 use super::functions::{self, Number};
 use super::node::{self, Node, get};
-use super::order::is_ordered;
+use super::numeric::scale;
+use super::order::{check_group, is_ordered};
 use super::table::sql_type;
 use pg_lake_plan::ir::{Aggregate, AggregateFunction, Expr};
 use pg_lake_plan::types::{LakeType, SqlType};
@@ -25,8 +26,15 @@ pub struct Output {
 #[allow(clippy::large_enum_variant)]
 enum Recipe {
     Plain(Output),
+    Sum(Sum),
     /// Sum and count, and whether they are floating-point.
-    Average(Output, Output, bool),
+    Average(Sum, Output, bool),
+}
+
+/// A sum, and the largest scale of what is added up, where that isn't the same for all.
+struct Sum {
+    sum: Output,
+    scale: Option<Output>,
 }
 
 /// Collects a fragment's aggregates, each once.
@@ -41,11 +49,28 @@ impl Aggregates {
     pub fn lower(&mut self, exprs: &mut Exprs<'_>, aggref: Node, groups: usize) -> Lowered<Node> {
         Ok(match recipe(exprs, aggref)? {
             Recipe::Plain(output) => self.output(output, groups),
+            Recipe::Sum(sum) => self.sum(sum, groups),
             Recipe::Average(sum, count, float) => {
-                let (sum, count) = (self.output(sum, groups), self.output(count, groups));
+                let (sum, count) = (self.sum(sum, groups), self.output(count, groups));
                 quotient(sum, count, float)
             }
         })
+    }
+
+    fn sum(&mut self, sum: Sum, groups: usize) -> Node {
+        let value = self.output(sum.sum, groups);
+        match sum.scale {
+            None => value,
+            Some(scale) => {
+                let scale = self.output(scale, groups);
+                function(
+                    pg_sys::F_ROUND_NUMERIC_INT4,
+                    pg_sys::NUMERICOID,
+                    &[value, scale],
+                    pg_sys::CoercionForm::COERCE_EXPLICIT_CALL,
+                )
+            }
+        }
     }
 
     fn output(&mut self, output: Output, groups: usize) -> Node {
@@ -64,19 +89,16 @@ impl Aggregates {
 fn recipe(exprs: &mut Exprs<'_>, node: Node) -> Lowered<Recipe> {
     let aggref = get::<pg_sys::Aggref>(node).ok_or("a malformed aggregate")?;
     let name = || functions::name(aggref.aggfnoid);
-    let plain = aggref.aggdistinct.is_null()
-        && aggref.aggorder.is_null()
+    let plain = aggref.aggorder.is_null()
         && aggref.aggdirectargs.is_null()
         && !aggref.aggvariadic
         && aggref.aggkind as u8 == b'n'
         && aggref.agglevelsup == 0
         && aggref.aggsplit == pg_sys::AggSplit::AGGSPLIT_SIMPLE;
     if !plain {
-        return Err(format!(
-            "{}() with DISTINCT or ORDER BY is not lowered",
-            name()
-        ));
+        return Err(format!("{}() with ORDER BY is not lowered", name()));
     }
+    let distinct = check_distinct(exprs, aggref)?;
     let filter = match aggref.aggfilter.is_null() {
         true => None,
         false => Some(exprs.expression(aggref.aggfilter.cast())?),
@@ -86,7 +108,7 @@ fn recipe(exprs: &mut Exprs<'_>, node: Node) -> Lowered<Recipe> {
             function,
             arg,
             filter: filter.clone(),
-            distinct: false,
+            distinct,
             ty,
         },
         aggref,
@@ -105,12 +127,22 @@ fn recipe(exprs: &mut Exprs<'_>, node: Node) -> Lowered<Recipe> {
         (function, [arg]) => {
             let kind =
                 known(function).ok_or_else(|| format!("aggregate {}() is not lowered", name()))?;
-            let arg = exprs.expression(*arg)?;
+            let (arg, scale) = match kind {
+                Kind::Sum | Kind::Average => exprs.scaled(*arg)?,
+                Kind::Extreme(_) => (exprs.expression(*arg)?, None),
+            };
+            if distinct && scale.is_some() {
+                return Err("distinct numerics that differ in scale are not lowered".to_owned());
+            }
+            let scale = scale.map(|scale| {
+                let ty = scale.ty.clone();
+                make(AggregateFunction::Max, Some(scale), ty, scale_call(node))
+            });
             match kind {
                 Kind::Sum => {
                     let ty = sum_type(&arg, aggref.aggtype)?;
                     let sum = make(AggregateFunction::Sum, Some(arg), ty, node);
-                    Ok(Recipe::Plain(sum))
+                    Ok(Recipe::Sum(Sum { sum, scale }))
                 }
                 Kind::Extreme(function) => {
                     if !is_ordered(&arg.ty, aggref.inputcollid) {
@@ -135,6 +167,7 @@ fn recipe(exprs: &mut Exprs<'_>, node: Node) -> Lowered<Recipe> {
                     let ty = sum_type(&arg, total)?;
                     let (sum_ref, count_ref) = average_parts(node, &arg.ty.lake);
                     let sum = make(AggregateFunction::Sum, Some(arg.clone()), ty, sum_ref);
+                    let sum = Sum { sum, scale };
                     Ok(Recipe::Average(sum, count(Some(arg), count_ref), float))
                 }
             }
@@ -156,12 +189,9 @@ fn known(function: u32) -> Option<Kind> {
         | pg_sys::F_SUM_INT8
         | pg_sys::F_SUM_NUMERIC
         | pg_sys::F_SUM_FLOAT8 => Kind::Sum,
-        pg_sys::F_AVG_INT2
-        | pg_sys::F_AVG_INT4
-        | pg_sys::F_AVG_INT8
-        | pg_sys::F_AVG_NUMERIC
-        | pg_sys::F_AVG_FLOAT4
-        | pg_sys::F_AVG_FLOAT8 => Kind::Average,
+        pg_sys::F_AVG_INT2 | pg_sys::F_AVG_INT4 | pg_sys::F_AVG_INT8 | pg_sys::F_AVG_NUMERIC => {
+            Kind::Average
+        }
         pg_sys::F_MIN_INT2
         | pg_sys::F_MIN_INT4
         | pg_sys::F_MIN_INT8
@@ -236,28 +266,68 @@ fn quotient(sum: Node, count: Node, float: bool) -> Node {
             pg_sys::NUMERICOID,
         )
     };
-    let call = |function: u32, args: &[Node], format| {
-        // SAFETY: makes a node for an immutable built-in function with the arguments it takes.
-        unsafe {
-            pg_sys::makeFuncExpr(
-                pg_sys::Oid::from(function),
-                ty,
-                node::list(args.iter().copied()),
-                pg_sys::InvalidOid,
-                pg_sys::InvalidOid,
-                format,
-            )
-            .cast::<pg_sys::Node>()
-        }
-    };
-    let count = call(
+    let count = function(
         convert,
+        ty,
         &[count],
         pg_sys::CoercionForm::COERCE_EXPLICIT_CAST,
     );
-    call(
+    function(
         divide,
+        ty,
         &[sum, count],
         pg_sys::CoercionForm::COERCE_EXPLICIT_CALL,
     )
+}
+
+/// A call of an immutable built-in function with the arguments it takes.
+fn function(
+    function: u32,
+    ty: pg_sys::Oid,
+    args: &[Node],
+    format: pg_sys::CoercionForm::Type,
+) -> Node {
+    // SAFETY: makes a node.
+    unsafe {
+        pg_sys::makeFuncExpr(
+            pg_sys::Oid::from(function),
+            ty,
+            node::list(args.iter().copied()),
+            pg_sys::InvalidOid,
+            pg_sys::InvalidOid,
+            format,
+        )
+        .cast()
+    }
+}
+
+/// Whether only distinct values are aggregated, and that the engine knows which are.
+fn check_distinct(exprs: &mut Exprs<'_>, aggref: &pg_sys::Aggref) -> Lowered<bool> {
+    let clauses = node::nodes(aggref.aggdistinct);
+    let Some(clause) = clauses.first().copied() else {
+        return Ok(false);
+    };
+    let equality = get::<pg_sys::SortGroupClause>(clause)
+        .map(|clause| operator_function(pg_sys::InvalidOid, clause.eqop));
+    let args = node::target_exprs(aggref.args);
+    match args.as_slice() {
+        [arg] => {
+            let arg = exprs.expression(*arg)?;
+            check_group(&arg, equality, aggref.inputcollid)?;
+            Ok(true)
+        }
+        _ => Err("an aggregate over distinct rows of values is not lowered".to_owned()),
+    }
+}
+
+/// The call that stands for the scale of a sum, for its type and for EXPLAIN.
+fn scale_call(sum: Node) -> Node {
+    let call = node::copy(sum).cast::<pg_sys::Aggref>();
+    // SAFETY: a fresh copy of an Aggref.
+    unsafe {
+        (*call).aggfnoid = pg_sys::Oid::from(pg_sys::F_MAX_INT4);
+        (*call).aggtype = pg_sys::INT4OID;
+        (*call).aggargtypes = pg_sys::lappend_oid(std::ptr::null_mut(), pg_sys::INT4OID);
+    }
+    call.cast()
 }

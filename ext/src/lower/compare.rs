@@ -1,9 +1,11 @@
 //! Comparisons: both sides brought to one type, and the collations that the engine can do.
 
+use super::calls::call_of;
 use super::consts::adapt;
 use super::expr::{boolean, cast};
 use super::order::{is_c, is_deterministic};
 use super::{Lowered, dates};
+use pg_lake_plan::function::{Function, Side};
 use pg_lake_plan::ir::{CompareOp, Expr, ExprKind};
 use pg_lake_plan::types::{LakeType, Value};
 use pgrx::pg_sys;
@@ -94,6 +96,14 @@ fn commute(op: CompareOp) -> CompareOp {
     }
 }
 
+/// Scale of a decimal.
+pub fn decimal_scale(expr: &Expr) -> Option<i8> {
+    match expr.ty.lake {
+        LakeType::Decimal { scale, .. } => Some(scale),
+        _ => None,
+    }
+}
+
 /// Length of a `character(n)` column, whose values are stored padded to it.
 pub fn padded_length(expr: &Expr) -> Option<usize> {
     let is_column = matches!(expr.kind, ExprKind::Column(_));
@@ -120,20 +130,35 @@ pub fn padded(expr: Expr, length: usize) -> Expr {
     }
 }
 
-/// Compares `character(n)`: Postgres ignores trailing blanks, the engine sees them.
+/// A `character(n)` without its trailing blanks, as Postgres compares it.
+pub fn trimmed(expr: Expr) -> Expr {
+    match expr.kind {
+        ExprKind::Const(Some(Value::Text(text))) => Expr {
+            ty: expr.ty,
+            kind: ExprKind::Const(Some(Value::Text(text.trim_end_matches(' ').to_owned()))),
+        },
+        ExprKind::Const(None) => expr,
+        _ => {
+            let ty = expr.ty.clone();
+            call_of(Function::Trim(Side::End), vec![expr], ty)
+        }
+    }
+}
+
+/// Compares `character(n)`: Postgres ignores trailing blanks, the engine sees them. Of equally long columns it may:
+/// both sides have them.
 pub fn compare_padded(
     op: CompareOp,
     left: Expr,
     right: Expr,
     collation: pg_sys::Oid,
 ) -> Lowered<Expr> {
+    let equality = matches!(op, CompareOp::Eq | CompareOp::Ne);
     let (left, right) = match (padded_length(&left), padded_length(&right)) {
-        (Some(l), Some(r)) if l == r => (left, right),
-        (Some(length), None) if is_constant(&right) => (left, padded(right, length)),
-        (None, Some(length)) if is_constant(&left) => (padded(left, length), right),
-        _ => {
-            return Err("character(n) is compared with constants and its own kind only".to_owned());
-        }
+        (Some(l), Some(r)) if equality && l == r => (left, right),
+        (Some(length), None) if equality && is_constant(&right) => (left, padded(right, length)),
+        (None, Some(length)) if equality && is_constant(&left) => (padded(left, length), right),
+        _ => (trimmed(left), trimmed(right)),
     };
     compare(op, left, right, collation)
 }

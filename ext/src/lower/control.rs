@@ -1,21 +1,21 @@
 //! Boolean and conditional expressions.
 
 use super::Lowered;
-use super::compare::{padded, padded_length};
-use super::consts::{self, adapt, decimal, type_name};
-use super::expr::{Exprs, boolean, cast, operator_function, scale};
+use super::calls::condition;
+use super::consts::decimal;
+use super::expr::{Exprs, boolean, cast, operator_function};
 use super::functions::{self, Call};
-use super::node::{Node, get, nodes, tag};
-use super::order::is_deterministic;
+use super::node::{Distinct, Node, NullIf, get, nodes, tag};
+use super::numeric::{Numerics, scale};
+use super::order::is_ordered;
 use pg_lake_plan::ir::{CompareOp, Expr, ExprKind};
-use pg_lake_plan::types::{LakeType, SqlType, Value};
+use pg_lake_plan::types::{SqlType, Value};
 use pgrx::pg_sys;
 
-/// An `IN` list that is longer stays in Postgres, which hashes it.
-const MAX_LIST: i32 = 10_000;
-
 impl Exprs<'_> {
-    pub(super) fn control(&mut self, node: Node) -> Lowered<Expr> {
+    pub(super) fn control(&mut self, node: Node, numerics: Numerics) -> Lowered<Expr> {
+        // Parts of a result need one type, which must be known.
+        let numerics = numerics.early();
         if let Some(expr) = get::<pg_sys::BoolExpr>(node) {
             return self.bool_expr(expr);
         }
@@ -26,10 +26,10 @@ impl Exprs<'_> {
             return self.boolean_test(test);
         }
         if let Some(list) = get::<pg_sys::ScalarArrayOpExpr>(node) {
-            return self.in_list(list);
+            return self.over_array(list);
         }
         if let Some(case) = get::<pg_sys::CaseExpr>(node) {
-            return self.case(case);
+            return self.case(case, numerics);
         }
         if get::<pg_sys::CaseTestExpr>(node).is_some() {
             let value = self.case_values.last().cloned();
@@ -38,7 +38,16 @@ impl Exprs<'_> {
             return Ok(value);
         }
         if let Some(coalesce) = get::<pg_sys::CoalesceExpr>(node) {
-            return self.coalesce(coalesce);
+            return self.coalesce(coalesce, numerics);
+        }
+        if let Some(extreme) = get::<pg_sys::MinMaxExpr>(node) {
+            return self.extreme(extreme, numerics);
+        }
+        if let Some(Distinct(operator)) = get::<Distinct>(node) {
+            return self.distinct(operator);
+        }
+        if let Some(NullIf(operator)) = get::<NullIf>(node) {
+            return self.null_if(operator, numerics);
         }
         let kind = format!("{:?}", tag(node));
         Err(format!("{} is not lowered", kind.trim_start_matches("T_")))
@@ -99,123 +108,187 @@ impl Exprs<'_> {
         }))
     }
 
-    /// `x = ANY (constant)` and `x <> ALL (constant)`.
-    fn in_list(&mut self, list: &pg_sys::ScalarArrayOpExpr) -> Lowered<Expr> {
-        let function = operator_function(list.opfuncid, list.opno);
-        let negated = match (functions::known(function), list.useOr) {
-            (Some(Call::Compare(CompareOp::Eq) | Call::ComparePadded(CompareOp::Eq)), true) => {
-                false
-            }
-            (Some(Call::Compare(CompareOp::Ne) | Call::ComparePadded(CompareOp::Ne)), false) => {
-                true
-            }
-            _ => return Err("ANY and ALL are lowered for = ANY and <> ALL only".to_owned()),
-        };
-        let args = nodes(list.args);
-        let &[arg, array] = args.as_slice() else {
-            return Err("ANY needs two arguments".to_owned());
-        };
-        let arg = self.lower(arg)?;
-        let elements = get::<pg_sys::Const>(array)
-            .filter(|array| !array.constisnull)
-            .ok_or("ANY and ALL are lowered for constant arrays only")
-            .map(elements)??;
-        if elements.is_empty() {
-            return Ok(boolean(ExprKind::Const(Some(Value::Bool(negated)))));
-        }
-        self.grow(elements.len())?;
-        let length = padded_length(&arg);
-        match &arg.ty.lake {
-            LakeType::Text if !is_deterministic(list.inputcollid) => {
-                return Err("a nondeterministic collation is not lowered".to_owned());
-            }
-            LakeType::Text if arg.ty.oid == pg_sys::BPCHAROID.to_u32() && length.is_none() => {
-                return Err("character without a length is not compared".to_owned());
-            }
-            LakeType::List { .. } | LakeType::Struct(_) => {
-                return Err("nested types are not compared by the engine".to_owned());
-            }
-            _ => {}
-        }
-        let mut values = vec![];
-        for element in elements {
-            let element = match length {
-                Some(length) => padded(element, length),
-                None => element,
-            };
-            let adapted = (comparable(&element.ty.lake, &arg.ty.lake))
-                .then(|| adapt(&element, &arg.ty))
-                .flatten()
-                .ok_or("an array's element is not of the compared type")?;
-            match adapted.kind {
-                ExprKind::Const(value) => values.push(value),
-                _ => return Err("an array's element is not constant".to_owned()),
-            }
-        }
-        Ok(boolean(ExprKind::InList {
-            arg: Box::new(arg),
-            values,
-            negated,
-        }))
+    fn case(&mut self, case: &pg_sys::CaseExpr, numerics: Numerics) -> Lowered<Expr> {
+        let (conditions, results) = self.conditions_and_results(case, numerics)?;
+        let ty = result_type(&results, case.casetype, case.casecollid, numerics)?;
+        build_case(conditions, results, ty)
     }
 
-    fn case(&mut self, case: &pg_sys::CaseExpr) -> Lowered<Expr> {
+    /// A CASE over numerics of different scales: its values with the largest scale, and the scale that Postgres'
+    /// value of each row has, null where the value is.
+    pub(super) fn scaled_case(&mut self, node: Node) -> Lowered<(Expr, Expr)> {
+        let case = get::<pg_sys::CaseExpr>(node)
+            .filter(|case| case.casetype == pg_sys::NUMERICOID)
+            .ok_or("a numeric of unknown scale is not lowered")?;
+        let (conditions, results) = self.conditions_and_results(case, Numerics::SHOWN)?;
+        let scale_of = |result: &Expr| match result.kind {
+            ExprKind::Const(None) => Ok(None),
+            _ => scale(result).map(Some),
+        };
+        let scales = results.iter().map(scale_of).collect::<Lowered<Vec<_>>>()?;
+        let largest = scales.iter().flatten().max().copied().unwrap_or(0);
+        let ty = decimal(largest);
+        let values: Vec<Expr> = results
+            .into_iter()
+            .map(|result| cast(result, &ty))
+            .collect();
+        let int4 = functions::Number::Int4.ty();
+        let scales = (scales.into_iter().zip(&values))
+            .map(|(scale, value)| match scale {
+                None => null(&int4),
+                Some(scale) => when_not_null(value, i32::from(scale), &int4),
+            })
+            .collect();
+        Ok((
+            case_of(conditions.clone(), values, ty),
+            case_of(conditions, scales, int4),
+        ))
+    }
+
+    fn conditions_and_results(
+        &mut self,
+        case: &pg_sys::CaseExpr,
+        numerics: Numerics,
+    ) -> Lowered<(Vec<Expr>, Vec<Expr>)> {
         let simple = !case.arg.is_null();
         if simple {
             let value = self.lower(case.arg.cast())?;
             self.case_values.push(value);
         }
-        let branches = self.branches(case);
+        let branches = self.branches(case, numerics);
         if simple {
             self.case_values.pop();
         }
         let (conditions, mut results) = branches?;
         results.push(match case.defresult.is_null() {
             true => return Err("a CASE without ELSE".to_owned()),
-            false => self.lower(case.defresult.cast())?,
+            false => self.lower_as(case.defresult.cast(), numerics)?,
         });
-        build_case(conditions, results, case.casetype, case.casecollid)
+        Ok((conditions, results))
     }
 
-    fn branches(&mut self, case: &pg_sys::CaseExpr) -> Lowered<(Vec<Expr>, Vec<Expr>)> {
+    fn branches(
+        &mut self,
+        case: &pg_sys::CaseExpr,
+        numerics: Numerics,
+    ) -> Lowered<(Vec<Expr>, Vec<Expr>)> {
         let (mut conditions, mut results) = (vec![], vec![]);
         for when in nodes(case.args) {
             let when = get::<pg_sys::CaseWhen>(when).ok_or("a malformed CASE")?;
             conditions.push(self.lower(when.expr.cast())?);
             // A nested CASE's own argument is on top only within it.
-            results.push(self.lower(when.result.cast())?);
+            results.push(self.lower_as(when.result.cast(), numerics)?);
         }
         Ok((conditions, results))
     }
 
-    fn coalesce(&mut self, coalesce: &pg_sys::CoalesceExpr) -> Lowered<Expr> {
-        let mut results = vec![];
-        for arg in nodes(coalesce.args) {
-            results.push(self.lower(arg)?);
-        }
+    fn coalesce(&mut self, coalesce: &pg_sys::CoalesceExpr, numerics: Numerics) -> Lowered<Expr> {
+        let results = self.each(coalesce.args, numerics)?;
         let conditional = results.len().saturating_sub(1);
         let mut conditions = vec![];
         for value in &results[..conditional] {
             self.grow(count(value))?;
             conditions.push(boolean(ExprKind::IsNotNull(Box::new(value.clone()))));
         }
-        build_case(
-            conditions,
-            results,
-            coalesce.coalescetype,
-            coalesce.coalescecollid,
-        )
+        let (typid, collation) = (coalesce.coalescetype, coalesce.coalescecollid);
+        let ty = result_type(&results, typid, collation, numerics)?;
+        build_case(conditions, results, ty)
+    }
+
+    fn each(&mut self, args: *mut pg_sys::List, numerics: Numerics) -> Lowered<Vec<Expr>> {
+        let mut lowered = vec![];
+        for arg in nodes(args) {
+            lowered.push(self.lower_as(arg, numerics)?);
+        }
+        Ok(lowered)
+    }
+
+    /// `GREATEST` and `LEAST`.
+    fn extreme(&mut self, extreme: &pg_sys::MinMaxExpr, numerics: Numerics) -> Lowered<Expr> {
+        let args = self.each(extreme.args, numerics)?;
+        let ty = result_type(&args, extreme.minmaxtype, extreme.minmaxcollid, numerics)?;
+        if !is_ordered(&ty, extreme.inputcollid) {
+            return Err("GREATEST and LEAST of this type or collation are not lowered".to_owned());
+        }
+        let args = args.into_iter().map(|arg| cast(arg, &ty)).collect();
+        let greatest = extreme.op == pg_sys::MinMaxOp::IS_GREATEST;
+        Ok(Expr {
+            ty,
+            kind: ExprKind::Extreme { greatest, args },
+        })
+    }
+
+    /// Both sides of an equality.
+    fn equality(
+        &mut self,
+        operator: &pg_sys::OpExpr,
+        numerics: Numerics,
+    ) -> Lowered<(Call, Expr, Expr)> {
+        let function = operator_function(operator.opfuncid, operator.opno);
+        let call = functions::known(function).filter(|call| {
+            matches!(
+                call,
+                Call::Compare(CompareOp::Eq) | Call::ComparePadded(CompareOp::Eq)
+            )
+        });
+        let call = call.ok_or("an equality of other types is not lowered")?;
+        match nodes(operator.args).as_slice() {
+            [left, right] => Ok((
+                call,
+                self.lower_as(*left, numerics)?,
+                self.lower_as(*right, Numerics::VALUE)?,
+            )),
+            _ => Err("an operator without two sides".to_owned()),
+        }
+    }
+
+    /// `left IS DISTINCT FROM right`: not equal, unless both are null.
+    fn distinct(&mut self, operator: &pg_sys::OpExpr) -> Lowered<Expr> {
+        let (call, left, right) = self.equality(operator, Numerics::VALUE)?;
+        let is_value = |expr: &Expr| matches!(expr.kind, ExprKind::Const(Some(_)));
+        let never_both = is_value(&left) || is_value(&right);
+        let mut terms = vec![];
+        if !never_both {
+            self.grow(count(&left) + count(&right))?;
+            for side in [&left, &right] {
+                terms.push(boolean(ExprKind::IsNotNull(Box::new(side.clone()))));
+            }
+        }
+        let equal = condition(call, left, right, operator.inputcollid)?;
+        let differs = boolean(ExprKind::BoolTest {
+            arg: Box::new(equal),
+            value: true,
+            negated: true,
+        });
+        if never_both {
+            return Ok(differs);
+        }
+        let any_value = boolean(ExprKind::Or(terms));
+        Ok(boolean(ExprKind::And(vec![differs, any_value])))
+    }
+
+    /// `NULLIF(left, right)`: null where they are equal, otherwise the left one.
+    fn null_if(&mut self, operator: &pg_sys::OpExpr, numerics: Numerics) -> Lowered<Expr> {
+        let (call, left, right) = self.equality(operator, numerics)?;
+        self.grow(count(&left))?;
+        let ty = left.ty.clone();
+        let null = Expr {
+            ty: ty.clone(),
+            kind: ExprKind::Const(None),
+        };
+        let equal = condition(call, left.clone(), right, operator.inputcollid)?;
+        Ok(Expr {
+            ty,
+            kind: ExprKind::Case {
+                branches: vec![(equal, null)],
+                otherwise: Some(Box::new(left)),
+            },
+        })
     }
 }
 
-/// `conditions` and one more result, which is that of ELSE.
-fn build_case(
-    conditions: Vec<Expr>,
-    results: Vec<Expr>,
-    typid: pg_sys::Oid,
-    collation: pg_sys::Oid,
-) -> Lowered<Expr> {
-    let ty = result_type(&results, typid, collation)?;
+/// `conditions` and one more result, which is that of ELSE, of a common type.
+fn build_case(conditions: Vec<Expr>, results: Vec<Expr>, ty: SqlType) -> Lowered<Expr> {
     let mut results: Vec<Expr> = results.into_iter().map(|r| cast(r, &ty)).collect();
     let otherwise = results
         .pop()
@@ -235,8 +308,44 @@ fn build_case(
     })
 }
 
-/// The common type of results. Numerics must agree in scale: Postgres shows each row's own.
-fn result_type(results: &[Expr], typid: pg_sys::Oid, collation: pg_sys::Oid) -> Lowered<SqlType> {
+/// `conditions` and the results of their type, of which the last one is that of ELSE.
+fn case_of(conditions: Vec<Expr>, mut results: Vec<Expr>, ty: SqlType) -> Expr {
+    let otherwise = results.pop().filter(|r| r.kind != ExprKind::Const(None));
+    Expr {
+        ty,
+        kind: ExprKind::Case {
+            branches: conditions.into_iter().zip(results).collect(),
+            otherwise: otherwise.map(Box::new),
+        },
+    }
+}
+
+fn null(ty: &SqlType) -> Expr {
+    Expr {
+        ty: ty.clone(),
+        kind: ExprKind::Const(None),
+    }
+}
+
+fn when_not_null(value: &Expr, number: i32, ty: &SqlType) -> Expr {
+    let number = Expr {
+        ty: ty.clone(),
+        kind: ExprKind::Const(Some(Value::I32(number))),
+    };
+    if matches!(value.kind, ExprKind::Const(_)) {
+        return number;
+    }
+    let given = boolean(ExprKind::IsNotNull(Box::new(value.clone())));
+    case_of(vec![given], vec![number, null(ty)], ty.clone())
+}
+
+/// The common type of results. Numerics that are shown must agree in scale: Postgres shows each row's own.
+fn result_type(
+    results: &[Expr],
+    typid: pg_sys::Oid,
+    collation: pg_sys::Oid,
+    numerics: Numerics,
+) -> Lowered<SqlType> {
     let typed: Vec<&Expr> = results
         .iter()
         .filter(|r| r.kind != ExprKind::Const(None))
@@ -247,15 +356,17 @@ fn result_type(results: &[Expr], typid: pg_sys::Oid, collation: pg_sys::Oid) -> 
     let lake = if typed.iter().all(|r| r.ty.lake == first.ty.lake) {
         first.ty.lake.clone()
     } else if typid == pg_sys::NUMERICOID {
-        let common = scale(first)?;
+        let mut common = scale(first)?;
         for result in &typed {
-            if scale(result)? != common {
-                return Err("results of CASE or COALESCE differ in scale".to_owned());
+            let own = scale(result)?;
+            if own != common && !numerics.value_only {
+                return Err("results of CASE, COALESCE … differ in scale".to_owned());
             }
+            common = common.max(own);
         }
         decimal(common).lake
     } else {
-        return Err("results of CASE or COALESCE differ in type".to_owned());
+        return Err("results of CASE, COALESCE … differ in type".to_owned());
     };
     Ok(SqlType {
         lake,
@@ -265,52 +376,7 @@ fn result_type(results: &[Expr], typid: pg_sys::Oid, collation: pg_sys::Oid) -> 
     })
 }
 
-/// The elements of a constant array, as constants.
-fn elements(array: &pg_sys::Const) -> Lowered<Vec<Expr>> {
-    let (mut datums, mut nulls, mut count) = (std::ptr::null_mut(), std::ptr::null_mut(), 0);
-    let (mut length, mut by_value, mut align) = (0, false, 0);
-    // SAFETY: the constant is an array; the element type's properties are looked up.
-    let typid = unsafe {
-        let array = pg_sys::pg_detoast_datum(array.constvalue.cast_mut_ptr());
-        let array = array.cast::<pg_sys::ArrayType>();
-        let typid = (*array).elemtype;
-        pg_sys::get_typlenbyvalalign(typid, &mut length, &mut by_value, &mut align);
-        pg_sys::deconstruct_array(
-            array,
-            typid,
-            length.into(),
-            by_value,
-            align,
-            &mut datums,
-            &mut nulls,
-            &mut count,
-        );
-        typid
-    };
-    if count > MAX_LIST {
-        return Err(format!(
-            "a list of {} has too many elements",
-            type_name(typid)
-        ));
-    }
-    (0..count as usize)
-        .map(|i| {
-            // SAFETY: below the number of elements.
-            let datum = unsafe { (!*nulls.add(i)).then(|| *datums.add(i)) };
-            consts::literal(typid, -1, pg_sys::InvalidOid, datum)
-        })
-        .collect()
-}
-
-/// Whether constants of one type may be taken for the other's.
-fn comparable(element: &LakeType, arg: &LakeType) -> bool {
-    element == arg
-        || (element.is_integer() && arg.is_integer())
-        || (element.is_float() && arg.is_float())
-        || (element.is_decimal() && arg.is_decimal())
-}
-
-fn count(expr: &Expr) -> usize {
+pub fn count(expr: &Expr) -> usize {
     1 + expr.children().into_iter().map(count).sum::<usize>()
 }
 

@@ -1,7 +1,7 @@
 //! Makes the `CustomScan` node that takes a subtree's place.
 
 use super::node::{alloc, list};
-use super::private::{self, Private};
+use super::private::{self, Private, Source};
 use pgrx::pg_sys;
 
 /// What differs between a leaf and a fragment.
@@ -16,6 +16,8 @@ pub struct Parts {
     pub absorbed: Vec<*mut pg_sys::Plan>,
     /// Whether the topmost of them is kept, to be run instead.
     pub keep: bool,
+    /// The plans whose rows are fed.
+    pub feeds: Vec<*mut pg_sys::Plan>,
 }
 
 /// The node, with costs, parameters and initplans of the subtree that it replaces.
@@ -46,12 +48,15 @@ pub fn build(parts: Parts, private: &Private) -> *mut pg_sys::Plan {
         (*scan).custom_exprs = parts.custom_exprs;
         (*scan).custom_scan_tlist = parts.custom_scan_tlist;
         (*scan).custom_private = private::encode(private);
-        for relation in &private.relations {
-            (*scan).custom_relids =
-                pg_sys::bms_add_member((*scan).custom_relids, relation.rtindex as i32);
+        for input in &private.inputs {
+            if let Source::Relation { rtindex, .. } = input.source {
+                (*scan).custom_relids =
+                    pg_sys::bms_add_member((*scan).custom_relids, rtindex as i32);
+            }
         }
         if parts.keep {
-            (*scan).custom_plans = list([top.cast()]);
+            let plans = std::iter::once(top).chain(parts.feeds);
+            (*scan).custom_plans = list(plans.map(|plan| plan.cast()));
         }
         (*scan).methods = crate::custom::methods();
     }

@@ -1,20 +1,19 @@
-//! Expressions: leaves, calls and arithmetic. `control` has the boolean and conditional ones,
-//! `compare` the comparisons.
+//! Expressions: leaves, and where the others are lowered: `calls` has functions and operators, `control` the boolean
+//! and conditional ones, `arrays` those over arrays.
 //!
-//! An expression comes over the base relation's own Vars. What isn't known to give exactly
+//! An expression comes over the base relation's own Vars, or over the columns of a subtree. What isn't known to give exactly
 //! Postgres' result is refused with a reason; nothing is approximated.
 
 use super::Lowered;
-use super::compare::{compare, compare_padded};
-use super::consts::{self, adapt, constant, decimal, type_name};
-use super::functions::{self, Call, Number};
-use super::node::{self, Node, get, nodes};
-use super::order::is_deterministic;
+use super::consts::{self, adapt, constant, type_name};
+use super::node::{self, Node, get};
+use super::numeric::Numerics;
 use super::private::{ParamKind, ParamUse};
+use super::sub::{Column, column_expr};
 use super::table::{Table, sql_type};
 use crate::types::expression_type;
-use pg_lake_plan::ir::{ArithmeticOp, Expr, ExprKind, MAX_DEPTH};
-use pg_lake_plan::types::{LakeType, SqlType, Value};
+use pg_lake_plan::ir::{Expr, ExprKind, MAX_DEPTH};
+use pg_lake_plan::types::{LakeType, SqlType};
 use pgrx::pg_sys;
 
 /// Nesting that is left to the plan around an expression.
@@ -24,9 +23,17 @@ const MAX_NODES: usize = 20_000;
 const TOO_DEEP: &str = "an expression is nested too deeply";
 const TOO_LARGE: &str = "an expression is too large";
 
-/// Lowers expressions over one relation.
+/// What the Vars of an expression refer to.
+pub enum Scope<'a> {
+    /// A scanned table, whose scan gets the columns that are asked for.
+    Table(&'a mut Table),
+    /// Vars of `INDEX_VAR`: a subtree's columns.
+    Columns(&'a [Column]),
+}
+
+/// Lowers expressions over one input.
 pub struct Exprs<'a> {
-    pub table: &'a mut Table,
+    scope: Scope<'a>,
     pub params: &'a mut Vec<ParamUse>,
     /// The arguments of the simple CASEs around the current node.
     pub(super) case_values: Vec<Expr>,
@@ -36,8 +43,17 @@ pub struct Exprs<'a> {
 
 impl<'a> Exprs<'a> {
     pub fn new(table: &'a mut Table, params: &'a mut Vec<ParamUse>) -> Self {
+        Exprs::over(Scope::Table(table), params)
+    }
+
+    /// Over the columns of a subtree.
+    pub fn of(columns: &'a [Column], params: &'a mut Vec<ParamUse>) -> Self {
+        Exprs::over(Scope::Columns(columns), params)
+    }
+
+    fn over(scope: Scope<'a>, params: &'a mut Vec<ParamUse>) -> Self {
         Exprs {
-            table,
+            scope,
             params,
             case_values: vec![],
             depth: 0,
@@ -50,9 +66,31 @@ impl<'a> Exprs<'a> {
         self.whole(node, Self::lower)
     }
 
+    /// Lowers a whole expression of which only the value matters, not with how many digits a numeric is shown.
+    pub fn value(&mut self, node: Node) -> Lowered<Expr> {
+        self.whole(node, |exprs, node| {
+            exprs.lower_as(node, Numerics::VALUE.early())
+        })
+    }
+
     /// Lowers a whole expression of which only the nullness matters: columns of any type will do.
     pub fn nullness(&mut self, node: Node) -> Lowered<Expr> {
         self.whole(node, Self::any)
+    }
+
+    /// Lowers a whole expression of type `numeric`, and the scale of its values, where rows differ in that.
+    pub fn scaled(&mut self, node: Node) -> Lowered<(Expr, Option<Expr>)> {
+        let refused = match self.expression(node) {
+            Ok(expr) => return Ok((expr, None)),
+            Err(reason) => reason,
+        };
+        let mut scale = None;
+        let value = self.whole(node, |exprs, node| {
+            let (value, own) = exprs.scaled_case(node).map_err(|_| refused)?;
+            scale = Some(own);
+            Ok(value)
+        })?;
+        Ok((value, scale))
     }
 
     fn whole(
@@ -74,7 +112,12 @@ impl<'a> Exprs<'a> {
         lowered
     }
 
+    /// Lowers an expression whose value is shown.
     pub(super) fn lower(&mut self, node: Node) -> Lowered<Expr> {
+        self.lower_as(node, Numerics::SHOWN)
+    }
+
+    pub(super) fn lower_as(&mut self, node: Node, numerics: Numerics) -> Lowered<Expr> {
         // SAFETY: raises an error if the stack is nearly used up.
         unsafe { pg_sys::check_stack_depth() };
         self.grow(1)?;
@@ -82,7 +125,7 @@ impl<'a> Exprs<'a> {
             return Err(TOO_DEEP.to_owned());
         }
         self.depth += 1;
-        let lowered = self.dispatch(node);
+        let lowered = self.dispatch(node, numerics);
         self.depth -= 1;
         lowered
     }
@@ -91,7 +134,7 @@ impl<'a> Exprs<'a> {
     pub(super) fn any(&mut self, node: Node) -> Lowered<Expr> {
         match get::<pg_sys::Var>(node) {
             Some(var) => self.column(var),
-            None => self.lower(node),
+            None => self.lower_as(node, Numerics::VALUE),
         }
     }
 
@@ -104,7 +147,7 @@ impl<'a> Exprs<'a> {
         Ok(())
     }
 
-    fn dispatch(&mut self, node: Node) -> Lowered<Expr> {
+    fn dispatch(&mut self, node: Node, numerics: Numerics) -> Lowered<Expr> {
         if let Some(var) = get::<pg_sys::Var>(node) {
             return self.var(var);
         }
@@ -112,66 +155,87 @@ impl<'a> Exprs<'a> {
             return constant(value);
         }
         if let Some(param) = get::<pg_sys::Param>(node) {
-            return self.param(param);
+            return self.param(param, numerics);
         }
         if let Some(op) = get::<pg_sys::OpExpr>(node) {
             return self.call(
                 operator_function(op.opfuncid, op.opno),
                 op.args,
                 op.inputcollid,
+                numerics,
             );
         }
         if let Some(call) = get::<pg_sys::FuncExpr>(node) {
-            return self.call(call.funcid, call.args, call.inputcollid);
+            return self.call(call.funcid, call.args, call.inputcollid, numerics);
         }
         if let Some(relabel) = get::<pg_sys::RelabelType>(node) {
-            return self.relabel(relabel);
+            return self.relabel(relabel, numerics);
         }
-        self.control(node)
+        self.control(node, numerics)
     }
 
     fn column(&mut self, var: &pg_sys::Var) -> Lowered<Expr> {
-        if var.varno != self.table.rtindex as i32 || var.varlevelsup != 0 {
-            return Err("a column of another relation".to_owned());
+        let elsewhere = || Err("a column of another relation".to_owned());
+        if var.varlevelsup != 0 {
+            return elsewhere();
         }
-        if var.varattno <= 0 {
-            return Err("system columns and whole rows are not lowered".to_owned());
+        match &mut self.scope {
+            Scope::Table(table) => {
+                if var.varno != table.rtindex as i32 {
+                    return elsewhere();
+                }
+                if var.varattno <= 0 {
+                    return Err("system columns and whole rows are not lowered".to_owned());
+                }
+                table.expr(var.varattno)
+            }
+            Scope::Columns(columns) => {
+                let at = usize::try_from(var.varattno).unwrap_or(0);
+                match columns.get(at.wrapping_sub(1)) {
+                    Some(column) if var.varno == pg_sys::INDEX_VAR => {
+                        Ok(column_expr(at - 1, &column.ty))
+                    }
+                    _ => elsewhere(),
+                }
+            }
         }
-        self.table.expr(var.varattno)
     }
 
     fn var(&mut self, var: &pg_sys::Var) -> Lowered<Expr> {
+        let expr = self.column(var)?;
+        // What is computed has a scale, though Postgres' type doesn't say which.
+        let computed = matches!(self.scope, Scope::Columns(_))
+            && var.vartype == pg_sys::NUMERICOID
+            && expr.ty.lake.is_decimal();
         // SAFETY: a type of the plan.
         let expected = unsafe { expression_type(var.vartype, var.vartypmod) };
-        if expected.is_none() {
-            return Err(format!("type {} is not lowered", type_name(var.vartype)));
+        if computed || expected.as_ref() == Some(&expr.ty.lake) {
+            return Ok(expr);
         }
-        let expr = self.column(var)?;
-        if Some(&expr.ty.lake) != expected.as_ref() {
-            return Err(format!(
-                "type {} is not stored as the engine computes with it",
-                type_name(var.vartype)
-            ));
-        }
-        Ok(expr)
+        let name = type_name(var.vartype);
+        Err(match expected {
+            None => format!("type {name} is not lowered"),
+            Some(_) => format!("type {name} is not stored as the engine computes with it"),
+        })
     }
 
-    fn param(&mut self, param: &pg_sys::Param) -> Lowered<Expr> {
+    /// A parameter. With what scale a numeric is shown is known when its value is: until then it has none here.
+    fn param(&mut self, param: &pg_sys::Param, numerics: Numerics) -> Lowered<Expr> {
         let kind = match param.paramkind {
             pg_sys::ParamKind::PARAM_EXTERN => ParamKind::Extern,
             pg_sys::ParamKind::PARAM_EXEC => ParamKind::Exec,
             _ => return Err("this kind of parameter is not lowered".to_owned()),
         };
-        let refused = matches!(param.paramtype, pg_sys::NUMERICOID | pg_sys::BPCHAROID);
-        // SAFETY: a type of the plan.
-        let lake = unsafe { expression_type(param.paramtype, param.paramtypmod) }
-            .filter(|_| !refused)
-            .ok_or_else(|| {
-                format!(
-                    "parameters of type {} are not lowered",
-                    type_name(param.paramtype)
-                )
-            })?;
+        let lake = match param.paramtype {
+            pg_sys::NUMERICOID if !numerics.late => {
+                return Err("a numeric parameter is lowered only where it is compared".to_owned());
+            }
+            pg_sys::NUMERICOID => consts::decimal(0).lake,
+            // SAFETY: a type of the plan.
+            typid => unsafe { expression_type(typid, param.paramtypmod) }.ok_or_else(|| {
+                format!("parameters of type {} are not lowered", type_name(typid))
+            })?,
+        };
         let used = ParamUse {
             kind,
             id: param.paramid,
@@ -197,90 +261,28 @@ impl<'a> Exprs<'a> {
     }
 
     /// Binary-compatible types. Only those whose operators then mean the same.
-    fn relabel(&mut self, relabel: &pg_sys::RelabelType) -> Lowered<Expr> {
+    fn relabel(&mut self, relabel: &pg_sys::RelabelType, numerics: Numerics) -> Lowered<Expr> {
         let (from, typmod, _) = node::type_of(relabel.arg.cast());
         let is_text = |typid| matches!(typid, pg_sys::TEXTOID | pg_sys::VARCHAROID);
-        let same = from == relabel.resulttype && typmod == relabel.resulttypmod;
+        // A type modifier that is only dropped, or loosened, changes no value.
+        let loosened = from != pg_sys::BPCHAROID || relabel.resulttypmod == -1;
+        let same = from == relabel.resulttype && (typmod == relabel.resulttypmod || loosened);
         let both_text = is_text(from) && is_text(relabel.resulttype);
-        if !(same || both_text) {
+        // Without a length it is compared as if it had no trailing blanks.
+        let unpadded =
+            is_text(from) && relabel.resulttype == pg_sys::BPCHAROID && relabel.resulttypmod == -1;
+        if !(same || both_text || unpadded) {
             return Err(format!(
                 "{} as {} is not lowered",
                 type_name(from),
                 type_name(relabel.resulttype)
             ));
         }
-        let mut expr = self.lower(relabel.arg.cast())?;
+        let mut expr = self.lower_as(relabel.arg.cast(), numerics)?;
         expr.ty.oid = relabel.resulttype.to_u32();
         expr.ty.typmod = relabel.resulttypmod;
         expr.ty.collation = relabel.resultcollid.to_u32();
         Ok(expr)
-    }
-
-    fn call(
-        &mut self,
-        function: pg_sys::Oid,
-        args: *mut pg_sys::List,
-        collation: pg_sys::Oid,
-    ) -> Lowered<Expr> {
-        let unknown = || format!("function {} is not lowered", functions::name(function));
-        let call = functions::known(function).ok_or_else(unknown)?;
-        let args = nodes(args);
-        match (call, args.as_slice()) {
-            (Call::Compare(op), [left, right]) => {
-                let (left, right) = (self.lower(*left)?, self.lower(*right)?);
-                compare(op, left, right, collation)
-            }
-            (Call::ComparePadded(op), [left, right]) => {
-                let (left, right) = (self.lower(*left)?, self.lower(*right)?);
-                compare_padded(op, left, right, collation)
-            }
-            (Call::Arithmetic(op, number), [left, right]) => {
-                let (left, right) = (self.lower(*left)?, self.lower(*right)?);
-                arithmetic(op, number, left, right)
-            }
-            (Call::Negate(number), [arg]) => {
-                let arg = self.lower(*arg)?;
-                let ty = match number {
-                    Number::Decimal => decimal(scale(&arg)?),
-                    _ => number.ty(),
-                };
-                Ok(Expr {
-                    ty,
-                    kind: ExprKind::Negate(Box::new(arg)),
-                })
-            }
-            (Call::Cast(number), [arg]) => Ok(cast(self.lower(*arg)?, &number.ty())),
-            (Call::Like { negated }, [arg, pattern]) => {
-                self.like(*arg, *pattern, collation, negated)
-            }
-            _ => Err(unknown()),
-        }
-    }
-
-    fn like(
-        &mut self,
-        arg: Node,
-        pattern: Node,
-        collation: pg_sys::Oid,
-        negated: bool,
-    ) -> Lowered<Expr> {
-        if !is_deterministic(collation) {
-            return Err("LIKE under a nondeterministic collation is not lowered".to_owned());
-        }
-        let pattern = self.lower(pattern)?;
-        let ExprKind::Const(Some(Value::Text(pattern))) = pattern.kind else {
-            return Err("LIKE is lowered for constant patterns only".to_owned());
-        };
-        // Postgres raises an error, but only for rows where it gets there.
-        if pattern.chars().rev().take_while(|c| *c == '\\').count() % 2 == 1 {
-            return Err("a LIKE pattern ends with an escape character".to_owned());
-        }
-        let arg = Box::new(self.lower(arg)?);
-        Ok(boolean(ExprKind::Like {
-            arg,
-            pattern,
-            negated,
-        }))
     }
 }
 
@@ -313,40 +315,4 @@ pub fn cast(expr: Expr, to: &SqlType) -> Expr {
         ty: to.clone(),
         kind: ExprKind::Cast(Box::new(expr)),
     }
-}
-
-/// Scale of a decimal expression: Postgres' display scale of every value of it.
-pub fn scale(expr: &Expr) -> Lowered<i8> {
-    match expr.ty.lake {
-        LakeType::Decimal { scale, .. } => Ok(scale),
-        _ => Err("a numeric of unknown scale is not lowered".to_owned()),
-    }
-}
-
-fn arithmetic(op: ArithmeticOp, number: Number, left: Expr, right: Expr) -> Lowered<Expr> {
-    let (left, right, ty) = if number == Number::Decimal {
-        let (l, r) = (scale(&left)?, scale(&right)?);
-        let scale = match op {
-            ArithmeticOp::Add | ArithmeticOp::Subtract => l.max(r),
-            ArithmeticOp::Multiply => l + r,
-            ArithmeticOp::Divide | ArithmeticOp::Modulo => {
-                return Err("division of numerics is not lowered".to_owned());
-            }
-        };
-        if scale > consts::MAX_PRECISION as i8 {
-            return Err("a numeric expression has more than 38 digits after the point".to_owned());
-        }
-        (left, right, decimal(scale))
-    } else {
-        let ty = number.ty();
-        (cast(left, &ty), cast(right, &ty), ty)
-    };
-    Ok(Expr {
-        ty,
-        kind: ExprKind::Arithmetic {
-            op,
-            left: Box::new(left),
-            right: Box::new(right),
-        },
-    })
 }

@@ -1,316 +1,136 @@
-//! Aggregations: `[Limit] [Sort] Agg … SeqScan` as one fragment.
+//! A subtree as one fragment: the node that takes its place.
 //!
-//! The fragment computes the groups and aggregates; Postgres evaluates HAVING and the target list
-//! over its rows. `shape` finds the nodes, this module translates them.
+//! The engine computes the columns of the subtree, Postgres the target list over them, and quals that
+//! are left to it.
 
-use super::aggregates::Aggregates;
 use super::custom_scan::{Parts, build};
-use super::expr::{Exprs, operator_function};
-use super::node::{self, Node, array, get, nodes};
-use super::order::{check_group, check_sort};
-use super::private::{Mode, ParamUse, Private, RelationUse};
-use super::shape::{Cut, Shape};
-use super::table::Table;
-use super::{Lowered, fragment_of};
-use pg_lake_plan::ir::{Expr, ExprKind, Plan, SortKey};
-use pg_lake_plan::types::SqlType;
+use super::node::{self, Node, get, nodes};
+use super::ordering::UNKNOWN_ORDER;
+use super::private::{Mode, Private};
+use super::statement::Statement;
+use super::sub::Sub;
+use super::tree::Builder;
+use super::{Lowered, fragment_of, refused};
 use pgrx::pg_sys;
 
-/// The node that replaces the shape's nodes. `notes` says why its ancestors weren't lowered.
-pub fn lower(
-    shape: &Shape<'_>,
-    relid: pg_sys::Oid,
-    notes: &[String],
-) -> Lowered<*mut pg_sys::Plan> {
-    let rtindex = shape.scan.scan.scanrelid;
-    let mut table = Table::open(rtindex, relid);
-    let mut params = vec![];
-    let mut predicates = vec![];
-    for qual in nodes(shape.scan.scan.plan.qual) {
-        predicates.push(Exprs::new(&mut table, &mut params).expression(qual)?);
-    }
-    let aggregation = aggregation(shape, &mut table, &mut params)?;
-    let outputs = aggregation.output_types();
+/// Rows of input below which a fragment costs more than it saves.
+const MIN_ROWS: f64 = 1000.0;
 
-    let (scan, attnums) = table.into_scan(predicates);
-    let mut plan = Plan::Aggregate {
-        input: Box::new(Plan::Scan(scan)),
-        groups: aggregation.groups.iter().map(|g| g.expr.clone()).collect(),
-        aggregates: aggregation
-            .aggregates
-            .outputs
-            .iter()
-            .map(|o| o.aggregate.clone())
-            .collect(),
-        groups_estimate: shape.agg.numGroups.max(1) as f64,
-    };
-    let mut targets = aggregation.targetlist;
-    let cut = shape.cut()?;
-    if let Some(sort) = shape.sort {
-        let keys = output_sort_keys(sort, &node::target_exprs(targets), &outputs)?;
-        targets = through(sort.plan.targetlist, targets);
-        plan = Plan::Sort {
-            input: Box::new(plan),
-            keys,
-            fetch: cut.and_then(Cut::rows),
-        };
-    } else {
-        let keys = group_order(shape, &outputs)?;
-        if !keys.is_empty() {
-            plan = Plan::Sort {
-                input: Box::new(plan),
-                keys,
-                fetch: None,
-            };
+/// A fragment that can take a subtree's place.
+pub struct Candidate<'a> {
+    top: *mut pg_sys::Plan,
+    sub: Sub,
+    builder: Builder<'a>,
+}
+
+/// The subtree as a fragment. `needed`: the outputs that its parent uses, if not all.
+pub fn lower<'a>(
+    statement: &'a Statement,
+    top: *mut pg_sys::Plan,
+    needed: Option<&[i16]>,
+) -> Lowered<Candidate<'a>> {
+    let mut builder = Builder::new(statement);
+    let mut sub = builder.node(top, needed)?;
+    if builder.rows_scanned == 0.0 && builder.inputs.len() == builder.feeds.len() {
+        let reason = builder.reasons.into_iter().next();
+        return Err(reason.unwrap_or_else(|| "no iceberg table is scanned".to_owned()));
+    }
+    if !statement.force {
+        if builder.rows_scanned < MIN_ROWS {
+            return Err(format!("fewer than {MIN_ROWS} rows are expected"));
+        }
+        if builder.rows_fed > builder.rows_scanned {
+            return refused("more rows would be fed than scanned");
         }
     }
-    if let (Some(limit), Some(cut)) = (shape.limit, cut) {
-        if !aggregation.having.is_null() {
-            return Err("a LIMIT above HAVING is not lowered".to_owned());
-        }
-        targets = through(limit.plan.targetlist, targets);
-        plan = Plan::Limit {
-            input: Box::new(plan),
-            skip: cut.skip,
-            fetch: cut.fetch,
-        };
+    let failed = (Builder::wanted(plan_of(top), needed).into_iter())
+        .zip(&sub.outputs)
+        .find_map(|(wanted, output)| output.as_ref().err().filter(|_| wanted));
+    if let Some(reason) = failed {
+        return Err(reason.clone());
     }
-    let private = Private {
-        mode: Mode::Fragment,
-        fragment: fragment_of(plan),
-        relations: vec![RelationUse {
-            rtindex,
-            relid: relid.to_u32(),
-        }],
-        feed_columns: vec![attnums],
-        used: 0,
-        params,
-        reasons: notes.to_vec(),
-        restartable: true,
-    };
-    let parts = Parts {
-        scanrelid: 0,
-        targetlist: targets,
-        qual: aggregation.having,
-        custom_exprs: std::ptr::null_mut(),
-        custom_scan_tlist: aggregation.scan_targets,
-        absorbed: shape.nodes.clone(),
-        keep: true,
-    };
-    Ok(build(parts, &private))
+    if sub.unknown_order {
+        return refused(UNKNOWN_ORDER);
+    }
+    sub.project(vec![]);
+    sub.establish_order(None);
+    Ok(Candidate { top, sub, builder })
 }
 
-struct Group {
-    /// Over the scan.
-    expr: Expr,
-    /// The same for Postgres.
-    node: Node,
+fn plan_of<'a>(plan: *mut pg_sys::Plan) -> &'a pg_sys::Plan {
+    // SAFETY: a plan node of the tree.
+    unsafe { &*plan }
 }
 
-struct Aggregation {
-    groups: Vec<Group>,
-    aggregates: Aggregates,
-    /// The Agg's own, over the fragment's outputs.
-    targetlist: *mut pg_sys::List,
-    having: *mut pg_sys::List,
-    /// The fragment's outputs.
-    scan_targets: *mut pg_sys::List,
-}
-
-impl Aggregation {
-    fn output_types(&self) -> Vec<SqlType> {
-        let groups = self.groups.iter().map(|g| g.expr.ty.clone());
-        let aggregates = self.aggregates.outputs.iter();
-        groups
-            .chain(aggregates.map(|o| o.aggregate.ty.clone()))
-            .collect()
-    }
-}
-
-fn aggregation(
-    shape: &Shape<'_>,
-    table: &mut Table,
-    params: &mut Vec<ParamUse>,
-) -> Lowered<Aggregation> {
-    let agg = shape.agg;
-    let mut groups = vec![];
-    // Which of the child's outputs is which group.
-    let mut columns = array(agg.grpColIdx, agg.numCols);
-    let operators = array(agg.grpOperators, agg.numCols);
-    let collations = array(agg.grpCollations, agg.numCols);
-    for ((column, operator), collation) in columns.iter().zip(operators).zip(collations) {
-        let node = shape.input(*column)?;
-        let expr = Exprs::new(table, params).expression(node)?;
-        let equality = operator_function(pg_sys::InvalidOid, operator);
-        check_group(&expr, Some(equality), collation)?;
-        groups.push(Group { expr, node });
-    }
-    // Columns that depend on the groups by a primary key: grouping by them too changes nothing.
-    for column in ungrouped(agg, &columns) {
-        let node = shape.input(column)?;
-        let expr = Exprs::new(table, params).expression(node)?;
-        check_group(&expr, None, node::type_of(node).2)?;
-        groups.push(Group { expr, node });
-        columns.push(column);
+impl Candidate<'_> {
+    /// The plans that are fed; each may be replaced by what it is lowered to.
+    pub fn feeds(&self) -> Vec<*mut pg_sys::Plan> {
+        self.builder.feeds.clone()
     }
 
-    let mut aggregates = Aggregates::default();
-    let mut refused = None;
-    let mut rewrite = |list: *mut pg_sys::List| -> *mut pg_sys::List {
-        node::rewrite(list.cast(), &mut |node| {
-            let replaced = match node::tag(node) {
-                pg_sys::NodeTag::T_Aggref => {
-                    let call = node::resolve(node, &shape.base);
-                    let mut exprs = Exprs::new(table, params);
-                    aggregates.lower(&mut exprs, call, groups.len())
-                }
-                pg_sys::NodeTag::T_Var => group_var(node, &columns, &groups),
-                pg_sys::NodeTag::T_GroupingFunc => Err("GROUPING() is not lowered".to_owned()),
-                _ => return None,
-            };
-            Some(replaced.unwrap_or_else(|reason| {
-                refused.get_or_insert(reason);
-                node::copy(node)
-            }))
-        })
-        .cast()
-    };
-    let targetlist = rewrite(agg.plan.targetlist);
-    let having = rewrite(agg.plan.qual);
-    if let Some(reason) = refused {
-        return Err(reason);
+    /// Why they are.
+    pub fn reasons(&self) -> &[String] {
+        &self.builder.reasons
     }
-    // Without columns to group by (all are constant), Postgres' sorted aggregation still returns
-    // no row for no input.
-    let plain = agg.aggstrategy == pg_sys::AggStrategy::AGG_PLAIN;
-    if plain != groups.is_empty() || (plain && aggregates.outputs.is_empty()) {
-        return Err("an aggregation without groups or aggregates is not lowered".to_owned());
-    }
-    let outputs = groups
-        .iter()
-        .map(|g| node::copy(g.node))
-        .chain(aggregates.outputs.iter().map(|o| o.aggref));
-    let scan_targets = node::list((1..).zip(outputs).map(|(number, expr): (i16, Node)| {
-        // SAFETY: makes a node.
-        unsafe { pg_sys::makeTargetEntry(expr.cast(), number, std::ptr::null_mut(), false).cast() }
-    }));
-    Ok(Aggregation {
-        groups,
-        aggregates,
-        targetlist,
-        having,
-        scan_targets,
-    })
-}
 
-/// The child's outputs that are used outside of aggregates without being grouped by.
-fn ungrouped(agg: &pg_sys::Agg, grouped: &[i16]) -> Vec<i16> {
-    let mut found = vec![];
-    for list in [agg.plan.targetlist, agg.plan.qual] {
-        node::visit(list.cast(), &mut |node| {
-            if let Some(var) = get::<pg_sys::Var>(node) {
-                let known = grouped.contains(&var.varattno) || found.contains(&var.varattno);
-                if var.varno == pg_sys::OUTER_VAR && !known {
-                    found.push(var.varattno);
-                }
+    /// The node that replaces the subtree. `notes` says why its ancestors weren't lowered.
+    pub fn finish(self, feeds: &[*mut pg_sys::Plan], notes: &[String]) -> *mut pg_sys::Plan {
+        let Candidate { top, sub, builder } = self;
+        let reasons = [notes, builder.reasons.as_slice()].concat();
+        let targets = nodes(plan_of(top).targetlist)
+            .into_iter()
+            .zip(&sub.outputs)
+            .map(|(entry, output)| target(entry, output.as_ref().ok()));
+        let scan_targets = (1..).zip(&sub.columns).map(|(number, column): (i16, _)| {
+            // SAFETY: makes a node.
+            unsafe {
+                let expr = node::copy(column.node).cast();
+                pg_sys::makeTargetEntry(expr, number, std::ptr::null_mut(), false).cast()
             }
-            node::tag(node) != pg_sys::NodeTag::T_Aggref
         });
-    }
-    found
-}
-
-fn group_var(node: Node, columns: &[i16], groups: &[Group]) -> Lowered<Node> {
-    let var = get::<pg_sys::Var>(node).ok_or("a malformed column")?;
-    let at = columns
-        .iter()
-        .position(|column| *column == var.varattno && var.varno == pg_sys::OUTER_VAR)
-        .ok_or("a column that is not grouped by")?;
-    Ok(node::output_var(pg_sys::INDEX_VAR, at + 1, groups[at].node))
-}
-
-/// The target list of a node that passes its child's outputs on, over the fragment's outputs.
-fn through(targetlist: *mut pg_sys::List, child: *mut pg_sys::List) -> *mut pg_sys::List {
-    let child = node::target_exprs(child);
-    node::resolve(targetlist.cast(), &child).cast()
-}
-
-/// One key of a Sort.
-struct Key {
-    column: i16,
-    operator: pg_sys::Oid,
-    collation: pg_sys::Oid,
-    nulls_first: bool,
-}
-
-fn keys(sort: &pg_sys::Sort) -> impl Iterator<Item = Key> {
-    let operators = array(sort.sortOperators, sort.numCols);
-    let collations = array(sort.collations, sort.numCols);
-    let nulls_first = array(sort.nullsFirst, sort.numCols);
-    array(sort.sortColIdx, sort.numCols)
-        .into_iter()
-        .zip(operators)
-        .zip(collations)
-        .zip(nulls_first)
-        .map(|(((column, operator), collation), nulls_first)| Key {
-            column,
-            operator,
-            collation,
-            nulls_first,
-        })
-}
-
-impl Key {
-    fn lower(&self, output: usize, ty: &SqlType) -> Lowered<SortKey> {
-        let function = operator_function(pg_sys::InvalidOid, self.operator);
-        let descending = check_sort(ty, function, self.collation)?;
-        Ok(SortKey {
-            expr: Expr {
-                ty: ty.clone(),
-                kind: ExprKind::Column(output as u32),
-            },
-            descending,
-            nulls_first: self.nulls_first,
-        })
-    }
-}
-
-/// The keys of a Sort above the aggregation, each of which must be an output as it is.
-fn output_sort_keys(
-    sort: &pg_sys::Sort,
-    targets: &[Node],
-    outputs: &[SqlType],
-) -> Lowered<Vec<SortKey>> {
-    keys(sort)
-        .map(|key| {
-            let output = usize::try_from(key.column)
-                .ok()
-                .and_then(|column| targets.get(column.checked_sub(1)?))
-                .and_then(|target| get::<pg_sys::Var>(*target))
-                .filter(|var| var.varno == pg_sys::INDEX_VAR)
-                .map(|var| var.varattno as usize - 1)
-                .ok_or("a sort by something else than a group or an aggregate is not lowered")?;
-            key.lower(output, &outputs[output])
-        })
-        .collect()
-}
-
-/// The order that a sorted aggregation has in Postgres: a parent may rely on it.
-fn group_order(shape: &Shape<'_>, outputs: &[SqlType]) -> Lowered<Vec<SortKey>> {
-    let agg = shape.agg;
-    if agg.aggstrategy != pg_sys::AggStrategy::AGG_SORTED || shape.order_unused {
-        return Ok(vec![]);
-    }
-    let Some(sort) = shape.input_sort else {
-        return Ok(vec![]);
-    };
-    let columns = array(agg.grpColIdx, agg.numCols);
-    let mut order = vec![];
-    for key in keys(sort) {
-        let Some(group) = columns.iter().position(|c| *c == key.column) else {
-            break; // of an ordered aggregate's input
+        let (targetlist, custom_scan_tlist) = (node::list(targets), node::list(scan_targets));
+        let qual = node::list(sub.kept.iter().copied());
+        // The top was visited last.
+        let mut absorbed = builder.absorbed;
+        absorbed.reverse();
+        let private = Private {
+            mode: Mode::Fragment,
+            fragment: fragment_of(sub.plan),
+            inputs: builder.inputs,
+            used: 0,
+            params: builder.params,
+            reasons,
+            restartable: true,
         };
-        order.push(key.lower(group, &outputs[group])?);
+        let parts = Parts {
+            scanrelid: 0,
+            targetlist,
+            qual,
+            custom_exprs: std::ptr::null_mut(),
+            custom_scan_tlist,
+            absorbed,
+            keep: true,
+            feeds: feeds.to_vec(),
+        };
+        build(parts, &private)
     }
-    Ok(order)
+}
+
+/// An entry of the target list over the fragment's columns; null if nobody looks at it.
+fn target(entry: Node, output: Option<&Node>) -> Node {
+    let new = node::copy(entry).cast::<pg_sys::TargetEntry>();
+    let Some(old) = get::<pg_sys::TargetEntry>(entry) else {
+        return entry;
+    };
+    // SAFETY: `new` is a fresh copy of a target entry.
+    unsafe {
+        (*new).expr = match output {
+            Some(output) => node::copy(*output).cast(),
+            None => {
+                let (typid, typmod, collation) = node::type_of(old.expr.cast());
+                pg_sys::makeNullConst(typid, typmod, collation).cast()
+            }
+        };
+    }
+    new.cast()
 }

@@ -7,7 +7,7 @@
 use super::custom_scan::{Parts, build};
 use super::expr::Exprs;
 use super::node::{attnos, get, list, nodes};
-use super::private::{Mode, Private, RelationUse};
+use super::private::{Input, Mode, Private, Source};
 use super::table::{CTID, Table};
 use super::{Lowered, fragment_of};
 use pg_lake_plan::ir::Plan;
@@ -61,15 +61,17 @@ pub fn lower(
             table.column(attnum)?;
         }
     }
-    let (scan_ir, attnums) = table.into_scan(predicates);
+    let (scan_ir, attnums) = table.into_scan(0, predicates);
     let private = Private {
         mode: Mode::Leaf,
         fragment: fragment_of(Plan::Scan(scan_ir)),
-        relations: vec![RelationUse {
-            rtindex,
-            relid: relid.to_u32(),
+        inputs: vec![Input {
+            source: Source::Relation {
+                rtindex,
+                relid: relid.to_u32(),
+            },
+            columns: attnums,
         }],
-        feed_columns: vec![attnums],
         used,
         params,
         reasons,
@@ -83,6 +85,7 @@ pub fn lower(
         custom_scan_tlist: std::ptr::null_mut(),
         absorbed: vec![scan.cast()],
         keep: false,
+        feeds: vec![],
     };
     Ok(build(parts, &private))
 }

@@ -4,10 +4,13 @@
 //! Permissions, row security, views, parameters and partition pruning are already in the plan;
 //! nothing here looks at the query. Whatever isn't known to be exact stays where it is.
 //!
-//! * [`walk`]: finds what to replace, and says why the rest stays
+//! * [`walk`]: finds what to replace, and says why the rest stays; [`statement`]: what it knows of the whole
 //! * [`leaf`]: one scan; [`needed`]: which of its columns its parent looks at
-//! * [`shape`], [`fragment`], [`aggregates`]: aggregations with the Sort and Limit above them
-//! * [`expr`], [`control`], [`compare`], [`dates`]: expressions; [`functions`]: the whitelist; [`consts`]: constants
+//! * [`fragment`]: a subtree; [`tree`]: its nodes, bottom-up; [`sub`]: what comes out of each
+//! * [`joins`], [`membership`], [`aggregation`] with [`aggregates`] and [`grouping_sets`], [`windows`], [`setops`],
+//!   [`ordering`]: kinds of nodes
+//! * [`expr`], [`control`], [`arrays`], [`compare`], [`calls`], [`numeric`], [`dates`]: expressions; [`functions`]: the
+//!   whitelist; [`consts`]: constants
 //! * [`order`]: where equality and order agree
 //! * [`table`]: the columns of a relation
 //! * [`custom_scan`], [`private`]: the node that takes the place, and what it carries
@@ -15,6 +18,9 @@
 //! * [`node`]: Postgres' node trees
 
 mod aggregates;
+mod aggregation;
+mod arrays;
+mod calls;
 mod compare;
 mod consts;
 mod control;
@@ -23,17 +29,27 @@ mod dates;
 mod explain;
 mod expr;
 mod fragment;
-mod functions;
+pub mod functions;
+mod grouping_sets;
+mod joins;
 mod leaf;
+mod membership;
 mod needed;
-mod node;
+pub mod node;
+mod numeric;
 mod order;
+mod ordering;
 pub mod private;
-mod shape;
+mod setops;
+mod statement;
+mod sub;
 mod table;
+mod tree;
 mod walk;
+mod windows;
 
 pub use explain::describe;
+pub use expr::operator_function;
 pub use order::is_c;
 
 use crate::guc::Engine;
@@ -43,6 +59,10 @@ use pgrx::{PgSqlErrorCode, pg_sys};
 
 /// A translation, or why there is none.
 type Lowered<T> = Result<T, String>;
+
+fn refused<T>(reason: &str) -> Lowered<T> {
+    Err(reason.to_owned())
+}
 
 fn fragment_of(root: Plan) -> Fragment {
     Fragment {
@@ -66,16 +86,29 @@ pub unsafe fn lower_statement(stmt: *mut pg_sys::PlannedStmt, cursor_options: i3
     }
     let force = engine == Engine::Force && planned.commandType == pg_sys::CmdType::CMD_SELECT;
     let has = |option: u32| cursor_options & option as i32 != 0;
-    let mut walk = walk::Walk::new(&planned, force, has(pg_sys::CURSOR_OPT_FAST_PLAN));
-    if !walk.concerns_us() {
+    let statement = statement::Statement::new(&planned, force, has(pg_sys::CURSOR_OPT_FAST_PLAN));
+    if !statement.concerns_us() {
         return;
     }
+    let mut walk = walk::Walk::new(statement);
     // SAFETY: reads a global.
     if unsafe { pg_sys::GetDatabaseEncoding() } != pg_sys::pg_enc::PG_UTF8 as i32 {
         if force {
             refuse(&["the database's encoding is not UTF8".to_owned()]);
         }
         return;
+    }
+    if !force && may_scroll(&planned, cursor_options) {
+        walk.below_kept_rows(planned.planTree);
+    } else {
+        // SAFETY: by contract.
+        unsafe {
+            let top = walk.tree(planned.planTree);
+            // The planner has seen to plans that it knew not to run backward.
+            let materialize =
+                has(pg_sys::CURSOR_OPT_SCROLL) && !pg_sys::ExecSupportsBackwardScan(top);
+            (*stmt).planTree = if materialize { materialized(top) } else { top };
+        }
     }
     node::replace_plans(planned.subplans, |_, subplan| {
         // A parallel worker gets the subplans that are parallel-safe, and must find them so.
@@ -87,22 +120,33 @@ pub unsafe fn lower_statement(stmt: *mut pg_sys::PlannedStmt, cursor_options: i3
                 .push("a parallel plan is not lowered".to_owned());
             return subplan;
         }
-        walk.tree(subplan)
+        let sorted = node::plan_tag(subplan) == pg_sys::NodeTag::T_Sort;
+        let lowered = walk.tree(subplan);
+        match sorted {
+            // SAFETY: plans of the statement.
+            true => unsafe { walk::rescannable(subplan, lowered) },
+            false => lowered,
+        }
     });
-    // SAFETY: by contract.
-    unsafe {
-        let top = walk.tree(planned.planTree);
-        // The planner has seen to plans that it knew not to run backward.
-        let materialize = has(pg_sys::CURSOR_OPT_SCROLL) && !pg_sys::ExecSupportsBackwardScan(top);
-        (*stmt).planTree = if materialize { materialized(top) } else { top };
-    }
     if force && !walk.reasons.is_empty() {
         refuse(&walk.reasons);
     }
 }
 
-/// The plan below a Material, for cursors that scroll: the planner put none on a plan that could
-/// scroll before it was lowered.
+/// Whether a cursor may turn back in the statement's rows: it is to be able to, or it is not said
+/// that it isn't and Postgres finds that the plan can (`PerformCursorOpen` and `SPI_cursor_open`).
+pub fn may_scroll(stmt: &pg_sys::PlannedStmt, cursor_options: i32) -> bool {
+    let has = |option: u32| cursor_options & option as i32 != 0;
+    let implied = has(pg_sys::CURSOR_OPT_FAST_PLAN)
+        && !has(pg_sys::CURSOR_OPT_NO_SCROLL)
+        && stmt.rowMarks.is_null();
+    // SAFETY: looks at a finished plan.
+    (implied || has(pg_sys::CURSOR_OPT_SCROLL))
+        && unsafe { pg_sys::ExecSupportsBackwardScan(stmt.planTree) }
+}
+
+/// The plan below a Material, for cursors that scroll and have to run in the engine: the planner put
+/// none on a plan that could scroll before it was lowered.
 ///
 /// # Safety
 /// `plan` is the finished top of a statement.

@@ -1,8 +1,8 @@
 //! Postgres' node trees seen from Rust: typed access, lists, copies, walks and rewrites.
 //!
-//! Every pointer that comes in here belongs to the finished plan that `lower_statement` was given
-//! (or was made from it), which stays alive and unchanged by others for that call: that is what
-//! makes the blocks below sound. Nothing here knows about the engine.
+//! Every pointer that comes in here belongs to the finished plan that `lower_statement` was given, or
+//! to the query that is about to be planned (or was made from them), which stays alive and unchanged by
+//! others for that call: that is what makes the blocks below sound. Nothing here knows about the engine.
 
 use pgrx::pg_sys;
 use pgrx::pg_sys::NodeTag;
@@ -26,6 +26,7 @@ tagged!(
     Agg = T_Agg,
     Aggref = T_Aggref,
     Append = T_Append,
+    ArrayExpr = T_ArrayExpr,
     BoolExpr = T_BoolExpr,
     BooleanTest = T_BooleanTest,
     CaseExpr = T_CaseExpr,
@@ -33,12 +34,20 @@ tagged!(
     CaseWhen = T_CaseWhen,
     CoalesceExpr = T_CoalesceExpr,
     Const = T_Const,
+    CteScan = T_CteScan,
     CustomScan = T_CustomScan,
+    FromExpr = T_FromExpr,
     FuncExpr = T_FuncExpr,
+    FunctionScan = T_FunctionScan,
+    Group = T_Group,
+    GroupingFunc = T_GroupingFunc,
     HashJoin = T_HashJoin,
+    IncrementalSort = T_IncrementalSort,
+    JoinExpr = T_JoinExpr,
     Limit = T_Limit,
     MergeAppend = T_MergeAppend,
     MergeJoin = T_MergeJoin,
+    MinMaxExpr = T_MinMaxExpr,
     NestLoop = T_NestLoop,
     NestLoopParam = T_NestLoopParam,
     NullTest = T_NullTest,
@@ -46,15 +55,40 @@ tagged!(
     Param = T_Param,
     PlanRowMark = T_PlanRowMark,
     RangeTblEntry = T_RangeTblEntry,
+    RangeTblRef = T_RangeTblRef,
     RelabelType = T_RelabelType,
     Result = T_Result,
     ScalarArrayOpExpr = T_ScalarArrayOpExpr,
     SeqScan = T_SeqScan,
+    SetOp = T_SetOp,
     Sort = T_Sort,
+    SortGroupClause = T_SortGroupClause,
+    SubLink = T_SubLink,
+    SubPlan = T_SubPlan,
     SubqueryScan = T_SubqueryScan,
     TargetEntry = T_TargetEntry,
+    Unique = T_Unique,
+    ValuesScan = T_ValuesScan,
     Var = T_Var,
+    WindowAgg = T_WindowAgg,
+    WindowFunc = T_WindowFunc,
 );
+
+/// `IS DISTINCT FROM`: an operator's call with another meaning, and another tag.
+#[repr(transparent)]
+pub struct Distinct(pub pg_sys::OpExpr);
+
+impl Tagged for Distinct {
+    const TAG: NodeTag = NodeTag::T_DistinctExpr;
+}
+
+/// `NULLIF`: the same.
+#[repr(transparent)]
+pub struct NullIf(pub pg_sys::OpExpr);
+
+impl Tagged for NullIf {
+    const TAG: NodeTag = NodeTag::T_NullIfExpr;
+}
 
 /// The node's tag; `T_Invalid` for null.
 pub fn tag(node: Node) -> NodeTag {
@@ -75,6 +109,28 @@ pub fn get<'a, T: Tagged>(node: Node) -> Option<&'a T> {
 /// The plan node's tag.
 pub fn plan_tag(plan: *mut pg_sys::Plan) -> NodeTag {
     tag(plan.cast())
+}
+
+/// The plans from which a plan takes its rows.
+pub fn inputs(plan: *mut pg_sys::Plan) -> Vec<*mut pg_sys::Plan> {
+    let node = plan.cast();
+    // SAFETY: a plan node of the tree.
+    let mut found = unsafe { vec![(*plan).lefttree, (*plan).righttree] };
+    found.extend(get::<pg_sys::SubqueryScan>(node).map(|scan| scan.subplan));
+    let lists = [
+        get::<pg_sys::Append>(node).map(|append| append.appendplans),
+        get::<pg_sys::MergeAppend>(node).map(|append| append.mergeplans),
+        get::<pg_sys::CustomScan>(node).map(|custom| custom.custom_plans),
+    ];
+    for list in lists.into_iter().flatten() {
+        found.extend(
+            nodes(list)
+                .into_iter()
+                .map(|input| input.cast::<pg_sys::Plan>()),
+        );
+    }
+    found.retain(|input| !input.is_null());
+    found
 }
 
 /// The nodes of a list, which may be `NIL`.
@@ -241,6 +297,29 @@ struct Visit<'a> {
     f: &'a mut dyn FnMut(Node) -> bool,
 }
 
+/// Calls `f` for a query and for each one in it (subqueries, CTEs, sublinks), from the outside. What
+/// it makes of a query is what is looked at further.
+pub fn each_query(query: *mut pg_sys::Query, f: &mut dyn FnMut(*mut pg_sys::Query)) {
+    f(query);
+    let mut inner = |node: Node| {
+        let is_query = tag(node) == NodeTag::T_Query;
+        if is_query {
+            each_query(node.cast(), f);
+        }
+        !is_query
+    };
+    let mut context = Visit { f: &mut inner };
+    // SAFETY: as in `rewrite`.
+    unsafe {
+        pg_sys::query_tree_walker_impl(
+            query,
+            Some(visit_callback),
+            (&raw mut context).cast::<c_void>(),
+            0,
+        );
+    }
+}
+
 /// Calls `f` for each node of an expression or list, from the top; it says whether to descend.
 pub fn visit(node: Node, f: &mut dyn FnMut(Node) -> bool) {
     if node.is_null() || !f(node) {
@@ -265,15 +344,32 @@ unsafe extern "C-unwind" fn visit_callback(node: *mut pg_sys::Node, context: *mu
     false
 }
 
-/// A copy of an expression over a child's output in which that output's expressions are put.
-pub fn resolve(node: Node, child: &[Node]) -> Node {
+/// An expression over the inputs of a plan node in terms of what the scans below return; for EXPLAIN.
+pub fn base_expr(plan: *mut pg_sys::Plan, node: Node) -> Node {
     rewrite(node, &mut |node| {
         let var = get::<pg_sys::Var>(node)?;
-        if var.varno != pg_sys::OUTER_VAR {
-            return None;
-        }
-        let index = usize::try_from(var.varattno).ok()?.checked_sub(1)?;
-        child.get(index).map(|expr| copy(*expr))
+        // SAFETY: a plan node of the tree.
+        let input = match var.varno {
+            pg_sys::OUTER_VAR => unsafe { (*plan).lefttree },
+            pg_sys::INNER_VAR => unsafe { (*plan).righttree },
+            varno if varno > 0 => return None,
+            _ => std::ptr::null_mut(),
+        };
+        let target = match input.is_null() {
+            true => None,
+            // SAFETY: as above.
+            false => usize::try_from(var.varattno).ok().and_then(|number| {
+                let targets = target_exprs(unsafe { (*input).targetlist });
+                targets.get(number.checked_sub(1)?).copied()
+            }),
+        };
+        Some(match target {
+            Some(target) => base_expr(input, target),
+            // SAFETY: makes a node.
+            None => unsafe {
+                pg_sys::makeNullConst(var.vartype, var.vartypmod, var.varcollid).cast()
+            },
+        })
     })
 }
 

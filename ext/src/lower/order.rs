@@ -1,7 +1,7 @@
 //! Collations, and where the engine's equality and order are those of Postgres.
 
 use super::Lowered;
-use super::compare::padded_length;
+use super::compare::{padded_length, trimmed};
 use super::functions::{self, Call};
 use pg_lake_plan::ir::{CompareOp, Expr};
 use pg_lake_plan::types::{LakeType, SqlType};
@@ -10,13 +10,35 @@ use pgrx::pg_sys;
 // SAFETY: declared in Postgres' utils/pg_locale.h, which pgrx's bindings leave out.
 unsafe extern "C-unwind" {
     fn lc_collate_is_c(collation: pg_sys::Oid) -> bool;
+    fn lc_ctype_is_c(collation: pg_sys::Oid) -> bool;
 }
 
-/// Whether the collation orders by bytes.
+/// Whether the collation orders by bytes: `C`, and `C.UTF-8` of every provider, whose code points have the order
+/// of their bytes.
 pub fn is_c(collation: pg_sys::Oid) -> bool {
+    if collation == pg_sys::InvalidOid {
+        return false;
+    }
     // SAFETY: called on the main thread, its errors are caught at the boundary.
+    let plain = unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| lc_collate_is_c(collation)) };
+    plain || is_c_utf8(collation)
+}
+
+/// Whether it is libc's `C.UTF-8`. Since version 2.35 `strcoll` of glibc is `strcmp` there.
+fn is_c_utf8(collation: pg_sys::Oid) -> bool {
+    let named = match collation {
+        pg_sys::DEFAULT_COLLATION_OID => crate::pg::collation::of_database(),
+        other => crate::pg::collation::libc_name(other),
+    };
+    named.is_some_and(|name| matches!(name.as_str(), "C.UTF-8" | "C.utf8"))
+        && crate::pg::collation::glibc_version().is_some_and(|version| version >= (2, 35))
+}
+
+/// Whether the collation knows upper and lower case of ASCII letters only.
+pub fn has_c_letters(collation: pg_sys::Oid) -> bool {
+    // SAFETY: as above.
     collation != pg_sys::InvalidOid
-        && unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| lc_collate_is_c(collation)) }
+        && unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| lc_ctype_is_c(collation)) }
 }
 
 /// Whether strings that the collation holds equal have the same bytes.
@@ -32,7 +54,22 @@ pub fn check_group(
     equality: Option<pg_sys::Oid>,
     collation: pg_sys::Oid,
 ) -> Lowered<()> {
-    let refused = Err("grouping by this type is not lowered".to_owned());
+    // Postgres shows the first of several equal keys, which may be −0.
+    if expr.ty.lake.is_float() {
+        return Err(GROUPING.to_owned());
+    }
+    check_equality(expr, equality, collation)
+}
+
+const GROUPING: &str = "grouping by this type is not lowered";
+
+/// The same where it only matters which values are equal.
+pub fn check_equality(
+    expr: &Expr,
+    equality: Option<pg_sys::Oid>,
+    collation: pg_sys::Oid,
+) -> Lowered<()> {
+    let refused = Err(GROUPING.to_owned());
     let known = match equality.map(functions::known) {
         None => true,
         Some(call) => matches!(
@@ -42,8 +79,6 @@ pub fn check_group(
     };
     match expr.ty.lake {
         LakeType::List { .. } | LakeType::Struct(_) => return refused,
-        // Postgres shows the first of several equal keys, which may be −0.
-        LakeType::Float4 | LakeType::Float8 => return refused,
         LakeType::Text => {
             if !is_deterministic(collation) {
                 return Err("grouping under a nondeterministic collation is not lowered".to_owned());
@@ -57,18 +92,24 @@ pub fn check_group(
     if known { Ok(()) } else { refused }
 }
 
-/// Whether an order by this function (`<` or `>` of a type) over values of this type is the
-/// engine's, and if so whether it is descending.
-///
-/// `character(n)` never is: Postgres compares without the trailing blanks, which differs for
-/// characters before the blank.
-pub fn check_sort(ty: &SqlType, function: pg_sys::Oid, collation: pg_sys::Oid) -> Lowered<bool> {
-    if !is_ordered(ty, collation) {
+/// What the engine sorts by where Postgres sorts by this function (`<` or `>` of a type) of an expression, and
+/// whether that is descending. `character(n)` is compared without its trailing blanks.
+pub fn sort_key(
+    expr: Expr,
+    function: pg_sys::Oid,
+    collation: pg_sys::Oid,
+) -> Lowered<(Expr, bool)> {
+    let padded = is_bpchar(&expr.ty);
+    let ordered = is_ordered(&expr.ty, collation) || (padded && is_c(collation));
+    if !ordered {
         return Err("sorting by this type or collation is not lowered".to_owned());
     }
+    let expr = if padded { trimmed(expr) } else { expr };
     match functions::known(function) {
-        Some(Call::Compare(CompareOp::Lt)) => Ok(false),
-        Some(Call::Compare(CompareOp::Gt)) => Ok(true),
+        Some(Call::Compare(CompareOp::Lt) | Call::ComparePadded(CompareOp::Lt)) => {
+            Ok((expr, false))
+        }
+        Some(Call::Compare(CompareOp::Gt) | Call::ComparePadded(CompareOp::Gt)) => Ok((expr, true)),
         _ => Err("sorting by this operator is not lowered".to_owned()),
     }
 }

@@ -5,9 +5,9 @@
 //! | | `Leaf` | `Fragment` |
 //! | --- | --- | --- |
 //! | `scanrelid` | the table | 0 |
-//! | the engine's rows | the scan's columns, `feed_columns[0]` says which attributes | the columns of `custom_scan_tlist` |
+//! | the engine's rows | the scan's columns, `inputs[0].columns` says which attributes | the columns of `custom_scan_tlist` |
 //! | `custom_exprs` | the quals in the scan's predicate, for hot rows | nothing: the engine filters what it is fed |
-//! | `custom_plans` | nothing | the subtree that was replaced; its rows are already filtered and projected as this node's are to be |
+//! | `custom_plans` | nothing | the subtree that was replaced, whose rows are already filtered and projected as this node's are to be; then the plans whose rows are fed to the engine, which are parts of that subtree |
 //!
 //! In both, `plan.qual` and `plan.targetlist` are still to be evaluated over the engine's rows.
 
@@ -22,9 +22,7 @@ pub struct Private {
     pub mode: Mode,
     pub fragment: Fragment,
     /// By the fragment's table number.
-    pub relations: Vec<RelationUse>,
-    /// For each table: the attribute behind each of the scan's columns, −1 for the row number.
-    pub feed_columns: Vec<Vec<i16>>,
+    pub inputs: Vec<Input>,
     /// Of a leaf: how many of its columns, the first ones, its own quals and targets use. The others
     /// are for whoever comes back for a row by its TID.
     pub used: usize,
@@ -44,11 +42,24 @@ pub enum Mode {
     Fragment,
 }
 
+/// Where the rows of one of the fragment's scans come from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Input {
+    pub source: Source,
+    /// The attribute (or output of the plan) behind each of the scan's columns, −1 for the row number.
+    pub columns: Vec<i16>,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RelationUse {
-    /// Index into the statement's range table, from 1.
-    pub rtindex: u32,
-    pub relid: u32,
+pub enum Source {
+    /// An iceberg table: its files, and its hot rows as a feed.
+    Relation {
+        /// Index into the statement's range table, from 1.
+        rtindex: u32,
+        relid: u32,
+    },
+    /// Rows of a plan that Postgres runs, all of them fed: its index in `custom_plans`.
+    Plan(u32),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +68,7 @@ pub struct ParamUse {
     /// `Param.paramid`
     pub id: i32,
     pub typid: u32,
+    /// Of a numeric only when it is bound: its value has a scale of its own.
     pub lake: LakeType,
 }
 

@@ -100,6 +100,12 @@ impl Table {
         Ok(self.columns.len() as u32 - 1)
     }
 
+    /// The attribute behind each of the scan's columns, and its type.
+    pub fn columns(&self) -> impl Iterator<Item = (i16, &SqlType)> {
+        let types = self.columns.iter().map(|column| &column.ty);
+        self.attnums.iter().copied().zip(types)
+    }
+
     /// An attribute as an expression.
     pub fn expr(&mut self, attnum: i16) -> Lowered<Expr> {
         let at = self.column(attnum)?;
@@ -109,10 +115,10 @@ impl Table {
         })
     }
 
-    /// The scan, as table 0 of its fragment, and the attributes behind its columns.
-    pub fn into_scan(self, predicates: Vec<Expr>) -> (Scan, Vec<i16>) {
+    /// The scan, as a numbered table of its fragment, and the attributes behind its columns.
+    pub fn into_scan(self, table: u32, predicates: Vec<Expr>) -> (Scan, Vec<i16>) {
         let scan = Scan {
-            table: 0,
+            table,
             name: self.name,
             columns: self.columns,
             predicate: super::control::conjunction(predicates),

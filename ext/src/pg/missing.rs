@@ -51,6 +51,8 @@ unsafe extern "C-unwind" {
         lockmode: pg_sys::LOCKMODE,
         numparents: *mut *mut pg_sys::List,
     ) -> *mut pg_sys::List;
+    #[link_name = "has_subclass"]
+    fn raw_has_subclass(relation: pg_sys::Oid) -> bool;
     // src/include/catalog/partition.h
     #[link_name = "get_partition_ancestors"]
     fn raw_get_partition_ancestors(relid: pg_sys::Oid) -> *mut pg_sys::List;
@@ -186,6 +188,12 @@ pub fn find_all_inheritors(parent: pg_sys::Oid) -> Vec<pg_sys::Oid> {
     }
 }
 
+/// Whether a table has partitions or children, or had some.
+pub fn has_subclass(relation: pg_sys::Oid) -> bool {
+    // SAFETY: a catalog look-up.
+    unsafe { pg_guard_ffi_boundary(|| raw_has_subclass(relation)) }
+}
+
 /// The partitioned tables that a table is a partition of, at any depth.
 pub fn partition_ancestors(relid: pg_sys::Oid) -> Vec<pg_sys::Oid> {
     // SAFETY: a catalog look-up; the list is a plain list of OIDs.
@@ -238,4 +246,27 @@ pub unsafe fn datum_image_eq(
 pub unsafe fn set_param_plan(node: *mut pg_sys::SubPlanState, econtext: *mut pg_sys::ExprContext) {
     // SAFETY: by contract.
     unsafe { pg_guard_ffi_boundary(|| raw_set_param_plan(node, econtext)) }
+}
+
+/// The next row of a plan, as `ExecProcNode` (executor.h) has it; null at the end, after which it isn't
+/// called again. Errors of the plan pass as they are.
+///
+/// # Safety
+/// A node of the running executor, in its query's memory context. The caller, and its callers up to
+/// Postgres, own nothing that an error would have to drop.
+pub unsafe fn exec_proc_node(node: *mut pg_sys::PlanState) -> *mut pg_sys::TupleTableSlot {
+    // SAFETY: by contract.
+    unsafe {
+        if !(*node).chgParam.is_null() {
+            pg_sys::ExecReScan(node);
+        }
+        let slot = match (*node).ExecProcNode {
+            Some(next) => next(node),
+            None => std::ptr::null_mut(),
+        };
+        if slot.is_null() || (*slot).tts_flags & pg_sys::TTS_FLAG_EMPTY as u16 != 0 {
+            return std::ptr::null_mut();
+        }
+        slot
+    }
 }

@@ -1,6 +1,7 @@
 //! Raw Postgres resources behind small safe types. Only this folder and the modules that
 //! `lib.rs` names as unsafe touch `pg_sys` freely.
 //!
+//! * [`collation`]: names of locales
 //! * [`copy_state`]: what COPY FROM calls input functions by
 //! * [`options_array`]: options in rows of Postgres' own catalogs
 //! * [`table`]: catalog tables of the extension: insert, scan, delete
@@ -9,8 +10,10 @@
 //! * [`published`]: which tables logical replication keeps hot
 //! * [`settings`]: small questions to the server
 //! * [`subtransaction`]: work that may fail
+//! * [`temp_file`]: bytes in a temporary file
 //! * [`xids`]: transaction ids in 64 bits; `epoch` has the arithmetic
 
+pub mod collation;
 pub mod copy_state;
 mod epoch;
 pub mod latch;
@@ -21,6 +24,7 @@ mod seen;
 pub mod settings;
 pub mod subtransaction;
 pub mod table;
+pub mod temp_file;
 pub mod xids;
 
 pub use settings::*;

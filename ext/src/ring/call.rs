@@ -1,7 +1,11 @@
 //! One request from a backend: streams, the request message, feeds, the reply.
 //!
 //! A [`Call`] belongs to a resource owner, so that any error, LIMIT or aborted portal gives its
-//! streams back. Every wait is on the process latch and serves interrupts.
+//! streams back. Every wait is on the process latch and serves interrupts. [`feeding`] fills its feeds.
+
+mod feeding;
+
+pub use feeding::{Outgoing, Sent};
 
 use crate::catalog::tablespace;
 use crate::error;
@@ -9,7 +13,9 @@ use crate::guc;
 use crate::ring::region;
 use pg_lake_plan::message::{Envelope, ErrorCode, Reply, Request, StreamId, WireError, kind};
 use pg_lake_plan::store::Store;
-use pg_lake_ring::{Consumer, Peek, Producer, Region, Stream, StreamRef, Wake};
+use pg_lake_ring::{
+    Consumer, ErrorKind, Peek, Producer, Region, RingError, Stream, StreamRef, Wake,
+};
 use pgrx::{PgSqlErrorCode, pg_sys};
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -69,6 +75,31 @@ struct Inner {
     owner: pg_sys::ResourceOwner,
 }
 
+impl Inner {
+    /// Writes one frame of a message to the request stream or to a feed, and says how much of it that
+    /// was; `None`: the ring is full, and the worker will wake us when it has room.
+    fn try_frame(
+        &mut self,
+        feed: Option<usize>,
+        kind: u16,
+        rest: &[u8],
+    ) -> Result<Option<usize>, RingError> {
+        let (producer, stream) = match feed {
+            None => (&mut self.requests, &self.held.request),
+            Some(i) => (&mut self.feed_ends[i], &self.held.feeds[i]),
+        };
+        let (piece, more) = rest.split_at(rest.len().min(producer.max_payload()));
+        let Some(Wake { peer }) = producer.try_write(kind, piece, !more.is_empty())? else {
+            return Ok(None);
+        };
+        let region = region();
+        if peer && region.ring_stream(stream.reference()).is_some() {
+            wake_worker(&region, self.worker);
+        }
+        Ok(Some(piece.len()))
+    }
+}
+
 /// A running request.
 pub struct Call(*mut Inner);
 
@@ -121,7 +152,7 @@ fn wait(timeout: Duration) {
     crate::pg::check_for_interrupts();
 }
 
-fn ring_error(e: pg_lake_ring::RingError) -> ! {
+fn ring_error(e: RingError) -> ! {
     error::raise(
         PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
         &format!("pg_lake ring: {e}"),
@@ -176,6 +207,13 @@ fn acquire(region: &Region, worker: u32, n: usize) -> Vec<StreamRef> {
             Duration::from_millis(20)
         }));
     }
+}
+
+/// The most feeds that a request can have.
+pub fn feeds_max() -> usize {
+    let region = region();
+    let streams = region.layout().streams as usize;
+    streams.saturating_sub(left_to_workers(&region) + 2)
 }
 
 /// Streams that backends leave to the lake processes' requests to each other, which serve theirs.
@@ -304,30 +342,17 @@ impl Call {
     }
 
     /// Writes a message to the request stream or to a feed. Returns false if the worker has
-    /// already ended the request: its reply says why.
+    /// already ended the request, or reads the feed no more: its reply says why.
     fn write(&mut self, feed: Option<usize>, kind: u16, bytes: &[u8]) -> bool {
-        let region = region();
-        let inner = self.inner();
         let mut rest = bytes;
         loop {
-            if self.inner().ended {
+            let inner = self.inner();
+            if inner.ended {
                 return false;
             }
-            let producer = match feed {
-                None => &mut inner.requests,
-                Some(i) => &mut inner.feed_ends[i],
-            };
-            let (piece, more) = rest.split_at(rest.len().min(producer.max_payload()));
-            match producer.try_write(kind, piece, !more.is_empty()) {
-                Ok(Some(Wake { peer })) => {
-                    let reference = match feed {
-                        None => inner.held.request.reference(),
-                        Some(i) => inner.held.feeds[i].reference(),
-                    };
-                    if peer && region.ring_stream(reference).is_some() {
-                        wake_worker(&region, inner.worker);
-                    }
-                    rest = more;
+            match inner.try_frame(feed, kind, rest) {
+                Ok(Some(written)) => {
+                    rest = &rest[written..];
                     if rest.is_empty() {
                         return true;
                     }
@@ -341,34 +366,22 @@ impl Call {
                     wait(RECHECK);
                 }
                 Err(e) => {
-                    self.pull();
-                    if self.inner().ended {
-                        return false;
-                    }
-                    ring_error(e)
+                    self.left(feed, e);
+                    return false;
                 }
             }
         }
     }
 
-    /// Sends a batch to a feed; false: the request has ended.
-    pub fn feed(&mut self, feed: usize, batch: &[u8]) -> bool {
-        self.write(Some(feed), kind::BATCH, batch)
-    }
-
-    /// Says which partition the batches that follow are of; false: the request has ended.
-    pub fn begin_partition(&mut self, feed: usize, values: &[u8]) -> bool {
-        self.write(Some(feed), kind::PARTITION, values)
-    }
-
-    /// Says that a feed is complete.
-    pub fn finish_feed(&mut self, feed: usize) {
-        let inner = self.inner();
-        let Wake { peer } = inner.feed_ends[feed].finish();
-        let reference = inner.held.feeds[feed].reference();
-        if peer && region().ring_stream(reference).is_some() {
-            wake_worker(&region(), inner.worker);
+    /// Returns if a write failed as the request has ended, or as nobody reads the feed any more.
+    fn left(&mut self, feed: Option<usize>, e: RingError) {
+        self.pull();
+        let unread = feed.is_some() && e.kind() == ErrorKind::Closed;
+        if unread || self.inner().ended {
+            return;
         }
+        self.check_peer();
+        ring_error(e)
     }
 
     /// Moves what has arrived to the queue; whether anything had.
@@ -443,21 +456,34 @@ impl Call {
     /// The next message; waits for it.
     pub fn next(&mut self) -> Message {
         loop {
-            if let Some(message) = self.inner().queued.pop_front() {
+            if let Some(message) = self.poll() {
                 return message;
             }
+            self.wait();
+        }
+    }
+
+    /// The next message, if it has arrived.
+    pub fn poll(&mut self) -> Option<Message> {
+        if self.inner().queued.is_empty() {
             if self.inner().ended {
-                return Message::Error(protocol("the reply had ended"));
+                return Some(Message::Error(protocol("the reply had ended")));
             }
-            if !self.pull() {
-                if self.inner().ended {
-                    return Message::Error(protocol("the reply ended early"));
-                }
-                self.check_peer();
-                if !self.spin() {
-                    wait(RECHECK);
-                }
-            }
+            self.pull();
+        }
+        let inner = self.inner();
+        match inner.queued.pop_front() {
+            None if inner.ended => Some(Message::Error(protocol("the reply ended early"))),
+            message => message,
+        }
+    }
+
+    /// Waits until the worker has done something: a message has come, a feed has room. Whoever calls it
+    /// has just looked at all that it waits for.
+    pub fn wait(&self) {
+        self.check_peer();
+        if !self.spin() {
+            wait(RECHECK);
         }
     }
 

@@ -6,6 +6,7 @@
 //! | `database` | launcher | all |
 //! | `pid`, `state` | the maintainer of the slot, launcher | all |
 //! | `asked_to_leave_until` | backends that need the database alone | launcher |
+//! | `incarnation` | the maintainer, launcher | backends that drop the database |
 //! | `wanted`, `asked` | backends with `lake.debug_flush` | the maintainer |
 //! | `served` | the maintainer | the same backends |
 //!
@@ -38,13 +39,49 @@ pub struct DatabaseSlot {
     pub since: AtomicI64,
     /// Unix seconds until which no maintainer may connect.
     pub away_until: AtomicI64,
+    incarnation: [AtomicU64; 2],
     /// OIDs of tables that are to be flushed at once; 0: free.
     wanted: [AtomicU32; WANTED_MAX],
     asked: AtomicU64,
     served: AtomicU64,
 }
 
+/// What the objects of a database are named by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Incarnation {
+    /// No maintainer has told.
+    Unknown,
+    /// By that of the database that this one is a copy of: it has none of its own.
+    Foreign,
+    Own([u8; 16]),
+}
+
 impl DatabaseSlot {
+    pub fn set_incarnation(&self, incarnation: Incarnation) {
+        let number = match incarnation {
+            Incarnation::Unknown => 0,
+            Incarnation::Foreign => u128::MAX,
+            Incarnation::Own(uuid) => u128::from_be_bytes(uuid),
+        };
+        let [high, low] = &self.incarnation;
+        low.store(number as u64, Ordering::Relaxed);
+        // Release pairs with the Acquire in `incarnation`: who sees this half sees the other one.
+        high.store((number >> 64) as u64, Ordering::Release);
+    }
+
+    pub fn incarnation(&self) -> Incarnation {
+        let [high, low] = &self.incarnation;
+        // No uuid has such a half: its version is in it.
+        match high.load(Ordering::Acquire) {
+            0 => Incarnation::Unknown,
+            u64::MAX => Incarnation::Foreign,
+            high => {
+                let number = u128::from(high) << 64 | u128::from(low.load(Ordering::Relaxed));
+                Incarnation::Own(number.to_be_bytes())
+            }
+        }
+    }
+
     /// Asks for a flush of tables; the number that `served` reaches when it is done. Without room for
     /// more, some are left out.
     pub fn ask(&self, tables: &[u32]) -> u64 {
@@ -114,6 +151,7 @@ impl Control {
             if gone && slot.pid.load(Ordering::Acquire) == 0 {
                 slot.since.store(0, Ordering::Relaxed);
                 slot.away_until.store(0, Ordering::Relaxed);
+                slot.set_incarnation(Incarnation::Unknown);
                 slot.database.store(0, Ordering::Release);
             }
         }

@@ -107,36 +107,49 @@ fn name_of(name: &pg_sys::NameData) -> String {
     String::from_utf8_lossy(&bytes.collect::<Vec<u8>>()).into_owned()
 }
 
-/// A codec for values of a type that come from the engine as `lake`. Raises an ERROR if the two
+/// A codec for values of a type that come from the engine as `lake`, or go there. Raises an ERROR if the two
 /// don't go together, which lowering rules out.
 ///
 /// # Safety
 /// On the main thread, in a transaction; `typid` is a type.
 pub unsafe fn result_codec(lake: &LakeType, typid: pg_sys::Oid) -> Codec {
+    // SAFETY: by contract.
+    unsafe { find_codec(lake, typid) }.unwrap_or_else(|error| error.raise())
+}
+
+/// Whether values of a type can come from the engine as `lake`.
+///
+/// # Safety
+/// As [`result_codec`].
+pub unsafe fn has_codec(lake: &LakeType, typid: pg_sys::Oid) -> bool {
+    // SAFETY: by contract.
+    unsafe { find_codec(lake, typid) }.is_ok()
+}
+
+unsafe fn find_codec(lake: &LakeType, typid: pg_sys::Oid) -> Result<Codec, ValueError> {
     let path = "?column?".to_owned();
     let typmod = match lake {
         LakeType::Decimal { precision, scale } => numeric_typmod(*precision as i32, *scale as i32),
         _ => -1,
     };
     // SAFETY: by contract.
-    let built = unsafe { build(&mut NestedIds::of_column(0), path.clone(), typid, typmod, 0) };
-    match built {
-        Ok((own, node)) if same_layout(&own, lake) => Codec {
-            attnum: 0,
-            name: path,
-            typid,
-            typmod: -1,
-            collation: pg_sys::InvalidOid,
-            lake: lake.clone(),
-            node,
-        },
-        Ok((own, _)) => ValueError::new(
+    let (own, node) =
+        unsafe { build(&mut NestedIds::of_column(0), path.clone(), typid, typmod, 0)? };
+    if !same_layout(&own, lake) {
+        return Err(ValueError::new(
             PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
             format!("a result of type {typid} is stored as {own:?}, not as {lake:?}"),
-        )
-        .raise(),
-        Err(e) => e.raise(),
+        ));
     }
+    Ok(Codec {
+        attnum: 0,
+        name: path,
+        typid,
+        typmod: -1,
+        collation: pg_sys::InvalidOid,
+        lake: lake.clone(),
+        node,
+    })
 }
 
 /// Whether values of both look the same on the wire: the types without field ids and names.

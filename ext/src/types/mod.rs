@@ -27,8 +27,8 @@ mod scalar;
 mod text;
 
 pub(crate) use encode::with_payload;
-pub use mapping::{codecs, result_codec};
-pub use scalar::{expression_type, value_of};
+pub use mapping::{codecs, has_codec, result_codec};
+pub use scalar::{expression_type, shown_numeric, value_of};
 pub use text::PinnedSettings;
 
 use crate::error;

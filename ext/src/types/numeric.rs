@@ -27,8 +27,10 @@ const NUMERIC_SPECIAL: u16 = 0xC000;
 const NUMERIC_EXT_SIGN_MASK: u16 = 0xF000;
 const NUMERIC_NAN: u16 = 0xC000;
 const NUMERIC_PINF: u16 = 0xD000;
+const NUMERIC_DSCALE_MASK: u16 = 0x3FFF;
 
 const NUMERIC_SHORT_SIGN_MASK: u16 = 0x2000;
+const NUMERIC_SHORT_DSCALE_MASK: u16 = 0x1F80;
 const NUMERIC_SHORT_DSCALE_SHIFT: u32 = 7;
 const NUMERIC_SHORT_WEIGHT_SIGN_MASK: u16 = 0x0040;
 const NUMERIC_SHORT_WEIGHT_MASK: u16 = 0x003F;
@@ -65,6 +67,17 @@ pub enum Refused {
     Inexact,
     /// Not a `numeric`: its bytes end too early.
     Malformed,
+}
+
+/// How many digits after the point a `numeric` (without its varlena header) is shown with (`NUMERIC_DSCALE`); `None`
+/// of NaN and infinities.
+pub fn display_scale(payload: &[u8]) -> Option<u16> {
+    let header = u16::from_ne_bytes(*payload.first_chunk::<2>()?);
+    match header & NUMERIC_SIGN_MASK {
+        NUMERIC_SPECIAL => None,
+        NUMERIC_SHORT => Some((header & NUMERIC_SHORT_DSCALE_MASK) >> NUMERIC_SHORT_DSCALE_SHIFT),
+        _ => Some(header & NUMERIC_DSCALE_MASK),
+    }
 }
 
 /// The value of a `numeric` (without its varlena header) times 10^scale, if that is an integer of
@@ -297,6 +310,16 @@ mod tests {
             assert_eq!(pack(value, scale).as_bytes(), image, "{value} at {scale}");
             assert_eq!(unscaled(&image, 38, scale), Ok(value));
         }
+    }
+
+    #[test]
+    fn display_scales() {
+        assert_eq!(display_scale(pack(12_345, 7).as_bytes()), Some(7));
+        assert_eq!(display_scale(pack(-1, 38).as_bytes()), Some(38));
+        assert_eq!(display_scale(&bytes(&[100, 0, 1, 5000])), Some(100));
+        assert_eq!(display_scale(&bytes(&[NUMERIC_NEG | 70, 0, 7])), Some(70));
+        assert_eq!(display_scale(&bytes(&[0xC000])), None);
+        assert_eq!(display_scale(&[1]), None);
     }
 
     #[test]

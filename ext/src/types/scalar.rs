@@ -182,6 +182,23 @@ pub unsafe fn value_of(lake: &LakeType, typid: pg_sys::Oid, datum: pg_sys::Datum
     })
 }
 
+/// A numeric, not null, as a decimal of the scale that it is shown with; `None` if there is no such decimal.
+///
+/// # Safety
+/// On the main thread, in a transaction; `datum` is a numeric.
+pub unsafe fn shown_numeric(datum: pg_sys::Datum) -> Option<(i8, Value)> {
+    let decimal = |raw: &[u8]| {
+        let scale = u8::try_from(numeric::display_scale(raw)?).ok()?;
+        if scale > numeric::PRECISION_MAX {
+            return None;
+        }
+        let value = numeric::unscaled(raw, numeric::PRECISION_MAX, scale).ok()?;
+        Some((scale as i8, Value::I128(value)))
+    };
+    // SAFETY: a numeric is a varlena.
+    unsafe { with_payload(datum, decimal) }
+}
+
 fn integer(lake: &LakeType, value: i64) -> Option<Value> {
     Some(match lake {
         LakeType::Int2 => Value::I32(i16::try_from(value).ok()? as i32),

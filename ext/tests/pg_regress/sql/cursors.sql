@@ -49,7 +49,7 @@ RESET lake.engine;
 
 -- WITH HOLD outlives its transaction and doesn't see later changes
 BEGIN;
-DECLARE h CURSOR WITH HOLD FOR SELECT id FROM c_lake WHERE id > 5;
+DECLARE h NO SCROLL CURSOR WITH HOLD FOR SELECT id FROM c_lake WHERE id > 5;
 FETCH 2 FROM h;
 COMMIT;
 INSERT INTO c_lake SELECT g, 'later' FROM generate_series(201, 230) g;
@@ -78,7 +78,7 @@ SELECT count(*), max(id) FROM c_lake;
 ROLLBACK;
 -- nor is one disturbed by a flush
 BEGIN;
-DECLARE c CURSOR FOR SELECT id FROM c_lake;
+DECLARE c NO SCROLL CURSOR FOR SELECT id FROM c_lake;
 FETCH 3 FROM c;
 CALL settle();
 SELECT lake.flush('c_lake') > 0 AS flushed;
@@ -87,9 +87,29 @@ MOVE 85 IN c;
 FETCH ALL FROM c;
 SELECT count(*), sum(id) FROM c_lake;
 ROLLBACK;
+BEGIN;
+DECLARE c CURSOR FOR SELECT id FROM c_lake;
+FETCH 3 FROM c;
+CALL settle();
+SELECT lake.flush('c_lake') > 0 AS flushed;
+FETCH 9 FROM c;
+MOVE 85 IN c;
+FETCH ALL FROM c;
+FETCH BACKWARD 3 FROM c;
+ROLLBACK;
 SELECT count(*), sum(id) FROM c_lake;
 
 -- WHERE CURRENT OF, hot and cold
+BEGIN;
+DECLARE c NO SCROLL CURSOR FOR SELECT id FROM c_lake WHERE id < 20;
+FETCH 2 FROM c;
+UPDATE c_lake SET t = 'changed' WHERE CURRENT OF c;
+SELECT id, t FROM c_lake WHERE t = 'changed';
+MOVE 10 IN c;
+FETCH 1 FROM c;
+DELETE FROM c_lake WHERE CURRENT OF c;
+ROLLBACK;
+-- a cursor that isn't said not to scroll gives the cold rows first, as Postgres' own scans do
 BEGIN;
 DECLARE c CURSOR FOR SELECT id FROM c_lake WHERE id < 20;
 FETCH 2 FROM c;
@@ -99,13 +119,46 @@ MOVE 10 IN c;
 FETCH 1 FROM c;
 DELETE FROM c_lake WHERE CURRENT OF c;
 ROLLBACK;
+BEGIN;
+DECLARE c SCROLL CURSOR FOR SELECT id FROM c_lake WHERE id < 20;
+FETCH 2 FROM c;
+UPDATE c_lake SET t = 'changed' WHERE CURRENT OF c;
+FETCH LAST FROM c;
+DELETE FROM c_lake WHERE CURRENT OF c;
+FETCH ABSOLUTE 9 FROM c;
+SELECT id, t FROM c_lake WHERE t = 'changed' OR id = 10;
+ROLLBACK;
+-- it turns back where heap's does
+BEGIN;
+DECLARE c CURSOR FOR SELECT id FROM c_lake WHERE id > 50 ORDER BY id;
+FETCH 2 FROM c;
+FETCH BACKWARD 1 FROM c;
+FETCH LAST FROM c;
+FETCH BACKWARD 2 FROM c;
+DECLARE d CURSOR FOR SELECT id FROM c_lake LIMIT 95;
+FETCH ABSOLUTE 95 FROM d;
+FETCH BACKWARD 6 FROM d;
+DECLARE g CURSOR FOR SELECT id % 2 AS half, count(*) FROM c_lake GROUP BY 1;
+FETCH BACKWARD 1 FROM g;
+ROLLBACK;
+-- a statement that has to run in the engine turns back only if that was asked for
+SET lake.engine = force;
+BEGIN;
+DECLARE c SCROLL CURSOR FOR SELECT id FROM c_lake;
+FETCH 3 FROM c;
+FETCH BACKWARD 2 FROM c;
+DECLARE d CURSOR FOR SELECT id FROM c_lake;
+FETCH 1 FROM d;
+FETCH BACKWARD 1 FROM d;
+ROLLBACK;
+RESET lake.engine;
 
 -- many cursors at once, each in the middle of its cold rows
 BEGIN;
 DO $$
 BEGIN
     FOR i IN 1..30 LOOP
-        EXECUTE format('DECLARE many%s CURSOR FOR SELECT id FROM c_lake', i);
+        EXECUTE format('DECLARE many%s NO SCROLL CURSOR FOR SELECT id FROM c_lake', i);
         EXECUTE format('MOVE 15 IN many%s', i);
     END LOOP;
 END $$;
@@ -122,14 +175,14 @@ SELECT count(*) FROM lake.stat_streams WHERE pid = pg_backend_pid() AND state <>
 -- a cursor dies with its savepoint
 BEGIN;
 SAVEPOINT s;
-DECLARE c CURSOR FOR SELECT id FROM c_lake;
+DECLARE c NO SCROLL CURSOR FOR SELECT id FROM c_lake;
 FETCH 12 FROM c;
 ROLLBACK TO s;
 FETCH 1 FROM c;
 ROLLBACK;
 -- one that was opened before survives it
 BEGIN;
-DECLARE c CURSOR FOR SELECT id FROM c_lake;
+DECLARE c NO SCROLL CURSOR FOR SELECT id FROM c_lake;
 FETCH 12 FROM c;
 SAVEPOINT s;
 FETCH 1 FROM c;

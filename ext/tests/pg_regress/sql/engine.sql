@@ -148,7 +148,7 @@ SELECT twins('SELECT id, n FROM @e ORDER BY n, id LIMIT 20', true);
 SELECT twins('SELECT id, n FROM @e ORDER BY n DESC, id LIMIT 20 OFFSET 5', true);
 SELECT twins('SELECT id, i2 FROM @e ORDER BY i2 NULLS FIRST, id LIMIT 30', true);
 SELECT twins('SELECT id, i2 FROM @e ORDER BY i2 DESC NULLS LAST, id LIMIT 30', true);
-SELECT twins('SELECT f8 FROM @e WHERE id < 3 ORDER BY f8', true);
+SELECT twins('SELECT f8 FROM @e WHERE id < 3 ORDER BY f8, id', true);
 SELECT twins('SELECT f4, id FROM @e WHERE id < 3 ORDER BY f4 DESC, id', true);
 SELECT twins('SELECT t, id FROM @e ORDER BY t, id LIMIT 40', true);
 SELECT twins('SELECT t COLLATE "C" AS tc, id FROM @e ORDER BY tc DESC, id LIMIT 40', true);

@@ -228,7 +228,7 @@ SELECT (SELECT count(*) FROM s_unlogged), (SELECT count(*) FROM s_new), (SELECT 
 
 -- refused as for heap
 BEGIN;
-DECLARE c CURSOR FOR SELECT * FROM s_new;
+DECLARE c NO SCROLL CURSOR FOR SELECT * FROM s_new;
 FETCH 1 FROM c;
 ALTER TABLE s_new SET TABLESPACE pg_default;
 ROLLBACK;

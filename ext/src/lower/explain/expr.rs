@@ -1,100 +1,17 @@
-//! A fragment in words, for EXPLAIN: one line a node, inputs indented below.
+//! Expressions, aggregates and constants in words. `columns` are the names of the input's columns.
 
+use pg_lake_plan::function::Function;
 use pg_lake_plan::ir::{
-    Aggregate, AggregateFunction, ArithmeticOp, CompareOp, Expr, ExprKind, Fragment, Plan, Scan,
-    SortKey,
+    Aggregate, AggregateFunction, ArithmeticOp, CompareOp, Expr, ExprKind, SortKey,
 };
 use pg_lake_plan::types::{LakeType, Value};
 
-/// The lines, the root first.
-pub fn describe(fragment: &Fragment) -> Vec<String> {
-    let mut lines = vec![];
-    let mut next = Some(&fragment.root);
-    while let Some(plan) = next {
-        lines.push(format!("{}{}", "  ".repeat(lines.len()), line(plan)));
-        next = plan.inputs();
-    }
-    lines
-}
-
-fn line(plan: &Plan) -> String {
-    let input = plan.inputs().map(names).unwrap_or_default();
-    match plan {
-        Plan::Scan(scan) => scan_line(scan),
-        Plan::Filter { predicate, .. } => format!("Filter: {}", text(predicate, &input)),
-        Plan::Project { exprs, .. } => format!("Project: {}", list(exprs, &input)),
-        Plan::Aggregate {
-            groups, aggregates, ..
-        } => {
-            let mut parts = vec![];
-            if !groups.is_empty() {
-                parts.push(format!("group by {}", list(groups, &input)));
-            }
-            if !aggregates.is_empty() {
-                let calls: Vec<String> = aggregates.iter().map(|a| call(a, &input)).collect();
-                parts.push(calls.join(", "));
-            }
-            format!("Aggregate: {}", parts.join("; "))
-        }
-        Plan::Sort { keys, fetch, .. } => {
-            let keys: Vec<String> = keys.iter().map(|key| sort_key(key, &input)).collect();
-            let first = fetch.map(|n| format!("; first {n}")).unwrap_or_default();
-            format!("Sort: {}{first}", keys.join(", "))
-        }
-        Plan::Limit { skip, fetch, .. } => {
-            let mut parts = vec![];
-            if let Some(fetch) = fetch {
-                parts.push(format!("{fetch} rows"));
-            }
-            if *skip > 0 {
-                parts.push(format!("after {skip}"));
-            }
-            format!("Limit: {}", parts.join(" "))
-        }
-    }
-}
-
-fn scan_line(scan: &Scan) -> String {
-    let columns = scan_names(scan);
-    let mut line = format!("Scan on {}: ", scan.name);
-    if columns.is_empty() {
-        line.push_str("no columns");
-    } else {
-        line.push_str(&format!("columns {}", columns.join(", ")));
-    }
-    if let Some(predicate) = &scan.predicate {
-        line.push_str(&format!("; predicate {}", text(predicate, &columns)));
-    }
-    line
-}
-
-fn scan_names(scan: &Scan) -> Vec<String> {
-    scan.columns.iter().map(|c| c.name.clone()).collect()
-}
-
-/// What the outputs of a node are called above it.
-fn names(plan: &Plan) -> Vec<String> {
-    let input = plan.inputs().map(names).unwrap_or_default();
-    match plan {
-        Plan::Scan(scan) => scan_names(scan),
-        Plan::Filter { .. } | Plan::Sort { .. } | Plan::Limit { .. } => input,
-        Plan::Project { exprs, .. } => exprs.iter().map(|e| text(e, &input)).collect(),
-        Plan::Aggregate {
-            groups, aggregates, ..
-        } => groups
-            .iter()
-            .map(|e| text(e, &input))
-            .chain(aggregates.iter().map(|a| call(a, &input)))
-            .collect(),
-    }
-}
-
-fn list(exprs: &[Expr], columns: &[String]) -> String {
+pub(super) fn list(exprs: &[Expr], columns: &[String]) -> String {
     let texts: Vec<String> = exprs.iter().map(|e| text(e, columns)).collect();
     texts.join(", ")
 }
 
-fn call(aggregate: &Aggregate, columns: &[String]) -> String {
+pub(super) fn call(aggregate: &Aggregate, columns: &[String]) -> String {
     let name = match aggregate.function {
         AggregateFunction::Count => "count",
         AggregateFunction::Sum => "sum",
@@ -113,6 +30,11 @@ fn call(aggregate: &Aggregate, columns: &[String]) -> String {
     format!("{name}({distinct}{arg}){filter}")
 }
 
+pub(super) fn sort_keys(keys: &[SortKey], columns: &[String]) -> String {
+    let keys: Vec<String> = keys.iter().map(|key| sort_key(key, columns)).collect();
+    keys.join(", ")
+}
+
 fn sort_key(key: &SortKey, columns: &[String]) -> String {
     let direction = if key.descending { " DESC" } else { "" };
     let nulls = match (key.descending, key.nulls_first) {
@@ -123,7 +45,7 @@ fn sort_key(key: &SortKey, columns: &[String]) -> String {
     format!("{}{direction}{nulls}", text(&key.expr, columns))
 }
 
-fn text(expr: &Expr, columns: &[String]) -> String {
+pub(super) fn text(expr: &Expr, columns: &[String]) -> String {
     let inner = |e: &Expr| text(e, columns);
     let infix = |list: &[Expr], word: &str| {
         let terms: Vec<String> = list.iter().map(inner).collect();
@@ -205,7 +127,23 @@ fn text(expr: &Expr, columns: &[String]) -> String {
             }
             line + " END"
         }
+        ExprKind::Extreme { greatest, args } => {
+            let name = if *greatest { "greatest" } else { "least" };
+            format!("{name}{}", infix(args, ", "))
+        }
         ExprKind::Cast(arg) => format!("{}::{}", inner(arg), type_name(&expr.ty.lake)),
+        ExprKind::Call { function, args } => match (function, args.as_slice()) {
+            (Function::Convert, [arg]) => {
+                format!("{}::{}", inner(arg), type_name(&expr.ty.lake))
+            }
+            (Function::Quotient, [left, right]) => format!("({} / {})", inner(left), inner(right)),
+            _ => {
+                let parameter = function.parameter().map(|text| format!("[{text}]"));
+                let args: Vec<String> = args.iter().map(inner).collect();
+                let parameter = parameter.unwrap_or_default();
+                format!("{}{parameter}({})", function.name(), args.join(", "))
+            }
+        },
     }
 }
 
@@ -226,7 +164,7 @@ fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
-fn literal(value: Option<&Value>, ty: &LakeType) -> String {
+pub(super) fn literal(value: Option<&Value>, ty: &LakeType) -> String {
     match value {
         None => "NULL".to_owned(),
         Some(Value::Bool(v)) => v.to_string(),

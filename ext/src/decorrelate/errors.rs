@@ -1,0 +1,112 @@
+//! Expressions that can't raise an error, whatever the columns hold.
+
+use crate::lower::functions::{self, Call, Number};
+use crate::lower::node::{self, Node, get, nodes, tag};
+use crate::lower::operator_function;
+use pg_lake_plan::ir::ArithmeticOp;
+use pgrx::FromDatum;
+use pgrx::pg_sys;
+use pgrx::pg_sys::NodeTag;
+
+/// Whether evaluating an expression, a list of them or the quals of a join tree raises no error, as far
+/// as it isn't about nodes that `elsewhere` knows.
+pub fn is_safe(node: Node, elsewhere: &dyn Fn(Node) -> bool) -> bool {
+    let mut safe = true;
+    node::visit(node, &mut |node| {
+        if !safe || elsewhere(node) || is_folded(node) {
+            return false;
+        }
+        safe = is_safe_node(node);
+        safe
+    });
+    safe
+}
+
+/// As far as it is about the node itself.
+fn is_safe_node(node: Node) -> bool {
+    match tag(node) {
+        NodeTag::T_List
+        | NodeTag::T_TargetEntry
+        | NodeTag::T_FromExpr
+        | NodeTag::T_JoinExpr
+        | NodeTag::T_RangeTblRef
+        | NodeTag::T_Var
+        | NodeTag::T_Const
+        | NodeTag::T_RelabelType
+        | NodeTag::T_BoolExpr
+        | NodeTag::T_NullTest
+        | NodeTag::T_BooleanTest
+        | NodeTag::T_CoalesceExpr
+        | NodeTag::T_CaseExpr
+        | NodeTag::T_CaseWhen
+        | NodeTag::T_CaseTestExpr
+        | NodeTag::T_SQLValueFunction => true,
+        _ => is_safe_call(node).unwrap_or(false),
+    }
+}
+
+/// `None` if it is something else than a call or a value.
+fn is_safe_call(node: Node) -> Option<bool> {
+    if let Some(op) = get::<pg_sys::OpExpr>(node) {
+        let function = operator_function(op.opfuncid, op.opno);
+        return Some(!op.opretset && never_fails(function, op.args));
+    }
+    if let Some(call) = get::<pg_sys::FuncExpr>(node) {
+        return Some(!call.funcretset && never_fails(call.funcid, call.args));
+    }
+    if let Some(list) = get::<pg_sys::ScalarArrayOpExpr>(node) {
+        let function = operator_function(list.opfuncid, list.opno);
+        return Some(never_fails(function, list.args));
+    }
+    if let Some(array) = get::<pg_sys::ArrayExpr>(node) {
+        return Some(!array.multidims);
+    }
+    let param = get::<pg_sys::Param>(node)?;
+    Some(param.paramkind == pg_sys::ParamKind::PARAM_EXTERN)
+}
+
+fn never_fails(function: pg_sys::Oid, args: *mut pg_sys::List) -> bool {
+    match functions::known(function) {
+        Some(Call::Compare(_) | Call::ComparePadded(_) | Call::Cast(_)) => true,
+        Some(Call::Arithmetic(op, Number::Decimal)) => matches!(
+            op,
+            ArithmeticOp::Add | ArithmeticOp::Subtract | ArithmeticOp::Multiply
+        ),
+        Some(Call::Negate(Number::Decimal)) => true,
+        Some(Call::Like { .. }) => nodes(args).last().is_some_and(|last| is_pattern(*last)),
+        // A function that raises an error for some arguments isn't leakproof.
+        // SAFETY: looks the function up.
+        _ => unsafe { pg_sys::get_func_leakproof(function) },
+    }
+}
+
+/// Whether it is a constant pattern that doesn't end with an escape character.
+fn is_pattern(node: Node) -> bool {
+    let Some(pattern) = get::<pg_sys::Const>(node) else {
+        return false;
+    };
+    // SAFETY: LIKE's functions that are known take a text.
+    let text = unsafe { String::from_datum(pattern.constvalue, pattern.constisnull) };
+    text.is_none_or(|text| text.chars().rev().take_while(|c| *c == '\\').count() % 2 == 0)
+}
+
+/// Whether it is a call that the planner evaluates, wherever the call is.
+fn is_folded(node: Node) -> bool {
+    let is_call = matches!(tag(node), NodeTag::T_OpExpr | NodeTag::T_FuncExpr);
+    let mut constant = is_call;
+    if is_call {
+        node::visit(node, &mut |node| {
+            constant &= matches!(
+                tag(node),
+                NodeTag::T_List
+                    | NodeTag::T_Const
+                    | NodeTag::T_OpExpr
+                    | NodeTag::T_FuncExpr
+                    | NodeTag::T_RelabelType
+            );
+            constant
+        });
+    }
+    // SAFETY: an expression.
+    constant && unsafe { !pg_sys::contain_mutable_functions(node) }
+}

@@ -1,0 +1,251 @@
+//! The join that takes a subquery's place.
+//!
+//! The subquery returns its keys and aggregates, grouped by the keys; what it returned is computed from
+//! the aggregates in the qual. A row of the query that finds no group is one for which the subquery
+//! found no row. If the qual rejects it then, the join is an inner one. Otherwise it is a left join:
+//! its nulls are what the aggregates are over no rows, but for `count`, which is 0.
+
+use super::sublink::{Correlated, Key};
+use super::target::is_count;
+use crate::lower::node::{self, Node, alloc, get, list, tag};
+use pgrx::pg_sys;
+use pgrx::pg_sys::NodeTag;
+use std::ffi::CStr;
+
+/// Where the grouped subquery is, seen from the query around it.
+#[derive(Clone, Copy)]
+struct Place {
+    rtindex: i32,
+    /// The left join that makes its columns null, in quals above it.
+    nulled_by: Option<i32>,
+}
+
+/// Joins the subquery to the query, and returns what its WHERE has to say instead of the qual.
+///
+/// # Safety
+/// `found` was found in `qual`, which is in the query's WHERE, and nobody else knows these.
+pub unsafe fn attach(query: &mut pg_sys::Query, qual: Node, found: &Correlated) -> Vec<Node> {
+    // SAFETY: by contract.
+    unsafe {
+        let rtindex = pg_sys::list_length(query.rtable) + 1;
+        let nulled_by = (!found.rejects_empty).then_some(rtindex + 1);
+        let place = Place { rtindex, nulled_by };
+        let columns = group(found);
+        query.rtable = pg_sys::lappend(query.rtable, subquery_entry(&columns, found).cast());
+        let keys = found.keys.iter();
+        let clauses = keys.map(|key| columns.clause(key, rtindex));
+        let clauses: Vec<Node> = clauses.collect();
+        let value = columns.value(found.target, place);
+        let qual = node::rewrite(qual, &mut |node| (node == found.sublink).then_some(value));
+
+        let reference = alloc::<pg_sys::RangeTblRef>();
+        (*reference).rtindex = rtindex;
+        let from = &mut *query.jointree;
+        let Some(join) = nulled_by else {
+            from.fromlist = pg_sys::lappend(from.fromlist, reference.cast());
+            return clauses.into_iter().chain([qual]).collect();
+        };
+        query.rtable = pg_sys::lappend(query.rtable, join_entry().cast());
+        let before = alloc::<pg_sys::FromExpr>();
+        (*before).fromlist = from.fromlist;
+        let outer_join = alloc::<pg_sys::JoinExpr>();
+        (*outer_join).jointype = pg_sys::JoinType::JOIN_LEFT;
+        (*outer_join).larg = before.cast();
+        (*outer_join).rarg = reference.cast();
+        (*outer_join).quals = pg_sys::make_ands_explicit(list(clauses)).cast();
+        (*outer_join).rtindex = join;
+        from.fromlist = list([outer_join.cast()]);
+        vec![qual]
+    }
+}
+
+/// The outputs of a grouped subquery.
+struct Columns {
+    /// Expressions over its tables, each once.
+    keys: Vec<Node>,
+    /// Calls over its tables, each once; they come after the keys.
+    aggregates: Vec<Node>,
+}
+
+/// Has the subquery return a row for each of its groups.
+unsafe fn group(found: &Correlated) -> Columns {
+    let mut keys = vec![];
+    for key in &found.keys {
+        add(&mut keys, key.inner);
+    }
+    let mut aggregates = vec![];
+    node::visit(found.target, &mut |node| {
+        let is_aggregate = tag(node) == NodeTag::T_Aggref;
+        if is_aggregate {
+            add(&mut aggregates, node);
+        }
+        !is_aggregate
+    });
+    let mut outputs: Vec<Node> = vec![];
+    let mut groups: Vec<Node> = vec![];
+    for (number, key) in (1..).zip(&keys) {
+        let output = output(number, *key, c"key");
+        // SAFETY: a new node.
+        unsafe { (*output).ressortgroupref = number as pg_sys::Index };
+        outputs.push(output.cast());
+        groups.push(group_clause(number as pg_sys::Index, *key).cast());
+    }
+    for aggregate in &aggregates {
+        let number = outputs.len() as i16 + 1;
+        outputs.push(output(number, *aggregate, c"aggregate").cast());
+    }
+    let filters = found.filters.iter().copied();
+    // SAFETY: the caller's.
+    unsafe {
+        let query = &mut *found.query;
+        query.targetList = list(outputs);
+        query.groupClause = list(groups);
+        (*query.jointree).quals = match found.filters.is_empty() {
+            true => std::ptr::null_mut(),
+            false => pg_sys::make_ands_explicit(list(filters)).cast(),
+        };
+    }
+    Columns { keys, aggregates }
+}
+
+fn output(number: i16, expr: Node, name: &CStr) -> *mut pg_sys::TargetEntry {
+    let expr = node::copy(expr).cast();
+    // SAFETY: makes a node.
+    unsafe { pg_sys::makeTargetEntry(expr, number, copied(name), false) }
+}
+
+fn group_clause(reference: pg_sys::Index, key: Node) -> *mut pg_sys::SortGroupClause {
+    let clause = alloc::<pg_sys::SortGroupClause>();
+    // SAFETY: a new node; the type has these operators, since its default family has an equality.
+    unsafe {
+        (*clause).tleSortGroupRef = reference;
+        pg_sys::get_sort_group_operators(
+            node::type_of(key).0,
+            false,
+            true,
+            false,
+            &raw mut (*clause).sortop,
+            &raw mut (*clause).eqop,
+            std::ptr::null_mut(),
+            &raw mut (*clause).hashable,
+        );
+    }
+    clause
+}
+
+impl Columns {
+    /// The key's equality, in the query around the subquery.
+    fn clause(&self, key: &Key, rtindex: i32) -> Node {
+        let place = Place {
+            rtindex,
+            nulled_by: None,
+        };
+        let inner = column(place, position(&self.keys, key.inner), key.inner);
+        let outer = node::copy(key.outer);
+        let clause = node::copy(key.clause).cast::<pg_sys::OpExpr>();
+        // SAFETY: copies; all columns of `outer` are of the query around.
+        unsafe {
+            pg_sys::IncrementVarSublevelsUp(outer, -1, 1);
+            (*clause).args = list(if key.inner_is_left {
+                [inner, outer]
+            } else {
+                [outer, inner]
+            });
+        }
+        clause.cast()
+    }
+
+    /// What the subquery returned, from its aggregates.
+    fn value(&self, target: Node, place: Place) -> Node {
+        node::rewrite(target, &mut |node| {
+            let aggregate = get::<pg_sys::Aggref>(node)?;
+            let number = self.keys.len() + position(&self.aggregates, node);
+            let value = column(place, number, node);
+            let counts = is_count(aggregate) && place.nulled_by.is_some();
+            Some(if counts { or_zero(value) } else { value })
+        })
+    }
+}
+
+/// Output `position` (from 0) of the subquery.
+fn column(place: Place, position: usize, like: Node) -> Node {
+    let (typid, typmod, collation) = node::type_of(like);
+    // SAFETY: makes a node.
+    unsafe {
+        let number = position as i16 + 1;
+        let var = pg_sys::makeVar(place.rtindex, number, typid, typmod, collation, 0);
+        if let Some(join) = place.nulled_by {
+            (*var).varnullingrels = pg_sys::bms_make_singleton(join);
+        }
+        var.cast()
+    }
+}
+
+/// `COALESCE(count, 0)`.
+fn or_zero(count: Node) -> Node {
+    let call = alloc::<pg_sys::CoalesceExpr>();
+    // SAFETY: new nodes; `count` returns int8.
+    unsafe {
+        let zero = pg_sys::makeConst(
+            pg_sys::INT8OID,
+            -1,
+            pg_sys::InvalidOid,
+            size_of::<i64>() as i32,
+            pg_sys::Datum::from(0i64),
+            false,
+            true,
+        );
+        (*call).coalescetype = pg_sys::INT8OID;
+        (*call).args = list([count, zero.cast()]);
+        (*call).location = -1;
+    }
+    call.cast()
+}
+
+/// The subquery's range table entry. Its tables keep the entry's own permissions.
+fn subquery_entry(columns: &Columns, found: &Correlated) -> *mut pg_sys::RangeTblEntry {
+    let entry = alloc::<pg_sys::RangeTblEntry>();
+    let keys = columns.keys.iter().map(|_| c"key");
+    let names = keys.chain(columns.aggregates.iter().map(|_| c"aggregate"));
+    // SAFETY: new nodes.
+    unsafe {
+        let names = list(names.map(|name| pg_sys::makeString(copied(name)).cast()));
+        (*entry).rtekind = pg_sys::RTEKind::RTE_SUBQUERY;
+        (*entry).subquery = found.query;
+        (*entry).eref = pg_sys::makeAlias(c"grouped".as_ptr(), names);
+        (*entry).inFromCl = true;
+    }
+    entry
+}
+
+/// The left join's: nobody names its columns.
+fn join_entry() -> *mut pg_sys::RangeTblEntry {
+    let entry = alloc::<pg_sys::RangeTblEntry>();
+    // SAFETY: new nodes.
+    unsafe {
+        (*entry).rtekind = pg_sys::RTEKind::RTE_JOIN;
+        (*entry).jointype = pg_sys::JoinType::JOIN_LEFT;
+        (*entry).eref = pg_sys::makeAlias(c"unnamed_join".as_ptr(), std::ptr::null_mut());
+        (*entry).inFromCl = true;
+    }
+    entry
+}
+
+fn copied(name: &CStr) -> *mut std::ffi::c_char {
+    // SAFETY: a terminated string.
+    unsafe { pg_sys::pstrdup(name.as_ptr()) }
+}
+
+/// Adds an expression unless it is there.
+fn add(nodes: &mut Vec<Node>, node: Node) {
+    if position(nodes, node) == nodes.len() {
+        nodes.push(node);
+    }
+}
+
+/// Where the expression is; at the end if it isn't.
+fn position(nodes: &[Node], node: Node) -> usize {
+    // SAFETY: compares expressions.
+    let same = |other: &Node| unsafe { pg_sys::equal(other.cast(), node.cast()) };
+    nodes.iter().position(same).unwrap_or(nodes.len())
+}

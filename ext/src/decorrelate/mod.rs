@@ -1,0 +1,93 @@
+//! Correlated scalar subqueries as joins: `x < (SELECT avg(y) FROM t WHERE t.a = o.a)` in a WHERE
+//! becomes a join with `SELECT a, avg(y) FROM t GROUP BY a`.
+//!
+//! Postgres runs such a subquery for each row, which is right where few rows ask and an index answers;
+//! the engine wants to compute all groups at once. So this is done to queries that are planned for the
+//! engine only, and `crate::replan` compares the plans.
+//!
+//! The join looks at rows and groups that nobody may have asked for, and in another order. So what it
+//! evaluates must not be able to raise an error ([`errors`]), nor be volatile. Whatever isn't known to
+//! fit stays as it was.
+//!
+//! * [`sublink`]: which subqueries fit
+//! * [`target`]: what such a subquery returns
+//! * [`join`]: what takes the place
+//! * [`errors`]: expressions that raise none
+//! * [`levels`]: whose columns an expression uses
+
+mod errors;
+mod join;
+mod levels;
+mod sublink;
+mod target;
+
+use crate::lower::node::{self, Node, get, nodes};
+use pgrx::pg_sys;
+
+/// Rewrites a query and those in it, in place.
+///
+/// # Safety
+/// An analysed and rewritten query that only the caller knows, in the current memory context, whose
+/// relations are locked.
+pub unsafe fn decorrelate(query: *mut pg_sys::Query) {
+    // SAFETY: by contract; parts of the query.
+    node::each_query(query, &mut |query| unsafe { rewrite(query) });
+}
+
+unsafe fn rewrite(query: *mut pg_sys::Query) {
+    // SAFETY: by contract; no other reference to it is held meanwhile.
+    let outer = unsafe { &mut *query };
+    if !is_fit(outer) {
+        return;
+    }
+    // SAFETY: a SELECT has a join tree.
+    let quals = conjuncts(unsafe { (*outer.jointree).quals });
+    let mut rewritten = vec![];
+    let mut changed = false;
+    for qual in quals {
+        match sublink::correlated(qual) {
+            Some(found) => {
+                // SAFETY: both are parts of the query.
+                rewritten.extend(unsafe { join::attach(outer, qual, &found) });
+                changed = true;
+            }
+            None => rewritten.push(qual),
+        }
+    }
+    if changed {
+        // SAFETY: as above; there is at least one qual.
+        unsafe {
+            (*outer.jointree).quals = pg_sys::make_ands_explicit(node::list(rewritten)).cast();
+            outer.hasSubLinks = pg_sys::checkExprHasSubLink(query.cast());
+        }
+    }
+}
+
+/// Whether the query's own WHERE may be looked at. Quals of row security and of security barriers
+/// must come before others, so that queries with these are left alone.
+fn is_fit(query: &pg_sys::Query) -> bool {
+    query.commandType == pg_sys::CmdType::CMD_SELECT
+        && query.hasSubLinks
+        && !query.hasRowSecurity
+        && query.rowMarks.is_null()
+        && !query.jointree.is_null()
+        && entries(query).all(|entry| entry.securityQuals.is_null() && !entry.security_barrier)
+}
+
+/// The query's range table.
+fn entries(query: &pg_sys::Query) -> impl Iterator<Item = &pg_sys::RangeTblEntry> {
+    nodes(query.rtable)
+        .into_iter()
+        .filter_map(get::<pg_sys::RangeTblEntry>)
+}
+
+/// The terms that are joined by AND at the top.
+fn conjuncts(quals: Node) -> Vec<Node> {
+    match get::<pg_sys::BoolExpr>(quals) {
+        Some(and) if and.boolop == pg_sys::BoolExprType::AND_EXPR => {
+            nodes(and.args).into_iter().flat_map(conjuncts).collect()
+        }
+        _ if quals.is_null() => vec![],
+        _ => vec![quals],
+    }
+}

@@ -1,0 +1,178 @@
+//! Which subqueries can become a join.
+
+use super::levels::Levels;
+use super::{conjuncts, entries, errors, target};
+use crate::am;
+use crate::lower::node::{self, Node, get, nodes, tag};
+use pgrx::pg_sys;
+use pgrx::pg_sys::NodeTag;
+
+/// A scalar subquery in a qual, which can be computed for all values of its keys at once.
+pub struct Correlated {
+    /// The node in the qual.
+    pub sublink: Node,
+    pub query: *mut pg_sys::Query,
+    /// The expression that the subquery returns, over its aggregates.
+    pub target: Node,
+    pub keys: Vec<Key>,
+    /// The terms of the subquery's WHERE that are no keys.
+    pub filters: Vec<Node>,
+    /// Whether the qual isn't true where the subquery finds no row.
+    pub rejects_empty: bool,
+}
+
+/// `inner = outer` in the subquery's WHERE.
+pub struct Key {
+    pub clause: Node,
+    pub inner: Node,
+    pub outer: Node,
+    pub inner_is_left: bool,
+}
+
+/// The subquery in a qual, if there is exactly one and it fits.
+pub fn correlated(qual: Node) -> Option<Correlated> {
+    let sublink = only_sublink(qual)?;
+    let link = get::<pg_sys::SubLink>(sublink)?;
+    if link.subLinkType != pg_sys::SubLinkType::EXPR_SUBLINK
+        || tag(link.subselect) != NodeTag::T_Query
+        || !errors::is_safe(qual, &|node| node == sublink)
+    {
+        return None;
+    }
+    let query = link.subselect.cast::<pg_sys::Query>();
+    // SAFETY: as its tag says, and nobody changes it meanwhile; an expression.
+    let (inner, volatile) = unsafe { (&*query, pg_sys::contain_volatile_functions(qual)) };
+    if volatile || !is_plain(inner) || !has_fit_tables(inner) {
+        return None;
+    }
+    let target = only_target(inner)?;
+    if !target::is_fit(target) {
+        return None;
+    }
+    // SAFETY: a SELECT has a join tree.
+    let jointree = unsafe { &*inner.jointree };
+    if !Levels::of(jointree.fromlist.cast()).is_closed()
+        || !errors::is_safe(inner.jointree.cast(), &|_| false)
+    {
+        return None;
+    }
+    let (mut keys, mut filters) = (vec![], vec![]);
+    for term in conjuncts(jointree.quals) {
+        if Levels::of(term).is_closed() {
+            filters.push(term);
+        } else {
+            keys.push(key(term)?);
+        }
+    }
+    (!keys.is_empty()).then(|| Correlated {
+        sublink,
+        query,
+        target,
+        keys,
+        filters,
+        rejects_empty: target::is_null_if_empty(qual, sublink, target),
+    })
+}
+
+/// The one sublink of a qual that always needs it: not one under OR, NOT or CASE.
+fn only_sublink(qual: Node) -> Option<Node> {
+    let (mut found, mut fit) = (None, true);
+    node::visit(qual, &mut |node| match tag(node) {
+        NodeTag::T_SubLink => {
+            fit &= found.replace(node).is_none();
+            false
+        }
+        NodeTag::T_BoolExpr | NodeTag::T_CaseExpr => {
+            fit = false;
+            false
+        }
+        _ => true,
+    });
+    found.filter(|_| fit)
+}
+
+/// Whether the query has nothing but FROM, WHERE and aggregates.
+fn is_plain(query: &pg_sys::Query) -> bool {
+    query.commandType == pg_sys::CmdType::CMD_SELECT
+        && query.hasAggs
+        && !query.hasWindowFuncs
+        && !query.hasTargetSRFs
+        && !query.hasSubLinks
+        && !query.hasDistinctOn
+        && !query.hasModifyingCTE
+        && !query.hasRowSecurity
+        && query.cteList.is_null()
+        && query.groupClause.is_null()
+        && query.groupingSets.is_null()
+        && query.havingQual.is_null()
+        && query.windowClause.is_null()
+        && query.distinctClause.is_null()
+        && query.sortClause.is_null()
+        && query.limitOffset.is_null()
+        && query.limitCount.is_null()
+        && query.rowMarks.is_null()
+        && query.setOperations.is_null()
+        && !query.jointree.is_null()
+}
+
+/// Whether the query reads tables only, one of ours among them.
+fn has_fit_tables(query: &pg_sys::Query) -> bool {
+    let is_fit = |entry: &pg_sys::RangeTblEntry| match entry.rtekind {
+        pg_sys::RTEKind::RTE_RELATION => {
+            entry.tablesample.is_null() && entry.securityQuals.is_null()
+        }
+        pg_sys::RTEKind::RTE_JOIN => {
+            let columns = entry.joinaliasvars.cast();
+            Levels::of(columns).is_closed() && errors::is_safe(columns, &|_| false)
+        }
+        _ => false,
+    };
+    let is_ours = |entry: &pg_sys::RangeTblEntry| {
+        entry.rtekind == pg_sys::RTEKind::RTE_RELATION && am::may_lead_to_iceberg(entry.relid)
+    };
+    entries(query).all(is_fit) && entries(query).any(is_ours)
+}
+
+fn only_target(query: &pg_sys::Query) -> Option<Node> {
+    match nodes(query.targetList).as_slice() {
+        &[target] => get::<pg_sys::TargetEntry>(target)
+            .filter(|target| !target.resjunk)
+            .map(|target| target.expr.cast()),
+        _ => None,
+    }
+}
+
+/// The term as a key: an equality of a column of the subquery and one of the query around it, by which
+/// values that are equal to the same one are equal to each other, and grouped together.
+fn key(clause: Node) -> Option<Key> {
+    let op = get::<pg_sys::OpExpr>(clause)?;
+    let args = nodes(op.args);
+    let &[left, right] = args.as_slice() else {
+        return None;
+    };
+    let inner_is_left = Levels::of(left).is_own() && Levels::of(right).is_outer();
+    let inner_is_right = Levels::of(left).is_outer() && Levels::of(right).is_own();
+    let (inner, outer) = match (inner_is_left, inner_is_right) {
+        (true, _) => (left, right),
+        (_, true) => (right, left),
+        _ => return None,
+    };
+    let (typid, _, collation) = node::type_of(inner);
+    (op.inputcollid == collation && is_default_equality(op.opno, typid)).then_some(Key {
+        clause,
+        inner,
+        outer,
+        inner_is_left,
+    })
+}
+
+/// Whether the operator is an equality of the operator family that groups values of the type.
+fn is_default_equality(operator: pg_sys::Oid, typid: pg_sys::Oid) -> bool {
+    // SAFETY: catalog look-ups.
+    unsafe {
+        let class = pg_sys::GetDefaultOpClass(typid, pg_sys::BTREE_AM_OID);
+        class != pg_sys::InvalidOid
+            && pg_sys::get_op_opfamily_strategy(operator, pg_sys::get_opclass_family(class))
+                == pg_sys::BTEqualStrategyNumber as i32
+    }
+}

@@ -1,0 +1,351 @@
+//! Aggregations, and DISTINCT, which is one without functions.
+
+use super::aggregates::Aggregates;
+use super::expr::{Exprs, operator_function};
+use super::grouping_sets::{Groupings, Keys, set_column};
+use super::node::{self, Node, array, get, nodes};
+use super::order::check_group;
+use super::sub::{Column, Sub, column_expr};
+use super::tree::{Builder, in_base, over};
+use super::{Lowered, refused};
+use pg_lake_plan::ir::{Expr, Plan, SortKey};
+use pgrx::pg_sys;
+use pgrx::pg_sys::AggStrategy::{AGG_PLAIN, AGG_SORTED};
+
+/// What Postgres' node says.
+struct Spec<'a> {
+    plan: &'a pg_sys::Plan,
+    keys: Keys,
+    groups: f64,
+    /// Exactly one row, also of no input.
+    plain: bool,
+    /// Its input is ordered by the groups, and its output, too.
+    sorted: bool,
+}
+
+impl<'a> Spec<'a> {
+    fn of(plan: *mut pg_sys::Plan) -> Lowered<Spec<'a>> {
+        if let Some(group) = get::<pg_sys::Group>(plan.cast()) {
+            return Ok(Spec {
+                plan: &group.plan,
+                keys: Keys {
+                    columns: array(group.grpColIdx, group.numCols),
+                    operators: array(group.grpOperators, group.numCols),
+                    collations: array(group.grpCollations, group.numCols),
+                    sets: vec![],
+                },
+                groups: group.plan.plan_rows,
+                plain: false,
+                sorted: true,
+            });
+        }
+        let agg = get::<pg_sys::Agg>(plan.cast()).ok_or("a malformed aggregation")?;
+        if agg.aggsplit != pg_sys::AggSplit::AGGSPLIT_SIMPLE {
+            return refused("partial aggregation is not lowered");
+        }
+        let keys = Keys::of(agg);
+        let one_set = keys.sets.is_empty();
+        Ok(Spec {
+            plan: &agg.plan,
+            groups: match one_set {
+                true => agg.numGroups as f64,
+                false => agg.plan.plan_rows,
+            },
+            plain: agg.aggstrategy == AGG_PLAIN && one_set,
+            sorted: agg.aggstrategy == AGG_SORTED && agg.chain.is_null(),
+            keys,
+        })
+    }
+}
+
+/// What is grouped by.
+pub struct Group {
+    /// Over the input's columns.
+    pub expr: Expr,
+    /// The same for Postgres.
+    pub node: Node,
+}
+
+impl Builder<'_> {
+    pub(super) fn aggregation(
+        &mut self,
+        plan: *mut pg_sys::Plan,
+        needed: Option<&[i16]>,
+    ) -> Lowered<Sub> {
+        let spec = Spec::of(plan)?;
+        let mut used = Self::uses(spec.plan, needed, &[], pg_sys::OUTER_VAR);
+        used.extend(&spec.keys.columns);
+        let mut input = self.input(spec.plan.lefttree, &used)?;
+        let (numbers, groups) = self.groups(&spec, &input, needed)?;
+
+        let keys = &spec.keys;
+        let targets = Self::wanted(spec.plan, needed)
+            .into_iter()
+            .zip(node::target_exprs(spec.plan.targetlist))
+            .filter_map(|(wanted, target)| wanted.then_some(target));
+        let groupings = Groupings::within(targets.chain([spec.plan.qual.cast()]), keys);
+        let before_aggregates = groups.len() + groupings.count();
+        let mut aggregates = Aggregates::default();
+        let mut rewrite = |node: Node, exprs: &mut Exprs<'_>| {
+            let mut failed = None;
+            let rewritten = node::rewrite(node, &mut |node| {
+                let replaced = match node::tag(node) {
+                    pg_sys::NodeTag::T_Aggref => over(node, pg_sys::OUTER_VAR, &input)
+                        .and_then(|call| aggregates.lower(exprs, call, before_aggregates)),
+                    pg_sys::NodeTag::T_Var => group_var(node, &numbers, &groups),
+                    pg_sys::NodeTag::T_GroupingFunc => groupings.var(node, keys, groups.len() + 1),
+                    _ => return None,
+                };
+                Some(replaced.unwrap_or_else(|reason| {
+                    failed.get_or_insert(reason);
+                    node::copy(node)
+                }))
+            });
+            failed.map_or(Ok(rewritten), Err)
+        };
+        let mut exprs = Exprs::of(&input.columns, &mut self.params);
+        let outputs = Self::targets(spec.plan, needed, |target| rewrite(target, &mut exprs));
+        let having = nodes(spec.plan.qual)
+            .into_iter()
+            .map(|qual| rewrite(qual, &mut exprs))
+            .collect::<Lowered<Vec<Node>>>()?;
+        // An output that can't be had might have been an aggregate that raises an error.
+        Self::check_wanted(spec.plan, needed, &outputs)?;
+        // Without columns to group by (all are constant), Postgres' sorted aggregation still returns
+        // no row for no input.
+        if spec.plain != groups.is_empty() || (spec.plain && aggregates.outputs.is_empty()) {
+            return refused("an aggregation without groups or aggregates is not lowered");
+        }
+        let mut order = group_order(&spec, &input, &groups);
+        let mut columns: Vec<Column> = groups
+            .iter()
+            .map(|group| Column {
+                ty: group.expr.ty.clone(),
+                node: in_base(group.node, &input.columns),
+            })
+            .collect();
+        columns.extend(groupings.columns(&input)?);
+        columns.extend(aggregates.outputs.iter().map(|output| Column {
+            ty: output.aggregate.ty.clone(),
+            node: in_base(output.aggref, &input.columns),
+        }));
+        if !spec.keys.sets.is_empty() {
+            let set = set_column();
+            if !order.is_empty() {
+                // Rows of a larger set come before those of a smaller one with the same values.
+                order.push(SortKey {
+                    expr: column_expr(columns.len(), &set.ty),
+                    descending: false,
+                    nulls_first: false,
+                });
+            }
+            columns.push(set);
+        }
+        let group_count = groups.len();
+        let unknown_order = spec.sorted && input.loses_order(&order, group_count);
+        let empty = Plan::Append { inputs: vec![] };
+        let plan = Plan::Aggregate {
+            input: Box::new(std::mem::replace(&mut input.plan, empty)),
+            groups: groups.into_iter().map(|group| group.expr).collect(),
+            aggregates: (aggregates.outputs.into_iter())
+                .map(|output| output.aggregate)
+                .collect(),
+            sets: spec.keys.sets,
+            groups_estimate: spec.groups.max(1.0),
+        };
+        let mut sub = Sub {
+            plan: groupings.project(plan, group_count, &columns),
+            columns,
+            outputs,
+            order,
+            ordered: false,
+            unknown_order,
+            kept: vec![],
+            rows: 0.0,
+        };
+        self.having(&mut sub, having);
+        Ok(sub)
+    }
+
+    /// What is grouped by, and which outputs of the input that is.
+    fn groups(
+        &mut self,
+        spec: &Spec<'_>,
+        input: &Sub,
+        needed: Option<&[i16]>,
+    ) -> Lowered<(Vec<i16>, Vec<Group>)> {
+        let keys = &spec.keys;
+        let mut numbers = keys.columns.clone();
+        let mut groups = vec![];
+        let each = (keys.columns.iter().zip(&keys.operators)).zip(&keys.collations);
+        for ((column, operator), collation) in each {
+            let equality = operator_function(pg_sys::InvalidOid, *operator);
+            groups.push(self.group(input, *column, Some(equality), *collation)?);
+        }
+        // Columns that depend on the groups by a primary key: grouping by them too changes nothing.
+        for column in self.ungrouped(spec, needed) {
+            if !keys.sets.is_empty() {
+                return refused("a column that is in no grouping set is not lowered");
+            }
+            let collation = node::type_of(input.output(column)?).2;
+            groups.push(self.group(input, column, None, collation)?);
+            numbers.push(column);
+        }
+        Ok((numbers, groups))
+    }
+
+    /// Filters groups, as far as the engine can; the quals from there on are left to Postgres.
+    pub(super) fn having(&mut self, sub: &mut Sub, quals: Vec<Node>) {
+        for qual in quals {
+            let lowered = match sub.kept.is_empty() {
+                true => self.expression(&sub.columns, qual),
+                false => refused("it comes after one that is not lowered"),
+            };
+            match lowered {
+                Ok(predicate) => sub.wrap(|input, _| Plan::Filter { input, predicate }),
+                Err(_) => sub.kept.push(qual),
+            }
+        }
+    }
+
+    pub(super) fn group(
+        &mut self,
+        input: &Sub,
+        column: i16,
+        equality: Option<pg_sys::Oid>,
+        collation: pg_sys::Oid,
+    ) -> Lowered<Group> {
+        let node = input.output(column)?;
+        let expr = self.expression(&input.columns, node)?;
+        check_group(&expr, equality, collation)?;
+        Ok(Group { expr, node })
+    }
+
+    /// The input's outputs that are used outside of aggregates without being grouped by.
+    fn ungrouped(&self, spec: &Spec<'_>, needed: Option<&[i16]>) -> Vec<i16> {
+        let mut found = vec![];
+        let wanted = Self::wanted(spec.plan, needed).into_iter();
+        let targets = wanted
+            .zip(node::target_exprs(spec.plan.targetlist))
+            .filter_map(|(wanted, target)| wanted.then_some(target));
+        for expr in targets.chain([spec.plan.qual.cast()]) {
+            node::visit(expr, &mut |node| {
+                if let Some(var) = get::<pg_sys::Var>(node) {
+                    let number = var.varattno;
+                    let known = spec.keys.columns.contains(&number) || found.contains(&number);
+                    if var.varno == pg_sys::OUTER_VAR && !known {
+                        found.push(number);
+                    }
+                }
+                !matches!(
+                    node::tag(node),
+                    pg_sys::NodeTag::T_Aggref | pg_sys::NodeTag::T_GroupingFunc
+                )
+            });
+        }
+        found
+    }
+
+    /// `SELECT DISTINCT` of ordered rows.
+    pub(super) fn unique(
+        &mut self,
+        plan: *mut pg_sys::Plan,
+        needed: Option<&[i16]>,
+    ) -> Lowered<Sub> {
+        let unique = get::<pg_sys::Unique>(plan.cast()).ok_or("a malformed DISTINCT")?;
+        let columns = array(unique.uniqColIdx, unique.numCols);
+        let operators = array(unique.uniqOperators, unique.numCols);
+        let collations = array(unique.uniqCollations, unique.numCols);
+        let mut input = self.passed(plan, needed, &columns)?;
+        let mut groups = vec![];
+        for ((column, operator), collation) in columns.iter().zip(operators).zip(collations) {
+            let equality = operator_function(pg_sys::InvalidOid, operator);
+            groups.push(self.group(&input, *column, Some(equality), collation)?);
+        }
+        let others = (1i16..).zip(Self::wanted(&unique.plan, needed));
+        if { others }.any(|(number, wanted)| wanted && !columns.contains(&number)) {
+            return refused("DISTINCT ON is not lowered");
+        }
+        let order = groups_in_order(&input.order, &groups);
+        let outputs = (1i16..)
+            .zip(&input.outputs)
+            .map(|(number, _)| {
+                let at = columns.iter().position(|column| *column == number);
+                match at {
+                    Some(at) => Ok(node::output_var(pg_sys::INDEX_VAR, at + 1, groups[at].node)),
+                    None => refused("a column that its parent doesn't use"),
+                }
+            })
+            .collect();
+        let unknown_order = input.loses_order(&order, groups.len());
+        let empty = Plan::Append { inputs: vec![] };
+        Ok(Sub {
+            columns: groups
+                .iter()
+                .map(|group| Column {
+                    ty: group.expr.ty.clone(),
+                    node: in_base(group.node, &input.columns),
+                })
+                .collect(),
+            plan: Plan::Aggregate {
+                input: Box::new(std::mem::replace(&mut input.plan, empty)),
+                groups: groups.into_iter().map(|group| group.expr).collect(),
+                aggregates: vec![],
+                sets: vec![],
+                groups_estimate: unique.plan.plan_rows.max(1.0),
+            },
+            outputs,
+            order,
+            ordered: false,
+            unknown_order,
+            kept: vec![],
+            rows: 0.0,
+        })
+    }
+}
+
+fn group_var(node: Node, columns: &[i16], groups: &[Group]) -> Lowered<Node> {
+    let var = get::<pg_sys::Var>(node).ok_or("a malformed column")?;
+    let at = columns
+        .iter()
+        .position(|column| *column == var.varattno && var.varno == pg_sys::OUTER_VAR)
+        .ok_or("a column that is not grouped by")?;
+    Ok(node::output_var(pg_sys::INDEX_VAR, at + 1, groups[at].node))
+}
+
+/// The order that a sorted aggregation has in Postgres: a parent may rely on it.
+fn group_order(spec: &Spec<'_>, input: &Sub, groups: &[Group]) -> Vec<SortKey> {
+    match spec.sorted {
+        true => groups_in_order(&input.order, groups),
+        false => vec![],
+    }
+}
+
+/// An order of the input as one of the groups, as far as it goes.
+pub fn groups_in_order(order: &[SortKey], groups: &[Group]) -> Vec<SortKey> {
+    order
+        .iter()
+        .map_while(|key| {
+            Some(SortKey {
+                expr: over_groups(&key.expr, groups)?,
+                ..key.clone()
+            })
+        })
+        .collect()
+}
+
+/// An expression over the input as one over the groups; `None` if it isn't one.
+fn over_groups(expr: &Expr, groups: &[Group]) -> Option<Expr> {
+    if let Some(at) = groups.iter().position(|group| group.expr == *expr) {
+        return Some(column_expr(at, &expr.ty));
+    }
+    let mut over = expr.clone();
+    let children = over.children_mut();
+    if children.is_empty() {
+        return None;
+    }
+    for child in children {
+        *child = over_groups(child, groups)?;
+    }
+    Some(over)
+}

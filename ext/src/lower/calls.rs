@@ -1,0 +1,229 @@
+//! Calls of functions and operators that are on the whitelist ([`functions`]).
+
+use super::Lowered;
+use super::compare::{compare, compare_padded, trimmed};
+use super::consts::{self, decimal};
+use super::dates;
+use super::expr::{Exprs, boolean, cast};
+use super::functions::{self, Call, Number, Returns};
+use super::node::{Node, nodes};
+use super::numeric::{Numerics, arithmetic, scale};
+use super::order::{has_c_letters, is_deterministic};
+use super::table::sql_type;
+use crate::types::expression_type;
+use pg_lake_plan::expr::{Expr, ExprKind, Function};
+use pg_lake_plan::types::{LakeType, SqlType, Value};
+use pgrx::pg_sys;
+
+impl Exprs<'_> {
+    pub(super) fn call(
+        &mut self,
+        function: pg_sys::Oid,
+        args: *mut pg_sys::List,
+        collation: pg_sys::Oid,
+        numerics: Numerics,
+    ) -> Lowered<Expr> {
+        let unknown = || format!("function {} is not lowered", functions::name(function));
+        let call = functions::known(function).ok_or_else(unknown)?;
+        let args = nodes(args);
+        match (call, args.as_slice()) {
+            (
+                Call::Compare(_) | Call::ComparePadded(_) | Call::Like { .. } | Call::ILike { .. },
+                [left, right],
+            ) => {
+                let left = self.lower_as(*left, Numerics::VALUE)?;
+                let right = self.lower_as(*right, Numerics::VALUE)?;
+                condition(call, left, right, collation)
+            }
+            (Call::Arithmetic(op, number), [left, right]) => {
+                let operands = numerics.operands(op, number)?;
+                let left = self.lower_as(*left, operands)?;
+                let right = self.lower_as(*right, operands)?;
+                arithmetic(op, number, left, right)
+            }
+            (Call::Negate(number), [arg]) => {
+                let arg = self.lower_as(*arg, numerics)?;
+                let ty = match number {
+                    Number::Decimal => decimal(scale(&arg)?),
+                    _ => number.ty(),
+                };
+                Ok(Expr {
+                    ty,
+                    kind: ExprKind::Negate(Box::new(arg)),
+                })
+            }
+            (Call::Cast(number), [arg]) => Ok(cast(self.lower(*arg)?, &number.ty())),
+            (Call::Midnight, [arg]) => {
+                let timestamp = sql_type(LakeType::Timestamp, pg_sys::TIMESTAMPOID);
+                Ok(cast(self.lower(*arg)?, &timestamp))
+            }
+            (Call::Plain(function, returns), args) => {
+                self.plain(function, returns, args, collation, numerics)
+            }
+            (Call::Search(function, returns), args) => {
+                if !is_deterministic(collation) {
+                    return Err(
+                        "a search under a nondeterministic collation is not lowered".to_owned()
+                    );
+                }
+                self.plain(function, returns, args, collation, numerics)
+            }
+            (Call::Letters(function), args) => {
+                check_letters(collation)?;
+                self.plain(function, Returns::Text, args, collation, numerics)
+            }
+            (Call::PaddedLength, [arg]) => {
+                let text = trimmed(self.lower(*arg)?);
+                Ok(call_of(Function::Length, vec![text], Number::Int4.ty()))
+            }
+            (Call::Digits { round }, [arg, digits @ ..]) => self.digits(round, *arg, digits),
+            (Call::Typmod, [arg, typmod]) => self.typmod(*arg, *typmod),
+            (Call::Extract | Call::DatePart | Call::DateTrunc, [field, arg]) => {
+                let field = dates::field(&self.lower(*field)?)?;
+                dates::of_field(call, field, self.lower(*arg)?)
+            }
+            (Call::AddInterval { negated }, [arg, interval]) => {
+                let interval = dates::interval(*interval, negated)?;
+                Ok(dates::add_interval(self.lower(*arg)?, interval))
+            }
+            _ => Err(unknown()),
+        }
+    }
+
+    fn plain(
+        &mut self,
+        function: Function,
+        returns: Returns,
+        args: &[Node],
+        collation: pg_sys::Oid,
+        numerics: Numerics,
+    ) -> Lowered<Expr> {
+        // A result of another type doesn't show the scale of an argument.
+        let numerics = match returns {
+            Returns::Argument => numerics,
+            _ => Numerics::VALUE,
+        };
+        let mut lowered = vec![];
+        for arg in args {
+            lowered.push(self.lower_as(*arg, numerics)?);
+        }
+        let mut ty = match (returns.ty(), lowered.first()) {
+            (Some(ty), _) => ty,
+            (None, Some(arg)) if arg.ty.lake.is_decimal() => decimal(scale(arg)?),
+            (None, Some(arg)) => sql_type(arg.ty.lake.clone(), pg_sys::Oid::from(arg.ty.oid)),
+            (None, None) => return Err("a function without arguments is not lowered".to_owned()),
+        };
+        if ty.lake == LakeType::Text {
+            ty.collation = collation.to_u32();
+        }
+        Ok(call_of(function, lowered, ty))
+    }
+
+    /// `round` and `trunc` of a numeric.
+    fn digits(&mut self, round: bool, arg: Node, digits: &[Node]) -> Lowered<Expr> {
+        let digits = match digits {
+            [] => 0,
+            [digits] => constant_int(&self.lower(*digits)?)
+                .ok_or("round and trunc are lowered to a constant number of digits only")?,
+            _ => return Err("round and trunc take two arguments".to_owned()),
+        };
+        // Before more digits than there are, nothing is left.
+        let digits = digits.max(-i32::from(consts::MAX_PRECISION) - 1);
+        if digits > i32::from(consts::MAX_PRECISION) {
+            return Err("a numeric has more than 38 digits after the point".to_owned());
+        }
+        let arg = self.lower_as(arg, Numerics::VALUE)?;
+        scale(&arg)?;
+        let (ty, digits) = (decimal(digits.max(0) as i8), digits as i16);
+        let function = if round {
+            Function::Round(digits)
+        } else {
+            Function::Truncate(digits)
+        };
+        Ok(call_of(function, vec![arg], ty))
+    }
+
+    /// `numeric(precision, scale)`
+    fn typmod(&mut self, arg: Node, typmod: Node) -> Lowered<Expr> {
+        let typmod = constant_int(&self.lower(typmod)?).ok_or("a precision is not constant")?;
+        // SAFETY: a type that exists.
+        let lake = unsafe { expression_type(pg_sys::NUMERICOID, typmod) }
+            .ok_or("a numeric of this precision and scale is not lowered")?;
+        let arg = self.lower_as(arg, Numerics::VALUE)?;
+        scale(&arg)?;
+        let ty = SqlType {
+            typmod,
+            ..sql_type(lake, pg_sys::NUMERICOID)
+        };
+        Ok(call_of(Function::Convert, vec![arg], ty))
+    }
+}
+
+pub fn call_of(function: Function, args: Vec<Expr>, ty: SqlType) -> Expr {
+    Expr {
+        ty,
+        kind: ExprKind::Call { function, args },
+    }
+}
+
+/// A comparison or a LIKE.
+pub fn condition(call: Call, left: Expr, right: Expr, collation: pg_sys::Oid) -> Lowered<Expr> {
+    match call {
+        Call::Compare(op) => compare(op, left, right, collation),
+        Call::ComparePadded(op) => compare_padded(op, left, right, collation),
+        Call::Like { negated } => like(left, right, collation, negated),
+        Call::ILike { negated } => {
+            check_letters(collation)?;
+            let pattern = match right.kind {
+                ExprKind::Const(Some(Value::Text(pattern))) => {
+                    ExprKind::Const(Some(Value::Text(pattern.to_ascii_lowercase())))
+                }
+                other => other,
+            };
+            let right = Expr {
+                ty: right.ty,
+                kind: pattern,
+            };
+            let ty = sql_type(LakeType::Text, pg_sys::TEXTOID);
+            let left = call_of(Function::Lower, vec![left], ty);
+            like(left, right, collation, negated)
+        }
+        _ => Err("a condition of another kind is not lowered".to_owned()),
+    }
+}
+
+fn like(arg: Expr, pattern: Expr, collation: pg_sys::Oid, negated: bool) -> Lowered<Expr> {
+    if !is_deterministic(collation) {
+        return Err("LIKE under a nondeterministic collation is not lowered".to_owned());
+    }
+    let pattern = match pattern.kind {
+        ExprKind::Const(Some(Value::Text(pattern))) => pattern,
+        ExprKind::Const(None) if !arg.can_fail() => return Ok(boolean(ExprKind::Const(None))),
+        _ => return Err("LIKE is lowered for constant patterns only".to_owned()),
+    };
+    // Postgres raises an error, but only for rows where it gets there.
+    if pattern.chars().rev().take_while(|c| *c == '\\').count() % 2 == 1 {
+        return Err("a LIKE pattern ends with an escape character".to_owned());
+    }
+    Ok(boolean(ExprKind::Like {
+        arg: Box::new(arg),
+        pattern,
+        negated,
+    }))
+}
+
+/// Letters other than those of ASCII have cases that only the collation's provider knows.
+fn check_letters(collation: pg_sys::Oid) -> Lowered<()> {
+    if has_c_letters(collation) {
+        Ok(())
+    } else {
+        Err("upper and lower case are lowered under collation C only".to_owned())
+    }
+}
+
+fn constant_int(expr: &Expr) -> Option<i32> {
+    match expr.kind {
+        ExprKind::Const(Some(Value::I32(value))) => Some(value),
+        _ => None,
+    }
+}

@@ -1,0 +1,262 @@
+//! Sorts, limits, and the rows of several inputs after one another.
+//!
+//! A sort is done only where somebody sees its order: the top of the fragment, or a limit. Where
+//! Postgres sorts for a merge join or an aggregation the engine has no use for it.
+
+use super::expr::{Exprs, operator_function};
+use super::node::{self, Node, array, get, nodes, plan_tag};
+use super::order::sort_key;
+use super::sub::{Column, Sub};
+use super::tree::{Builder, in_base};
+use super::{Lowered, refused};
+use pg_lake_plan::ir::{Expr, Plan, SortKey};
+use pgrx::pg_sys;
+use pgrx::pg_sys::NodeTag;
+
+/// One key of a Sort.
+struct Key {
+    column: i16,
+    operator: pg_sys::Oid,
+    collation: pg_sys::Oid,
+    nulls_first: bool,
+}
+
+fn keys(
+    count: i32,
+    columns: *const i16,
+    operators: *const pg_sys::Oid,
+    collations: *const pg_sys::Oid,
+    nulls_first: *const bool,
+) -> Vec<Key> {
+    let operators = array(operators, count);
+    let collations = array(collations, count);
+    let nulls_first = array(nulls_first, count);
+    array(columns, count)
+        .into_iter()
+        .zip(operators)
+        .zip(collations)
+        .zip(nulls_first)
+        .map(|(((column, operator), collation), nulls_first)| Key {
+            column,
+            operator,
+            collation,
+            nulls_first,
+        })
+        .collect()
+}
+
+fn sort_keys(sort: &pg_sys::Sort) -> Vec<Key> {
+    keys(
+        sort.numCols,
+        sort.sortColIdx,
+        sort.sortOperators,
+        sort.collations,
+        sort.nullsFirst,
+    )
+}
+
+/// Where an order has to be kept that isn't known.
+pub const UNKNOWN_ORDER: &str =
+    "rows whose order Postgres relies on, but isn't known here, are not lowered";
+
+impl Builder<'_> {
+    pub(super) fn sort(&mut self, plan: *mut pg_sys::Plan, needed: Option<&[i16]>) -> Lowered<Sub> {
+        let sort = match get::<pg_sys::IncrementalSort>(plan.cast()) {
+            Some(incremental) => &incremental.sort,
+            None => get::<pg_sys::Sort>(plan.cast()).ok_or("a malformed sort")?,
+        };
+        let keys = sort_keys(sort);
+        let columns: Vec<i16> = keys.iter().map(|key| key.column).collect();
+        let mut sub = self.passed(plan, needed, &columns)?;
+        let mut order = vec![];
+        for key in keys {
+            order.push(self.key(&key, &sub)?);
+        }
+        sub.order = order;
+        sub.unknown_order = false;
+        sub.ordered = false;
+        Ok(sub)
+    }
+
+    fn key(&mut self, key: &Key, sub: &Sub) -> Lowered<SortKey> {
+        let output = sub.output(key.column)?;
+        let expr = Exprs::of(&sub.columns, &mut self.params).value(output)?;
+        let function = operator_function(pg_sys::InvalidOid, key.operator);
+        let (expr, descending) = sort_key(expr, function, key.collation)?;
+        Ok(SortKey {
+            expr,
+            descending,
+            nulls_first: key.nulls_first,
+        })
+    }
+
+    pub(super) fn limit(
+        &mut self,
+        plan: *mut pg_sys::Plan,
+        needed: Option<&[i16]>,
+    ) -> Lowered<Sub> {
+        let limit = get::<pg_sys::Limit>(plan.cast()).ok_or("a malformed limit")?;
+        if limit.limitOption != pg_sys::LimitOption::LIMIT_OPTION_COUNT {
+            return refused("FETCH … WITH TIES is not lowered");
+        }
+        let skip = row_count(limit.limitOffset)?.unwrap_or(0);
+        let fetch = row_count(limit.limitCount)?;
+        let mut sub = self.passed(plan, needed, &[])?;
+        if sub.unknown_order {
+            return refused(UNKNOWN_ORDER);
+        }
+        // SAFETY: a plan node of the tree.
+        let sorted = unsafe { plan_tag((*plan).lefttree) };
+        let sorted = matches!(sorted, NodeTag::T_Sort | NodeTag::T_IncrementalSort);
+        if !sorted && fetch.is_some() && stops_early(&sub.plan) {
+            return refused("a LIMIT of rows whose computation can fail is not lowered");
+        }
+        let first = fetch.and_then(|fetch| fetch.checked_add(skip));
+        sub.establish_order(first.filter(|rows| *rows > 0));
+        sub.wrap(|input, _| Plan::Limit { input, skip, fetch });
+        Ok(sub)
+    }
+
+    /// All rows of several inputs: UNION ALL, partitions, inheritance.
+    pub(super) fn append(
+        &mut self,
+        plan: *mut pg_sys::Plan,
+        needed: Option<&[i16]>,
+    ) -> Lowered<Sub> {
+        let (node, children, keys) = match get::<pg_sys::MergeAppend>(plan.cast()) {
+            Some(merge) => (
+                &merge.plan,
+                merge.mergeplans,
+                keys(
+                    merge.numCols,
+                    merge.sortColIdx,
+                    merge.sortOperators,
+                    merge.collations,
+                    merge.nullsFirst,
+                ),
+            ),
+            None => {
+                let append = get::<pg_sys::Append>(plan.cast()).ok_or("a malformed append")?;
+                (&append.plan, append.appendplans, vec![])
+            }
+        };
+        let mut wanted = Self::wanted(node, needed);
+        for key in &keys {
+            if let Some(wanted) = wanted.get_mut(key.column as usize - 1) {
+                *wanted = true;
+            }
+        }
+        let numbers: Vec<i16> = (1..)
+            .zip(&wanted)
+            .filter_map(|(number, wanted)| wanted.then_some(number))
+            .collect();
+        let mut inputs = vec![];
+        let mut columns: Vec<Column> = vec![];
+        let mut ordered = false;
+        for child in nodes(children) {
+            let sub = self.input(child.cast(), &numbers)?;
+            let (exprs, own) = self.columns_of(&sub, &numbers)?;
+            let own_typmods: Vec<i32> = own.iter().map(|column| column.ty.typmod).collect();
+            if columns.is_empty() {
+                columns = own;
+            } else if (columns.iter().zip(&own)).any(|(a, b)| a.ty.lake != b.ty.lake) {
+                return refused("inputs of UNION ALL differ in how they are stored");
+            }
+            for (column, own) in columns.iter_mut().zip(&own_typmods) {
+                // Values of character(n) are padded differently then.
+                if column.ty.typmod != *own {
+                    column.ty.typmod = -1;
+                }
+            }
+            ordered |= sub.unknown_order || !sub.order.is_empty();
+            inputs.push(Plan::Project {
+                input: Box::new(sub.plan),
+                exprs,
+            });
+        }
+        if inputs.is_empty() {
+            return refused("an append of nothing");
+        }
+        let outputs = (1i16..)
+            .zip(&wanted)
+            .map(
+                |(number, _)| match numbers.iter().position(|n| *n == number) {
+                    Some(at) => Ok(node::output_var(
+                        pg_sys::INDEX_VAR,
+                        at + 1,
+                        columns[at].node,
+                    )),
+                    None => refused("a column that its parent doesn't use"),
+                },
+            )
+            .collect();
+        let mut sub = Sub {
+            plan: Plan::Append { inputs },
+            columns,
+            outputs,
+            order: vec![],
+            ordered: false,
+            unknown_order: ordered && keys.is_empty(),
+            kept: vec![],
+            rows: 0.0,
+        };
+        for key in keys {
+            let key = self.key(&key, &sub)?;
+            sub.order.push(key);
+        }
+        Ok(sub)
+    }
+
+    /// Some outputs of a subtree, as its columns are to be.
+    fn columns_of(&mut self, sub: &Sub, numbers: &[i16]) -> Lowered<(Vec<Expr>, Vec<Column>)> {
+        let (mut exprs, mut columns) = (vec![], vec![]);
+        for number in numbers {
+            let output = sub.output(*number)?;
+            let mut exprs_of = Exprs::of(&sub.columns, &mut self.params);
+            let expr = match get::<pg_sys::Var>(output) {
+                Some(_) => exprs_of.nullness(output)?,
+                None => exprs_of.expression(output)?,
+            };
+            columns.push(Column {
+                ty: expr.ty.clone(),
+                node: in_base(output, &sub.columns),
+            });
+            exprs.push(expr);
+        }
+        Ok((exprs, columns))
+    }
+}
+
+/// Whether rows are computed one by one, so that Postgres may stop before one whose computation fails.
+fn stops_early(plan: &Plan) -> bool {
+    match plan {
+        Plan::Sort { .. } | Plan::Aggregate { .. } | Plan::Window(_) => false,
+        Plan::Scan(scan) => scan.predicate.as_ref().is_some_and(Expr::can_raise),
+        Plan::Filter { input, predicate } => predicate.can_raise() || stops_early(input),
+        Plan::Project { input, exprs } => exprs.iter().any(Expr::can_raise) || stops_early(input),
+        Plan::Join(join) => {
+            join.filter.as_ref().is_some_and(Expr::can_raise)
+                || stops_early(&join.left)
+                || stops_early(&join.right)
+        }
+        Plan::Append { inputs } => inputs.iter().any(stops_early),
+        Plan::Limit { input, .. } => stops_early(input),
+    }
+}
+
+/// A constant number of rows; `None` for null, which is no limit.
+fn row_count(node: Node) -> Lowered<Option<u64>> {
+    if node.is_null() {
+        return Ok(None);
+    }
+    let constant = get::<pg_sys::Const>(node)
+        .filter(|constant| constant.consttype == pg_sys::INT8OID)
+        .ok_or("LIMIT and OFFSET are lowered for constants only")?;
+    if constant.constisnull {
+        return Ok(None);
+    }
+    match u64::try_from(constant.constvalue.value() as i64) {
+        Ok(rows) => Ok(Some(rows)),
+        Err(_) => refused("a negative LIMIT or OFFSET is left to Postgres"),
+    }
+}

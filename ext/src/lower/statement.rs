@@ -1,0 +1,237 @@
+//! What lowering knows of the statement as a whole.
+
+use super::node::{get, ints, nodes, plan_tag};
+use super::{Lowered, refused};
+use pgrx::pg_sys;
+use pgrx::pg_sys::NodeTag;
+
+pub struct Statement {
+    range_table: Vec<Option<pg_sys::Oid>>,
+    /// Range table entries that are written to, locked, or fetched again by EvalPlanQual.
+    kept: Vec<u32>,
+    /// Those of them whose rows are fetched as a whole for that.
+    pub fetched: Vec<u32>,
+    /// The plans of its sublinks, as they were before they were lowered.
+    subplans: Vec<*mut pg_sys::Plan>,
+    main: *mut pg_sys::Plan,
+    /// `lake.engine = force`
+    pub force: bool,
+    /// Rows may be asked for their `ctid` from outside the plan.
+    pub positioned: bool,
+}
+
+impl Statement {
+    pub fn new(stmt: &pg_sys::PlannedStmt, force: bool, positioned: bool) -> Statement {
+        let range_table: Vec<Option<pg_sys::Oid>> = nodes(stmt.rtable)
+            .into_iter()
+            .map(|entry| {
+                get::<pg_sys::RangeTblEntry>(entry)
+                    .filter(|entry| {
+                        entry.rtekind == pg_sys::RTEKind::RTE_RELATION
+                            && crate::am::is_iceberg(entry.relid)
+                    })
+                    .map(|entry| entry.relid)
+            })
+            .collect();
+        let marks: Vec<&pg_sys::PlanRowMark> = nodes(stmt.rowMarks)
+            .into_iter()
+            .filter_map(get::<pg_sys::PlanRowMark>)
+            .collect();
+        let targets: Vec<u32> = ints(stmt.resultRelations)
+            .into_iter()
+            .filter_map(|rti| u32::try_from(rti).ok())
+            .collect();
+        let deletes = stmt.commandType == pg_sys::CmdType::CMD_DELETE && !stmt.hasReturning;
+        let fetched_target = |rti: &u32| {
+            let relid = range_table.get(*rti as usize - 1).copied().flatten();
+            !deletes || relid.is_some_and(has_triggers)
+        };
+        let locked = marks
+            .iter()
+            .filter(|mark| mark.markType <= pg_sys::RowMarkType::ROW_MARK_KEYSHARE)
+            .map(|mark| mark.rti);
+        Statement {
+            kept: marks.iter().map(|m| m.rti).chain(targets.clone()).collect(),
+            fetched: locked
+                .chain(targets.iter().copied().filter(fetched_target))
+                .collect(),
+            range_table,
+            subplans: nodes(stmt.subplans)
+                .into_iter()
+                .map(|plan| plan.cast())
+                .collect(),
+            main: stmt.planTree,
+            force,
+            positioned,
+        }
+    }
+
+    /// Whether the statement names an iceberg table at all.
+    pub fn concerns_us(&self) -> bool {
+        self.range_table.iter().any(Option::is_some)
+    }
+
+    /// The iceberg table that a range table entry is.
+    pub fn iceberg(&self, rtindex: u32) -> Option<pg_sys::Oid> {
+        *self.range_table.get(rtindex.checked_sub(1)? as usize)?
+    }
+
+    /// The plan of a sublink.
+    pub fn subplan(&self, id: i32) -> Option<*mut pg_sys::Plan> {
+        let plan = self.subplans.get(usize::try_from(id).ok()?.checked_sub(1)?);
+        plan.copied().filter(|plan| !plan.is_null())
+    }
+
+    /// Whether running a plan more or less often, or to its end, could be noticed.
+    pub fn is_volatile(&self, plan: *mut pg_sys::Plan) -> bool {
+        if plan.is_null() {
+            return false;
+        }
+        // SAFETY: raises an error if the stack is nearly used up; a plan node of the tree.
+        let node = unsafe {
+            pg_sys::check_stack_depth();
+            &*plan
+        };
+        let tree = plan.cast();
+        if plan_tag(plan) == NodeTag::T_SampleScan {
+            return true;
+        }
+        let mut lists = vec![node.targetlist, node.qual];
+        if matches!(
+            plan_tag(plan),
+            NodeTag::T_NestLoop | NodeTag::T_MergeJoin | NodeTag::T_HashJoin
+        ) {
+            // SAFETY: these nodes begin with a Join.
+            lists.push(unsafe { (*plan.cast::<pg_sys::Join>()).joinqual });
+        }
+        lists.extend(get::<pg_sys::FunctionScan>(tree).map(|scan| scan.functions));
+        lists.extend(get::<pg_sys::ValuesScan>(tree).map(|scan| scan.values_lists));
+        let mut plans = vec![node.lefttree, node.righttree];
+        plans.extend(get::<pg_sys::SubqueryScan>(tree).map(|scan| scan.subplan));
+        plans.extend(get::<pg_sys::CteScan>(tree).and_then(|scan| self.subplan(scan.ctePlanId)));
+        let children = [
+            get::<pg_sys::Append>(tree).map(|append| append.appendplans),
+            get::<pg_sys::MergeAppend>(tree).map(|append| append.mergeplans),
+            get::<pg_sys::CustomScan>(tree).map(|custom| custom.custom_plans),
+        ];
+        plans.extend(
+            (children.into_iter().flatten())
+                .flat_map(nodes)
+                .map(|child| child.cast()),
+        );
+        for list in &lists {
+            super::node::visit(list.cast(), &mut |node| {
+                if let Some(sublink) = get::<pg_sys::SubPlan>(node) {
+                    plans.extend(self.subplan(sublink.plan_id));
+                }
+                true
+            });
+        }
+        lists
+            .into_iter()
+            // SAFETY: expressions.
+            .any(|list| unsafe { pg_sys::contain_volatile_functions(list.cast()) })
+            || plans.into_iter().any(|child| self.is_volatile(child))
+    }
+
+    /// A fragment can't run again over a row that EvalPlanQual puts in a scan's place.
+    pub fn not_kept(&self, rtindex: u32) -> Lowered<()> {
+        match self.kept.contains(&rtindex) {
+            true => refused("only a scan is lowered of a table whose rows are locked or written"),
+            false => Ok(()),
+        }
+    }
+
+    /// The iceberg table that the node itself scans.
+    pub fn scanned(&self, plan: *mut pg_sys::Plan) -> Option<pg_sys::Oid> {
+        use NodeTag::{
+            T_BitmapHeapScan, T_IndexOnlyScan, T_IndexScan, T_SampleScan, T_SeqScan,
+            T_TidRangeScan, T_TidScan,
+        };
+        match plan_tag(plan) {
+            T_SeqScan | T_SampleScan | T_IndexScan | T_IndexOnlyScan | T_BitmapHeapScan
+            | T_TidScan | T_TidRangeScan => {
+                // SAFETY: these nodes begin with a Scan.
+                self.iceberg(unsafe { (*plan.cast::<pg_sys::Scan>()).scanrelid })
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether an iceberg table is scanned as a whole somewhere in a plan.
+    pub fn scans_iceberg(&self, plan: *mut pg_sys::Plan) -> bool {
+        self.any(plan, &|plan| {
+            plan_tag(plan) == NodeTag::T_SeqScan && self.scanned(plan).is_some()
+        })
+    }
+
+    /// Whether rows of an iceberg table are read somewhere in a plan.
+    pub fn reads_iceberg(&self, plan: *mut pg_sys::Plan) -> bool {
+        self.any(plan, &|plan| self.scanned(plan).is_some())
+    }
+
+    /// How many scans of a CTE there are.
+    pub fn cte_reads(&self, id: i32) -> usize {
+        let mut open: Vec<*mut pg_sys::Plan> = self.subplans.clone();
+        open.push(self.main);
+        let mut found = 0;
+        while let Some(plan) = open.pop() {
+            if plan.is_null() {
+                continue;
+            }
+            let scan = get::<pg_sys::CteScan>(plan.cast());
+            found += usize::from(scan.is_some_and(|scan| scan.ctePlanId == id));
+            open.extend(super::node::inputs(plan));
+        }
+        found
+    }
+
+    /// Whether a plan may give other rows when it is run again, though nothing in it is volatile.
+    pub fn is_indefinite(&self, plan: *mut pg_sys::Plan) -> bool {
+        self.any(plan, &|plan| {
+            let cut = matches!(
+                plan_tag(plan),
+                NodeTag::T_Limit | NodeTag::T_WindowAgg | NodeTag::T_SampleScan
+            );
+            cut || has_float_aggregates(plan)
+        })
+    }
+
+    fn any(&self, plan: *mut pg_sys::Plan, test: &dyn Fn(*mut pg_sys::Plan) -> bool) -> bool {
+        if plan.is_null() {
+            return false;
+        }
+        // SAFETY: raises an error if the stack is nearly used up.
+        unsafe { pg_sys::check_stack_depth() };
+        let cte = get::<pg_sys::CteScan>(plan.cast());
+        let cte = cte.and_then(|scan| self.subplan(scan.ctePlanId));
+        let mut inputs = super::node::inputs(plan).into_iter().chain(cte);
+        test(plan) || inputs.any(|input| self.any(input, test))
+    }
+}
+
+/// Whether a node adds up floating-point numbers, whose sum depends on the order.
+fn has_float_aggregates(plan: *mut pg_sys::Plan) -> bool {
+    // SAFETY: a plan node of the tree.
+    let lists = unsafe { [(*plan).targetlist, (*plan).qual] };
+    let mut found = false;
+    for list in lists {
+        super::node::visit(list.cast(), &mut |node| {
+            found |= get::<pg_sys::Aggref>(node)
+                .is_some_and(|call| matches!(call.aggtype, pg_sys::FLOAT4OID | pg_sys::FLOAT8OID));
+            !found
+        });
+    }
+    found
+}
+
+/// Whether rows that are deleted are fetched for triggers.
+fn has_triggers(relid: pg_sys::Oid) -> bool {
+    // SAFETY: the relation is locked by the query.
+    unsafe {
+        let rel = pg_sys::table_open(relid, pg_sys::NoLock as i32);
+        let has = !(*rel).trigdesc.is_null();
+        pg_sys::table_close(rel, pg_sys::NoLock as i32);
+        has
+    }
+}

@@ -1,0 +1,105 @@
+//! What a lowered plan costs, in Postgres' units: its estimates, but for what the engine does.
+
+use crate::custom;
+use crate::lower::node::{self, get, inputs, nodes, tag};
+use pgrx::pg_sys;
+use pgrx::pg_sys::NodeTag;
+
+/// How much faster than Postgres' executor the engine scans, joins and aggregates: about that over the
+/// queries of TPC-H. It only decides between plans of which the engine runs different parts.
+const ENGINE_SPEED: f64 = 10.0;
+
+/// The price of the `fraction` of the rows that is wanted.
+pub fn of(stmt: &pg_sys::PlannedStmt, fraction: f64) -> f64 {
+    let subplans: Vec<*mut pg_sys::Plan> = nodes(stmt.subplans)
+        .into_iter()
+        .map(|subplan| subplan.cast::<pg_sys::Plan>())
+        .collect();
+    // SAFETY: the plan's top.
+    let (startup, total) = unsafe { ((*stmt.planTree).startup_cost, (*stmt.planTree).total_cost) };
+    let wanted = startup + fraction * (total - startup);
+    scaled(wanted, stmt.planTree, &subplans)
+}
+
+/// A part of a plan's cost, as much cheaper as the plan is.
+fn scaled(cost: f64, plan: *mut pg_sys::Plan, subplans: &[*mut pg_sys::Plan]) -> f64 {
+    if plan.is_null() {
+        return cost;
+    }
+    // SAFETY: a plan node.
+    let total = unsafe { (*plan).total_cost };
+    if total > 0.0 {
+        cost * price(plan, subplans) / total
+    } else {
+        cost
+    }
+}
+
+fn price(plan: *mut pg_sys::Plan, subplans: &[*mut pg_sys::Plan]) -> f64 {
+    // SAFETY: raises an error if the stack is nearly used up; a plan node; a setting.
+    let (node, per_row) = unsafe {
+        pg_sys::check_stack_depth();
+        (&*plan, pg_sys::cpu_tuple_cost)
+    };
+    let (mut init_total, mut init_price) = (0.0, 0.0);
+    let init_plans = nodes(node.initPlan).into_iter();
+    for subplan in init_plans.filter_map(get::<pg_sys::SubPlan>) {
+        // As the planner charges for it (`SS_compute_initplan_cost`).
+        let charge = subplan.startup_cost + subplan.per_call_cost;
+        let number = usize::try_from(subplan.plan_id - 1).unwrap_or(usize::MAX);
+        init_total += charge;
+        init_price += match subplans.get(number) {
+            Some(tree) => scaled(charge, *tree, subplans),
+            None => charge,
+        };
+    }
+    let lowered = lowered(plan);
+    let below = match lowered {
+        Some(scan) => fed(scan),
+        None => inputs(plan),
+    };
+    let (mut below_total, mut below_price) = (0.0, 0.0);
+    for input in below {
+        // SAFETY: a plan node.
+        below_total += unsafe { (*input).total_cost };
+        below_price += price(input, subplans);
+    }
+    let total = (node.total_cost - init_total).max(0.0);
+    let own = total - below_total;
+    init_price
+        + match lowered {
+            // Subplans of such a node are run by the executor, once for each row that the engine gives.
+            Some(_) if has_subplan(node) => below_price + own.max(0.0),
+            // The executor takes the rows that it returns.
+            Some(_) => below_price + own.max(0.0) / ENGINE_SPEED + node.plan_rows * per_row,
+            None if own >= 0.0 => below_price + own,
+            // Not all of the rows below are wanted.
+            None => below_price * total / below_total,
+        }
+}
+
+fn lowered<'a>(plan: *mut pg_sys::Plan) -> Option<&'a pg_sys::CustomScan> {
+    get::<pg_sys::CustomScan>(plan.cast())
+        .filter(|scan| std::ptr::eq(scan.methods, custom::methods()))
+}
+
+/// Whether the node itself runs subplans.
+fn has_subplan(plan: &pg_sys::Plan) -> bool {
+    let mut found = false;
+    for list in [plan.targetlist, plan.qual] {
+        node::visit(list.cast(), &mut |node| {
+            found |= matches!(
+                tag(node),
+                NodeTag::T_SubPlan | NodeTag::T_AlternativeSubPlan
+            );
+            !found
+        });
+    }
+    found
+}
+
+/// The plans whose rows are fed to the engine; the first of a fragment's plans is what it stands for.
+fn fed(scan: &pg_sys::CustomScan) -> Vec<*mut pg_sys::Plan> {
+    let plans = nodes(scan.custom_plans).into_iter().skip(1);
+    plans.map(|plan| plan.cast::<pg_sys::Plan>()).collect()
+}

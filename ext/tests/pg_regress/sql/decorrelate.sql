@@ -1,0 +1,155 @@
+-- Purpose: correlated subqueries that become joins give what they give in heap; what can't become one is left alone.
+SET lake.bulk_rows = 10;
+CREATE TABLE outer_heap (id int, a int, a8 bigint, b int, x int, n numeric(10,2), s text);
+CREATE TABLE outer_lake (LIKE outer_heap) USING iceberg;
+CREATE TABLE inner_heap (id int, a int, b int, y numeric(10,2), f double precision, s text);
+CREATE TABLE inner_lake (LIKE inner_heap) USING iceberg;
+-- keys that are null, keys without partners, many partners
+INSERT INTO outer_heap SELECT g, a, a, g % 7, g % 50, (g % 97) / 2.0, 'k' || a
+FROM (SELECT g, CASE WHEN g % 13 <> 0 THEN g % 40 END AS a FROM generate_series(1, 80) g) v;
+INSERT INTO inner_heap SELECT g, a, g % 5, (g * 37 % 1000) / 10.0, g / 3.0, 'k' || a
+FROM (SELECT g, CASE WHEN g % 11 <> 0 THEN g % 35 END AS a FROM generate_series(1, 2000) g) v;
+INSERT INTO outer_lake SELECT * FROM outer_heap;
+INSERT INTO inner_lake SELECT * FROM inner_heap;
+ANALYZE outer_heap, outer_lake, inner_heap, inner_lake;
+CREATE FUNCTION used(query text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    line text;
+    plan text := '';
+BEGIN
+    FOR line IN EXECUTE 'EXPLAIN (COSTS OFF) ' || query LOOP
+        plan := plan || line || E'\n';
+    END LOOP;
+    RETURN concat_ws(', ', CASE WHEN plan ~ 'Index|Bitmap' THEN 'index' END, CASE WHEN plan ~ 'SubPlan' THEN 'subplan' END,
+                     CASE WHEN plan ~ '\(Lake\)' THEN 'engine' END);
+END $$;
+-- rejected where there is no partner: inner joins
+SELECT used('SELECT o.id FROM outer_lake o WHERE x < (SELECT avg(y) FROM inner_lake i WHERE i.a = o.a)');
+SELECT twins('SELECT o.id FROM @outer o WHERE x < (SELECT avg(y) FROM @inner i WHERE i.a = o.a)');
+SELECT count(*) FROM outer_lake o WHERE x < (SELECT avg(y) FROM inner_lake i WHERE i.a = o.a);
+SELECT used('SELECT count(*), sum(o.n) FROM outer_lake o WHERE n < (SELECT 0.2 * avg(y) FROM inner_lake i WHERE i.a = o.a)');
+SELECT twins('SELECT count(*), sum(o.n) FROM @outer o WHERE n < (SELECT 0.2 * avg(y) FROM @inner i WHERE i.a = o.a)');
+SELECT used('SELECT o.id FROM outer_lake o WHERE (SELECT max(y) FROM inner_lake i WHERE o.a = i.a) - n > 60');
+SELECT twins('SELECT o.id FROM @outer o WHERE (SELECT max(y) FROM @inner i WHERE o.a = i.a) - n > 60');
+SELECT used('SELECT o.id FROM outer_lake o WHERE 50 > (SELECT sum(i.b) FROM inner_lake i WHERE i.a = o.a AND i.y < 50)');
+SELECT twins('SELECT o.id FROM @outer o WHERE 50 > (SELECT sum(i.b) FROM @inner i WHERE i.a = o.a AND i.y < 50)');
+-- ties of the least one
+SELECT used('SELECT o.id, i.id FROM outer_lake o JOIN inner_lake i ON i.a = o.a WHERE o.id <= 6 AND i.b = (SELECT min(j.b) FROM inner_lake j, outer_lake p WHERE p.id = j.id AND j.a = o.a)');
+SELECT twins('SELECT o.id, i.id FROM @outer o JOIN @inner i ON i.a = o.a WHERE o.id <= 6 AND i.b = (SELECT min(j.b) FROM @inner j, @outer p WHERE p.id = j.id AND j.a = o.a)');
+-- not rejected: left joins
+SELECT used('SELECT o.id FROM outer_lake o WHERE 0 = (SELECT count(*) FROM inner_lake i WHERE i.a = o.a)');
+SELECT twins('SELECT o.id FROM @outer o WHERE 0 = (SELECT count(*) FROM @inner i WHERE i.a = o.a)');
+SELECT count(*) FROM outer_lake o WHERE 0 = (SELECT count(*) FROM inner_lake i WHERE i.a = o.a);
+SELECT count(*) FROM outer_lake o WHERE a IS NULL AND 0 = (SELECT count(*) FROM inner_lake i WHERE i.a = o.a);
+SELECT used('SELECT o.id FROM outer_lake o WHERE x > (SELECT count(y) FROM inner_lake i WHERE i.a = o.a AND i.b = 2)');
+SELECT twins('SELECT o.id FROM @outer o WHERE x > (SELECT count(y) FROM @inner i WHERE i.a = o.a AND i.b = 2)');
+SELECT used('SELECT o.id FROM outer_lake o WHERE n >= (SELECT coalesce(sum(y), 7) FROM inner_lake i WHERE i.a = o.a)');
+SELECT twins('SELECT o.id FROM @outer o WHERE n >= (SELECT coalesce(sum(y), 7) FROM @inner i WHERE i.a = o.a)');
+SELECT used('SELECT o.id FROM outer_lake o WHERE n < coalesce((SELECT max(y) FROM inner_lake i WHERE i.a = o.a), 10)');
+SELECT twins('SELECT o.id FROM @outer o WHERE n < coalesce((SELECT max(y) FROM @inner i WHERE i.a = o.a), 10)');
+SELECT used('SELECT o.id FROM outer_lake o WHERE (SELECT min(y) FROM inner_lake i WHERE i.a = o.a) IS NULL');
+SELECT twins('SELECT o.id FROM @outer o WHERE (SELECT min(y) FROM @inner i WHERE i.a = o.a) IS NULL');
+SELECT used('SELECT o.id FROM outer_lake o WHERE (SELECT count(*) FROM inner_lake i WHERE i.a = o.a) IS NOT NULL');
+SELECT twins('SELECT o.id FROM @outer o WHERE (SELECT count(*) FROM @inner i WHERE i.a = o.a) IS NOT NULL');
+SELECT used('SELECT o.id FROM outer_lake o WHERE (SELECT count(*) FILTER (WHERE i.b = 1) FROM inner_lake i WHERE i.a = o.a) * 1.5 = 0');
+SELECT twins('SELECT o.id FROM @outer o WHERE (SELECT count(*) FILTER (WHERE i.b = 1) FROM @inner i WHERE i.a = o.a) * 1.5 = 0');
+-- several keys, of several types
+SELECT used('SELECT o.id FROM outer_lake o WHERE x < (SELECT avg(y) FROM inner_lake i WHERE i.a = o.a AND o.b = i.b)');
+SELECT twins('SELECT o.id FROM @outer o WHERE x < (SELECT avg(y) FROM @inner i WHERE i.a = o.a AND o.b = i.b)');
+SELECT count(*) FROM outer_lake o WHERE x < (SELECT avg(y) FROM inner_lake i WHERE i.a = o.a AND o.b = i.b);
+SELECT used('SELECT o.id FROM outer_lake o WHERE x < (SELECT avg(y) FROM inner_lake i WHERE i.a = o.a8 AND i.s = o.s)');
+SELECT twins('SELECT o.id FROM @outer o WHERE x < (SELECT avg(y) FROM @inner i WHERE i.a = o.a8 AND i.s = o.s)');
+SELECT used('SELECT o.id FROM outer_lake o WHERE x < (SELECT avg(y) FROM inner_lake i WHERE i.a = o.a AND i.a = o.b)');
+SELECT twins('SELECT o.id FROM @outer o WHERE x < (SELECT avg(y) FROM @inner i WHERE i.a = o.a AND i.a = o.b)');
+-- within other subqueries, and several of them
+SELECT used('SELECT o.id FROM outer_lake o WHERE a IN (SELECT j.a FROM inner_lake j WHERE j.id <= 100 AND j.y > (SELECT 0.05 * sum(k.y) FROM inner_lake k WHERE k.a = j.a AND k.b = j.b))');
+SELECT twins('SELECT o.id FROM @outer o WHERE a IN (SELECT j.a FROM @inner j WHERE j.id <= 100 AND j.y > (SELECT 0.05 * sum(k.y) FROM @inner k WHERE k.a = j.a AND k.b = j.b))');
+SELECT used('SELECT o.id FROM outer_lake o WHERE x < (SELECT avg(y) FROM inner_lake i WHERE i.a = o.a) AND 12 > (SELECT count(*) FROM inner_lake i WHERE i.b = o.b AND i.y < 3)');
+SELECT twins('SELECT o.id FROM @outer o WHERE x < (SELECT avg(y) FROM @inner i WHERE i.a = o.a) AND 12 > (SELECT count(*) FROM @inner i WHERE i.b = o.b AND i.y < 3)');
+SELECT used('SELECT count(*) FROM (SELECT * FROM outer_lake o WHERE x < (SELECT avg(y) FROM inner_lake i WHERE i.a = o.a)) v');
+SELECT twins('SELECT count(*) FROM (SELECT * FROM @outer o WHERE x < (SELECT avg(y) FROM @inner i WHERE i.a = o.a)) v');
+SELECT used('WITH w AS (SELECT * FROM outer_lake o WHERE 0 < (SELECT count(*) FROM inner_lake i WHERE i.a = o.a)) SELECT x.id FROM w x JOIN w y ON y.id = x.id + 1');
+SELECT twins('WITH w AS (SELECT * FROM @outer o WHERE 0 < (SELECT count(*) FROM @inner i WHERE i.a = o.a)) SELECT x.id FROM w x JOIN w y ON y.id = x.id + 1');
+SELECT used('SELECT o.id FROM outer_lake o WHERE x < (SELECT avg(y) FROM inner_lake i WHERE i.a = o.a) UNION ALL SELECT -1');
+SELECT twins('SELECT o.id FROM @outer o WHERE x < (SELECT avg(y) FROM @inner i WHERE i.a = o.a) UNION ALL SELECT -1');
+-- beside outer joins
+SELECT used('SELECT o.id, l.id FROM outer_lake o LEFT JOIN outer_lake l ON l.id = o.id + 60 WHERE 40 > (SELECT count(*) FROM inner_lake i WHERE i.a = l.a)');
+SELECT twins('SELECT o.id, l.id FROM @outer o LEFT JOIN @outer l ON l.id = o.id + 60 WHERE 40 > (SELECT count(*) FROM @inner i WHERE i.a = l.a)');
+SELECT used('SELECT o.id, l.id FROM outer_lake o LEFT JOIN outer_lake l ON l.id = o.id + 60 WHERE o.x < (SELECT avg(i.y) FROM inner_lake i LEFT JOIN outer_lake p ON p.id = i.id WHERE i.a = o.a)');
+SELECT twins('SELECT o.id, l.id FROM @outer o LEFT JOIN @outer l ON l.id = o.id + 60 WHERE o.x < (SELECT avg(i.y) FROM @inner i LEFT JOIN @outer p ON p.id = i.id WHERE i.a = o.a)');
+-- left alone: under OR, NOT or CASE
+SELECT used('SELECT o.id FROM outer_lake o WHERE x = 3 OR x < (SELECT avg(y) FROM inner_lake i WHERE i.a = o.a)');
+SELECT twins('SELECT o.id FROM @outer o WHERE x = 3 OR x < (SELECT avg(y) FROM @inner i WHERE i.a = o.a)');
+SELECT used('SELECT o.id FROM outer_lake o WHERE NOT (x < (SELECT avg(y) FROM inner_lake i WHERE i.a = o.a) AND x > 2)');
+SELECT twins('SELECT o.id FROM @outer o WHERE NOT (x < (SELECT avg(y) FROM @inner i WHERE i.a = o.a) AND x > 2)');
+SELECT used('SELECT o.id FROM outer_lake o WHERE x < CASE WHEN b = 1 THEN 5 ELSE (SELECT avg(y) FROM inner_lake i WHERE i.a = o.a) END');
+SELECT twins('SELECT o.id FROM @outer o WHERE x < CASE WHEN b = 1 THEN 5 ELSE (SELECT avg(y) FROM @inner i WHERE i.a = o.a) END');
+SELECT used('SELECT o.id, (SELECT avg(y) FROM inner_lake i WHERE i.a = o.a) FROM outer_lake o');
+SELECT twins('SELECT o.id, (SELECT avg(y) FROM @inner i WHERE i.a = o.a) FROM @outer o');
+-- volatile
+SELECT used('SELECT o.id FROM outer_lake o WHERE x < (SELECT avg(y) FROM inner_lake i WHERE i.a = o.a AND random() < 2)');
+SELECT twins('SELECT o.id FROM @outer o WHERE x < (SELECT avg(y) FROM @inner i WHERE i.a = o.a AND random() < 2)');
+-- not by equality
+SELECT used('SELECT o.id FROM outer_lake o WHERE x < (SELECT avg(y) FROM inner_lake i WHERE i.a < o.a)');
+SELECT twins('SELECT o.id FROM @outer o WHERE x < (SELECT avg(y) FROM @inner i WHERE i.a < o.a)');
+SELECT used('SELECT o.id FROM outer_lake o WHERE x < (SELECT avg(y) FROM inner_lake i WHERE i.a IS NOT DISTINCT FROM o.a)');
+SELECT twins('SELECT o.id FROM @outer o WHERE x < (SELECT avg(y) FROM @inner i WHERE i.a IS NOT DISTINCT FROM o.a)');
+SELECT used('SELECT o.id FROM outer_lake o WHERE x < (SELECT avg(y) FROM inner_lake i WHERE i.a = o.a AND i.b < o.b)');
+SELECT twins('SELECT o.id FROM @outer o WHERE x < (SELECT avg(y) FROM @inner i WHERE i.a = o.a AND i.b < o.b)');
+SELECT used('SELECT o.id FROM outer_lake o WHERE x < (SELECT avg(y + o.x) FROM inner_lake i WHERE i.a = o.a)');
+SELECT twins('SELECT o.id FROM @outer o WHERE x < (SELECT avg(y + o.x) FROM @inner i WHERE i.a = o.a)');
+SELECT used('SELECT o.id FROM outer_lake o WHERE x < (SELECT avg(y) FROM inner_lake i WHERE i.a + o.b = 30)');
+SELECT twins('SELECT o.id FROM @outer o WHERE x < (SELECT avg(y) FROM @inner i WHERE i.a + o.b = 30)');
+SELECT used('SELECT o.id FROM outer_lake o WHERE x < (SELECT avg(y) FROM inner_lake i WHERE i.s COLLATE "C" = o.s)');
+SELECT twins('SELECT o.id FROM @outer o WHERE x < (SELECT avg(y) FROM @inner i WHERE i.s COLLATE "C" = o.s)');
+-- groups and rows that nobody asks for could raise an error
+SELECT used('SELECT o.id FROM outer_lake o WHERE o.a < 30 AND x > (SELECT sum(100 / (i.a - 30)) FROM inner_lake i WHERE i.a = o.a)');
+SELECT twins('SELECT o.id FROM @outer o WHERE o.a < 30 AND x > (SELECT sum(100 / (i.a - 30)) FROM @inner i WHERE i.a = o.a)');
+SELECT used('SELECT o.id FROM outer_lake o WHERE o.a < 30 AND x > (SELECT avg(y) FROM inner_lake i WHERE i.a = o.a AND 100 / (i.a - 30) < 0)');
+SELECT twins('SELECT o.id FROM @outer o WHERE o.a < 30 AND x > (SELECT avg(y) FROM @inner i WHERE i.a = o.a AND 100 / (i.a - 30) < 0)');
+SELECT used('SELECT o.id FROM outer_lake o WHERE x > (SELECT 100 / (1 + count(*)) FROM inner_lake i WHERE i.a = o.a)');
+SELECT twins('SELECT o.id FROM @outer o WHERE x > (SELECT 100 / (1 + count(*)) FROM @inner i WHERE i.a = o.a)');
+SELECT used('SELECT o.id FROM outer_lake o WHERE x < (SELECT sum(f) FROM inner_lake i WHERE i.a = o.a)');
+SELECT twins('SELECT o.id FROM @outer o WHERE x < (SELECT sum(f) FROM @inner i WHERE i.a = o.a)');
+-- more than FROM, WHERE and aggregates
+SELECT used('SELECT o.id FROM outer_lake o WHERE x < (SELECT y FROM inner_lake i WHERE i.a = o.a ORDER BY i.id LIMIT 1)');
+SELECT twins('SELECT o.id FROM @outer o WHERE x < (SELECT y FROM @inner i WHERE i.a = o.a ORDER BY i.id LIMIT 1)');
+SELECT used('SELECT o.id FROM outer_lake o WHERE x < (SELECT avg(y) FROM inner_lake i WHERE i.a = o.a HAVING count(*) > 51)');
+SELECT twins('SELECT o.id FROM @outer o WHERE x < (SELECT avg(y) FROM @inner i WHERE i.a = o.a HAVING count(*) > 51)');
+SELECT used('SELECT o.id FROM outer_lake o WHERE x < (SELECT avg(y) FROM inner_lake i WHERE i.a = o.a GROUP BY i.a)');
+SELECT twins('SELECT o.id FROM @outer o WHERE x < (SELECT avg(y) FROM @inner i WHERE i.a = o.a GROUP BY i.a)');
+SELECT used('SELECT o.id FROM outer_lake o WHERE x < (SELECT avg(y) FROM (SELECT * FROM inner_lake LIMIT 3000) i WHERE i.a = o.a)');
+SELECT twins('SELECT o.id FROM @outer o WHERE x < (SELECT avg(y) FROM (SELECT * FROM @inner LIMIT 3000) i WHERE i.a = o.a)');
+SELECT used('SELECT o.id FROM outer_lake o WHERE x < (SELECT avg(DISTINCT y) FROM inner_lake i WHERE i.a = o.a)');
+SELECT twins('SELECT o.id FROM @outer o WHERE x < (SELECT avg(DISTINCT y) FROM @inner i WHERE i.a = o.a)');
+-- from two levels up
+SELECT used('SELECT o.id FROM outer_lake o WHERE o.id <= 5 AND 3 < (SELECT count(*) FROM inner_lake i WHERE i.id <= 50 AND i.b < o.b AND i.y < (SELECT avg(j.y) FROM inner_lake j WHERE j.a = o.a))');
+SELECT twins('SELECT o.id FROM @outer o WHERE o.id <= 5 AND 3 < (SELECT count(*) FROM @inner i WHERE i.id <= 50 AND i.b < o.b AND i.y < (SELECT avg(j.y) FROM @inner j WHERE j.a = o.a))');
+-- what a security barrier keeps apart
+CREATE VIEW barrier_heap WITH (security_barrier) AS SELECT * FROM outer_heap WHERE id < 60;
+CREATE VIEW barrier_lake WITH (security_barrier) AS SELECT * FROM outer_lake WHERE id < 60;
+SELECT used('SELECT o.id FROM barrier_lake o WHERE x < (SELECT avg(y) FROM inner_lake i WHERE i.a = o.a)');
+SELECT twins('SELECT o.id FROM @barrier o WHERE x < (SELECT avg(y) FROM @inner i WHERE i.a = o.a)');
+-- where few rows ask
+SELECT used('SELECT o.id FROM outer_lake o WHERE id = 5 AND x < (SELECT avg(y) FROM inner_lake i WHERE i.a = o.a)');
+SELECT twins('SELECT o.id FROM @outer o WHERE id = 5 AND x < (SELECT avg(y) FROM @inner i WHERE i.a = o.a)');
+-- rights are those of the subquery's tables
+GRANT SELECT ON outer_lake TO regress_lake_user;
+SET ROLE regress_lake_user;
+SELECT count(*) FROM outer_lake o WHERE x < (SELECT avg(y) FROM inner_lake i WHERE i.a = o.a);
+RESET ROLE;
+GRANT SELECT (a, y) ON inner_lake TO regress_lake_user;
+SET ROLE regress_lake_user;
+SELECT count(*) FROM outer_lake o WHERE x < (SELECT avg(y) FROM inner_lake i WHERE i.a = o.a);
+SELECT count(*) FROM outer_lake o WHERE x < (SELECT avg(y) FROM inner_lake i WHERE i.a = o.a AND i.b = 1);
+RESET ROLE;
+-- parameters, and plans that are kept
+PREPARE d1(numeric) AS SELECT count(*) FROM outer_lake o WHERE x < (SELECT avg(y) FROM inner_lake i WHERE i.a = o.a AND y < $1);
+SET plan_cache_mode = force_generic_plan;
+EXECUTE d1(50);
+EXECUTE d1(20);
+RESET plan_cache_mode;
+DEALLOCATE d1;
+DROP VIEW barrier_heap, barrier_lake;
+DROP TABLE outer_heap, outer_lake, inner_heap, inner_lake;
+DROP FUNCTION used;

@@ -1,0 +1,141 @@
+-- Purpose: window functions, set operations and grouping sets in the engine give heap's rows: how many rows differ, or
+-- why the engine refused.
+CREATE FUNCTION differing(query text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    detail text;
+    n bigint;
+BEGIN
+    DROP TABLE IF EXISTS of_heap, of_lake;
+    EXECUTE format('CREATE TEMP TABLE of_heap AS SELECT x::text AS r FROM (%s) x', regexp_replace(query, '@(\w+)', '\1_heap', 'g'));
+    PERFORM set_config('lake.engine', 'force', true);
+    EXECUTE format('CREATE TEMP TABLE of_lake AS SELECT x::text AS r FROM (%s) x', regexp_replace(query, '@(\w+)', '\1_lake', 'g'));
+    PERFORM set_config('lake.engine', 'on', true);
+    SELECT count(*) INTO n FROM
+        ((SELECT r FROM of_heap EXCEPT ALL SELECT r FROM of_lake)
+         UNION ALL (SELECT r FROM of_lake EXCEPT ALL SELECT r FROM of_heap)) x;
+    RETURN n;
+EXCEPTION WHEN feature_not_supported THEN
+    GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
+    PERFORM set_config('lake.engine', 'on', true);
+    RETURN 'refused: ' || detail;
+END $$;
+SET client_min_messages = warning;
+SET lake.bulk_rows = 10;
+CREATE TABLE w_heap (id int, p int, q text COLLATE "C", o int, n numeric(10,2), i bigint, s smallint, f float8, d date, c char(5), b bool);
+INSERT INTO w_heap
+SELECT g, nullif(g % 37, 5), nullif('q' || g % 11, 'q3'), nullif(g * 7919 % 1000, 13), nullif(g % 1000, 7) / 8.0,
+       g * 1000000007::bigint, g % 300 - 150, CASE WHEN g % 50 = 0 THEN NULL ELSE sin(g) * 1e6 END,
+       date '2024-01-01' + g % 400, 'c' || g % 9, g % 3 = 0
+FROM generate_series(1, 20000) g;
+CREATE TABLE w_lake (LIKE w_heap) USING iceberg;
+INSERT INTO w_lake SELECT * FROM w_heap WHERE id <= 15000;
+SET lake.bulk_rows = -1;
+INSERT INTO w_lake SELECT * FROM w_heap WHERE id > 15000;
+ANALYZE w_heap, w_lake;
+SELECT * FROM hot_cold('w_lake');
+
+-- places in a partition
+SELECT differing('SELECT id, row_number() OVER (PARTITION BY p ORDER BY o, id) FROM @w');
+SELECT differing('SELECT id, row_number() OVER (ORDER BY o DESC, id), rank() OVER (ORDER BY o DESC, id) FROM @w');
+SELECT differing('SELECT id, rank() OVER w, dense_rank() OVER w FROM @w WINDOW w AS (PARTITION BY p ORDER BY o)');
+SELECT differing('SELECT id, rank() OVER w, dense_rank() OVER w FROM @w WINDOW w AS (PARTITION BY p, q ORDER BY d DESC NULLS LAST)');
+SELECT differing('SELECT id, percent_rank() OVER w, cume_dist() OVER w FROM @w WINDOW w AS (PARTITION BY q ORDER BY o NULLS FIRST)');
+SELECT differing('SELECT id, ntile(7) OVER (PARTITION BY p ORDER BY o, id), ntile(100000) OVER (ORDER BY id) FROM @w');
+SELECT differing('SELECT id, rank() OVER (PARTITION BY p), cume_dist() OVER () FROM @w');
+SELECT differing('SELECT id, rank() OVER (PARTITION BY b ORDER BY f) FROM @w');
+SELECT differing('SELECT id, rank() OVER (PARTITION BY f ORDER BY id) FROM @w');
+SELECT differing('SELECT id, row_number() OVER (PARTITION BY p % 5 ORDER BY o + 1, id) FROM @w');
+
+-- other rows
+SELECT differing('SELECT id, lag(i) OVER w, lead(n) OVER w, lag(q, 3) OVER w, lead(d, 2, date ''2000-01-01'') OVER w, lag(o, 0) OVER w, lag(s, -2, 9::smallint) OVER w FROM @w WINDOW w AS (PARTITION BY p ORDER BY o, id)');
+SELECT differing('SELECT id, lag(i, 5000) OVER w, lead(i, 2000000000) OVER w FROM @w WINDOW w AS (ORDER BY id)');
+SELECT differing('SELECT id, lag(n, 1, 0.00) OVER w FROM @w WINDOW w AS (ORDER BY id)');
+SELECT differing('SELECT id, lag(n, 1, 0) OVER w FROM @w WINDOW w AS (ORDER BY id)');
+SELECT differing('SELECT id, first_value(id) OVER w, last_value(o) OVER w, nth_value(q, 3) OVER w FROM @w WINDOW w AS (PARTITION BY p ORDER BY o, id)');
+SELECT differing('SELECT id, first_value(c) OVER w, last_value(id) OVER w, nth_value(n, 2) OVER w FROM @w WINDOW w AS (PARTITION BY p ORDER BY o, id ROWS BETWEEN 2 PRECEDING AND 3 FOLLOWING)');
+SELECT differing('SELECT id, first_value(o) OVER w, last_value(o) OVER w FROM @w WINDOW w AS (PARTITION BY p ORDER BY o GROUPS BETWEEN 2 PRECEDING AND 1 PRECEDING)');
+
+-- aggregates over frames
+SELECT differing('SELECT id, count(*) OVER w, count(n) OVER w, sum(n) OVER w, sum(i) OVER w, sum(o) OVER w, avg(s) OVER w, min(d) OVER w, max(q) OVER w FROM @w WINDOW w AS (PARTITION BY p ORDER BY o)');
+SELECT differing('SELECT id, sum(n) OVER w, avg(n) OVER w, min(i) OVER w, max(n) OVER w FROM @w WINDOW w AS (PARTITION BY p)');
+SELECT differing('SELECT id, sum(n) OVER w, avg(i) OVER w, min(q) OVER w, max(d) OVER w, count(o) OVER w FROM @w WINDOW w AS (PARTITION BY p ORDER BY o, id ROWS BETWEEN 3 PRECEDING AND 1 FOLLOWING)');
+SELECT differing('SELECT id, sum(n) OVER w, max(i) OVER w FROM @w WINDOW w AS (PARTITION BY p ORDER BY o, id ROWS BETWEEN 2 FOLLOWING AND UNBOUNDED FOLLOWING)');
+SELECT differing('SELECT id, sum(n) OVER w, min(i) OVER w FROM @w WINDOW w AS (PARTITION BY p ORDER BY o RANGE BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING)');
+SELECT differing('SELECT id, sum(n) OVER w, count(*) OVER w FROM @w WINDOW w AS (PARTITION BY q ORDER BY d GROUPS BETWEEN 2 PRECEDING AND 1 FOLLOWING)');
+SELECT differing('SELECT id, sum(n) OVER w, count(*) OVER w FROM @w WINDOW w AS (PARTITION BY q ORDER BY d, id ROWS BETWEEN 5 PRECEDING AND 3 PRECEDING)');
+SELECT differing('SELECT id, sum(f) OVER w, avg(f) OVER w FROM @w WINDOW w AS (PARTITION BY p ORDER BY id)');
+SELECT differing('SELECT id, sum(f) OVER w FROM @w WINDOW w AS (PARTITION BY p ORDER BY id ROWS BETWEEN 4 PRECEDING AND 2 FOLLOWING)');
+SELECT differing('SELECT id, sum(f) OVER w FROM @w WINDOW w AS (PARTITION BY p ORDER BY id ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING)');
+SELECT differing('SELECT id, sum(n) FILTER (WHERE b) OVER w, count(*) FILTER (WHERE o > 500) OVER w, max(i) FILTER (WHERE s < 0) OVER w FROM @w WINDOW w AS (PARTITION BY p ORDER BY o, id ROWS BETWEEN 4 PRECEDING AND CURRENT ROW)');
+SELECT differing('SELECT id, sum(CASE WHEN b THEN n ELSE 1.5 END) OVER (PARTITION BY p ORDER BY id ROWS 3 PRECEDING) FROM @w');
+
+-- filters on what windows say
+SELECT differing('SELECT * FROM (SELECT id, p, row_number() OVER (PARTITION BY p ORDER BY o, id) AS rn FROM @w) x WHERE rn <= 3');
+SELECT differing('SELECT * FROM (SELECT id, p, row_number() OVER (ORDER BY o, id) AS rn FROM @w) x WHERE rn <= 10');
+SELECT differing('SELECT * FROM (SELECT id, rank() OVER (PARTITION BY q ORDER BY d) AS r, sum(n) OVER (PARTITION BY p) AS total FROM @w) x WHERE r = 2 AND total > 100');
+SELECT differing('SELECT * FROM (SELECT id, count(*) OVER (PARTITION BY p ORDER BY o) AS c, row_number() OVER (ORDER BY id) AS rn FROM @w) x WHERE c <= 20 AND rn < 5000');
+SELECT differing('SELECT * FROM (SELECT id, dense_rank() OVER (PARTITION BY p ORDER BY o) AS r FROM @w WHERE b) x WHERE 4 > r');
+
+-- several windows, and windows around other nodes
+SELECT differing('SELECT id, row_number() OVER (PARTITION BY p ORDER BY o, id), rank() OVER (PARTITION BY p ORDER BY o), sum(n) OVER (PARTITION BY q ORDER BY id), count(*) OVER () FROM @w');
+SELECT differing('SELECT p, sum(n), sum(sum(n)) OVER (ORDER BY p), rank() OVER (ORDER BY sum(n) DESC, p) FROM @w GROUP BY p');
+SELECT differing('SELECT p, q, sum(n) * 100 / sum(sum(n)) OVER (PARTITION BY p) FROM @w GROUP BY p, q');
+SELECT differing('SELECT a.id, rank() OVER (PARTITION BY a.p ORDER BY b.o) FROM @w a JOIN @w b ON a.id = b.id + 1');
+SELECT differing('SELECT p, max(rn) FROM (SELECT p, row_number() OVER (PARTITION BY p ORDER BY id) AS rn FROM @w) x GROUP BY p');
+SELECT differing('SELECT DISTINCT p, count(*) OVER (PARTITION BY p) FROM @w');
+SELECT differing('SELECT id, row_number() OVER () AS rn FROM (SELECT id FROM @w ORDER BY o DESC, id LIMIT 500) x');
+SELECT twins('SELECT id, p, row_number() OVER (PARTITION BY p ORDER BY o, id) FROM @w ORDER BY p, o, id', true);
+SELECT twins('SELECT id, sum(n) OVER (ORDER BY id) FROM @w ORDER BY id LIMIT 20', true);
+SELECT twins('SELECT id, o, lag(id) OVER (ORDER BY o DESC, id) FROM @w ORDER BY o DESC, id LIMIT 20', true);
+
+-- nothing to compute on
+SELECT differing('SELECT id, sum(n) OVER (ORDER BY id), lag(id) OVER (ORDER BY id) FROM @w WHERE id < 0');
+
+-- left to Postgres
+SELECT differing('SELECT id, sum(n) OVER (ORDER BY o RANGE BETWEEN 10 PRECEDING AND CURRENT ROW) FROM @w');
+SELECT differing('SELECT id, sum(n) OVER (ORDER BY id ROWS BETWEEN 1 PRECEDING AND 1 FOLLOWING EXCLUDE CURRENT ROW) FROM @w');
+SELECT differing('SELECT id, sum(100 / (o - 500)) FILTER (WHERE o <> 500) OVER (ORDER BY id) FROM @w');
+SELECT differing('SELECT id, lag(100 / (o - 500)) OVER (ORDER BY id) FROM @w WHERE o <> 500');
+SELECT differing('SELECT id, lag(o, p) OVER (ORDER BY id) FROM @w');
+SELECT twins('SELECT ntile(0) OVER (ORDER BY id) FROM @w');
+SELECT twins('SELECT nth_value(id, -1) OVER (ORDER BY id) FROM @w');
+SELECT twins('SELECT sum(o) OVER (ORDER BY id ROWS -1 PRECEDING) FROM @w');
+
+-- INTERSECT and EXCEPT
+SELECT differing('SELECT p, q FROM @w WHERE id < 9000 INTERSECT SELECT p, q FROM @w WHERE id > 8000');
+SELECT differing('SELECT p, q FROM @w WHERE id < 9000 EXCEPT SELECT p, q FROM @w WHERE id % 5 = 0');
+SELECT differing('SELECT p, q FROM @w WHERE id < 9000 INTERSECT ALL SELECT p, q FROM @w WHERE id > 8000');
+SELECT differing('SELECT p, q FROM @w EXCEPT ALL SELECT p, q FROM @w WHERE id % 3 = 0');
+SELECT differing('(SELECT p FROM @w EXCEPT SELECT o FROM @w WHERE o < 20) INTERSECT SELECT s FROM @w');
+SELECT differing('SELECT n, d FROM @w EXCEPT SELECT n, d FROM @w WHERE n < 50');
+SELECT differing('SELECT c FROM @w EXCEPT ALL SELECT c FROM @w WHERE id % 2 = 0');
+SELECT differing('SELECT p FROM @w INTERSECT SELECT p FROM @w WHERE id < 0');
+SELECT differing('SELECT p FROM @w EXCEPT ALL SELECT p FROM @w');
+SELECT differing('SELECT count(*) FROM (SELECT p, o FROM @w INTERSECT SELECT p, o FROM @w WHERE b) x');
+SELECT twins('SELECT p, q FROM @w EXCEPT SELECT p, q FROM @w WHERE id % 5 = 0 ORDER BY 1, 2 LIMIT 30', true);
+
+-- grouping sets
+SELECT differing('SELECT p, q, count(*), sum(n) FROM @w GROUP BY ROLLUP (p, q)');
+SELECT differing('SELECT p, q, b, count(*), sum(n), min(d), GROUPING(p, q, b) FROM @w GROUP BY CUBE (p, q, b)');
+SELECT differing('SELECT p, q, GROUPING(p), GROUPING(q, p), count(*) FROM @w GROUP BY GROUPING SETS ((p), (q), (p), ())');
+SELECT differing('SELECT p, q, b, count(*) FROM @w GROUP BY p, ROLLUP (q, b)');
+SELECT differing('SELECT p % 5, d, avg(i) FROM @w GROUP BY ROLLUP (p % 5, d) HAVING count(*) > 3 AND GROUPING(d) = 1');
+SELECT differing('SELECT p, q, count(*) FROM @w WHERE id < 0 GROUP BY ROLLUP (p, q)');
+SELECT differing('SELECT p, count(*), sum(n) FROM @w WHERE id < 0 GROUP BY GROUPING SETS ((p), (), ())');
+SELECT differing('SELECT p, q FROM @w GROUP BY CUBE (p, q)');
+SELECT differing('SELECT p, GROUPING(p), count(*) FROM @w GROUP BY p');
+SELECT differing('SELECT p, q, sum(n), rank() OVER (PARTITION BY GROUPING(p, q) ORDER BY sum(n), p, q) FROM @w GROUP BY ROLLUP (p, q)');
+SET enable_hashagg = off;
+SELECT differing('SELECT p, q, b, count(*), GROUPING(p, q, b) FROM @w GROUP BY CUBE (p, q, b)');
+SELECT twins('SELECT p, q, count(*) FROM @w GROUP BY ROLLUP (p, q) ORDER BY p, q', true);
+SELECT twins('SELECT p, q, count(*) FROM @w GROUP BY ROLLUP (p, q) ORDER BY p DESC NULLS LAST, q DESC NULLS LAST', true);
+SELECT differing('SELECT p, q FROM @w WHERE id < 9000 INTERSECT SELECT p, q FROM @w WHERE id > 8000');
+RESET enable_hashagg;
+
+EXPLAIN (COSTS OFF) SELECT id, row_number() OVER w, sum(n) OVER w FROM w_lake WINDOW w AS (PARTITION BY p ORDER BY o ROWS 3 PRECEDING);
+EXPLAIN (COSTS OFF) SELECT * FROM (SELECT id, rank() OVER (PARTITION BY p ORDER BY o) AS r FROM w_lake) x WHERE r <= 3;
+EXPLAIN (COSTS OFF) SELECT p FROM w_lake EXCEPT ALL SELECT o FROM w_lake;
+EXPLAIN (COSTS OFF) SELECT p, q, GROUPING(q), count(*) FROM w_lake GROUP BY ROLLUP (p, q);
+RESET client_min_messages;
+DROP FUNCTION differing;
+DROP TABLE w_heap, w_lake;
