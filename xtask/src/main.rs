@@ -6,8 +6,11 @@
 mod apt_sources;
 mod bench;
 mod cargo;
+mod client;
 mod cluster;
+mod compare;
 mod demo;
+mod functions;
 mod install;
 mod os;
 mod paths;
@@ -99,10 +102,10 @@ queries with their plans, publication, and the published tables read by DuckDB a
 Fails if any count or sum differs.
 ";
 const TEST: &str = "\
-cargo xtask test [suite…] [--long] [--accept]
+cargo xtask test [suite…] [--long] [--accept] [--seed N] [--rounds N]
 
 Suites, in this order by default:
-  tidy       formatting, clippy, crate edges, module docs, file sizes, links
+  tidy       formatting, clippy, crate edges, module docs, file sizes, links, docs/functions.md
   unit       cargo test of the crates that need no Postgres
   loom       the rings' models
   miri       the rings under Miri, where a nightly toolchain has it
@@ -113,6 +116,8 @@ Suites, in this order by default:
 
 Only by name, or with --long:
   crash               kill -9 at every crash point, some eight minutes; $PG_LAKE_SEED repeats a run
+  tpch                the 22 queries of TPC-H at scale 1, on iceberg tables by the engine and on heap
+  semantics           random queries, on iceberg tables by the engine and on heap
   stores              tables in object stores of four kinds; `stores:NAME` runs one scenario
   faults              the same while requests fail, get lost or hang, and processes are killed;
                       `faults:NAME` runs one scenario
@@ -127,12 +132,14 @@ Only by name, or with --long:
   --long    longer soaks, wider time limits
   --accept  let regress and isolation take their results as the expected output, and the
             postgres suites the differences of the tests that are listed
-            (ext/tests/postgres)
+            (ext/tests/postgres); tidy makes the list in docs/functions.md again
+  --seed    repeats a run of semantics
+  --rounds  of semantics: each has tables of its own and 1000 queries
 
 Ends with one line `N passed, N failed, N skipped`.
 ";
 const BENCH: &str = "\
-cargo xtask bench <name>…
+cargo xtask bench <name>… [--scale N]
 
   ring    latency and throughput of the rings (cargo bench)
   copy    COPY of TPC-H SF1 lineitem, iceberg beside heap
@@ -143,6 +150,11 @@ cargo xtask bench <name>…
   q1q6    TPC-H Q1 and Q6: heap, iceberg (warm), DuckDB on the published files
   count   count(*) of SF1 lineitem
   dml     UPDATE and DELETE of 1 % of SF1 lineitem, iceberg (cold rows) beside heap
+  tpch    the 22 queries of TPC-H (warm, two cores): iceberg, DuckDB on the published files; --scale
+          is that of the data, by default 1
+  tpch.stream    rows a second of COPY (SELECT …) TO STDOUT from iceberg, beside heap
+  tpch.dispatch  what a lowered query takes that has nothing to do, beside heap
+  tpch.or        an OR of 20,000 arms
   remote  tables in an object store on this machine (SeaweedFS), or one of its figures by name:
           remote.hit            a hit of the disk cache beside reading and checking the bytes
           remote.warm           Q1 and a wide scan, from the memory cache and from the disk
@@ -222,14 +234,19 @@ fn dispatch(args: &[String]) -> Result<ExitCode> {
         }
         "test" => {
             let mut options = Options::new(rest, help);
-            let long = options.flag("--long");
-            let accept = options.flag("--accept");
-            let suites = options.rest()?;
-            test::command(&suites, long, accept)
+            let wishes = test::Wishes {
+                long: options.flag("--long"),
+                accept: options.flag("--accept"),
+                seed: options.number("--seed")?,
+                rounds: options.number("--rounds")?,
+            };
+            test::command(&options.rest()?, wishes)
         }
         "bench" => {
-            let names = Options::new(rest, help).rest()?;
-            done(bench::command(&names))
+            let mut options = Options::new(rest, help);
+            let scale = options.value("--scale")?;
+            let names = options.rest()?;
+            done(bench::command(&names, scale.as_deref()))
         }
         _ => {
             Options::new(rest, help).end()?;
@@ -276,6 +293,12 @@ impl Options {
             return Ok(Some(self.left.remove(at)));
         }
         Err(format!("{name} needs a value\n\n{}", self.help))
+    }
+
+    fn number(&mut self, name: &str) -> Result<Option<u64>> {
+        let value = self.value(name)?;
+        let number = value.map(|text| text.parse().context(format!("{name} {text}")));
+        number.transpose()
     }
 
     /// What is left must be names.

@@ -1,9 +1,9 @@
 //! `test tidy`: formatting, lints, crate edges, module docs, file sizes, links, leaks.
 //!
-//! Reads the checkout, changes nothing.
+//! Reads the checkout; changes nothing but, if differences are accepted, `docs/functions.md`.
 
 use crate::test::{Run, Tally};
-use crate::{Context, Result, cargo, paths, postgres, process};
+use crate::{Context, Result, cargo, functions, paths, postgres, process};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -64,6 +64,7 @@ pub fn suite(run: &mut Run) -> Result<Tally> {
     tally.check("nothing left to do", nothing_left(&files));
     tally.check("links", links(&files));
     tally.check("no leaks", no_leaks(&files));
+    tally.check("functions", functions::check(run.accept));
     let pg = run.postgres()?;
     let log = run.log("fmt");
     let fmt = cargo::command(&pg)

@@ -2,19 +2,20 @@
 
 mod remote;
 mod rows;
+mod tpch;
 
 use crate::cluster::{Cluster, DATABASE};
 use crate::postgres;
 use crate::process;
 use crate::python::Python;
 use crate::timing::{median, ratio, report, statement, statements};
-use crate::tpch::{self, TABLES, Table};
+use crate::tpch::{TABLES, Table};
 use crate::{Result, cargo, install, os, paths, say, up};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const NAMES: &[&str] = &[
-    "ring", "copy", "insert", "q1q6", "count", "dml", "tpcb", "lookup", "flush", "remote",
+    "ring", "copy", "insert", "q1q6", "count", "dml", "tpcb", "lookup", "flush", "tpch", "remote",
 ];
 
 /// A server for one call of `bench`.
@@ -43,7 +44,7 @@ impl Bench {
     }
 
     fn csv(&self) -> Result<PathBuf> {
-        tpch::csv(&self.python, "1")
+        crate::tpch::csv(&self.python, "1")
     }
 }
 
@@ -56,10 +57,13 @@ fn work_dir(name: &str) -> Result<PathBuf> {
 }
 
 fn is_known(name: &str) -> bool {
-    NAMES.contains(&name) || remote::FIGURES.iter().any(|figure| figure.name == name)
+    NAMES.contains(&name)
+        || tpch::figure(name).is_some()
+        || remote::FIGURES.iter().any(|figure| figure.name == name)
 }
 
-pub fn command(names: &[String]) -> Result<()> {
+/// `scale` is of TPC-H.
+pub fn command(names: &[String], scale: Option<&str>) -> Result<()> {
     if let Some(unknown) = names.iter().find(|name| !is_known(name)) {
         return Err(format!(
             "no benchmark {unknown}; there are {}",
@@ -68,6 +72,9 @@ pub fn command(names: &[String]) -> Result<()> {
     }
     if names.is_empty() {
         return Err(format!("which benchmark? {}", NAMES.join(", ")));
+    }
+    if scale.is_some() && !names.iter().any(|name| name == tpch::POWER) {
+        return Err(format!("--scale is for {}", tpch::POWER));
     }
     let mut bench = None;
     for name in names {
@@ -80,10 +87,18 @@ pub fn command(names: &[String]) -> Result<()> {
             remote::command(name)?;
             continue;
         }
+        if name == tpch::POWER {
+            tpch::power(scale.unwrap_or("1"))?;
+            continue;
+        }
         let bench = match &mut bench {
             Some(bench) => bench,
             none => none.insert(Bench::start("bench", &[])?),
         };
+        if let Some(figure) = tpch::figure(name) {
+            figure(bench)?;
+            continue;
+        }
         match name.as_str() {
             "copy" => copy(bench)?,
             "insert" => insert(bench)?,
@@ -244,7 +259,7 @@ fn q1q6(bench: &Bench) -> Result<()> {
     load(bench)?;
     let cluster = &bench.cluster;
     let location = cluster.sql("SELECT lake.publish('bench.lineitem')")?;
-    for (name, sql) in tpch::queries()? {
+    for (name, sql) in crate::tpch::q1_q6()? {
         let mut all = (Vec::new(), Vec::new(), Vec::new());
         // Interleaved; what comes first in each turn warms up and is dropped.
         for _ in 0..5 {

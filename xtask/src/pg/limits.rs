@@ -14,7 +14,7 @@ pub fn streams_exhausted(run: &mut Run) -> Result<()> {
     let mut script = String::from("BEGIN;\n");
     for n in 500_000..500_012 {
         script.push_str(&format!(
-            "DECLARE c{n} CURSOR FOR SELECT id, note FROM big WHERE id > {n};\nFETCH 1 FROM c{n};\n"
+            "DECLARE c{n} NO SCROLL CURSOR FOR SELECT id, note FROM big WHERE id > {n};\nFETCH 1 FROM c{n};\n"
         ));
     }
     must_fail(&cluster, &script, &["lake.streams"])?;

@@ -13,11 +13,13 @@ mod limits;
 mod progress;
 pub mod random;
 pub mod remote;
+pub mod semantics;
 mod stop;
 mod subscription;
 mod sums;
 mod tablespace;
 mod tpcb;
+pub mod tpch;
 mod twins;
 mod two_phase;
 
@@ -54,6 +56,8 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("twins", twins::twins),
     ("prepared_deletes", two_phase::prepared_deletes),
     ("tpcb", tpcb::tpcb),
+    ("tpch_smoke", tpch::smoke),
+    ("semantics_smoke", semantics::smoke),
     ("subscription", subscription::subscription),
     ("dump_and_restore", dump::dump_and_restore),
     ("base_backup", dump::base_backup),

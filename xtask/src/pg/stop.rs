@@ -37,7 +37,7 @@ const NOTHING: (&str, &str) = (QUERY, "");
 /// The engine has more rows than the ring takes; the first ones of the table are hot.
 const OPEN_CURSOR: (&str, &str) = (
     "FETCH 1 FROM c",
-    "BEGIN;\nDECLARE c CURSOR FOR SELECT id, note FROM big WHERE id > 20000;\n",
+    "BEGIN;\nDECLARE c NO SCROLL CURSOR FOR SELECT id, note FROM big WHERE id > 20000;\n",
 );
 
 /// SIGTERM to the engine and to each worker, idle and busy; then a fast stop of the server.

@@ -53,6 +53,8 @@ const SUITES: &[(&str, Suite)] = &[
 /// Suites that run only if they are named, or with `--long`.
 const SUITES_BY_NAME: &[(&str, Suite)] = &[
     ("crash", pg::crashes::suite),
+    ("tpch", pg::tpch::suite),
+    ("semantics", pg::semantics::suite),
     ("stores", pg::remote::stores),
     ("faults", pg::remote::faults),
     ("postgres-regress", postgres::regress),
@@ -104,10 +106,22 @@ impl Tally {
     }
 }
 
+/// The options of the test command.
+#[derive(Clone, Copy)]
+pub struct Wishes {
+    pub long: bool,
+    pub accept: bool,
+    pub seed: Option<u64>,
+    pub rounds: Option<u64>,
+}
+
 /// One run of the test command.
 pub struct Run {
     pub long: bool,
     pub accept: bool,
+    /// Of the suite `semantics`.
+    pub seed: Option<u64>,
+    pub rounds: Option<u64>,
     /// Suites and scenarios of theirs that were named.
     only: Vec<(String, String)>,
     pub logs: PathBuf,
@@ -121,7 +135,7 @@ pub struct Run {
 }
 
 impl Run {
-    fn new(long: bool, accept: bool) -> Result<Run> {
+    fn new(wishes: Wishes) -> Result<Run> {
         let logs = paths::test_logs();
         let _ = fs::remove_dir_all(&logs);
         fs::create_dir_all(&logs).context(logs.display())?;
@@ -131,10 +145,12 @@ impl Run {
         let dir = state
             .join("test")
             .join(format!("run-{}", std::process::id()));
-        let all = if long { ALL * 6 } else { ALL };
+        let all = if wishes.long { ALL * 6 } else { ALL };
         Ok(Run {
-            long,
-            accept,
+            long: wishes.long,
+            accept: wishes.accept,
+            seed: wishes.seed,
+            rounds: wishes.rounds,
             only: Vec::new(),
             logs,
             user,
@@ -288,7 +304,7 @@ fn stop_left_over(data: &std::path::Path) {
     }
 }
 
-pub fn command(names: &[String], long: bool, accept: bool) -> Result<ExitCode> {
+pub fn command(names: &[String], wishes: Wishes) -> Result<ExitCode> {
     let mut wanted: Vec<&str> = Vec::new();
     let mut only = Vec::new();
     for name in names {
@@ -310,11 +326,11 @@ pub fn command(names: &[String], long: bool, accept: bool) -> Result<ExitCode> {
         wanted.push(suite);
     }
     sweep_dead_runs();
-    let mut run = Run::new(long, accept)?;
+    let mut run = Run::new(wishes)?;
     run.only = only;
     let mut total = Tally::default();
     let mut lines = Vec::new();
-    let by_name: &[(&str, Suite)] = if long || !wanted.is_empty() {
+    let by_name: &[(&str, Suite)] = if wishes.long || !wanted.is_empty() {
         SUITES_BY_NAME
     } else {
         &[]

@@ -1,4 +1,10 @@
 //! TPC-H: the data, the tables, and the sums that every reader must agree on.
+//!
+//! * `queries`: the 22 queries, and what their ORDER BY promises
+//! * `twins`: the tables with their keys, in heap and in iceberg
+
+pub mod queries;
+pub mod twins;
 
 use crate::cluster::Cluster;
 use crate::os;
@@ -12,6 +18,8 @@ use std::time::Duration;
 pub struct Table {
     pub name: &'static str,
     columns: &'static str,
+    /// The columns of its primary key.
+    key: &'static str,
     /// Its numeric columns, which are summed.
     pub numeric: &'static [&'static str],
 }
@@ -21,12 +29,14 @@ pub const TABLES: &[Table] = &[
     Table {
         name: "region",
         columns: "r_regionkey integer NOT NULL, r_name char(25) NOT NULL, r_comment varchar(152)",
+        key: "r_regionkey",
         numeric: &["r_regionkey"],
     },
     Table {
         name: "nation",
         columns: "n_nationkey integer NOT NULL, n_name char(25) NOT NULL, \
                   n_regionkey integer NOT NULL, n_comment varchar(152)",
+        key: "n_nationkey",
         numeric: &["n_nationkey", "n_regionkey"],
     },
     Table {
@@ -35,6 +45,7 @@ pub const TABLES: &[Table] = &[
                   s_address varchar(40) NOT NULL, s_nationkey integer NOT NULL, \
                   s_phone char(15) NOT NULL, s_acctbal numeric(15,2) NOT NULL, \
                   s_comment varchar(101) NOT NULL",
+        key: "s_suppkey",
         numeric: &["s_suppkey", "s_nationkey", "s_acctbal"],
     },
     Table {
@@ -43,6 +54,7 @@ pub const TABLES: &[Table] = &[
                   c_address varchar(40) NOT NULL, c_nationkey integer NOT NULL, \
                   c_phone char(15) NOT NULL, c_acctbal numeric(15,2) NOT NULL, \
                   c_mktsegment char(10) NOT NULL, c_comment varchar(117) NOT NULL",
+        key: "c_custkey",
         numeric: &["c_custkey", "c_nationkey", "c_acctbal"],
     },
     Table {
@@ -52,6 +64,7 @@ pub const TABLES: &[Table] = &[
                   p_type varchar(25) NOT NULL, p_size integer NOT NULL, \
                   p_container char(10) NOT NULL, p_retailprice numeric(15,2) NOT NULL, \
                   p_comment varchar(23) NOT NULL",
+        key: "p_partkey",
         numeric: &["p_partkey", "p_size", "p_retailprice"],
     },
     Table {
@@ -59,6 +72,7 @@ pub const TABLES: &[Table] = &[
         columns: "ps_partkey integer NOT NULL, ps_suppkey integer NOT NULL, \
                   ps_availqty integer NOT NULL, ps_supplycost numeric(15,2) NOT NULL, \
                   ps_comment varchar(199) NOT NULL",
+        key: "ps_partkey, ps_suppkey",
         numeric: &["ps_partkey", "ps_suppkey", "ps_availqty", "ps_supplycost"],
     },
     Table {
@@ -68,6 +82,7 @@ pub const TABLES: &[Table] = &[
                   o_orderdate date NOT NULL, o_orderpriority char(15) NOT NULL, \
                   o_clerk char(15) NOT NULL, o_shippriority integer NOT NULL, \
                   o_comment varchar(79) NOT NULL",
+        key: "o_orderkey",
         numeric: &["o_orderkey", "o_custkey", "o_totalprice", "o_shippriority"],
     },
     Table {
@@ -80,6 +95,7 @@ pub const TABLES: &[Table] = &[
                   l_shipdate date NOT NULL, l_commitdate date NOT NULL, \
                   l_receiptdate date NOT NULL, l_shipinstruct char(25) NOT NULL, \
                   l_shipmode char(10) NOT NULL, l_comment varchar(44) NOT NULL",
+        key: "l_orderkey, l_linenumber",
         numeric: &[
             "l_orderkey",
             "l_partkey",
@@ -102,6 +118,22 @@ impl Table {
         )
     }
 
+    pub fn add_key(&self, schema: &str) -> String {
+        format!(
+            "ALTER TABLE {schema}.{} ADD PRIMARY KEY ({});",
+            self.name, self.key
+        )
+    }
+
+    /// The columns of type `char(n)`, and n.
+    pub fn padded(&self) -> impl Iterator<Item = (&'static str, usize)> {
+        self.columns.split(", ").filter_map(|column| {
+            let (name, rest) = column.trim().split_once(' ')?;
+            let (width, _) = rest.strip_prefix("char(")?.split_once(')')?;
+            Some((name, width.parse().ok()?))
+        })
+    }
+
     pub fn copy(&self, schema: &str, csv: &Path) -> String {
         format!(
             "COPY {schema}.{} FROM '{}' WITH (FORMAT csv, HEADER);",
@@ -122,7 +154,7 @@ impl Table {
 }
 
 /// The names of Q1 and Q6, and their text on the tables of the search path.
-pub fn queries() -> Result<Vec<(&'static str, String)>> {
+pub fn q1_q6() -> Result<Vec<(&'static str, String)>> {
     let dir = paths::repo().join("bench").join("queries");
     ["q1", "q6"]
         .into_iter()
