@@ -1,11 +1,12 @@
 //! The whitelist of aggregate functions, and how each is put together from the engine's.
 //!
 //! `avg` becomes a sum and a count of the engine and the division that Postgres' own final
-//! function does (`numeric_avg`, `int8_avg`, `numeric_poly_avg`, `float8_avg`).
+//! function does (`numeric_avg`, `int8_avg`, `numeric_poly_avg`). That of floats is left to Postgres,
+//! which raises an error where their squares overflow.
 
 use super::Lowered;
 use super::consts::decimal;
-use super::expr::{Exprs, cast, operator_function};
+use super::expr::{Exprs, operator_function};
 use super::functions::{self, Number};
 use super::node::{self, Node, get};
 use super::numeric::scale;
@@ -27,8 +28,8 @@ pub struct Output {
 enum Recipe {
     Plain(Output),
     Sum(Sum),
-    /// Sum and count, and whether they are floating-point.
-    Average(Sum, Output, bool),
+    /// Sum and count.
+    Average(Sum, Output),
 }
 
 /// A sum, and the largest scale of what is added up, where that isn't the same for all.
@@ -50,9 +51,9 @@ impl Aggregates {
         Ok(match recipe(exprs, aggref)? {
             Recipe::Plain(output) => self.output(output, groups),
             Recipe::Sum(sum) => self.sum(sum, groups),
-            Recipe::Average(sum, count, float) => {
+            Recipe::Average(sum, count) => {
                 let (sum, count) = (self.sum(sum, groups), self.output(count, groups));
-                quotient(sum, count, float)
+                quotient(sum, count)
             }
         })
     }
@@ -158,17 +159,11 @@ fn recipe(exprs: &mut Exprs<'_>, node: Node) -> Lowered<Recipe> {
                     Ok(Recipe::Plain(make(function, Some(arg), ty, node)))
                 }
                 Kind::Average => {
-                    let float = arg.ty.lake.is_float();
-                    let (arg, total) = if float {
-                        (cast(arg, &Number::Float8.ty()), pg_sys::FLOAT8OID)
-                    } else {
-                        (arg, pg_sys::NUMERICOID)
-                    };
-                    let ty = sum_type(&arg, total)?;
+                    let ty = sum_type(&arg, pg_sys::NUMERICOID)?;
                     let (sum_ref, count_ref) = average_parts(node, &arg.ty.lake);
                     let sum = make(AggregateFunction::Sum, Some(arg.clone()), ty, sum_ref);
                     let sum = Sum { sum, scale };
-                    Ok(Recipe::Average(sum, count(Some(arg), count_ref), float))
+                    Ok(Recipe::Average(sum, count(Some(arg), count_ref)))
                 }
             }
         }
@@ -228,7 +223,6 @@ fn sum_type(arg: &Expr, result: pg_sys::Oid) -> Lowered<SqlType> {
 /// The calls of `sum` and `count` that an average is made of, for EXPLAIN.
 fn average_parts(average: Node, arg: &LakeType) -> (Node, Node) {
     let (function, argument, result) = match arg {
-        LakeType::Float8 => (pg_sys::F_SUM_FLOAT8, pg_sys::FLOAT8OID, pg_sys::FLOAT8OID),
         LakeType::Decimal { .. } => (
             pg_sys::F_SUM_NUMERIC,
             pg_sys::NUMERICOID,
@@ -252,29 +246,16 @@ fn average_parts(average: Node, arg: &LakeType) -> (Node, Node) {
 }
 
 /// `sum / count`; null where the sum is, since all of these functions are strict.
-fn quotient(sum: Node, count: Node, float: bool) -> Node {
-    let (divide, convert, ty) = if float {
-        (
-            pg_sys::F_FLOAT8DIV,
-            pg_sys::F_FLOAT8_INT8,
-            pg_sys::FLOAT8OID,
-        )
-    } else {
-        (
-            pg_sys::F_NUMERIC_DIV,
-            pg_sys::F_NUMERIC_INT8,
-            pg_sys::NUMERICOID,
-        )
-    };
+fn quotient(sum: Node, count: Node) -> Node {
     let count = function(
-        convert,
-        ty,
+        pg_sys::F_NUMERIC_INT8,
+        pg_sys::NUMERICOID,
         &[count],
         pg_sys::CoercionForm::COERCE_EXPLICIT_CAST,
     );
     function(
-        divide,
-        ty,
+        pg_sys::F_NUMERIC_DIV,
+        pg_sys::NUMERICOID,
         &[sum, count],
         pg_sys::CoercionForm::COERCE_EXPLICIT_CALL,
     )

@@ -32,8 +32,6 @@ pub struct Builder<'a> {
     /// Postgres' estimates.
     pub rows_scanned: f64,
     pub rows_fed: f64,
-    /// Whether a scanned table has cold rows.
-    pub cold: bool,
 }
 
 /// How far a [`Builder`] was.
@@ -45,7 +43,6 @@ struct Mark {
     reasons: usize,
     rows_scanned: f64,
     rows_fed: f64,
-    cold: bool,
 }
 
 impl<'a> Builder<'a> {
@@ -59,7 +56,6 @@ impl<'a> Builder<'a> {
             reasons: vec![],
             rows_scanned: 0.0,
             rows_fed: 0.0,
-            cold: false,
         }
     }
 
@@ -72,7 +68,6 @@ impl<'a> Builder<'a> {
             reasons: self.reasons.len(),
             rows_scanned: self.rows_scanned,
             rows_fed: self.rows_fed,
-            cold: self.cold,
         }
     }
 
@@ -84,7 +79,6 @@ impl<'a> Builder<'a> {
         self.reasons.truncate(mark.reasons);
         self.rows_scanned = mark.rows_scanned;
         self.rows_fed = mark.rows_fed;
-        self.cold = mark.cold;
     }
 
     /// An input of another node, which uses these of its outputs.
@@ -321,7 +315,6 @@ impl<'a> Builder<'a> {
             columns: attnums,
         });
         self.rows_scanned += super::table::estimated_rows(relid);
-        self.cold |= !crate::am::is_all_hot(relid);
         let mut sub = Sub {
             plan: Plan::Scan(scan),
             columns,
