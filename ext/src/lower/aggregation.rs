@@ -117,6 +117,7 @@ impl Builder<'_> {
             return refused("an aggregation without groups or aggregates is not lowered");
         }
         let mut order = group_order(&spec, &input, &groups);
+        let unknown_order = spec.sorted && input.loses_order(&order, groups.len());
         let mut columns: Vec<Column> = groups
             .iter()
             .map(|group| Column {
@@ -142,7 +143,6 @@ impl Builder<'_> {
             columns.push(set);
         }
         let group_count = groups.len();
-        let unknown_order = spec.sorted && input.loses_order(&order, group_count);
         let empty = Plan::Append { inputs: vec![] };
         let plan = Plan::Aggregate {
             input: Box::new(std::mem::replace(&mut input.plan, empty)),

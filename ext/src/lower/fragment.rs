@@ -43,12 +43,7 @@ pub fn lower<'a>(
             return refused("more rows would be fed than scanned");
         }
     }
-    let failed = (Builder::wanted(plan_of(top), needed).into_iter())
-        .zip(&sub.outputs)
-        .find_map(|(wanted, output)| output.as_ref().err().filter(|_| wanted));
-    if let Some(reason) = failed {
-        return Err(reason.clone());
-    }
+    Builder::check_wanted(plan_of(top), needed, &sub.outputs)?;
     if sub.unknown_order {
         return refused(UNKNOWN_ORDER);
     }

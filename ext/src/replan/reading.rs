@@ -20,15 +20,25 @@ struct Reading {
 /// Whether a plan reads our tables by an index, in or beside parallel workers, or by a subplan that is
 /// run for each row.
 pub fn is_by_own_means(stmt: &pg_sys::PlannedStmt) -> bool {
-    let ours: Vec<bool> = entries(stmt).map(|entry| entry.is_some()).collect();
-    let trees = std::iter::once(stmt.planTree.cast::<pg_sys::Node>()).chain(nodes(stmt.subplans));
-    let trees: Vec<Reading> = trees.map(|tree| Reading::of(tree.cast(), &ours)).collect();
+    let trees = readings(stmt);
     let is_init = |number: i32| trees.iter().any(|tree| tree.init_plans.contains(&number));
     let scans = trees.iter().any(|tree| tree.scans);
     let per_row = |(number, tree): (i32, &Reading)| number > 0 && tree.scans && !is_init(number);
     trees.iter().any(|tree| tree.by_index)
         || (scans && trees.iter().any(|tree| tree.gathers))
         || (0..).zip(&trees).any(per_row)
+}
+
+/// Whether a plan reads our tables by an index.
+pub fn is_by_index(stmt: &pg_sys::PlannedStmt) -> bool {
+    readings(stmt).iter().any(|tree| tree.by_index)
+}
+
+/// Of the plan, and of each of its subplans.
+fn readings(stmt: &pg_sys::PlannedStmt) -> Vec<Reading> {
+    let ours: Vec<bool> = entries(stmt).map(|entry| entry.is_some()).collect();
+    let trees = std::iter::once(stmt.planTree.cast::<pg_sys::Node>()).chain(nodes(stmt.subplans));
+    trees.map(|tree| Reading::of(tree.cast(), &ours)).collect()
 }
 
 /// The iceberg tables of a plan's range table.
