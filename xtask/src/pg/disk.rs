@@ -68,6 +68,8 @@ pub fn disk_full(run: &mut Run) -> Result<()> {
         &[
             ("lake.flush_interval", "-1"),
             ("lake.publish_interval", "-1"),
+            // The files of a table are compared.
+            ("lake.auto_compact", "off"),
         ],
     )?;
     cluster.sql(&format!(
