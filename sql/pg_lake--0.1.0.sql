@@ -229,6 +229,18 @@ SELECT p.pid, p.datid, d.datname, p.relid, p.command, p.phase, p.rows_total, p.r
 FROM lake.stat_progress_fn() p
 LEFT JOIN pg_catalog.pg_database d ON d.oid = p.datid;
 
+CREATE FUNCTION lake.stat_queries_fn(
+    OUT pid int, OUT datid oid, OUT query_start timestamptz, OUT state text, OUT rows_read bigint,
+    OUT rows_delivered bigint, OUT row_groups_done bigint, OUT row_groups_total bigint, OUT memory_bytes bigint,
+    OUT memory_peak bigint, OUT spilled_bytes bigint, OUT spilled_files bigint
+) RETURNS SETOF record
+    LANGUAGE c STRICT VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'stat_queries_wrapper';
+CREATE VIEW lake.stat_queries AS
+SELECT q.pid, q.datid, d.datname, q.query_start, q.state, q.rows_read, q.rows_delivered, q.row_groups_done,
+       q.row_groups_total, q.memory_bytes, q.memory_peak, q.spilled_bytes, q.spilled_files
+FROM lake.stat_queries_fn() q
+LEFT JOIN pg_catalog.pg_database d ON d.oid = q.datid;
+
 CREATE FUNCTION lake.stat_garbage_fn(
     OUT reason text, OUT entries bigint, OUT since timestamptz, OUT removable bigint, OUT removable_from timestamptz
 ) RETURNS SETOF record
@@ -327,7 +339,7 @@ FROM lake.tables t
 WHERE t.metadata_location IS NOT NULL;
 
 GRANT USAGE ON SCHEMA lake TO PUBLIC;
-GRANT SELECT ON lake.stat_workers, lake.stat_streams, lake.stat_cache, lake.stat_progress, lake.stat_garbage,
+GRANT SELECT ON lake.stat_workers, lake.stat_streams, lake.stat_cache, lake.stat_progress, lake.stat_queries, lake.stat_garbage,
     lake.tables, lake.data_files, lake.iceberg_tables, lake.iceberg_namespace_properties TO PUBLIC;
 
 SELECT lake.announce_database();

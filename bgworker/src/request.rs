@@ -5,7 +5,7 @@
 //! through one place ([`run`]), and a writer that is dropped without an outcome fails its stream.
 
 use crate::arrow_types::scan_schema;
-use crate::engine::{Engine, Feed};
+use crate::engine::{Engine, Feed, Usage};
 use crate::io::{Answer, Io};
 use crate::runtime::panic_error;
 use crate::transport::{
@@ -20,10 +20,12 @@ use pg_lake_plan::message::{
 };
 use pg_lake_plan::store::Store;
 use pg_lake_plan::types::LakeType;
-use pg_lake_ring::{Region, StreamRef};
+use pg_lake_ring::{Phase, Progress, Region, Report, StreamRef};
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 /// A request longer than this is refused: it names files and deleted rows, but carries no rows.
@@ -53,6 +55,14 @@ impl Context {
             counters.memory_peak.fetch_max(used, Ordering::Relaxed);
         }
     }
+
+    /// Begins to say how far a request is that was announced to the engine.
+    pub fn report(&self, reference: StreamRef) -> Option<Report> {
+        match &self.role {
+            Role::Engine(_) => self.region.report(reference),
+            Role::Io(_) => None,
+        }
+    }
 }
 
 /// A request whose streams are held.
@@ -64,7 +74,7 @@ struct Received {
 }
 
 /// Serves the request that was announced on a stream.
-pub(crate) async fn run(context: Arc<Context>, reference: StreamRef) {
+pub(crate) async fn run(context: Arc<Context>, reference: StreamRef, report: Option<Report>) {
     let counters = context.streams.slot().counters();
     counters.requests.fetch_add(1, Ordering::Relaxed);
     counters.tasks.fetch_add(1, Ordering::Relaxed);
@@ -89,7 +99,7 @@ pub(crate) async fn run(context: Arc<Context>, reference: StreamRef) {
 
     let work = async {
         let received = receive(&context, &reader, &message)?;
-        dispatch(&context, received, &mut writer, &cancel).await
+        dispatch(&context, received, &mut writer, report.as_ref(), &cancel).await
     };
     // The writer outlives a panic within: only its `partial` mark matters then, and that is kept.
     let outcome = match AssertUnwindSafe(work).catch_unwind().await {
@@ -108,6 +118,8 @@ pub(crate) async fn run(context: Arc<Context>, reference: StreamRef) {
         counters.errors.fetch_add(1, Ordering::Relaxed);
         tracing::debug!(target: "pg_lake", code = ?error.code, "a request failed: {error}");
     }
+    // Who hears of the end finds it gone.
+    drop(report);
     let (reply, files, hint) = match answer {
         Ok(Answer { reply, files, hint }) => (Ok(reply), files, hint),
         Err(error) => (Err(error), None, None),
@@ -234,6 +246,7 @@ async fn dispatch(
     context: &Context,
     received: Received,
     writer: &mut ResultWriter,
+    report: Option<&Report>,
     cancel: &CancellationToken,
 ) -> Result<Answer, WireError> {
     let Received {
@@ -245,7 +258,7 @@ async fn dispatch(
         (_, Request::Ping) => Ok(Answer::from(Reply::Pong)),
         (Role::Engine(engine), Request::Execute(execute)) => cancel
             .run_until_cancelled(run_fragment(
-                context, engine, execute, stores, feeds, writer, cancel,
+                context, engine, execute, stores, feeds, writer, report, cancel,
             ))
             .await
             .unwrap_or_else(|| Err(context.streams.cancelled()))
@@ -265,6 +278,7 @@ async fn dispatch(
 }
 
 /// Runs a fragment and sends its rows.
+#[allow(clippy::too_many_arguments)]
 async fn run_fragment(
     context: &Context,
     engine: &Engine,
@@ -272,6 +286,7 @@ async fn run_fragment(
     stores: Vec<Store>,
     feeds: Vec<MessageReader>,
     writer: &mut ResultWriter,
+    report: Option<&Report>,
     cancel: &CancellationToken,
 ) -> Result<Reply, WireError> {
     if let Some(few) = engine.read_few(&execute, &stores, cancel).await {
@@ -286,13 +301,68 @@ async fn run_fragment(
     let mut running = engine
         .execute(execute, stores, feeds, cancel.clone())
         .await?;
-    let mut sent = false;
-    while let Some(batch) = running.next().await.map_err(|e| too_late(e, sent))? {
-        writer.send_batch(&batch, &running.types).await?;
-        sent = sent || batch.num_rows() > 0;
+    let mut watch = Watch {
+        context,
+        report,
+        usage: running.usage(),
+        rows_delivered: 0,
+        told: Instant::now(),
+    };
+    loop {
+        let sent = watch.rows_delivered > 0;
+        let next = watch.over(Phase::Running, running.next()).await;
+        let Some(batch) = next.map_err(|e| too_late(e, sent))? else {
+            break;
+        };
+        let sending = writer.send_batch(&batch, &running.types);
+        watch.over(Phase::Delivering, sending).await?;
+        watch.rows_delivered += batch.num_rows() as u64;
         context.count_memory();
     }
     Ok(Reply::Executed(running.stats()))
+}
+
+/// How often a fragment says how far it is.
+const REPORT_INTERVAL: Duration = Duration::from_millis(50);
+
+/// What is told of a fragment while it runs.
+struct Watch<'a> {
+    context: &'a Context,
+    report: Option<&'a Report>,
+    usage: Usage,
+    rows_delivered: u64,
+    told: Instant,
+}
+
+impl Watch<'_> {
+    /// Waits for a step of the fragment, and tells how far it is meanwhile.
+    async fn over<T>(&mut self, phase: Phase, step: impl Future<Output = T>) -> T {
+        if let Some(report) = self.report {
+            report.phase(phase);
+        }
+        let mut step = pin!(step);
+        loop {
+            let left = REPORT_INTERVAL.saturating_sub(self.told.elapsed());
+            let done = tokio::time::timeout(left, step.as_mut()).await;
+            if self.told.elapsed() >= REPORT_INTERVAL {
+                self.tell();
+            }
+            if let Ok(done) = done {
+                return done;
+            }
+        }
+    }
+
+    fn tell(&mut self) {
+        self.told = Instant::now();
+        self.context.count_memory();
+        if let Some(report) = self.report {
+            report.store(&Progress {
+                rows_delivered: self.rows_delivered,
+                ..self.usage.progress()
+            });
+        }
+    }
 }
 
 /// The backend can run the plan itself only if it has returned nothing yet.

@@ -114,8 +114,9 @@ impl Service {
         slot.take_stream_events(|index| self.context.streams.on_event(index));
         self.client.on_wake();
         slot.take_requests(|_, reference| {
+            let report = self.context.report(reference);
             self.runtime
-                .spawn(request::run(self.context.clone(), reference));
+                .spawn(request::run(self.context.clone(), reference, report));
         });
         self.context.count_memory();
     }

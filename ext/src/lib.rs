@@ -42,6 +42,8 @@ mod pg;
 mod progress;
 #[allow(unsafe_code)] // calls Postgres
 mod publish;
+#[allow(unsafe_code)] // reads status entries
+mod queries;
 #[allow(unsafe_code)] // cached descriptions of relations
 mod relation;
 mod relocate;

@@ -136,6 +136,8 @@ pub struct Execute {
     pub params: Vec<Option<Value>>,
     /// Bytes that this query may take of the engine's memory.
     pub memory_limit: u64,
+    /// Kilobytes that this query may have in temporary files at a time; `None`: no limit.
+    pub temp_file_limit: Option<u64>,
     /// Rows come in the order of the files and of their positions, read by one thread.
     pub in_order: bool,
     /// Nobody waits for it: others go first where requests to a store wait for each other.
@@ -467,6 +469,8 @@ pub enum ErrorCode {
     Protocol,
     Internal,
     Unsupported,
+    /// A query's temporary files are larger than its session allows.
+    TempFileLimit,
 }
 
 impl WireError {

@@ -9,7 +9,7 @@ use crate::sync::{AtomicU32, AtomicU64};
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"PGLKRING");
 /// Changes with every change of the layout or of a protocol over it.
 #[cfg_attr(loom, allow(dead_code, reason = "no byte region under loom"))]
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 /// `WorkerControl::proc` of a slot that no process has taken.
 pub(crate) const NO_PROC: u32 = u32::MAX;
 
@@ -156,6 +156,30 @@ pub(crate) struct WaitingLine {
     pub(crate) producer_waiting: AtomicU32,
 }
 
+/// How far a worker is with the request that a stream carries, for statistics.
+///
+/// | field       | written by                                               | read by |
+/// |-------------|----------------------------------------------------------|---------|
+/// | `state`     | the worker: `Report`, which alone changes its generation | anyone  |
+/// | the others  | the same, while `state` has its generation               | anyone  |
+///
+/// A new generation is written in the order `state` = 0, the others, `state`: who reads the others between two looks at
+/// `state` that have one generation has them of that.
+#[derive(Debug, Default)]
+#[repr(C, align(64))]
+pub(crate) struct ProgressControl {
+    /// High half: generation of the stream; low half: `Phase`, 0 for none.
+    pub(crate) state: AtomicU64,
+    pub(crate) rows_read: AtomicU64,
+    pub(crate) rows_delivered: AtomicU64,
+    pub(crate) row_groups: AtomicU64,
+    pub(crate) row_groups_done: AtomicU64,
+    pub(crate) memory_bytes: AtomicU64,
+    pub(crate) memory_peak: AtomicU64,
+    pub(crate) spilled_bytes: AtomicU64,
+    pub(crate) spilled_files: AtomicU64,
+}
+
 #[cfg(not(loom))]
 const _: () = {
     assert!(size_of::<RegionHeader>() == 64);
@@ -163,6 +187,7 @@ const _: () = {
     assert!(size_of::<WorkerControl>() == 192);
     assert!(size_of::<WorkerCounters>() == 64);
     assert!(size_of::<StreamControl>() == 256);
+    assert!(size_of::<ProgressControl>() == 128);
     assert!(core::mem::offset_of!(WorkerControl, tickets) == 64);
     assert!(core::mem::offset_of!(WorkerControl, counters) == 128);
     assert!(core::mem::offset_of!(StreamControl, producer) == 64);

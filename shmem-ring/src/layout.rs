@@ -15,13 +15,15 @@
 //!     | stream events x workers: 1 bit/stream     |  whole cache lines each
 //!     +-------------------------------------------+
 //!     | StreamControl x streams                   |  256 B each
+//!     +-------------------------------------------+
+//!     | ProgressControl x streams                 |  128 B each
 //!     +-------------------------------------------+  4096-aligned (relative to the base)
 //!     | ring bytes x streams                      |  ring_bytes each
 //!     +-------------------------------------------+
 //! ```
 
 use crate::bits;
-use crate::control::{PoolControl, RegionHeader, StreamControl, WorkerControl};
+use crate::control::{PoolControl, ProgressControl, RegionHeader, StreamControl, WorkerControl};
 use crate::error::{ErrorKind, RingError};
 
 /// The smallest ring. Shrunk under loom, so that wrapping around takes few steps.
@@ -82,7 +84,8 @@ impl Layout {
         let requests = workers + self.workers as usize * size_of::<WorkerControl>();
         let events = requests + self.workers as usize * bitmap;
         let streams = events + self.workers as usize * bitmap;
-        let rings = (streams + self.streams as usize * size_of::<StreamControl>())
+        let progress = streams + self.streams as usize * size_of::<StreamControl>();
+        let rings = (progress + self.streams as usize * size_of::<ProgressControl>())
             .next_multiple_of(RINGS_ALIGN);
         let size = (self.streams as usize)
             .checked_mul(self.ring_bytes as usize)
@@ -96,6 +99,7 @@ impl Layout {
             requests,
             events,
             streams,
+            progress,
             rings,
             size,
         })
@@ -112,6 +116,7 @@ pub(crate) struct Offsets {
     pub(crate) requests: usize,
     pub(crate) events: usize,
     pub(crate) streams: usize,
+    pub(crate) progress: usize,
     pub(crate) rings: usize,
     pub(crate) size: usize,
 }
@@ -134,7 +139,8 @@ mod tests {
         assert_eq!(at.requests, 192 + 3 * 192);
         assert_eq!(at.events, at.requests + 3 * 64);
         assert_eq!(at.streams, at.events + 3 * 64);
-        assert!(at.rings >= at.streams + 65 * 256 && at.rings.is_multiple_of(4096));
+        assert_eq!(at.progress, at.streams + 65 * 256);
+        assert!(at.rings >= at.progress + 65 * 128 && at.rings.is_multiple_of(4096));
         assert_eq!(at.size, at.rings + 65 * 8192);
         assert_eq!(GOOD.size(), Ok(at.size));
     }

@@ -18,6 +18,7 @@
 //! - `layout`: what the region looks like, byte for byte; `control`: its structs, with who writes and who reads;
 //!   `memory`: how they are found (pointers into the region; boxes under loom).
 //! - `region`: the entry point; `pool`: claiming and freeing streams; `worker`: incarnations and doorbells.
+//! - `progress`: how far a worker is with a request, for statistics.
 //! - `stream`: ownership, cancel, error; `frame`: the frame format; `producer`, `consumer`: the two ends of a ring.
 //!
 //! Invariants:
@@ -36,6 +37,7 @@ mod layout;
 mod memory;
 mod pool;
 mod producer;
+mod progress;
 mod region;
 mod stream;
 mod sync;
@@ -49,6 +51,7 @@ pub use layout::{Layout, RING_BYTES_MIN};
 #[cfg(loom)]
 pub use memory::ModelMemory;
 pub use producer::Producer;
+pub use progress::{Phase, Progress, Report, Reported};
 pub use region::{Region, StreamInfo, StreamState};
 pub use stream::{PEER_GONE, Stream, StreamRef, Wake};
 pub use worker::WorkerSlot;

@@ -22,7 +22,9 @@ fn assert_below(index: u32, limit: u32) {
 mod region {
     use super::{Layout, assert_below};
     use crate::bits;
-    use crate::control::{MAGIC, PoolControl, RegionHeader, StreamControl, VERSION, WorkerControl};
+    use crate::control::{
+        MAGIC, PoolControl, ProgressControl, RegionHeader, StreamControl, VERSION, WorkerControl,
+    };
     use crate::error::{ErrorKind, RingError};
     use crate::layout::Offsets;
     use crate::sync::{AtomicU64, Ordering};
@@ -181,6 +183,11 @@ mod region {
             self.part(self.at.streams + index as usize * size_of::<StreamControl>())
         }
 
+        pub(crate) fn progress(&self, index: u32) -> &ProgressControl {
+            assert_below(index, self.layout.streams);
+            self.part(self.at.progress + index as usize * size_of::<ProgressControl>())
+        }
+
         /// The first byte of a stream's ring of `layout.ring_bytes` bytes.
         #[expect(unsafe_code, reason = "pointer arithmetic inside the region")]
         pub(crate) fn ring(&self, index: u32) -> *mut u8 {
@@ -241,7 +248,7 @@ mod region {
 #[cfg(loom)]
 mod model {
     use super::{Layout, assert_below};
-    use crate::control::{PoolControl, StreamControl, WorkerControl};
+    use crate::control::{PoolControl, ProgressControl, StreamControl, WorkerControl};
     use crate::frame::FRAME_ALIGN;
     use crate::pool;
     use crate::region::Region;
@@ -261,6 +268,7 @@ mod model {
         requests: Vec<Vec<AtomicU64>>,
         events: Vec<Vec<AtomicU64>>,
         streams: Vec<StreamControl>,
+        progress: Vec<ProgressControl>,
         rings: Vec<Vec<Block>>,
         trackers: Vec<Vec<UnsafeCell<()>>>,
     }
@@ -299,6 +307,9 @@ mod model {
                 events: (0..layout.workers).map(|_| bitmap()).collect(),
                 streams: (0..layout.streams)
                     .map(|_| StreamControl::default())
+                    .collect(),
+                progress: (0..layout.streams)
+                    .map(|_| ProgressControl::default())
                     .collect(),
                 rings: (0..layout.streams)
                     .map(|_| {
@@ -365,6 +376,10 @@ mod model {
 
         pub(crate) fn stream(&self, index: u32) -> &StreamControl {
             &self.model().streams[index as usize]
+        }
+
+        pub(crate) fn progress(&self, index: u32) -> &ProgressControl {
+            &self.model().progress[index as usize]
         }
 
         pub(crate) fn ring(&self, index: u32) -> *mut u8 {

@@ -6,6 +6,7 @@ use crate::error::RingError;
 use crate::layout::Layout;
 use crate::memory::Memory;
 use crate::pool::{self, Owner};
+use crate::progress::{self, Report, Reported};
 use crate::stream::{Stream, StreamRef, flag, generation_of, word};
 use crate::sync::{Ordering, fence};
 use crate::worker::WorkerSlot;
@@ -224,6 +225,22 @@ impl Region {
             cancelled: state & flag::CANCEL != 0,
             error: control.error.load(Ordering::Relaxed) as u32,
         })
+    }
+
+    /// Begins to say how far its worker is with the request that a stream carries, which is queued. Only the worker
+    /// that took the request calls this, once, before it gives its hold back; `None` for a stale reference.
+    pub fn report(&self, request: StreamRef) -> Option<Report> {
+        self.stream(request).ok()?;
+        Some(Report::begin(self.memory, request))
+    }
+
+    /// What is reported of the request that a stream carries. `None` if there is none, if its backend has let go of
+    /// it, if its worker is gone, or for an index out of range.
+    pub fn reported(&self, index: u32) -> Option<Reported> {
+        if index >= self.layout().streams {
+            return None;
+        }
+        progress::reported(self.memory, index)
     }
 
     /// Asks to be called by [`Region::drain_stream_waiters`] of whoever frees streams. Then acquire again, as one may

@@ -125,6 +125,11 @@ fn exercise(heap: &HeapRegion, random: &mut Random) {
             }
         }
         3 => region.drain_stream_waiters(|proc| assert!(proc < LAYOUT.procs)),
+        4 => {
+            for index in 0..=LAYOUT.streams {
+                std::hint::black_box(region.reported(index));
+            }
+        }
         _ => {}
     }
 }

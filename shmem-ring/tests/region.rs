@@ -3,7 +3,9 @@
 
 mod support;
 
-use pg_lake_ring::{ErrorKind, Layout, PEER_GONE, Region, StreamRef, StreamState};
+use pg_lake_ring::{
+    ErrorKind, Layout, PEER_GONE, Phase, Progress, Region, Reported, StreamRef, StreamState,
+};
 use support::{HeapRegion, attached};
 
 const LAYOUT: Layout = Layout {
@@ -337,4 +339,58 @@ fn waiters_are_called_once() {
     region.drain_stream_waiters(|proc| seen.push(proc));
     region.drain_stream_waiters(|proc| seen.push(proc));
     assert_eq!(seen, [0, 69]);
+}
+
+#[test]
+fn a_report_ends_with_the_request_the_stream_or_the_worker() {
+    let heap = HeapRegion::new(LAYOUT);
+    let region = heap.region();
+    let stream = attached(region);
+    let reference = stream.reference();
+    let phase = || region.reported(reference.index).map(|found| found.phase);
+    assert_eq!(phase(), None);
+    let report = region.report(reference).expect("a held stream");
+    assert_eq!(phase(), Some(Phase::Queued));
+    let progress = Progress {
+        rows_read: 7,
+        spilled_files: 2,
+        ..Progress::default()
+    };
+    report.store(&progress);
+    report.phase(Phase::Running);
+    assert_eq!(
+        region.reported(reference.index),
+        Some(Reported {
+            proc: 0,
+            worker: 0,
+            phase: Phase::Running,
+            progress
+        })
+    );
+    // The backend lets go, and then the worker.
+    stream.release_backend();
+    assert_eq!(phase(), None);
+    assert!(stream.release_worker());
+    assert!(region.report(reference).is_none());
+
+    // The next use begins with nothing, and an earlier report doesn't end it.
+    let next = attached(region);
+    assert_eq!(next.reference().index, reference.index);
+    assert_eq!(phase(), None);
+    let second = region.report(next.reference()).expect("a held stream");
+    drop(report);
+    let found = region.reported(reference.index).expect("a report");
+    assert_eq!(
+        (found.phase, found.progress),
+        (Phase::Queued, Progress::default())
+    );
+    drop(second);
+    assert_eq!(phase(), None);
+
+    let _third = region.report(next.reference()).expect("a held stream");
+    assert_eq!(phase(), Some(Phase::Queued));
+    // Its process dies, and another one begins.
+    region.worker(0).expect("slot 0").start(2, 9);
+    assert_eq!(phase(), None);
+    assert_eq!(region.reported(LAYOUT.streams), None);
 }

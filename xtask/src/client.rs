@@ -65,6 +65,7 @@ pub struct SqlError {
     pub sqlstate: String,
     pub message: String,
     pub detail: String,
+    pub hint: String,
 }
 
 impl SqlError {
@@ -259,6 +260,7 @@ impl<'a> Fields<'a> {
                 b'C' => error.sqlstate = self.text()?,
                 b'M' => error.message = self.text()?,
                 b'D' => error.detail = self.text()?,
+                b'H' => error.hint = self.text()?,
                 _ => drop(self.text()?),
             }
         }
@@ -299,8 +301,10 @@ mod tests {
         let row = Fields(&body).row().unwrap();
         assert_eq!(row, [None, Some(String::new()), Some("ä".to_owned())]);
 
-        let error = Fields(b"SERROR\0C22012\0Mdivision by zero\0\0").error();
-        assert_eq!(error.unwrap().to_string(), "22012: division by zero");
+        let error = Fields(b"SERROR\0C22012\0Mdivision by zero\0HDon't.\0\0").error();
+        let error = error.unwrap();
+        assert_eq!(error.to_string(), "22012: division by zero");
+        assert_eq!(error.hint, "Don't.");
         assert!(Fields(b"\0\x02\0").columns().is_err());
     }
 }

@@ -102,7 +102,7 @@ queries with their plans, publication, and the published tables read by DuckDB a
 Fails if any count or sum differs.
 ";
 const TEST: &str = "\
-cargo xtask test [suite…] [--long] [--accept] [--seed N] [--rounds N]
+cargo xtask test [suite…] [--long] [--accept] [--seed N] [--rounds N] [--seconds N]
 
 Suites, in this order by default:
   tidy       formatting, clippy, crate edges, module docs, file sizes, links, docs/functions.md
@@ -118,6 +118,8 @@ Only by name, or with --long:
   crash               kill -9 at every crash point, some eight minutes; $PG_LAKE_SEED repeats a run
   tpch                the 22 queries of TPC-H at scale 1, on iceberg tables by the engine and on heap
   semantics           random queries, on iceberg tables by the engine and on heap
+  sqlsmith            sqlsmith's random statements on heap and iceberg tables; no answer is compared, but
+                      nothing may crash, panic or end with an internal error that heap doesn't have
   stores              tables in object stores of four kinds; `stores:NAME` runs one scenario
   faults              the same while requests fail, get lost or hang, and processes are killed;
                       `faults:NAME` runs one scenario
@@ -133,8 +135,9 @@ Only by name, or with --long:
   --accept  let regress and isolation take their results as the expected output, and the
             postgres suites the differences of the tests that are listed
             (ext/tests/postgres); tidy makes the list in docs/functions.md again
-  --seed    repeats a run of semantics
+  --seed    repeats a run of semantics or sqlsmith
   --rounds  of semantics: each has tables of its own and 1000 queries
+  --seconds of sqlsmith: how long it runs, by default 300
 
 Ends with one line `N passed, N failed, N skipped`.
 ";
@@ -239,6 +242,7 @@ fn dispatch(args: &[String]) -> Result<ExitCode> {
                 accept: options.flag("--accept"),
                 seed: options.number("--seed")?,
                 rounds: options.number("--rounds")?,
+                seconds: options.number("--seconds")?,
             };
             test::command(&options.rest()?, wishes)
         }

@@ -6,6 +6,9 @@ use pg_lake_plan::message::{ErrorCode, WireError};
 use std::error::Error;
 use std::io;
 
+/// How DataFusion begins to say that the files of a `DiskManager` are larger than it allows.
+const SPILLED_TOO_MUCH: &str = "The used disk space during the spilling process has exceeded";
+
 /// Wraps an error for the way up through DataFusion's operators.
 pub(super) fn raise(error: WireError) -> DataFusionError {
     DataFusionError::External(Box::new(error))
@@ -23,6 +26,13 @@ pub(super) fn wire(error: &DataFusionError) -> WireError {
             None => internal("an empty list of errors"),
         },
         DataFusionError::IoError(error) => from_io(error, "could not use a spill file"),
+        DataFusionError::ResourcesExhausted(text) if text.starts_with(SPILLED_TOO_MUCH) => {
+            WireError::new(
+                ErrorCode::TempFileLimit,
+                "temporary file size exceeds \"temp_file_limit\"",
+            )
+            .hint("Raise temp_file_limit, or lake.worker_memory for less to be spilled.")
+        }
         DataFusionError::ResourcesExhausted(text) => {
             WireError::new(ErrorCode::OutOfMemory, "out of memory in the lake engine")
                 .detail(text.clone())
@@ -108,6 +118,7 @@ pub(super) fn cancelled() -> WireError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use datafusion_execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
     use std::sync::Arc;
 
     #[test]
@@ -126,6 +137,25 @@ mod tests {
         let arrow = ArrowError::OffsetOverflowError(usize::MAX);
         let error = wire(&DataFusionError::ArrowError(Box::new(arrow), None));
         assert_eq!(error.code, ErrorCode::NotExact);
+    }
+
+    #[test]
+    fn too_much_in_temporary_files_is_told_from_too_little_memory() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = DiskManagerBuilder::default()
+            .with_mode(DiskManagerMode::Directories(vec![
+                directory.path().to_owned(),
+            ]))
+            .with_max_temp_directory_size(1000)
+            .build()
+            .unwrap();
+        let mut file = Arc::new(disk).create_tmp_file("a test").unwrap();
+        std::fs::write(file.path(), [0_u8; 1000]).unwrap();
+        file.update_disk_usage().unwrap();
+        std::fs::write(file.path(), [0_u8; 1001]).unwrap();
+        let error = wire(&file.update_disk_usage().unwrap_err());
+        assert_eq!(error.code, ErrorCode::TempFileLimit);
+        assert!(error.hint.is_some());
     }
 
     #[test]

@@ -67,7 +67,7 @@ mod window;
 
 pub use point::Few;
 pub use remote::Fetcher;
-pub use running::Running;
+pub use running::{Running, Usage};
 pub use runtime::Engine;
 
 use arrow::record_batch::RecordBatch;

@@ -61,6 +61,8 @@ pub(super) struct RowGroupReader {
     slots: Vec<Slot>,
     reading: Vec<Reading>,
     row_group: Option<(ArrowReaderMetadata, usize)>,
+    /// Whether the morsel is a row group.
+    is_row_group: bool,
     handle: Option<Handle>,
     reader: Option<ParquetRecordBatchReader>,
     /// The positions that `reader` yields, where it doesn't yield all.
@@ -85,6 +87,7 @@ impl RowGroupReader {
             slots: vec![],
             reading: vec![],
             row_group: None,
+            is_row_group: morsel.row_group.is_some(),
             handle: None,
             reader: None,
             sparse: None,
@@ -99,6 +102,11 @@ impl RowGroupReader {
     /// Whether columns have to be decoded.
     pub(super) fn decodes(&self) -> bool {
         !self.reading.is_empty()
+    }
+
+    /// It is one of those that [`Counters`](super::stats::Counters) count.
+    pub(super) fn is_row_group(&self) -> bool {
+        self.is_row_group
     }
 
     /// The file, and the ranges of it that are going to be read, if it is in a store. A read of few rows

@@ -7,12 +7,15 @@ use super::error::{cancelled, internal, wire};
 use super::memory::QueryPool;
 use super::stats::Counters;
 use arrow::record_batch::RecordBatch;
+use datafusion_common::DataFusionError;
 use datafusion_execution::TaskContext;
+use datafusion_execution::memory_pool::MemoryPool;
 use datafusion_physical_plan::ExecutionPlan;
 use datafusion_physical_plan::display::DisplayableExecutionPlan;
 use futures::{FutureExt, StreamExt};
 use pg_lake_plan::message::{ErrorCode, ScanStats, WireError};
 use pg_lake_plan::types::LakeType;
+use pg_lake_ring::Progress;
 use std::any::Any;
 use std::fmt;
 use std::panic::AssertUnwindSafe;
@@ -25,6 +28,38 @@ use tokio_util::sync::CancellationToken;
 /// Batches that wait for the receiver.
 const QUEUE: usize = 2;
 
+/// What a query has read, and takes of what it shares with others.
+#[derive(Clone, Debug)]
+pub struct Usage {
+    pub(super) plan: Arc<dyn ExecutionPlan>,
+    pub(super) pool: Arc<QueryPool>,
+    pub(super) counters: Arc<Counters>,
+}
+
+impl Usage {
+    /// All but the rows that were delivered.
+    pub fn progress(&self) -> Progress {
+        let mut progress = Progress {
+            memory_bytes: self.pool.reserved() as u64,
+            memory_peak: self.pool.peak(),
+            ..self.counters.progress()
+        };
+        add_spills(self.plan.as_ref(), &mut progress);
+        progress
+    }
+}
+
+/// Adds what the operators have written to temporary files. (The files themselves go when they are opened to be read.)
+fn add_spills(plan: &dyn ExecutionPlan, progress: &mut Progress) {
+    if let Some(metrics) = plan.metrics() {
+        progress.spilled_bytes += metrics.spilled_bytes().unwrap_or(0) as u64;
+        progress.spilled_files += metrics.spill_count().unwrap_or(0) as u64;
+    }
+    for input in plan.children() {
+        add_spills(input.as_ref(), progress);
+    }
+}
+
 /// `Ok(None)` is the end; a channel that closes without it broke off.
 type Item = Result<Option<RecordBatch>, WireError>;
 
@@ -34,9 +69,7 @@ pub struct Running {
     pub types: Vec<LakeType>,
     batches: mpsc::Receiver<Item>,
     driver: AbortHandle,
-    plan: Arc<dyn ExecutionPlan>,
-    pool: Arc<QueryPool>,
-    counters: Arc<Counters>,
+    usage: Usage,
     cancel: CancellationToken,
     started: Instant,
     elapsed_us: Option<u64>,
@@ -61,21 +94,17 @@ impl Drop for Running {
 impl Running {
     pub(super) fn start(
         types: Vec<LakeType>,
-        plan: Arc<dyn ExecutionPlan>,
         context: Arc<TaskContext>,
-        pool: Arc<QueryPool>,
-        counters: Arc<Counters>,
+        usage: Usage,
         cancel: CancellationToken,
     ) -> Self {
         let (sender, batches) = mpsc::channel(QUEUE);
-        let driver = tokio::spawn(drive(plan.clone(), context, sender)).abort_handle();
+        let driver = tokio::spawn(drive(usage.plan.clone(), context, sender)).abort_handle();
         Running {
             types,
             batches,
             driver,
-            plan,
-            pool,
-            counters,
+            usage,
             cancel,
             started: Instant::now(),
             elapsed_us: None,
@@ -108,6 +137,11 @@ impl Running {
         }
     }
 
+    /// What it takes, now and later, while it runs.
+    pub fn usage(&self) -> Usage {
+        self.usage.clone()
+    }
+
     fn stop(&mut self) {
         self.driver.abort();
         self.elapsed_us = Some(self.elapsed());
@@ -132,14 +166,14 @@ impl Running {
 
     /// What has been done so far.
     pub fn stats(&self) -> ScanStats {
-        let text = DisplayableExecutionPlan::with_metrics(self.plan.as_ref())
+        let text = DisplayableExecutionPlan::with_metrics(self.usage.plan.as_ref())
             .indent(false)
             .to_string();
         ScanStats {
             elapsed_us: self.elapsed_us.unwrap_or_else(|| self.elapsed()),
-            memory_peak: self.pool.peak(),
+            memory_peak: self.usage.pool.peak(),
             operators: text.lines().map(str::to_owned).collect(),
-            ..self.counters.snapshot()
+            ..self.usage.counters.snapshot()
         }
     }
 }
@@ -164,14 +198,25 @@ async fn run(
     context: Arc<TaskContext>,
     sender: &mpsc::Sender<Item>,
 ) -> Result<(), WireError> {
-    let mut stream = plan.execute(0, context).map_err(|e| wire(&e))?;
+    let limit = context.runtime_env().disk_manager.max_temp_directory_size();
+    let failed = |error: DataFusionError| with_limit(wire(&error), limit);
+    let mut stream = plan.execute(0, context).map_err(failed)?;
     while let Some(batch) = stream.next().await {
-        let batch = batch.map_err(|e| wire(&e))?;
+        let batch = batch.map_err(failed)?;
         if sender.send(Ok(Some(batch))).await.is_err() {
             return Ok(());
         }
     }
     Ok(())
+}
+
+/// Says what the limit was, in bytes here, as Postgres does in `FileWrite` (fd.c).
+fn with_limit(error: WireError, limit: u64) -> WireError {
+    if error.code != ErrorCode::TempFileLimit {
+        return error;
+    }
+    let message = format!("{} ({}kB)", error.message, limit / 1024);
+    WireError { message, ..error }
 }
 
 fn panicked(panic: &(dyn Any + Send)) -> WireError {

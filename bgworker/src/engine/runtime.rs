@@ -6,14 +6,15 @@ use super::lower::Lowering;
 use super::memory::{Budget, QueryPool};
 use super::point::Heat;
 use super::remote::{Fetcher, Remote};
-use super::running::Running;
+use super::running::{Running, Usage};
 use super::stats::Counters;
 use super::validate::validate;
 use super::{BATCH_ROWS, Feed};
 use datafusion_execution::TaskContext;
 use datafusion_execution::config::SessionConfig;
-use datafusion_execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion_execution::disk_manager::{DiskManager, DiskManagerBuilder, DiskManagerMode};
 use datafusion_execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion_physical_plan::ExecutionPlan;
 use pg_lake_plan::message::{Execute, WireError};
 use pg_lake_plan::store::Store;
 use std::collections::HashMap;
@@ -39,7 +40,9 @@ pub struct Engine {
     pub(super) heat: Arc<Heat>,
     fetcher: Option<Arc<dyn Fetcher>>,
     config: SessionConfig,
+    /// Without memory and without disk: each query has its own.
     runtime: RuntimeEnv,
+    spill_directory: PathBuf,
     threads: usize,
 }
 
@@ -64,10 +67,10 @@ impl Engine {
     ) -> Result<Engine, WireError> {
         std::fs::create_dir_all(&spill_directory)
             .map_err(|e| from_io(&e, "could not create the spill directory"))?;
-        let disk = DiskManagerBuilder::default()
-            .with_mode(DiskManagerMode::Directories(vec![spill_directory]));
         let runtime = RuntimeEnvBuilder::new()
-            .with_disk_manager_builder(disk)
+            .with_disk_manager_builder(
+                DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled),
+            )
             .build()
             .map_err(|e| wire(&e))?;
         let threads = threads.max(1);
@@ -78,6 +81,7 @@ impl Engine {
             fetcher,
             config: session_config(threads),
             runtime,
+            spill_directory,
             threads,
         })
     }
@@ -125,9 +129,16 @@ impl Engine {
         };
         let plan = lowering.root(&request.fragment.root)?;
         let pool = Arc::new(QueryPool::new(self.budget.clone(), request.memory_limit));
+        let disk = self.disk(plan.as_ref(), request.temp_file_limit)?;
         let runtime = RuntimeEnv {
             memory_pool: pool.clone(),
+            disk_manager: disk,
             ..self.runtime.clone()
+        };
+        let usage = Usage {
+            plan,
+            pool,
+            counters,
         };
         let context = TaskContext::new(
             None,
@@ -140,15 +151,47 @@ impl Engine {
             Arc::new(runtime),
         );
         let types = request.fragment.root.output();
-        Ok(Running::start(
-            types,
-            plan,
-            Arc::new(context),
-            pool,
-            counters,
-            cancel,
-        ))
+        Ok(Running::start(types, Arc::new(context), usage, cancel))
     }
+
+    /// Where a plan spills to: a directory of its own, since it has a limit of its own (in kilobytes). It is removed with
+    /// the last of the query's tasks.
+    fn disk(
+        &self,
+        plan: &dyn ExecutionPlan,
+        limit: Option<u64>,
+    ) -> Result<Arc<DiskManager>, WireError> {
+        // Most short ones do.
+        if only_passes_rows(plan) {
+            return Ok(self.runtime.disk_manager.clone());
+        }
+        let directories = DiskManagerMode::Directories(vec![self.spill_directory.clone()]);
+        DiskManagerBuilder::default()
+            .with_mode(directories)
+            .with_max_temp_directory_size(limit.map_or(u64::MAX, |kb| kb.saturating_mul(1024)))
+            .build()
+            .map(Arc::new)
+            .map_err(|e| wire(&e))
+    }
+}
+
+/// Whether a plan keeps no rows, and so needs no disk.
+fn only_passes_rows(plan: &dyn ExecutionPlan) -> bool {
+    let passes = matches!(
+        plan.name(),
+        "LakeScanExec"
+            | "StepExec"
+            | "AppendExec"
+            | "CooperativeExec"
+            | "CoalescePartitionsExec"
+            | "GlobalLimitExec"
+            | "LocalLimitExec"
+    );
+    let inputs = plan.children();
+    passes
+        && inputs
+            .into_iter()
+            .all(|input| only_passes_rows(input.as_ref()))
 }
 
 fn session_config(threads: usize) -> SessionConfig {

@@ -255,6 +255,10 @@ impl Partition {
             return Ok(None);
         };
         let Some(batch) = reader.next_batch()? else {
+            add(
+                &self.source.counters.row_groups_read,
+                usize::from(reader.is_row_group()),
+            );
             self.current = None;
             return Ok(None);
         };

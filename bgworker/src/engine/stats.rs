@@ -1,6 +1,7 @@
 //! Counters that all partitions of a query add to.
 
 use pg_lake_plan::message::ScanStats;
+use pg_lake_ring::Progress;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 #[derive(Debug, Default)]
@@ -9,6 +10,8 @@ pub(super) struct Counters {
     pub(super) files_pruned: AtomicU64,
     pub(super) row_groups: AtomicU64,
     pub(super) row_groups_pruned: AtomicU64,
+    /// To their end.
+    pub(super) row_groups_read: AtomicU64,
     pub(super) rows_cold: AtomicU64,
     pub(super) rows_fed: AtomicU64,
     pub(super) rows_out: AtomicU64,
@@ -24,6 +27,17 @@ pub(super) fn add(counter: &AtomicU64, n: usize) {
 }
 
 impl Counters {
+    /// What tells how far the scans are.
+    pub(super) fn progress(&self) -> Progress {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Progress {
+            rows_read: get(&self.rows_cold) + get(&self.rows_fed),
+            row_groups: get(&self.row_groups),
+            row_groups_done: get(&self.row_groups_pruned) + get(&self.row_groups_read),
+            ..Progress::default()
+        }
+    }
+
     /// Everything but time, memory and operators.
     pub(super) fn snapshot(&self) -> ScanStats {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);

@@ -131,6 +131,7 @@ pub fn request(root: Plan, files: Vec<FileRef>) -> Execute {
         tables: vec![TableInput { files, feed: None }],
         params: vec![],
         memory_limit: 0,
+        temp_file_limit: None,
         in_order: false,
         background: false,
     }

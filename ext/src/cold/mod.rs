@@ -14,6 +14,7 @@ pub mod recent;
 use crate::catalog::storage::{self, Storage};
 use crate::catalog::{self, locate};
 use crate::error;
+use crate::pg;
 use crate::relation::{self, Info};
 use crate::ring::ENGINE;
 use crate::ring::call::{Call, Message};
@@ -125,6 +126,7 @@ pub fn covered(
         tables: vec![TableInput { files, feed: None }],
         params,
         memory_limit: 0,
+        temp_file_limit: None,
         in_order: false,
         background: false,
     });
@@ -198,6 +200,7 @@ impl Rows {
                 tables,
                 params,
                 memory_limit: 0,
+                temp_file_limit: pg::temp_file_limit_kb(),
                 in_order: to_rewrite,
                 background: to_rewrite,
             })

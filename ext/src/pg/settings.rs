@@ -18,6 +18,12 @@ pub fn my_proc() -> u32 {
     unsafe { pg_sys::MyProcNumber as u32 }
 }
 
+/// Kilobytes that a process may have in temporary files at a time; `None`: no limit.
+pub fn temp_file_limit_kb() -> Option<u64> {
+    // SAFETY: as above.
+    u64::try_from(unsafe { pg_sys::temp_file_limit }).ok()
+}
+
 /// The data directory, absolute.
 pub fn data_directory() -> &'static Path {
     static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();

@@ -3,9 +3,11 @@
 use crate::catalog::{garbage, tablespace};
 use crate::guc;
 use crate::progress;
+use crate::queries;
 use crate::ring::call::ask;
 use crate::ring::region;
 use pg_lake_plan::message::{Reply, Request};
+use pg_lake_ring::Progress;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::iter::TableIterator;
 use pgrx::{JsonB, name, pg_extern, pg_sys};
@@ -142,6 +144,52 @@ fn stat_progress() -> TableIterator<
                 details.map(|d| d.files_done),
                 details.map(|d| d.bytes_done),
                 details.and_then(|d| TimestampWithTimeZone::try_from(d.started).ok()),
+            )
+        })
+        .collect();
+    TableIterator::new(rows)
+}
+
+/// One row for each request that the engine serves.
+#[pg_extern(sql = false)]
+#[allow(clippy::type_complexity)]
+fn stat_queries() -> TableIterator<
+    'static,
+    (
+        name!(pid, i32),
+        name!(datid, pg_sys::Oid),
+        name!(query_start, Option<TimestampWithTimeZone>),
+        name!(state, Option<String>),
+        name!(rows_read, Option<i64>),
+        name!(rows_delivered, Option<i64>),
+        name!(row_groups_done, Option<i64>),
+        name!(row_groups_total, Option<i64>),
+        name!(memory_bytes, Option<i64>),
+        name!(memory_peak, Option<i64>),
+        name!(spilled_bytes, Option<i64>),
+        name!(spilled_files, Option<i64>),
+    ),
+> {
+    let rows: Vec<_> = queries::running()
+        .into_iter()
+        .map(|query| {
+            let details = query.details.as_ref();
+            let get = |value: fn(&Progress) -> u64| details.map(|d| value(&d.progress) as i64);
+            (
+                query.pid,
+                query.database,
+                details
+                    .and_then(|d| d.started)
+                    .and_then(|at| TimestampWithTimeZone::try_from(at).ok()),
+                details.map(|d| d.state.to_owned()),
+                get(|p| p.rows_read),
+                get(|p| p.rows_delivered),
+                get(|p| p.row_groups_done),
+                get(|p| p.row_groups),
+                get(|p| p.memory_bytes),
+                get(|p| p.memory_peak),
+                get(|p| p.spilled_bytes),
+                get(|p| p.spilled_files),
             )
         })
         .collect();

@@ -64,6 +64,10 @@ fn start(slot: u32) -> Service {
     };
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     let directory = pg::data_directory().join("base/pgsql_tmp/pgsql_tmp_lake");
+    if slot == ENGINE {
+        // What an engine has left that did not end in good order. As a rule there is nothing.
+        let _ = std::fs::remove_dir_all(&directory);
+    }
     let config = Config {
         slot,
         kind,

@@ -8,12 +8,16 @@ pub mod crashes;
 mod disk;
 mod docs;
 mod dump;
+mod engine_limits;
 mod faults;
 mod limits;
+mod many_sessions;
 mod progress;
+mod queries;
 pub mod random;
 pub mod remote;
 pub mod semantics;
+pub mod sqlsmith;
 mod stop;
 mod subscription;
 mod sums;
@@ -48,6 +52,9 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("streams_exhausted", limits::streams_exhausted),
     ("statement_timeout", limits::statement_timeout),
     ("cancel", limits::cancel),
+    ("stat_queries", queries::stat_queries),
+    ("engine_limits", engine_limits::engine_limits),
+    ("many_sessions", many_sessions::many_sessions),
     ("crash_leftovers", crash::crash_leftovers),
     ("crash_points", crashes::smoke),
     ("store_smoke", remote::surface::smoke),

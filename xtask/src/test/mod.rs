@@ -55,6 +55,7 @@ const SUITES_BY_NAME: &[(&str, Suite)] = &[
     ("crash", pg::crashes::suite),
     ("tpch", pg::tpch::suite),
     ("semantics", pg::semantics::suite),
+    ("sqlsmith", pg::sqlsmith::suite),
     ("stores", pg::remote::stores),
     ("faults", pg::remote::faults),
     ("postgres-regress", postgres::regress),
@@ -113,15 +114,19 @@ pub struct Wishes {
     pub accept: bool,
     pub seed: Option<u64>,
     pub rounds: Option<u64>,
+    pub seconds: Option<u64>,
 }
 
 /// One run of the test command.
 pub struct Run {
     pub long: bool,
     pub accept: bool,
-    /// Of the suite `semantics`.
+    /// Of the suites `semantics` and `sqlsmith`.
     pub seed: Option<u64>,
+    /// Of the suite `semantics`.
     pub rounds: Option<u64>,
+    /// Of the suite `sqlsmith`.
+    pub seconds: Option<u64>,
     /// Suites and scenarios of theirs that were named.
     only: Vec<(String, String)>,
     pub logs: PathBuf,
@@ -151,6 +156,7 @@ impl Run {
             accept: wishes.accept,
             seed: wishes.seed,
             rounds: wishes.rounds,
+            seconds: wishes.seconds,
             only: Vec::new(),
             logs,
             user,
