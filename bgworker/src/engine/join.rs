@@ -4,12 +4,13 @@
 //! smaller is made the left one, whatever the kind of join: that is mirrored, and the columns come out in the plan's
 //! order. A small one is collected once, and all partitions of the other side use it; rows without a partner on the
 //! collected side come from the partition that is the last to end. A large one is spread, with the other side, by the keys.
-//! Both must fit into memory.
+//! What doesn't fit into memory spills (`join_exec`). Without a key to look rows up by it has to fit.
 
 use super::condition::Condition;
 use super::dense::dense;
 use super::error::internal;
 use super::exchange::exchange;
+use super::join_exec::JoinExec;
 use super::join_input::{Key, Side, Wanted};
 use super::lower::{Lowering, Operator, check, single};
 use datafusion_common::{JoinSide, JoinType, NullEquality};
@@ -264,6 +265,7 @@ pub(super) fn hash_join(
     null_aware: bool,
 ) -> Result<Operator, WireError> {
     let (kept, passing) = pair.inputs();
+    let places = (kept.keys.clone(), passing.keys.clone());
     let (kept_keys, passing_keys) = (kept.key_columns()?, passing.key_columns()?);
     let on = kept_keys.iter().cloned().zip(passing_keys.iter().cloned());
     let on = on.collect();
@@ -285,8 +287,9 @@ pub(super) fn hash_join(
         .with_partition_mode(mode)
         .with_null_equality(NullEquality::NullEqualsNothing)
         .with_null_aware(null_aware)
-        .build_exec();
-    Ok(in_pieces(cooperative(check(exec)?), kind))
+        .build();
+    let join = JoinExec::new(check(exec)?, places.0, places.1);
+    Ok(in_pieces(cooperative(Arc::new(join)), kind))
 }
 
 /// Rows that the kept side has for the end come as one batch.

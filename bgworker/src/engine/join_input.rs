@@ -283,7 +283,7 @@ impl JoinInput {
 }
 
 /// Where a key is null.
-fn nulls(columns: &[ArrayRef], keys: &[usize]) -> Option<NullBuffer> {
+pub(super) fn nulls(columns: &[ArrayRef], keys: &[usize]) -> Option<NullBuffer> {
     let keys = keys.iter().filter_map(|&key| columns.get(key));
     NullBuffer::union_many(keys.map(|key| key.nulls().filter(|nulls| nulls.null_count() > 0)))
 }

@@ -9,7 +9,9 @@
 //! * `lower`: plan nodes to DataFusion's physical operators; `exchange`: rows to partitions; `append`: the rows of
 //!   several inputs; `dense`: batches that hold just their rows
 //! * joins: `join` (sides and kinds), `join_input` (what happens to a side before it is joined, in a `steps`
-//!   operator), `lately` (copies of rows), `condition` (the filter), `not_in` (as nulls have it)
+//!   operator), `lately` (copies of rows), `condition` (the filter), `not_in` (as nulls have it), `join_exec` (operator),
+//!   `join_table` (the kept side in memory), `join_pairs` and `join_parts` (both sides in files), `handed` (rows for
+//!   DataFusion's operator)
 //! * scan: `scan` (operator), `source` (files to row groups), `remote` (their bytes), `rowgroup` (decoding),
 //!   `selection` (deleted rows and ranges), `prune` (row-group statistics), `adapt` (file types),
 //!   `cache` (decoded columns and footers), `point` (few rows, without a plan), `covered` (files of
@@ -39,9 +41,14 @@ mod extremes;
 mod functions;
 mod group;
 mod grouping;
+mod handed;
 mod inlist;
 mod join;
+mod join_exec;
 mod join_input;
+mod join_pairs;
+mod join_parts;
+mod join_table;
 mod lately;
 mod like;
 mod lower;

@@ -3,7 +3,7 @@
 //! With a null on the right nothing comes out. A null on the left comes out if the right side is empty. If the right
 //! side is the one that is kept, it notes on its way into memory what it has, and the left one looks at that before its
 //! first row. Otherwise DataFusion's own null-aware join does this. The kept side is collected in both cases: whether there was
-//! a null concerns all partitions.
+//! a null concerns all partitions. `join_pairs` does it again for sides that don't fit.
 
 use super::error::internal;
 use super::join::{Pair, hash_join, keys};
