@@ -75,8 +75,8 @@ impl Client {
         self.woken.notify_waiters();
     }
 
-    /// Sends a request without feeds. What comes before the reply is passed to `part`; the first messages are
-    /// expected to be `sizes` bytes long.
+    /// Sends a request without feeds. What comes before the reply is passed to `part`: first those parts that have `sizes`
+    /// in bytes, each of which may come in several messages.
     pub(crate) async fn call(
         &self,
         worker: u32,
@@ -85,7 +85,6 @@ impl Client {
         sizes: &[u64],
         mut part: impl FnMut(u16, Vec<u8>),
     ) -> Result<Reply, WireError> {
-        let mut sizes = sizes.iter();
         let (turn, patience) = match &request {
             // A file that isn't put into the cache now is read from its store later.
             Request::Adopt { .. } => (self.turns.try_take().ok_or_else(no_stream)?, Duration::ZERO),
@@ -110,15 +109,21 @@ impl Client {
         self.region.announce(self.proc, worker, request);
         self.wake_worker(worker);
         self.send(&mut call, &message).await?;
+        let mut parts = Parts::new(sizes);
         loop {
-            let size = sizes.next().copied().unwrap_or(0);
-            let (kind, message) = self.receive(&mut call, size).await?;
+            let begins = parts.bytes.len();
+            let kind = self.receive(&mut call, &mut parts).await?;
+            let message = parts.bytes.get(begins..).unwrap_or_default();
             match kind {
-                kind::DONE => return pg_lake_plan::decode(&message).map_err(malformed),
+                kind::DONE => return pg_lake_plan::decode(message).map_err(malformed),
                 kind::ERROR => {
-                    return Err(pg_lake_plan::decode(&message).unwrap_or_else(malformed));
+                    return Err(pg_lake_plan::decode(message).unwrap_or_else(malformed));
                 }
-                kind => part(kind, message),
+                kind => {
+                    if let Some(whole) = parts.take() {
+                        part(kind, whole);
+                    }
+                }
             }
         }
     }
@@ -198,13 +203,13 @@ impl Client {
         }
     }
 
-    /// The next message, which is expected to have `size` bytes.
-    async fn receive(&self, call: &mut Call<'_>, size: u64) -> Result<(u16, Vec<u8>), WireError> {
+    /// Appends the next message to the present part, and returns its kind.
+    async fn receive(&self, call: &mut Call<'_>, parts: &mut Parts<'_>) -> Result<u16, WireError> {
         let too_large =
             |_| WireError::new(ErrorCode::OutOfMemory, "out of memory in a lake process");
-        let mut message = vec![];
-        message
-            .try_reserve_exact(usize::try_from(size).unwrap_or(usize::MAX))
+        let part = &mut parts.bytes;
+        let size = usize::try_from(parts.size).unwrap_or(usize::MAX);
+        part.try_reserve_exact(size.saturating_sub(part.len()))
             .map_err(too_large)?;
         self.until(|| {
             loop {
@@ -215,10 +220,8 @@ impl Client {
                     }
                     Peek::End => return Err(protocol("a reply without an end")),
                     Peek::Frame(frame) => {
-                        message
-                            .try_reserve(frame.payload.len())
-                            .map_err(too_large)?;
-                        message.extend_from_slice(frame.payload);
+                        part.try_reserve(frame.payload.len()).map_err(too_large)?;
+                        part.extend_from_slice(frame.payload);
                         (frame.kind, frame.more)
                     }
                 };
@@ -226,7 +229,7 @@ impl Client {
                     self.ring(call.held.result.reference());
                 }
                 if !more {
-                    return Ok(Some((kind, std::mem::take(&mut message))));
+                    return Ok(Some(kind));
                 }
             }
         })
@@ -299,6 +302,35 @@ impl Fetcher for Client {
             Reply::Fetched(fetched) if complete => Ok((parts, fetched)),
             _ => Err(protocol("a worker sent other bytes than it was asked for")),
         }
+    }
+}
+
+/// What comes before a reply, as far as it is there.
+struct Parts<'a> {
+    sizes: std::slice::Iter<'a, u64>,
+    /// What the present part is to have in the end.
+    size: u64,
+    bytes: Vec<u8>,
+}
+
+impl<'a> Parts<'a> {
+    fn new(sizes: &'a [u64]) -> Parts<'a> {
+        let mut sizes = sizes.iter();
+        Parts {
+            size: sizes.next().copied().unwrap_or(0),
+            sizes,
+            bytes: vec![],
+        }
+    }
+
+    /// The present part, if it is whole: the next message begins another one. Where no size is known a part is one
+    /// message.
+    fn take(&mut self) -> Option<Vec<u8>> {
+        if (self.bytes.len() as u64) < self.size {
+            return None;
+        }
+        self.size = self.sizes.next().copied().unwrap_or(0);
+        Some(std::mem::take(&mut self.bytes))
     }
 }
 
@@ -380,4 +412,30 @@ fn malformed(error: impl fmt::Display) -> WireError {
 
 fn protocol(message: &str) -> WireError {
     WireError::new(ErrorCode::Protocol, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_put_together_from_messages() {
+        let mut parts = Parts::new(&[5, 0, 2]);
+        let mut whole = vec![];
+        for message in ["ab", "cde", "", "f", "g", "of no known size"] {
+            parts.bytes.extend_from_slice(message.as_bytes());
+            whole.push(parts.take());
+        }
+        let some = |text: &str| Some(text.as_bytes().to_vec());
+        let expected = [
+            None,
+            some("abcde"),
+            some(""),
+            None,
+            some("fg"),
+            some("of no known size"),
+        ];
+        assert_eq!(whole, expected);
+        assert!(parts.bytes.is_empty());
+    }
 }

@@ -82,7 +82,7 @@ async fn fly<O: Origin>(
     turns: Arc<Semaphore>,
     buffers: Arc<Semaphore>,
 ) {
-    let Ok(_turn) = turns.acquire().await else {
+    let Ok(turn) = turns.acquire().await else {
         return;
     };
     let Ok(_buffer) = buffers.acquire_many(run.permits()).await else {
@@ -93,7 +93,10 @@ async fn fly<O: Origin>(
     let Some(range) = run.range() else {
         return;
     };
-    let bytes = match run.get(&*origin, range).await {
+    let got = run.get(&*origin, range).await;
+    // The next request goes out while the bytes of this one are checked and written. What that holds is bounded by the buffers.
+    drop(turn);
+    let bytes = match got {
         Ok(bytes) => bytes,
         Err(failure) => {
             let blocks: Vec<u32> = run.leads.iter().map(|lead| lead.block).collect();

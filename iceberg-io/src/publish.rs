@@ -12,8 +12,9 @@
 //!   that goes takes its entry with it (see `deletes`);
 //! - many small manifests are merged.
 //!
-//! If what was published before is damaged or missing, the table is published anew: all files are new ones, earlier
-//! snapshots are dropped. Whoever asks knows which files there are, so that nothing is lost but history.
+//! If what was published before is damaged, or missing for longer than its store may need to show it, the table is
+//! published anew: all files are new ones, earlier snapshots are dropped. Whoever asks knows which files there are, so
+//! that nothing is lost but history.
 //!
 //! All files are durable before [`publish()`] returns; moving the pointer to the new metadata, and then the version hint
 //! ([`VersionHint`](crate::VersionHint)), is up to the caller. A failed or crashed publication leaves at most files that
@@ -21,6 +22,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use iceberg::spec::{
@@ -43,6 +45,10 @@ use crate::stats::ColumnStats;
 use crate::store::{MetadataStore, NewFile};
 use crate::summary::Counts;
 use crate::table::BaseTable;
+
+/// Between two looks at what is missing.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// What to publish.
 #[derive(Debug, Clone)]
@@ -124,18 +130,38 @@ impl<'a> Draft<'a> {
         request: &'a PublishRequest,
         format: FormatVersion,
     ) -> Result<Draft<'a>> {
-        match Self::read(store, request, format).await {
-            // It may have been damaged on its way only.
-            Err(e) if is_damage(&e) && request.previous_metadata.is_some() => {}
-            draft => return draft,
+        let mut read = Self::read_awaited(store, request, format).await;
+        // It may have been damaged on its way only.
+        if matches!(&read, Err(e) if e.kind() == ErrorKind::Corrupt) {
+            read = Self::read_awaited(store, request, format).await;
         }
-        match Self::read(store, request, format).await {
-            Err(e) if is_damage(&e) => {
+        match read {
+            Err(e) if is_damage(&e) && request.previous_metadata.is_some() => {
                 let mut draft = Self::anew(store, request, format).await?;
                 draft.damage = Some(e.message().to_string());
                 Ok(draft)
             }
             draft => draft,
+        }
+    }
+
+    /// A store may say for a while that there is no such file.
+    async fn read_awaited(
+        store: &dyn MetadataStore,
+        request: &'a PublishRequest,
+        format: FormatVersion,
+    ) -> Result<Draft<'a>> {
+        let patience = store.patience(&request.location);
+        let started = Instant::now();
+        let mut pause = PAUSE_MIN;
+        loop {
+            let read = Self::read(store, request, format).await;
+            let is_missing = matches!(&read, Err(e) if e.kind() == ErrorKind::NotFound);
+            if !is_missing || started.elapsed() + pause > patience {
+                return read;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
         }
     }
 

@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -48,6 +49,11 @@ impl<'a> From<Option<&'a Seen>> for Former<'a> {
 #[async_trait]
 pub trait MetadataStore: Send + Sync {
     async fn read(&self, location: &str) -> Result<Bytes>;
+
+    /// How long a file that was written may be said to be missing. What isn't there after that is gone.
+    fn patience(&self, _location: &str) -> Duration {
+        Duration::ZERO
+    }
 
     /// A file that changes, as it is now; `None` if it is missing.
     async fn look(&self, location: &str) -> Result<Option<Seen>> {

@@ -25,7 +25,7 @@ pub mod kind {
     pub const ERROR: u16 = 4;
     /// postcard of the values of [`super::Partition`]: the rows that follow are in it.
     pub const PARTITION: u16 = 5;
-    /// The bytes of one range of [`super::Fetch`].
+    /// Bytes of a range of [`super::Fetch`], or those of it that come next.
     pub const BYTES: u16 = 6;
 }
 
@@ -249,7 +249,7 @@ pub struct PublishFile {
     pub deleted: Vec<u32>,
 }
 
-/// Bytes of a data file, which the disk cache may have. The reply is one [`kind::BYTES`] message for each range.
+/// Bytes of a data file, which the disk cache may have. The reply is one [`kind::BYTES`] message or more for each range.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Fetch {
     pub location: String,

@@ -1,17 +1,19 @@
 //! Bytes of data files in stores, by way of the disk cache, and what else is asked of that.
 
-use super::Io;
 use super::places::Places;
+use super::{Io, cancelled};
 use crate::runtime::blocking;
 use crate::store::Remote;
 use crate::transport::ResultWriter;
 use async_trait::async_trait;
 use bytes::Bytes;
-use pg_lake_cache::{Admission, Buffers, Object, Origin};
+use futures::FutureExt;
+use futures::stream::{self, StreamExt};
+use pg_lake_cache::{Admission, Buffers, Object, Origin, Read};
 use pg_lake_plan::message::{
     CacheShard, CachedObject, ErrorCode, Fetch, Fetched, Priority, Reply, WireError, kind,
 };
-use pg_lake_plan::store::Store;
+use pg_lake_plan::store::{BLOCK_BYTES, Store};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
@@ -19,6 +21,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Stores that have memory of their own.
 const STORES_MAX: usize = 64;
+
+/// What the cache is asked for at a time, in bytes of whole blocks: as much as a request to a store is for.
+const STEP_BYTES: u64 = 8 << 20;
+/// Steps of one read that are under way while another one is sent.
+const STEPS: usize = 8;
+/// What a read holds at most.
+const READ_BYTES_MAX: u64 = (STEPS as u64 + 1) * STEP_BYTES;
 
 /// An object in its store.
 struct Stored {
@@ -61,7 +70,7 @@ impl StoreBuffers {
 }
 
 impl Io {
-    /// Sends the bytes of each range.
+    /// Sends the bytes of each range, when there is memory for them: what has come while the rest is on its way.
     pub async fn fetch(
         &self,
         stores: &[Store],
@@ -70,32 +79,52 @@ impl Io {
     ) -> Result<Reply, WireError> {
         let location: Arc<str> = request.location.as_str().into();
         let remote = self.stores.open(stores).find(&location)?;
-        let origin = Stored {
+        let root = remote.store().root();
+        let share = self
+            .memory
+            .take(&root, bytes_of(&request), request.priority);
+        // Until all is sent.
+        let _share = share.await.ok_or_else(cancelled)?;
+        let origin = Arc::new(Stored {
             buffers: self.buffers.of(&remote),
             remote,
             location: location.clone(),
             priority: request.priority,
-        };
+        });
         let admission = admission(&request);
+        let steps = steps(&request);
         let object = Object {
             location,
             size: request.size,
             checksums: request.checksums.into(),
         };
-        let ranges: Vec<Range<u64>> = request.ranges.iter().map(|(a, b)| *a..*b).collect();
-        let read = self
-            .cache
-            .read(&object, &ranges, admission, Arc::new(origin))
-            .await
-            .map_err(|error| cache_error(error, &object))?;
-        let fetched = Fetched {
-            from_cache: read.from_cache,
-            from_store: read.from_origin,
-        };
-        for part in read.parts {
-            writer.send_pieces(kind::BYTES, part.as_slice()).await?;
+        let mut reads = stream::iter(steps)
+            .map(|ranges| {
+                self.read(&object, ranges, admission, origin.clone())
+                    .boxed()
+            })
+            .buffered(STEPS);
+        let mut fetched = Fetched::default();
+        while let Some(read) = reads.next().await {
+            let read = read?;
+            fetched.from_cache += read.from_cache;
+            fetched.from_store += read.from_origin;
+            for part in read.parts {
+                writer.send_pieces(kind::BYTES, part.as_slice()).await?;
+            }
         }
         Ok(Reply::Fetched(fetched))
+    }
+
+    async fn read(
+        &self,
+        object: &Object,
+        ranges: Vec<Range<u64>>,
+        admission: Admission,
+        origin: Arc<Stored>,
+    ) -> Result<Read, WireError> {
+        let read = self.cache.read(object, &ranges, admission, origin).await;
+        read.map_err(|error| cache_error(error, object))
     }
 }
 
@@ -160,6 +189,62 @@ impl Io {
     }
 }
 
+/// What a request holds in memory at most.
+fn bytes_of(request: &Fetch) -> u64 {
+    let bytes = request.ranges.iter().map(|(a, b)| block_bytes(&(*a..*b)));
+    let bytes = bytes.fold(0, u64::saturating_add);
+    bytes.min(READ_BYTES_MAX)
+}
+
+/// Bytes of the blocks that a range is in.
+fn block_bytes(range: &Range<u64>) -> u64 {
+    let after = range.end.div_ceil(BLOCK_BYTES);
+    let blocks = after.saturating_sub(range.start / BLOCK_BYTES);
+    blocks.saturating_mul(BLOCK_BYTES)
+}
+
+/// The ranges of a request in steps, in their order. Large ones are cut where requests to the store are.
+fn steps(request: &Fetch) -> Vec<Vec<Range<u64>>> {
+    let ranges = request.ranges.iter().map(|(a, b)| *a..*b);
+    let is_sound = request.size.div_ceil(BLOCK_BYTES) == request.checksums.len() as u64
+        && ranges
+            .clone()
+            .all(|range| range.start <= range.end && range.end <= request.size);
+    if !is_sound {
+        // The cache says what is wrong.
+        return vec![ranges.collect()];
+    }
+    let mut steps = vec![];
+    let mut step = vec![];
+    let mut room = STEP_BYTES;
+    for piece in ranges.flat_map(pieces) {
+        let bytes = block_bytes(&piece);
+        if bytes > room && !step.is_empty() {
+            steps.push(std::mem::take(&mut step));
+            room = STEP_BYTES;
+        }
+        room = room.saturating_sub(bytes);
+        step.push(piece);
+    }
+    steps.push(step);
+    steps
+}
+
+/// At least one, which may be empty.
+fn pieces(range: Range<u64>) -> Vec<Range<u64>> {
+    let mut pieces = vec![];
+    let mut start = range.start;
+    loop {
+        let next = (start / STEP_BYTES + 1).saturating_mul(STEP_BYTES);
+        let end = next.min(range.end);
+        pieces.push(start..end);
+        if end >= range.end {
+            return pieces;
+        }
+        start = end;
+    }
+}
+
 fn cached(object: CachedObject) -> Object {
     Object {
         location: object.location.into(),
@@ -184,5 +269,75 @@ fn cache_error(error: pg_lake_cache::Error<WireError>, object: &Object) -> WireE
             ErrorCode::DataCorrupted,
             format!("object \"{}\" is damaged: {other}", object.location),
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(ranges: &[(u64, u64)], size: u64) -> Fetch {
+        Fetch {
+            location: "s3://lake/1".into(),
+            size,
+            checksums: vec![0; size.div_ceil(BLOCK_BYTES) as usize],
+            ranges: ranges.to_vec(),
+            priority: Priority::Ahead,
+            scan: true,
+        }
+    }
+
+    #[test]
+    fn a_request_takes_whole_blocks_up_to_a_limit() {
+        let size = 100 * BLOCK_BYTES;
+        let bytes = |ranges: &[(u64, u64)]| bytes_of(&request(ranges, size));
+        assert_eq!(bytes(&[]), 0);
+        assert_eq!(bytes(&[(7, 8)]), BLOCK_BYTES);
+        let two = [(0, BLOCK_BYTES), (3 * BLOCK_BYTES - 1, 3 * BLOCK_BYTES + 1)];
+        assert_eq!(bytes(&two), 3 * BLOCK_BYTES);
+        assert_eq!(bytes(&[(5, 4)]), BLOCK_BYTES);
+        assert_eq!(bytes(&[(0, size)]), READ_BYTES_MAX);
+        assert_eq!(bytes(&[(0, u64::MAX)]), READ_BYTES_MAX);
+    }
+
+    #[test]
+    fn steps_have_all_ranges_in_their_order() {
+        let size = 50 * BLOCK_BYTES + 5;
+        let columns: Vec<(u64, u64)> = (0..20)
+            .map(|n| (n * 2 * BLOCK_BYTES + 10, (n * 2 + 1) * BLOCK_BYTES - 10))
+            .collect();
+        for ranges in [
+            vec![],
+            vec![(5, 5)],
+            vec![(0, size)],
+            vec![(BLOCK_BYTES + 1, 9 * BLOCK_BYTES), (size, size), (3, 4)],
+            columns,
+        ] {
+            let steps = steps(&request(&ranges, size));
+            let mut pieces = steps.iter().flatten();
+            for (start, end) in ranges {
+                let mut at = start;
+                loop {
+                    let piece = pieces.next().expect("a piece");
+                    assert_eq!(piece.start, at);
+                    at = piece.end;
+                    if at == end {
+                        break;
+                    }
+                    assert_eq!(at % STEP_BYTES, 0);
+                }
+            }
+            assert_eq!(pieces.next(), None);
+            let bytes = |step: &Vec<Range<u64>>| step.iter().map(block_bytes).sum::<u64>();
+            assert!(steps.iter().all(|step| bytes(step) <= STEP_BYTES));
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_left_to_the_cache() {
+        let ranges = [(0, u64::MAX), (7, 3)];
+        let steps = steps(&request(&ranges, 10));
+        let as_asked = ranges.map(|(start, end)| Range { start, end });
+        assert_eq!(steps, [as_asked.to_vec()]);
     }
 }

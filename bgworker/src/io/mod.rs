@@ -3,7 +3,7 @@
 //! * `write`: rows of a feed become Parquet files; `encoder` is its blocking half
 //! * `publish`: a table's files become an Iceberg snapshot; its snapshots are read back
 //! * `check`: what published metadata say
-//! * `fetch`: bytes of data files for the engine, by way of the disk cache
+//! * `fetch`: bytes of data files for the engine, by way of the disk cache; `memory` bounds them
 //! * `files`: removing, listing and copying files; `local` does it on local disks
 //! * `places`: the stores of a request; `upload`: files on their way there
 //! * `error`: what files and Iceberg report, as errors for the backend
@@ -16,6 +16,7 @@ mod error;
 mod fetch;
 mod files;
 mod local;
+mod memory;
 mod new_files;
 mod places;
 mod publish;
@@ -29,6 +30,7 @@ use crate::client::{Client, owner_of_shard};
 use crate::store::{Settings, Stores, Unfinished};
 use crate::transport::MessageReader;
 use fetch::StoreBuffers;
+use memory::ReadMemory;
 use pg_lake_cache::{Cache, SHARDS, Staging};
 use pg_lake_plan::message::{ErrorCode, Reply, Request, WireError};
 use pg_lake_plan::store::{BLOCK_BYTES, Store};
@@ -49,6 +51,7 @@ pub struct Io {
     stores: Stores,
     cache: Arc<Cache>,
     buffers: StoreBuffers,
+    memory: ReadMemory,
     staging: Option<Arc<Staging>>,
     client: Arc<Client>,
 }
@@ -61,6 +64,11 @@ pub struct IoConfig {
     pub cache_directory: PathBuf,
     /// Bytes of all shards of the disk cache.
     pub cache_size: u64,
+}
+
+/// What is read from stores at the same time may take that much of a worker's memory.
+fn read_memory(memory: u64) -> u64 {
+    memory / 4
 }
 
 /// The shards of one of the workers, numbered from 1.
@@ -119,7 +127,7 @@ impl From<Reply> for Answer {
 }
 
 impl Io {
-    /// `memory`: bytes that all encoders together may take. `workers`: the number of I/O workers. On a runtime.
+    /// `memory`: bytes, half of which all encoders together may take, and a quarter what is read from stores. `workers`: the number of I/O workers. On a runtime.
     pub(crate) fn new(
         slot: WorkerSlot,
         workers: u32,
@@ -146,6 +154,7 @@ impl Io {
                 block_bytes: BLOCK_BYTES,
             })),
             buffers: StoreBuffers::default(),
+            memory: ReadMemory::new(read_memory(memory)),
             staging: open_staging(&config.cache_directory, slot.slot(), workers),
             client,
         }
@@ -154,6 +163,7 @@ impl Io {
     /// New settings, for what begins from now on. Where the cache is doesn't change.
     pub fn set_limits(&self, memory: u64, config: &IoConfig) {
         self.budget.limit.store(memory, Ordering::Relaxed);
+        self.memory.set_limit(read_memory(memory));
         self.stores.set_settings(config.stores.clone());
         let (cache, size) = (self.cache.clone(), config.cache_size);
         // Waits for the disk.

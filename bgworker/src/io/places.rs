@@ -10,6 +10,7 @@ use pg_lake_plan::message::{CachedObject, ErrorCode, Request, WireError};
 use pg_lake_plan::store::is_remote;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::runtime::Handle;
 use uuid::Uuid;
 
@@ -106,6 +107,11 @@ impl Drop for Staged {
 impl MetadataStore for Places {
     async fn read(&self, location: &str) -> pg_lake_iceberg::Result<Bytes> {
         self.metadata(location)?.read(location).await
+    }
+
+    fn patience(&self, location: &str) -> Duration {
+        self.metadata(location)
+            .map_or(Duration::ZERO, |store| store.patience(location))
     }
 
     async fn create_all(&self, files: Vec<NewFile>) -> pg_lake_iceberg::Result<()> {

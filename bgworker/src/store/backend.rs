@@ -4,6 +4,7 @@ use super::credentials::{Credential, Secret};
 use super::http::Connector;
 use super::redact::{causes, redact};
 use super::registry::Settings;
+use super::s3::S3;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::client::HttpConnector;
@@ -69,9 +70,11 @@ fn s3(
         .clone()
         .or_else(|| builder.get_config_value(&AmazonS3ConfigKey::S3Endpoint))
         .or_else(|| builder.get_config_value(&AmazonS3ConfigKey::Endpoint));
+    let options = client_options(endpoint.as_deref(), settings);
+    let client = connector.connect(&options)?;
     builder = builder
         .with_bucket_name(&store.bucket)
-        .with_client_options(client_options(endpoint.as_deref(), settings))
+        .with_client_options(options)
         .with_retry(no_retries(settings))
         .with_http_connector(connector)
         // The store compares what it gets with the digest in the signature.
@@ -111,7 +114,7 @@ fn s3(
             .with_config(AmazonS3ConfigKey::RoleSessionName, "pg_lake"),
         _ => builder,
     };
-    Ok(Arc::new(builder.build()?))
+    Ok(Arc::new(S3::build(builder, client)?))
 }
 
 /// `Some` if buckets have hosts of their own at that endpoint: the endpoint of this one, or `None`

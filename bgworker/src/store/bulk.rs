@@ -1,16 +1,22 @@
 //! Many objects: listing and removing them.
 
-use super::failure::{Failure, is_missing};
+use super::failure::{Failure, Problem, is_missing};
 use super::remote::Remote;
 use super::tries::{Pace, Tries};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt};
+use object_store::GetOptions;
 use object_store::list::PaginatedListOptions;
 use object_store::path::Path;
 use pg_lake_plan::message::{ErrorCode, Priority, WireError};
 use std::ops::ControlFlow;
 
-/// What Azure removes with one request; S3 takes 1000, GCS has a request for each.
+/// What Azure removes with one request; the others have a request for each.
 const BATCH: usize = 256;
+
+/// Objects that are looked for at the same time.
+const LOOKED_FOR_AT_ONCE: usize = 8;
 
 impl Remote {
     /// The locations of all objects below a directory, sorted, with their sizes in bytes. Each page of the
@@ -74,6 +80,8 @@ impl Remote {
 
     /// Removes objects; those that are missing are no error. Returns how many are gone now; a store that
     /// doesn't say what was missing has those counted, too. Each 256 of them have `lake.store_timeout`.
+    ///
+    /// That one is said to be missing is not enough, since its name may have been damaged on its way: it is looked for.
     pub async fn delete(&self, locations: &[String]) -> Result<u64, WireError> {
         let paths: Vec<Path> = locations
             .iter()
@@ -81,7 +89,7 @@ impl Remote {
             .collect::<Result<_, _>>()?;
         let mut deleted = 0;
         for batch in paths.chunks(BATCH) {
-            let mut left = batch.to_vec();
+            let mut left: Vec<Option<Path>> = batch.iter().cloned().map(Some).collect();
             let mut tries = Tries::new(self, Priority::Interactive);
             loop {
                 let attempt = self.delete_some(&mut left, &mut deleted);
@@ -89,7 +97,8 @@ impl Remote {
                     ControlFlow::Continue(()) => {}
                     ControlFlow::Break(Ok(())) => break,
                     ControlFlow::Break(Err(failure)) => {
-                        let first = left.first().map(Path::as_ref).unwrap_or_default();
+                        let first = left.iter().flatten().next();
+                        let first = first.map(Path::as_ref).unwrap_or_default();
                         let location = self.store().location(first).unwrap_or_default();
                         return Err(self.error("remove object", &location, &failure));
                     }
@@ -99,42 +108,67 @@ impl Remote {
         Ok(deleted)
     }
 
-    /// Leaves in `left` what is not gone.
+    /// Leaves in `left` what is not gone, also if it is dropped.
     async fn delete_some(
         &self,
-        left: &mut Vec<Path>,
+        left: &mut [Option<Path>],
         deleted: &mut u64,
     ) -> object_store::Result<()> {
-        let asked = stream::iter(left.clone()).map(Ok).boxed();
-        let results: Vec<object_store::Result<Path>> =
-            self.backend().delete_stream(asked).collect().await;
+        let asked: Vec<Path> = left.iter().flatten().cloned().collect();
+        let expected = asked.len();
+        let slots: Vec<&mut Option<Path>> = left.iter_mut().filter(|slot| slot.is_some()).collect();
+        let mut slots = slots.into_iter();
+        let asked = stream::iter(asked).map(Ok).boxed();
+        let mut results = self.backend().delete_stream(asked);
+        let mut answers = 0;
+        let mut missing = vec![];
+        let mut failed = None;
         // One result for each, in their order; or one error for all.
-        let in_order = results.len() == left.len();
-        let mut error = None;
-        let mut remaining = vec![];
-        for (index, result) in results.into_iter().enumerate() {
-            match result {
-                Ok(_) => *deleted += 1,
-                Err(e) if in_order && is_missing(&e) => {}
-                Err(e) => {
-                    if in_order {
-                        remaining.extend(left.get(index).cloned());
-                    }
-                    error.get_or_insert(e);
+        while let Some(result) = results.next().await {
+            answers += 1;
+            match (result, slots.next()) {
+                (Ok(_), Some(slot)) => {
+                    *slot = None;
+                    *deleted += 1;
+                }
+                (Ok(_), None) => {}
+                (Err(error), Some(slot)) if is_missing(&error) => missing.push((slot, error)),
+                (Err(error), _) => {
+                    failed.get_or_insert(error);
                 }
             }
         }
-        match error {
-            None => {
-                left.clear();
+        if answers == expected {
+            let looks: Vec<BoxFuture<'_, object_store::Result<()>>> = missing
+                .into_iter()
+                .map(|(slot, _)| self.look_for(slot).boxed())
+                .collect();
+            let looks = stream::iter(looks).buffer_unordered(LOOKED_FOR_AT_ONCE);
+            let found: Vec<object_store::Result<()>> = looks.collect().await;
+            failed = failed.or(found.into_iter().find_map(Result::err));
+        } else {
+            failed = failed.or(missing.pop().map(|(_, error)| error));
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Empties the slot if there is no such object.
+    async fn look_for(&self, slot: &mut Option<Path>) -> object_store::Result<()> {
+        let Some(path) = slot.as_ref() else {
+            return Ok(());
+        };
+        let options = GetOptions {
+            head: true,
+            ..GetOptions::default()
+        };
+        let found = self.backend().get_opts(path, options).await;
+        match found {
+            Ok(_) => Err(Problem::Altered.into()),
+            Err(error) if is_missing(&error) => {
+                *slot = None;
                 Ok(())
             }
-            Some(error) => {
-                if in_order {
-                    *left = remaining;
-                }
-                Err(error)
-            }
+            Err(error) => Err(error),
         }
     }
 }
@@ -214,5 +248,33 @@ mod tests {
         assert_eq!(remote.delete(&[]).await, Ok(0));
         // Two batches, the first one a second time for what was left.
         assert_eq!(faulty.seen(Op::Delete), 5);
+    }
+
+    #[tokio::test]
+    async fn a_name_that_was_damaged_on_its_way_is_asked_for_again() {
+        let faulty = Arc::new(Faulty::default());
+        let locations: Vec<String> = (0..3).map(|n| format!("s3://lake/p/{n}")).collect();
+        for key in ["p/0", "p/1", "p/2"] {
+            faulty.write(key, b"x").await;
+        }
+        let remote = remote(&faulty, "p");
+        // "Missing" is the answer to each of them, and to the first one even if it is right.
+        faulty.fail(Op::Delete, &[Fault::Flip, Fault::Flip]);
+        faulty.fail(Op::Head, &[Fault::Reset]);
+        assert_eq!(remote.delete(&locations).await, Ok(3));
+        assert_eq!(names(&remote, "s3://lake/p").await, [""; 0]);
+        assert_eq!((faulty.seen(Op::Delete), faulty.seen(Op::Head)), (2, 2));
+    }
+
+    #[tokio::test]
+    async fn what_arrives_damaged_without_end_is_not_removed() {
+        let faulty = Arc::new(Faulty::damaging_names());
+        faulty.write("p/0", b"x").await;
+        let remote = remote(&faulty, "p");
+        let error = remote.delete(&["s3://lake/p/0".into()]).await;
+        let error = error.expect_err("still there");
+        assert_eq!(error.code, ErrorCode::StoreUnavailable);
+        assert!(error.message.contains("s3://lake/p/0"), "{error}");
+        assert_eq!(names(&remote, "s3://lake/p").await, ["s3://lake/p/0"]);
     }
 }

@@ -81,14 +81,17 @@ pub(super) enum Verdict {
     Silent,
 }
 
-/// What is known of the entity tags of a store.
+/// What is known of the entity tags of a store. It can change: a bucket may be encrypted from some day on.
 #[derive(Debug, Default)]
 pub(super) struct ETags(AtomicU8);
 
-/// One of them was a digest.
-const DIGESTS: u8 = 1;
-/// None was, and one was not that of the content that the store had.
-const OPAQUE: u8 = 2;
+/// None was a digest, and one was not that of the content that the store had.
+const OPAQUE: u8 = 1;
+/// The last that could be one was a digest. Numbers above count those since then that were not, although the store had
+/// the content.
+const DIGESTS: u8 = 2;
+/// So many of these, and tags are digests no more. A single one may have been damaged itself, on its way back.
+const EXCEPTIONS_MAX: u8 = 3;
 
 impl ETags {
     /// `expected` is the tag that the content has where tags are digests.
@@ -108,15 +111,21 @@ impl ETags {
     }
 
     pub fn are_digests(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == DIGESTS
+        self.0.load(Ordering::Relaxed) >= DIGESTS
     }
 
     /// A tag was another one than that of the content, and the store has the content.
     pub fn found_opaque(&self) {
-        // Where another tag was a digest this one is an exception.
+        let next = |known: u8| match known {
+            0 | OPAQUE => OPAQUE,
+            known if known + 1 >= DIGESTS + EXCEPTIONS_MAX => OPAQUE,
+            known => known + 1,
+        };
         let _ = self
             .0
-            .compare_exchange(0, OPAQUE, Ordering::Relaxed, Ordering::Relaxed);
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |known| {
+                Some(next(known))
+            });
     }
 }
 
@@ -182,5 +191,16 @@ mod tests {
         assert_eq!(e_tags.judge(Some(&wrong), ABCD), Verdict::Doubtful);
         let upper = ABCD.to_ascii_uppercase();
         assert_eq!(e_tags.judge(Some(&upper), ABCD), Verdict::Right);
+        // That counts from the last digest.
+        for _ in 1..EXCEPTIONS_MAX {
+            e_tags.found_opaque();
+            assert!(e_tags.are_digests());
+            assert_eq!(e_tags.judge(Some(&wrong), ABCD), Verdict::Doubtful);
+        }
+        e_tags.found_opaque();
+        assert!(!e_tags.are_digests());
+        assert_eq!(e_tags.judge(Some(&wrong), ABCD), Verdict::Silent);
+        assert_eq!(e_tags.judge(Some(&right), ABCD), Verdict::Right);
+        assert_eq!(e_tags.judge(Some(&wrong), ABCD), Verdict::Doubtful);
     }
 }

@@ -57,7 +57,8 @@ pub(super) enum Fault {
     StallAfter(usize),
     /// There is no connection, and it takes that long to see.
     Slow(Duration),
-    /// It is done with a bit that is another one. Of an upload in parts the last one is left out.
+    /// It is done with a bit that is another one: of the content, or of the name of what is to be removed. Of an
+    /// upload in parts the last one is left out.
     Flip,
 }
 
@@ -97,7 +98,8 @@ type Parts = BTreeMap<usize, (PartId, Bytes)>;
 pub(super) struct Faulty {
     inner: InMemory,
     ignores_conditions: bool,
-    tags: Tags,
+    damages_names: bool,
+    tags: Mutex<Tags>,
     faults: Mutex<HashMap<Op, VecDeque<Fault>>>,
     seen: Mutex<Vec<Op>>,
     uploads: Mutex<HashMap<MultipartId, Parts>>,
@@ -143,11 +145,28 @@ impl Faulty {
         }
     }
 
-    pub fn with_tags(tags: Tags) -> Faulty {
+    /// What is to be removed has another name when it arrives.
+    pub fn damaging_names() -> Faulty {
         Faulty {
-            tags,
+            damages_names: true,
             ..Faulty::default()
         }
+    }
+
+    pub fn with_tags(tags: Tags) -> Faulty {
+        Faulty {
+            tags: Mutex::new(tags),
+            ..Faulty::default()
+        }
+    }
+
+    /// From now on.
+    pub fn set_tags(&self, tags: Tags) {
+        *self.tags.lock().expect("tags") = tags;
+    }
+
+    fn tags(&self) -> Tags {
+        *self.tags.lock().expect("tags")
     }
 
     /// A remote with this as its store.
@@ -169,6 +188,12 @@ impl Faulty {
     /// Uploads that have neither been finished nor aborted.
     pub fn uploads(&self) -> usize {
         self.uploads.lock().expect("uploads").len()
+    }
+
+    /// A part arrives of an upload that was aborted.
+    pub fn late_part(&self, id: &str) {
+        let mut uploads = self.uploads.lock().expect("uploads");
+        uploads.entry(id.to_owned()).or_default();
     }
 
     /// What is under a key.
@@ -225,6 +250,10 @@ fn arrived(fault: Option<Fault>, content: Bytes) -> Bytes {
     content.into()
 }
 
+fn damaged(name: Path) -> Path {
+    Path::from(format!("{name}~"))
+}
+
 fn end<T>(fault: Option<Fault>, done: T) -> Result<T> {
     match fault {
         Some(Fault::LostReply) => Err(reset()),
@@ -251,7 +280,7 @@ impl ObjectStore for Faulty {
             options.mode = PutMode::Overwrite;
         }
         let content = arrived(fault, payload.into());
-        let tag = self.tags.of(&content);
+        let tag = self.tags().of(&content);
         let mut put = self.inner.put_opts(path, content.into(), options).await?;
         put.e_tag = tag.or(put.e_tag);
         end(fault, put)
@@ -291,13 +320,15 @@ impl ObjectStore for Faulty {
         &self,
         paths: BoxStream<'static, Result<Path>>,
     ) -> BoxStream<'static, Result<Path>> {
-        let inner = self.inner.clone();
+        let (inner, damages_names) = (self.inner.clone(), self.damages_names);
         let mut faults = self.faults.lock().expect("faults");
         let mut faults = faults.remove(&Op::Delete).unwrap_or_default();
         self.seen.lock().expect("operations").push(Op::Delete);
         paths
             .map(move |path| match faults.pop_front() {
+                Some(Fault::Flip) => path.map(damaged),
                 Some(_) => Err(reset()),
+                None if damages_names => path.map(damaged),
                 None => path,
             })
             .then(move |path| {
@@ -344,7 +375,7 @@ impl MultipartStore for Faulty {
     ) -> Result<PartId> {
         let fault = self.begin(Op::Part, path).await?;
         let content = arrived(fault, data.into());
-        let tag = self.tags.of(&content);
+        let tag = self.tags().of(&content);
         let content_id = tag.unwrap_or_else(|| index.to_string());
         let part = PartId { content_id };
         let mut uploads = self.uploads.lock().expect("uploads");
@@ -375,7 +406,7 @@ impl MultipartStore for Faulty {
         if let Some(Fault::Flip) = fault {
             content.pop();
         }
-        let tag = self.tags.of_parts(&content);
+        let tag = self.tags().of_parts(&content);
         let put = self.inner.put(path, PutPayload::from_iter(content)).await;
         let mut put = put?;
         put.e_tag = tag.or(put.e_tag);

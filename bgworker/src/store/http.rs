@@ -18,7 +18,7 @@ use std::time::Duration;
 
 const AUTHORIZATION: &str = "authorization";
 
-/// The last answer in an attempt.
+/// The last answer in an attempt, or the one that says most.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Answer {
     /// A request was sent, or was about to be.
@@ -51,7 +51,18 @@ pub(super) async fn with_digest<T>(md5: Md5, work: impl Future<Output = T>) -> T
 
 fn note(answer: Answer) {
     // Not of an attempt: the abort of an upload.
-    let _ = LAST.try_with(|last| last.set(answer));
+    let _ = LAST.try_with(|last| last.set(worse(last.get(), answer)));
+}
+
+/// What counts of two answers. An attempt can have several requests at a time: that the store was busy for one of them
+/// isn't forgotten for the next one.
+fn worse(last: Answer, next: Answer) -> Answer {
+    let is_busy = matches!(last.status, Some(408 | 429 | 500..));
+    if is_busy && last.login == next.login && last.status > next.status {
+        last
+    } else {
+        next
+    }
 }
 
 /// Makes the HTTP clients of one store.
@@ -237,6 +248,25 @@ mod tests {
     fn waits_are_in_seconds() {
         assert_eq!(seconds(" 3 "), Some(Duration::from_secs(3)));
         assert_eq!(seconds("Wed, 21 Oct 2026 07:28:00 GMT"), None);
+    }
+
+    #[test]
+    fn a_busy_store_is_not_forgotten_for_the_requests_beside_it() {
+        let with = |status| Answer {
+            sent: true,
+            status,
+            ..Answer::default()
+        };
+        let (busy, missing, none) = (with(Some(503)), with(Some(404)), with(None));
+        assert_eq!(worse(busy, none), busy);
+        assert_eq!(worse(busy, missing), busy);
+        assert_eq!(worse(missing, busy), busy);
+        assert_eq!(worse(missing, none), none);
+        let login = Answer {
+            login: true,
+            ..busy
+        };
+        assert_eq!(worse(login, none), none);
     }
 
     #[tokio::test]

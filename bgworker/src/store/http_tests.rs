@@ -364,3 +364,53 @@ async fn a_store_that_has_got_something_else_is_sent_it_again() {
     // What is there when it is sent again is ours.
     assert_eq!(conditional, [true, false, false], "{requests:?}");
 }
+
+#[tokio::test]
+async fn each_object_is_removed_by_a_request_of_its_own() {
+    let gone = "HTTP/1.1 204 No Content\r\n\r\n";
+    let requests = Requests::default();
+    // Which of the two is refused is chance.
+    let answers = vec![failed("503 Slow Down", ""), gone.into(), gone.into()];
+    let endpoint = serve_recorded(answers, requests.clone()).await;
+    let remote = s3(endpoint, faulty::settings());
+    let locations = ["s3://lake/p/1".to_owned(), "s3://lake/p/2".to_owned()];
+    assert_eq!(remote.delete(&locations).await, Ok(2));
+    let requests = requests.lock().expect("requests").clone();
+    assert_eq!(requests.len(), 3, "{requests:?}");
+    for key in ["p/1", "p/2"] {
+        let line = format!("DELETE /lake/{key} HTTP/1.1");
+        let asked = requests.iter().filter(|request| request.starts_with(&line));
+        assert!((1..=2).contains(&asked.count()), "{requests:?}");
+    }
+    for request in &requests {
+        for header in [
+            "authorization: AWS4-HMAC-SHA256 Credential=AKIAHIDDEN/",
+            "x-amz-content-sha256: e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+            "x-amz-security-token: tokenhush",
+        ] {
+            assert!(request.contains(header), "{request}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_removal_that_is_refused_is_told_without_secrets() {
+    let denied = "<Error><Code>SignatureDoesNotMatch</Code><Message>Wrong key</Message>\
+                  <StringToSign>hush</StringToSign></Error>";
+    let no_bucket = "<Error><Code>NoSuchBucket</Code><Message>No such bucket</Message></Error>";
+    for (status, body, code) in [
+        ("403 Forbidden", denied, ErrorCode::StoreDenied),
+        ("404 Not Found", no_bucket, ErrorCode::InvalidConfiguration),
+        ("400 Bad Request", "", ErrorCode::Io),
+    ] {
+        let remote = remote(vec![failed(status, body)], faulty::settings()).await;
+        let error = remote.delete(&[LOCATION.into()]).await.expect_err(status);
+        assert_eq!(error.code, code, "{status}: {error:?}");
+        assert!(error.message.contains(LOCATION) || code == ErrorCode::InvalidConfiguration);
+        let shown = format!("{error:?}");
+        assert!(
+            !shown.contains("hush") && !shown.contains("HIDDEN"),
+            "{shown}"
+        );
+    }
+}

@@ -11,6 +11,7 @@ use pg_lake_plan::message::{ErrorCode, WireError};
 use pg_lake_plan::store::Protocol;
 use std::error::Error as StdError;
 use std::sync::Arc;
+use std::time::Duration;
 use uuid::Uuid;
 
 /// Files that are written at the same time.
@@ -24,6 +25,11 @@ pub struct RemoteMetadata(pub Arc<Remote>);
 impl MetadataStore for RemoteMetadata {
     async fn read(&self, location: &str) -> Result<Bytes> {
         self.0.get_all(location).await.map_err(to_iceberg)
+    }
+
+    /// `lake.store_timeout`
+    fn patience(&self, _location: &str) -> Duration {
+        self.0.timeout()
     }
 
     async fn look(&self, location: &str) -> Result<Option<Seen>> {
@@ -260,5 +266,7 @@ mod tests {
             .await
             .expect_err("missing");
         assert_eq!(missing.kind(), ErrorKind::NotFound);
+        let patience = metadata.patience("s3://lake/t/missing");
+        assert_eq!(patience, faulty::settings().timeout);
     }
 }

@@ -12,7 +12,7 @@
 //! * `metadata`: a store as `iceberg-io` sees it
 //! * `tries`, `failure`: attempts, whether to make another one, what the user is told
 //! * `places`, `bandwidth`: who goes first, and how much of the network there is
-//! * `backend`, `http`: object_store's clients, and what they leave out
+//! * `backend`, `http`, `s3`: object_store's clients, what they leave out, and what they should
 //! * `digest`: whether a store has what was sent
 //! * `credentials`, `credentials_file`: `lake.credentials_file`
 //! * `redact`: texts of errors without secrets
@@ -40,6 +40,7 @@ mod registry;
 mod remote;
 #[cfg(test)]
 mod remote_tests;
+mod s3;
 mod tries;
 mod unfinished;
 mod upload;

@@ -140,6 +140,11 @@ impl Stores {
         latest.map_or(store, |(known, _)| known).clone()
     }
 
+    /// `lake.store_timeout`
+    pub(super) fn timeout(&self) -> Duration {
+        self.lock().settings.timeout
+    }
+
     fn lock(&self) -> MutexGuard<'_, Shared> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,8 +1,9 @@
 //! Uploads in parts on record, so that their parts go also if this process is killed before they are an object.
 //!
 //! A record is a local file, there from before the first part is sent until the upload has come to its end. What an
-//! earlier process has left, and what can't be aborted at once, is aborted by a task of its own, again and again while
-//! the store is out of reach. An upload that the store has begun and never told of has no record: it has no parts.
+//! earlier process has left, and what failed, is aborted by a task of its own, again and again while the store is out of
+//! reach, and a last time when nothing of it can be under way any more: a part that arrives after an abort stays. An
+//! upload that the store has begun and never told of has no record: it has no parts.
 
 use super::registry::Stores;
 use super::remote::Remote;
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 /// Between two attempts at what could not be aborted.
@@ -30,8 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(7 * 86_400);
 #[derive(Debug)]
 pub struct Unfinished {
     directory: PathBuf,
-    /// Records of uploads that nobody goes on with.
-    abandoned: Mutex<Vec<PathBuf>>,
+    abandoned: Mutex<Vec<Abandoned>>,
     more: Notify,
 }
 
@@ -40,6 +41,36 @@ pub(super) struct Record {
     store: Store,
     location: String,
     id: String,
+}
+
+/// An upload that nobody goes on with.
+#[derive(Debug, PartialEq)]
+struct Abandoned {
+    record: PathBuf,
+    /// When it is to be aborted again.
+    due: Option<Instant>,
+    /// When all of its parts have arrived that ever will: an abort after that is the last one.
+    quiet: Option<Instant>,
+}
+
+impl From<PathBuf> for Abandoned {
+    fn from(record: PathBuf) -> Abandoned {
+        Abandoned {
+            record,
+            due: None,
+            quiet: None,
+        }
+    }
+}
+
+/// A look at what is abandoned.
+#[derive(Clone, Copy, Debug)]
+struct Round {
+    now: Instant,
+    /// How long a part can be under way that nobody waits for: `lake.store_timeout`.
+    under_way: Duration,
+    /// Until the next attempt at what fails.
+    pause: Duration,
 }
 
 /// An upload that is under way. Dropping this leaves it to be aborted.
@@ -64,7 +95,7 @@ impl Unfinished {
             let is_ours = |owner: u32| owner == slot || (slot == 1 && owner > workers);
             if owner.is_some_and(is_ours) {
                 for record in fs::read_dir(entry.path())? {
-                    abandoned.push(record?.path());
+                    abandoned.push(record?.path().into());
                 }
             }
         }
@@ -105,29 +136,55 @@ impl Unfinished {
 
     /// Aborts what is abandoned, as long as the process lives.
     pub async fn settle(self: Arc<Self>, stores: Stores) {
+        let of_records = stores.clone();
         let find = move |record: &Record| {
-            let store = stores.as_of_now(&record.store);
-            stores.open(&[store]).find(&record.location)
+            let store = of_records.as_of_now(&record.store);
+            of_records.open(&[store]).find(&record.location)
         };
         let mut pause = PAUSE_MIN;
         loop {
-            let abandoned = std::mem::take(&mut *self.abandoned());
-            if abandoned.is_empty() {
-                self.more.notified().await;
+            let round = Round {
+                now: Instant::now(),
+                under_way: stores.timeout(),
+                pause,
+            };
+            let due = self.take_due(round.now);
+            if due.is_empty() {
+                self.wait().await;
                 continue;
             }
-            let failed = abort(abandoned, &find).await;
-            if failed.is_empty() {
-                pause = PAUSE_MIN;
-                continue;
-            }
-            self.abandoned().extend(failed);
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(PAUSE_MAX);
+            let (left, failed) = abort(due, &find, round).await;
+            self.abandoned().extend(left);
+            pause = if failed {
+                (pause * 2).min(PAUSE_MAX)
+            } else {
+                PAUSE_MIN
+            };
         }
     }
 
-    fn abandoned(&self) -> MutexGuard<'_, Vec<PathBuf>> {
+    fn take_due(&self, now: Instant) -> Vec<Abandoned> {
+        let mut abandoned = self.abandoned();
+        let all = std::mem::take(&mut *abandoned);
+        let is_due = |upload: &Abandoned| upload.due.is_none_or(|due| due <= now);
+        let (due, later) = all.into_iter().partition(is_due);
+        *abandoned = later;
+        due
+    }
+
+    /// Until there is more, or the first is due.
+    async fn wait(&self) {
+        let first = self.abandoned().iter().filter_map(|it| it.due).min();
+        let more = self.more.notified();
+        match first {
+            Some(first) => {
+                let _ = timeout_at(first, more).await;
+            }
+            None => more.await,
+        }
+    }
+
+    fn abandoned(&self) -> MutexGuard<'_, Vec<Abandoned>> {
         self.abandoned
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -162,7 +219,7 @@ impl OnRecord {
 impl Drop for OnRecord {
     fn drop(&mut self) {
         if let Some(path) = self.path.take() {
-            self.unfinished.abandoned().push(path);
+            self.unfinished.abandoned().push(path.into());
             self.unfinished.more.notify_one();
         }
     }
@@ -187,24 +244,29 @@ fn read(path: &Path) -> io::Result<Option<Record>> {
     Ok(pg_lake_plan::decode(content).ok().filter(|_| is_whole))
 }
 
-/// Aborts uploads, and returns the records of those that it couldn't.
-async fn abort<F>(records: Vec<PathBuf>, find: &F) -> Vec<PathBuf>
+/// Aborts uploads. Returns those that have to be aborted again, and whether any of them failed.
+async fn abort<F>(uploads: Vec<Abandoned>, find: &F, round: Round) -> (Vec<Abandoned>, bool)
 where
     F: Fn(&Record) -> Result<Arc<Remote>, WireError> + Sync,
 {
-    let mut failed = vec![];
+    let mut left = vec![];
+    let mut any_failed = false;
     // A store that is out of reach is asked once.
     let mut without = vec![];
-    for path in records {
-        let record = match read(&path) {
+    for mut upload in uploads {
+        let path = &upload.record;
+        let quiet = *upload.quiet.get_or_insert(round.now + round.under_way);
+        let record = match read(path) {
             Ok(Some(record)) => record,
             Ok(None) => {
-                remove(&path);
+                remove(path);
                 continue;
             }
             Err(error) => {
                 tracing::warn!(target: "pg_lake", "could not read \"{}\": {error}", path.display());
-                failed.push(path);
+                any_failed = true;
+                upload.due = Some(round.now + round.pause);
+                left.push(upload);
                 continue;
             }
         };
@@ -215,20 +277,27 @@ where
                 Err(error) => Err(error),
             };
             let Err(error) = aborted else {
-                remove(&path);
+                if round.now >= quiet {
+                    remove(path);
+                } else {
+                    upload.due = Some(quiet);
+                    left.push(upload);
+                }
                 continue;
             };
             tracing::info!(target: "pg_lake", "parts of \"{}\" are removed later: {error}", record.location);
             without.push(root);
         }
-        if is_old(&path) {
+        if is_old(path) {
             tracing::warn!(target: "pg_lake", "parts of \"{}\" are left in the store", record.location);
-            remove(&path);
+            remove(path);
         } else {
-            failed.push(path);
+            any_failed = true;
+            upload.due = Some(round.now + round.pause);
+            left.push(upload);
         }
     }
-    failed
+    (left, any_failed)
 }
 
 fn is_old(record: &Path) -> bool {
@@ -270,13 +339,24 @@ mod tests {
         fs::read_dir(own).expect("listed").count()
     }
 
-    /// As the task does it, once.
-    async fn settled(unfinished: &Unfinished, remote: &Arc<Remote>) -> usize {
+    /// As the task does it, once, for all.
+    async fn round(unfinished: &Unfinished, remote: &Arc<Remote>, round: Round) -> usize {
         let abandoned = std::mem::take(&mut *unfinished.abandoned());
-        let failed = abort(abandoned, &|_: &Record| Ok(remote.clone())).await;
-        let left = failed.len();
-        unfinished.abandoned().extend(failed);
-        left
+        let find = |_: &Record| Ok(remote.clone());
+        let (left, _) = abort(abandoned, &find, round).await;
+        let number = left.len();
+        unfinished.abandoned().extend(left);
+        number
+    }
+
+    /// When nothing is under way.
+    async fn settled(unfinished: &Unfinished, remote: &Arc<Remote>) -> usize {
+        let quiet = Round {
+            now: Instant::now(),
+            under_way: Duration::ZERO,
+            pause: Duration::ZERO,
+        };
+        round(unfinished, remote, quiet).await
     }
 
     #[tokio::test]
@@ -325,6 +405,38 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn parts_that_arrive_after_an_abort_go_with_the_next_one() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let faulty = Arc::new(Faulty::default());
+        let unfinished = open(directory.path());
+        let remote = remote(&faulty, &unfinished);
+        let (file, cancel) = (file(), CancellationToken::new());
+        faulty.fail(Op::Part, &[Fault::Denied]);
+        let put = remote.put_file(LOCATION, file.path(), SIZE, &cancel);
+        put.await.expect_err("denied");
+        unfinished.more.notified().await;
+        assert_eq!((faulty.uploads(), records(directory.path())), (0, 1));
+
+        faulty.late_part("1");
+        let first = Round {
+            now: Instant::now(),
+            under_way: Duration::from_secs(60),
+            pause: PAUSE_MIN,
+        };
+        assert_eq!(round(&unfinished, &remote, first).await, 1);
+        assert_eq!((faulty.uploads(), records(directory.path())), (0, 1));
+        assert!(unfinished.take_due(first.now).is_empty());
+
+        faulty.late_part("1");
+        let last = Round {
+            now: first.now + first.under_way,
+            ..first
+        };
+        assert_eq!(round(&unfinished, &remote, last).await, 0);
+        assert_eq!((faulty.uploads(), records(directory.path())), (0, 0));
+    }
+
+    #[tokio::test]
     async fn records_that_are_not_whole_go_and_those_of_former_slots_are_taken_over() {
         let directory = tempfile::tempdir().expect("a directory");
         let unfinished = open(directory.path());
@@ -344,7 +456,7 @@ mod tests {
         let first = Unfinished::open(directory.path(), 1, 2).expect("opened");
         assert!(first.abandoned().is_empty(), "slot 2 has a process");
         let first = Unfinished::open(directory.path(), 1, 1).expect("opened");
-        assert_eq!(*first.abandoned(), [path]);
+        assert_eq!(*first.abandoned(), [Abandoned::from(path)]);
         let remote = remote(&Arc::new(Faulty::default()), &unfinished);
         assert_eq!(settled(&first, &remote).await, 0);
         assert_eq!(records(directory.path()), 0);

@@ -25,7 +25,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// A part's size; whole blocks, so that each has its own checksums. Stores take 5 MiB at least.
@@ -43,6 +43,10 @@ const PARTS_IN_FLIGHT: usize = 4;
 
 /// A store copies that much by itself in far less than a timeout. S3 takes 5 GiB at most.
 const COPY_BYTES_MAX: u64 = 1 << 30;
+
+/// Times that a part is sent whose entity tag is not that of its content; the second number counts if tags of this store
+/// were digests until now.
+const SENT_MAX: (u32, u32) = (2, 3);
 
 /// Blocks that are read back at a time.
 const BLOCKS_READ_BACK: usize = 8;
@@ -268,25 +272,30 @@ impl Remote {
         self.share(content.bytes.len() as u64, Priority::Ahead)
             .await;
         let mut tries = Tries::new(self, Priority::Ahead);
-        let mut again = false;
+        let mut differing = Differing::default();
         loop {
-            let put = self.put_part_with(upload, index, content, doubt, &mut again);
-            if let ControlFlow::Break(result) = tries.attempt(Pace::Sending, put).await {
-                return result;
-            }
+            let put = self.put_part_with(upload, index, content, doubt, &mut differing);
+            let failure = match tries.attempt(Pace::Sending, put).await {
+                ControlFlow::Continue(()) => continue,
+                ControlFlow::Break(Ok(part)) => return Ok(part),
+                ControlFlow::Break(Err(failure)) => failure,
+            };
+            // There was no time to find out more.
+            let part = differing.last.ok_or(failure)?;
+            doubt.store(true, Ordering::Relaxed);
+            return Ok(part);
         }
     }
 
     /// Makes one attempt to send a part, which succeeds if the store has what was sent. What has another entity tag is
-    /// sent `again`; if that makes no difference, and none of this store was a digest yet, `doubt` is left to whoever
-    /// looks at the whole object.
+    /// sent again; if that makes no difference, `doubt` is left to whoever looks at the whole object.
     async fn put_part_with(
         &self,
         upload: &Upload,
         index: usize,
         content: &Content,
         doubt: &AtomicBool,
-        again: &mut bool,
+        differing: &mut Differing,
     ) -> object_store::Result<PartId> {
         let payload = content.bytes.clone().into();
         let backend = self.backend();
@@ -299,8 +308,15 @@ impl Remote {
         if verdict != Verdict::Doubtful {
             return Ok(part);
         }
-        let first = !std::mem::replace(again, true) && !doubt.load(Ordering::Relaxed);
-        if first || self.e_tags().are_digests() {
+        differing.times += 1;
+        let (few, many) = SENT_MAX;
+        let times_max = if self.e_tags().are_digests() {
+            many
+        } else {
+            few
+        };
+        if differing.times < times_max && !doubt.load(Ordering::Relaxed) {
+            differing.last = Some(part);
             return Err(Problem::Altered.into());
         }
         doubt.store(true, Ordering::Relaxed);
@@ -389,6 +405,13 @@ struct Whole<'a> {
     doubt: bool,
 }
 
+/// A part that has got another entity tag than that of its content, each time that it was sent.
+#[derive(Default)]
+struct Differing {
+    times: u32,
+    last: Option<PartId>,
+}
+
 /// Parts that are no object yet. Dropping this removes them, unless they have become one.
 struct Upload {
     backend: Arc<dyn Backend>,
@@ -413,19 +436,20 @@ impl Drop for Upload {
         let (path, id) = (self.path.clone(), self.id.clone());
         let limit = self.timeout;
         runtime.spawn(async move {
-            let aborted = timeout(limit, backend.abort_multipart(&path, &id)).await;
-            let gone = match aborted {
-                Ok(Ok(())) => true,
-                Ok(Err(error)) => is_missing(&error),
-                Err(_) => false,
+            let abort = || async {
+                match timeout(limit, backend.abort_multipart(&path, &id)).await {
+                    Ok(Ok(())) => true,
+                    Ok(Err(error)) => is_missing(&error),
+                    Err(_) => false,
+                }
             };
-            match on_record {
-                // What stays on record is aborted later.
-                Some(on_record) if gone => on_record.forget(),
-                None if !gone => {
+            abort().await;
+            // A part that is under way may arrive after that. What is on record is aborted again.
+            if on_record.is_none() {
+                sleep(limit).await;
+                if !abort().await {
                     tracing::info!(target: "pg_lake", "parts of object \"{path}\" are left in the store");
                 }
-                _ => {}
             }
         });
     }

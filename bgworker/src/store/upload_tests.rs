@@ -304,3 +304,35 @@ async fn tags_that_are_no_digests_are_found_out_once() {
     assert_eq!(faulty.seen(Op::Part), parts + 3);
     assert_eq!(faulty.seen(Op::Get), gets);
 }
+
+#[tokio::test]
+async fn tags_that_are_digests_no_more_are_found_out() {
+    let (faulty, remote) = set_up_with(Tags::Digests);
+    let large = content(LARGE);
+    assert_eq!(put(&remote, &large, LARGE).await, Ok(checksums(&large)));
+    assert_eq!(faulty.seen(Op::Get), 0);
+    // From now on the bucket is encrypted.
+    faulty.set_tags(Tags::Opaque);
+    let (file, cancel) = (file(&large), CancellationToken::new());
+    let mut gets = vec![];
+    for n in 0..4 {
+        let location = format!("s3://lake/t/{n}");
+        let uploaded = remote.put_file(&location, file.path(), LARGE as u64, &cancel);
+        assert_eq!(uploaded.await, Ok(checksums(&large)));
+        let key = format!("t/{n}");
+        assert!(faulty.content(&key).await.as_ref() == Some(&large));
+        gets.push(faulty.seen(Op::Get));
+    }
+    assert_eq!(gets, [3, 6, 9, 9], "read back until it is known");
+    // And from now on it isn't.
+    faulty.set_tags(Tags::Digests);
+    for n in 4..6 {
+        let location = format!("s3://lake/t/{n}");
+        let uploaded = remote.put_file(&location, file.path(), LARGE as u64, &cancel);
+        assert_eq!(uploaded.await, Ok(checksums(&large)));
+        let key = format!("t/{n}");
+        assert!(faulty.content(&key).await.as_ref() == Some(&large));
+        faulty.fail(Op::Part, &[Fault::Flip]);
+    }
+    assert_eq!(faulty.seen(Op::Get), 9);
+}

@@ -21,6 +21,8 @@ struct BadDisk {
     full: AtomicBool,
     unreadable: AtomicBool,
     has_no_holes: AtomicBool,
+    /// Writes don't come back.
+    stuck: AtomicBool,
     /// What else happens during the next write.
     meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     writes: AtomicU64,
@@ -29,6 +31,9 @@ struct BadDisk {
 impl Disk for BadDisk {
     fn write(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.writes.fetch_add(1, Ordering::Relaxed);
+        while self.stuck.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         if let Some(meanwhile) = crate::lock(&self.meanwhile).take() {
             meanwhile();
         }
@@ -155,6 +160,28 @@ async fn a_full_disk_costs_blocks_and_no_read() {
     assert_eq!(read(&cache, &b).await, 0);
     assert_eq!(read(&cache, &b).await, 8 * BLOCK);
     assert_eq!((stats(&cache).off, stats(&cache).blocks), (None, 11));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_disk_holds_up_no_request() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let disk = Arc::new(BadDisk::default());
+    let cache = open(directory.path(), 40, &disk);
+    let (object, store) = object("a", 20);
+    // Every second block has a request of its own.
+    let ranges: Vec<Range<u64>> = (0..20)
+        .step_by(2)
+        .map(|block| block * BLOCK..(block + 1) * BLOCK)
+        .collect();
+    disk.stuck.store(true, Ordering::Relaxed);
+    let reading = cache.read(&object, &ranges, Admission::Normal, store.clone());
+    let read = tokio::time::timeout(Duration::from_secs(60), reading).await;
+    disk.stuck.store(false, Ordering::Relaxed);
+    let read = read.expect("in time").expect("read");
+    assert_eq!(read.from_origin, 10 * BLOCK);
+    let shard = cache.shard(&object.location);
+    until(|| crate::lock(&shard.state).flights.len() == 0).await;
+    assert_eq!(stats(&cache).blocks, 10);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -69,6 +69,8 @@ unsafe extern "C-unwind" fn set_new_filelocator(
 ) {
     // SAFETY: a callback of heap with its arguments.
     unsafe {
+        // A sweep doesn't pull the tablespace's directory away.
+        storage::hold_place(&*newrlocator);
         (heap().relation_set_new_filelocator.unwrap_unchecked())(
             rel,
             newrlocator,
@@ -160,6 +162,7 @@ unsafe extern "C-unwind" fn copy_data(
 ) {
     // SAFETY: a callback of heap with its arguments.
     unsafe {
+        storage::hold_place(&*newrlocator);
         // Heap's comes first: with its file in the tablespace, DROP TABLESPACE doesn't pull the
         // directory away.
         (heap().relation_copy_data.unwrap_unchecked())(rel, newrlocator);

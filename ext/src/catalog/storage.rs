@@ -316,14 +316,19 @@ pub fn find(tablespace: pg_sys::Oid, number: pg_sys::Oid) -> Option<Storage> {
     found
 }
 
+/// Keeps the tablespace of a table that is going to be there as it is, to the end of the transaction: whoever wants
+/// its files in a store, or in another one, waits.
+pub fn hold_place(locator: &pg_sys::RelFileLocator) {
+    // SAFETY: a global of this backend.
+    if locator.spcOid != unsafe { pg_sys::MyDatabaseTableSpace } {
+        tablespace::hold(locator.spcOid);
+    }
+}
+
 /// A number and, named after it, a directory for the files of a table whose hot rows are in this place.
 /// Neither is ever used again.
 pub fn new_directory(locator: &pg_sys::RelFileLocator) -> (i64, String) {
-    // SAFETY: a global of this backend.
-    if locator.spcOid != unsafe { pg_sys::MyDatabaseTableSpace } {
-        // Whoever wants files there in a store, or in another one, waits.
-        tablespace::hold(locator.spcOid);
-    }
+    hold_place(locator);
     let number = crate::pg::missing::nextval(relation_oid(c"storage_id_seq"));
     let database_directory = crate::pg::database_directory(locator.spcOid);
     let directory = format!("{database_directory}/lake/{}/{number}", incarnation());

@@ -253,6 +253,21 @@ pub fn hold_alone(oid: pg_sys::Oid) {
     lock(oid, pg_sys::AccessExclusiveLock);
 }
 
+/// Does something that keeps others out, unless somebody holds it.
+pub fn if_alone(oid: pg_sys::Oid, work: impl FnOnce()) {
+    let (class, mode) = (
+        pg_sys::TableSpaceRelationId,
+        pg_sys::AccessExclusiveLock as i32,
+    );
+    // SAFETY: a heavyweight lock, released here, or by an error at the end of the transaction.
+    unsafe {
+        if pg_sys::ConditionalLockSharedObject(class, oid, 0, mode) {
+            work();
+            pg_sys::UnlockSharedObject(class, oid, 0, mode);
+        }
+    }
+}
+
 fn lock(oid: pg_sys::Oid, mode: u32) {
     // SAFETY: a heavyweight lock, released at the end of the transaction.
     unsafe { pg_sys::LockSharedObject(pg_sys::TableSpaceRelationId, oid, 0, mode as i32) }

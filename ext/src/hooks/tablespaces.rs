@@ -166,7 +166,8 @@ unsafe fn before_alter(alter: &mut pg_sys::AlterTableSpaceOptionsStmt) -> Set {
             if let Ok(before) = &had
                 && before.as_ref().map(Store::root) != store.as_ref().map(Store::root)
             {
-                refuse_unless_empty(oid, &name);
+                let was_store = matches!(&had, Ok(Some(_)));
+                refuse_unless_empty(oid, &name, was_store);
             }
             let before = had.ok().flatten();
             if let Some(store) = store.filter(|store| before.as_ref() != Some(store)) {
@@ -231,7 +232,7 @@ fn has_leftovers(oid: pg_sys::Oid) -> bool {
 }
 
 /// A tablespace's files are looked for where its options say.
-fn refuse_unless_empty(oid: pg_sys::Oid, name: &str) {
+fn refuse_unless_empty(oid: pg_sys::Oid, name: &str, was_store: bool) {
     if [
         pg_sys::DEFAULTTABLESPACE_OID,
         pg_sys::GLOBALTABLESPACE_OID,
@@ -264,6 +265,42 @@ fn refuse_unless_empty(oid: pg_sys::Oid, name: &str) {
                 "Create another tablespace, and move tables there with ALTER TABLE … SET TABLESPACE.",
             ),
         );
+    }
+    if was_store && let Some(database) = other_database(oid) {
+        error::raise(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            &format!(
+                "cannot change where the files of tablespace \"{name}\" are: database \"{database}\" may have objects there"
+            ),
+            Some("What was dropped or moved away is in the store until a sweep removes it."),
+            Some(
+                "Run CHECKPOINT and SELECT lake.sweep('0') in that database when no transaction and no reader of what was published needs them any more. Or create another tablespace.",
+            ),
+        );
+    }
+}
+
+/// Another database that may have objects in a tablespace's store: this one's catalog doesn't know them. It has a
+/// directory in the tablespace until its own sweep finds nothing left.
+fn other_database(oid: pg_sys::Oid) -> Option<String> {
+    let own = pg::data_directory().join(pg::database_directory(oid));
+    let entries = std::fs::read_dir(own.parent()?).ok()?;
+    entries.flatten().find_map(|entry| {
+        let database: u32 = entry.file_name().to_str()?.parse().ok()?;
+        // SAFETY: a global of this backend.
+        if database == unsafe { pg_sys::MyDatabaseId }.to_u32() {
+            return None;
+        }
+        database_name(pg_sys::Oid::from(database))
+    })
+}
+
+/// `None`: it was dropped, with all that it knew.
+fn database_name(oid: pg_sys::Oid) -> Option<String> {
+    // SAFETY: a catalog look-up; the string is copied at once.
+    unsafe {
+        let name = pg_sys::get_database_name(oid);
+        (!name.is_null()).then(|| text(name))
     }
 }
 

@@ -28,9 +28,47 @@ enum Outcome {
     },
 }
 
+/// A table's directory, looked at once for all intents about it.
+struct Looked {
+    directory: String,
+    /// `None`: that failed.
+    content: Option<Content>,
+}
+
+/// What is in a table's directory.
+struct Content {
+    /// What [`registered`] has found.
+    keep: HashSet<String>,
+    /// All of its files that this sweep has not removed.
+    files: Vec<String>,
+}
+
+impl Content {
+    fn of(directory: &str) -> Content {
+        Content {
+            keep: registered(directory),
+            files: files::below(directory),
+        }
+    }
+
+    /// These are gone.
+    fn forget(&mut self, paths: &[String]) {
+        if paths.is_empty() {
+            return;
+        }
+        let gone: HashSet<&String> = paths.iter().collect();
+        self.files.retain(|path| !gone.contains(path));
+    }
+}
+
 pub fn remove(round: &mut Round<'_>) {
-    // An owner that has ended here has ended before `registered` takes its snapshot.
-    for intent in intent::ended() {
+    // An owner that has ended here writes nothing after a directory is looked at, and has ended before `registered`
+    // takes its snapshot.
+    let mut intents = intent::ended();
+    // Those of one directory follow each other.
+    intents.sort_by(|a, b| table_directory(a).cmp(table_directory(b)));
+    let mut looked: Option<Looked> = None;
+    for intent in intents {
         if round.room == 0 {
             round.left = true;
             return;
@@ -39,8 +77,24 @@ pub fn remove(round: &mut Round<'_>) {
         if !intent.is_due(round.late_us) || round.is_waiting(&path) {
             continue;
         }
+        let directory = table_directory(&intent);
+        let is_known = looked.as_ref().is_some_and(|it| it.directory == directory);
+        if !is_known {
+            let content = attempt(|| Content::of(directory));
+            if let Err(failure) = &content {
+                round.failed(&path, failure);
+            }
+            looked = Some(Looked {
+                directory: directory.to_owned(),
+                content: content.ok(),
+            });
+        }
+        let content = looked.as_mut().and_then(|it| it.content.as_mut());
+        let Some(content) = content else {
+            continue;
+        };
         let room = round.room;
-        match attempt(|| undo(&intent, room)) {
+        match attempt(|| undo(&intent, content, room)) {
             Ok(Outcome::Stays) => {}
             Ok(Outcome::Removed {
                 files,
@@ -66,21 +120,28 @@ pub fn remove(round: &mut Round<'_>) {
     intent::forget_entries_without(storage::exists);
 }
 
-fn undo(intent: &Ended, room: usize) -> Outcome {
-    if let Some(commit_id) = intent.publication() {
-        return undo_publication(intent, commit_id);
+/// The directory of the table that an intent is about.
+fn table_directory(intent: &Ended) -> &str {
+    let directory = intent.directory.as_str();
+    match intent.publication() {
+        Some(_) => directory,
+        None => directory.strip_suffix("/data").unwrap_or(directory),
     }
-    let data = intent.directory.as_str();
-    let directory = data.strip_suffix("/data").unwrap_or(data);
-    let keep = registered(directory);
-    let mut paths = orphans(intent, directory, &keep);
+}
+
+fn undo(intent: &Ended, content: &mut Content, room: usize) -> Outcome {
+    if let Some(commit_id) = intent.publication() {
+        return undo_publication(intent, content, commit_id);
+    }
+    let mut paths = orphans(intent, content);
     let more = paths.len() > room;
     paths.truncate(room);
     let removed = files::remove(&paths);
+    content.forget(&paths);
     crash_point(CrashPoint::SweepIntent);
     // Who has registered its files had an answer to all of its requests.
-    let prefix = format!("{data}/{}-", intent.prefix);
-    let is_registered = keep.iter().any(|path| path.starts_with(&prefix));
+    let prefix = format!("{}/{}-", intent.directory, intent.prefix);
+    let is_registered = content.keep.iter().any(|path| path.starts_with(&prefix));
     Outcome::Removed {
         files: paths.len(),
         removed,
@@ -94,16 +155,17 @@ fn is_in_store(intent: &Ended) -> bool {
 }
 
 /// What an ended intent has left unregistered below a table's directory; that, too, if no file is left in it.
-fn orphans(intent: &Ended, directory: &str, keep: &HashSet<String>) -> Vec<String> {
+fn orphans(intent: &Ended, content: &Content) -> Vec<String> {
+    let (keep, files) = (&content.keep, &content.files);
     // A directory that is garbage goes as a whole, once nobody needs what was registered in it.
     let is_around = |path: &String| path.ends_with('/') && intent.directory.starts_with(path);
     if keep.iter().any(is_around) {
         return vec![];
     }
+    let directory = table_directory(intent);
     // The table was made, or moved here, by a transaction that was rolled back.
     let abandoned = !keep.contains(directory);
     let prefix = format!("{}-", intent.prefix);
-    let files = files::below(directory);
     let mut orphans: Vec<String> = files
         .iter()
         .filter(|path| {
@@ -143,17 +205,18 @@ fn registered(directory: &str) -> HashSet<String> {
 
 /// Undoes a publication whose transaction was rolled back, unless it was not, or its table is being
 /// published again, which writes the same version hint.
-fn undo_publication(intent: &Ended, commit_id: &str) -> Outcome {
+fn undo_publication(intent: &Ended, content: &mut Content, commit_id: &str) -> Outcome {
     let relation = storage::relation(intent.storage);
     if relation.is_some_and(|relid| !publication::try_lock(relid)) || !intent::is_left(intent) {
         return Outcome::Stays;
     }
-    let mut paths = files::below(&intent.directory);
-    paths.retain(|path| {
+    let is_of_it = |path: &&String| {
         let name = path.rsplit('/').next().unwrap_or(path);
         name.contains(commit_id)
-    });
+    };
+    let paths: Vec<String> = content.files.iter().filter(is_of_it).cloned().collect();
     let mut removed = files::remove(&paths);
+    content.forget(&paths);
     // Last, as it writes a file of the same name, too, before it renames it.
     match (
         publication::find(intent.storage),

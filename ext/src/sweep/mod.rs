@@ -5,8 +5,10 @@
 //!
 //! * `leftovers`: what ended transactions have announced and not registered
 //! * `waste`: what is in `lake.garbage`
+//! * `directories`: what is left of tablespaces in stores when both have gone
 //! * [`setbacks`]: what could not be removed, and when it is tried again
 
+mod directories;
 mod leftovers;
 mod setbacks;
 mod waste;
@@ -129,6 +131,7 @@ fn run(round: &mut Round<'_>) {
     leftovers::remove(round);
     progress::phase(Phase::RemovingGarbage, None);
     waste::remove(round);
+    directories::remove();
     // What is gone now is not to be found again.
     // SAFETY: in a transaction.
     unsafe { pg_sys::CommandCounterIncrement() };

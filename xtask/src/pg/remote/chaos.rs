@@ -81,11 +81,10 @@ fn rules() -> Vec<Rule> {
         Action::Reset,
         Action::Truncate,
         Action::LostReply,
+        Action::Flip,
     ]
     .map(Rule::new)
     .into_iter()
-    // A list of objects to remove would be one of others: this store compares it with no digest.
-    .chain([Rule::new(Action::Flip).without("delete")])
     .map(|rule| rule.chance(15))
     // The first requests have their luck, so that a round begins at all.
     .chain([Rule::new(Action::BlackHole).skip(50).chance(3)])

@@ -38,6 +38,8 @@ const STORES: &[(&str, Scenario)] = &[
     ("fake_gcs", surface::fake_gcs),
     ("unconditional", surface::unconditional),
     ("dropped_database", surface::dropped_database),
+    ("other_database", surface::other_database),
+    ("listed_once", surface::listed_once),
     ("cached_reads", reads::cached_reads),
     ("damaged_metadata", reads::damaged_metadata),
     ("damaged_object", reads::damaged_object),

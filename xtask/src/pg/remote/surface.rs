@@ -4,7 +4,7 @@
 use super::rig::{BULK, PREFIX, Rig, TABLESPACE, load, rows, transaction};
 use super::session::{Outcome, attempt};
 use super::settled::{Metadata, STRANGER, no_uploads, read_by};
-use crate::Result;
+use super::targets::Target;
 use crate::cluster::DATABASE;
 use crate::os;
 use crate::pg::tablespace::drop_tablespace;
@@ -14,6 +14,7 @@ use crate::stores::proxy::{Action, Proxy, Rule};
 use crate::stores::{self, Kind, Store};
 use crate::test::Run;
 use crate::tpch::READERS;
+use crate::{Context, Result};
 use std::time::Duration;
 
 /// Enough for files of several uploaded parts.
@@ -100,6 +101,74 @@ pub fn dropped_database(run: &mut Run) -> Result<()> {
     } else {
         Err(format!("no word of {place}: {}", dropped.stderr))
     }
+}
+
+/// The place of a tablespace's objects doesn't change while another database may have some there, whose catalog can't be
+/// read: tables that it has dropped are seen by what they leave.
+pub fn other_database(run: &mut Run) -> Result<()> {
+    let store = stores::for_test(run, "other_database", Kind::SeaweedFs)?;
+    let rig = Rig::start(run, "other_database", &store, store.port(), &[])?;
+    let cluster = &rig.cluster;
+    cluster.create_database("other")?;
+    // What was published stays for its readers, whoever sweeps.
+    let made = format!(
+        "{BULK}CREATE TABLE g USING iceberg TABLESPACE {TABLESPACE} AS {};
+         SELECT lake.publish('g'); DROP TABLE g;",
+        rows(1, 1000)
+    );
+    cluster.sql_in("other", &made)?;
+    rig.sql("DROP TABLE t")?;
+    let limit = Duration::from_secs(60);
+    wait_until(limit, "own objects are gone", || {
+        rig.sql("CHECKPOINT; SELECT lake.sweep('0');")?;
+        let left =
+            "SELECT (SELECT count(*) FROM lake.garbage) + (SELECT count(*) FROM lake.intent)";
+        Ok(rig.sql(left)? == "0")
+    })?;
+    let elsewhere = format!("ALTER TABLESPACE {TABLESPACE} SET (prefix = 'elsewhere')");
+    must_fail(
+        cluster,
+        &elsewhere,
+        &["database \"other\" may have objects"],
+    )?;
+    wait_until(limit, "the other database has nothing left", || {
+        cluster.sql_in("other", "CHECKPOINT; SELECT lake.sweep('0');")?;
+        let left =
+            "SELECT (SELECT count(*) FROM lake.garbage) + (SELECT count(*) FROM lake.intent)";
+        Ok(cluster.sql_in("other", left)? == "0")
+    })?;
+    cluster.sql_in("other", "CHECKPOINT; SELECT lake.sweep('0');")?;
+    rig.sql(&elsewhere)?;
+    drop_tablespace(cluster, TABLESPACE)
+}
+
+/// Loads that a sweep finds rolled back, all at once.
+const ROLLED_BACK: usize = 20;
+
+/// However many loads have left something in a table's directory, a sweep lists it once.
+pub fn listed_once(run: &mut Run) -> Result<()> {
+    let store = stores::for_test(run, "listed_once", Kind::SeaweedFs)?;
+    let proxy = Proxy::start(store.port(), 1)?;
+    let rig = Rig::start(run, "listed_once", &store, proxy.port(), &[])?;
+    rig.change(&[&load(1, 1000)])?;
+    let again = load(1001, 1100).replace("{}", "t");
+    let tries = format!("SAVEPOINT s; {again}; ROLLBACK TO s;\n").repeat(ROLLED_BACK);
+    let script = format!("{BULK}BEGIN;\n{tries}SELECT count(*) FROM lake.intent;\nCOMMIT;");
+    proxy.set(Target::List.rules(Action::Latency(Duration::from_millis(1))));
+    let announced = rig.sql(&script)?.trim().parse::<usize>();
+    let announced = announced.context("intents")?;
+    if announced < ROLLED_BACK {
+        return Err(format!("{announced} loads were announced"));
+    }
+    rig.sql("SELECT lake.sweep()")?;
+    let lists = proxy.hits();
+    proxy.clear();
+    // The maintainer may have been there, too.
+    if !(1..=4).contains(&lists) {
+        return Err(format!("{lists} lists for {announced} loads"));
+    }
+    rig.same("after a sweep")?;
+    rig.settled(&store, Metadata::Any)
 }
 
 fn everything(run: &mut Run, mut rig: Rig, store: &Store) -> Result<()> {
