@@ -265,6 +265,8 @@ pub struct Aggregate {
     /// Type of the result. `Sum` of integers: `Int8` or `Decimal {38, 0}`, as Postgres' result is
     /// `bigint` or `numeric`; of decimals: `Decimal {38, scale of the argument}`.
     pub ty: SqlType,
+    /// What the values are ordered by, where that makes a difference: [`AggregateFunction::is_ordered`].
+    pub order: Vec<SortKey>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -272,8 +274,60 @@ pub enum AggregateFunction {
     /// `count(*)` without an argument.
     Count,
     Sum,
+    /// Of floats: [`ErrorCode::NotExact`] where it is 0 and -0.
+    ///
+    /// [`ErrorCode::NotExact`]: crate::message::ErrorCode::NotExact
     Min,
     Max,
+    /// `sum(arg * arg)` of integers and decimals: `Decimal {38, twice the scale of the argument}`.
+    SumOfSquares,
+    /// Of booleans.
+    BoolAnd,
+    BoolOr,
+    /// Of integers.
+    BitAnd,
+    BitOr,
+    BitXor,
+    /// The first of the ordered values up to which there are that many of them. Nulls don't count.
+    PercentileDisc(Fraction),
+    /// The same of `Float8`, between the two values that are next to it.
+    PercentileCont(Fraction),
+    /// The value that is there most often; of several ones the first in order.
+    Mode,
+    /// A list of the values in their order, with nulls; null if there are no values.
+    ArrayAgg,
+}
+
+impl AggregateFunction {
+    /// Whether the result depends on the order of the values.
+    pub fn is_ordered(self) -> bool {
+        matches!(
+            self,
+            AggregateFunction::PercentileDisc(_)
+                | AggregateFunction::PercentileCont(_)
+                | AggregateFunction::Mode
+                | AggregateFunction::ArrayAgg
+        )
+    }
+}
+
+/// A number from 0 to 1, by its bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Fraction(u64);
+
+impl Fraction {
+    /// Any number: [`Fraction::is_valid`] says whether it is one.
+    pub fn new(value: f64) -> Fraction {
+        Fraction(value.to_bits())
+    }
+
+    pub fn value(self) -> f64 {
+        f64::from_bits(self.0)
+    }
+
+    pub fn is_valid(self) -> bool {
+        (0.0..=1.0).contains(&self.value())
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

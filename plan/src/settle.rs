@@ -82,6 +82,7 @@ impl Plan {
 
 fn in_aggregate(call: &mut Aggregate, f: &mut dyn FnMut(&mut Expr)) {
     call.arg.iter_mut().for_each(&mut *f);
+    call.order.iter_mut().for_each(|key| f(&mut key.expr));
     call.filter.iter_mut().for_each(f);
 }
 

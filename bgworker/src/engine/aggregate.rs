@@ -1,14 +1,17 @@
-//! `count`, `sum`, `min` and `max` with Postgres' types and errors.
+//! Aggregate functions with Postgres' types and errors: `sums`, `extremes`, `bits` and `ordered` have the states of their
+//! groups, `sets` those over distinct values.
 //!
 //! DataFusion runs them in two phases: each partition accumulates, and the states meet in a second
 //! aggregation. Sums of integers and decimals have an exact 128-bit state. A state can also be the result of one
 //! aggregation and the argument of another one.
 
+use super::bits::{BitOp, Bits};
 use super::error::{internal, raise};
 use super::extremes::{Extreme, ExtremeBytes};
 use super::group::is_distinct;
+use super::ordered::{Order, OrderedValues};
 use super::sets::{Sets, list_of};
-use super::sums::{Count, SumExact, SumFloat};
+use super::sums::{Count, SumExact, SumFloat, SumOfSquares};
 use crate::arrow_types::arrow_type;
 use arrow::array::{Array, ArrayRef, BooleanArray};
 use arrow::buffer::{BooleanBuffer, NullBuffer};
@@ -31,6 +34,7 @@ pub(super) struct LakeAggregate {
     /// `None`: `count(*)`
     arg: Option<LakeType>,
     result: LakeType,
+    order: Order,
     takes: Takes,
     signature: Signature,
 }
@@ -84,12 +88,13 @@ impl LakeAggregate {
             function: aggregate.function,
             arg: aggregate.arg.as_ref().map(|e| e.ty.lake.clone()),
             result: aggregate.ty.lake.clone(),
+            order: Order::of(aggregate),
             takes,
-            signature: Signature::any(1, Volatility::Immutable),
+            signature: Signature::variadic_any(Volatility::Immutable),
         }
     }
 
-    /// The state of a function over values.
+    /// The state of a function over values that aren't ordered.
     fn state(&self) -> LakeType {
         let decimal = |scale| LakeType::Decimal {
             precision: 38,
@@ -100,14 +105,16 @@ impl LakeAggregate {
             (AggregateFunction::Sum, Some(LakeType::Decimal { scale, .. })) => decimal(*scale),
             (AggregateFunction::Sum, Some(arg)) if arg.is_float() => LakeType::Float8,
             (AggregateFunction::Sum, Some(_)) => decimal(0),
-            (AggregateFunction::Min | AggregateFunction::Max, Some(arg)) => arg.clone(),
+            (AggregateFunction::SumOfSquares, Some(_)) => self.result.clone(),
+            (_, Some(arg)) => arg.clone(),
         }
     }
 
-    fn state_type(&self) -> DataType {
+    fn state_types(&self) -> Vec<DataType> {
         match (self.takes, &self.arg) {
-            (Takes::Distinct, Some(arg)) => list_of(arrow_type(arg)),
-            _ => arrow_type(&self.state()),
+            (Takes::Distinct, Some(arg)) => vec![list_of(arrow_type(arg))],
+            _ if self.function.is_ordered() => self.order.state_types(),
+            _ => vec![arrow_type(&self.state())],
         }
     }
 
@@ -138,6 +145,26 @@ impl LakeAggregate {
             (AggregateFunction::Sum, Some(_)) => {
                 Box::new(SumExact::new(state, arrow_type(&self.result)))
             }
+            (AggregateFunction::SumOfSquares, Some(_)) => {
+                Box::new(SumOfSquares::new(state, arrow_type(&self.result)))
+            }
+            (AggregateFunction::BoolAnd | AggregateFunction::BitAnd, Some(_)) => {
+                Box::new(Bits::new(BitOp::And, state))
+            }
+            (AggregateFunction::BoolOr | AggregateFunction::BitOr, Some(_)) => {
+                Box::new(Bits::new(BitOp::Or, state))
+            }
+            (AggregateFunction::BitXor, Some(_)) => Box::new(Bits::new(BitOp::Xor, state)),
+            (
+                AggregateFunction::PercentileDisc(_)
+                | AggregateFunction::PercentileCont(_)
+                | AggregateFunction::Mode
+                | AggregateFunction::ArrayAgg,
+                Some(_),
+            ) => {
+                let (order, result) = (self.order.clone(), arrow_type(&self.result));
+                Box::new(OrderedValues::new(self.function, order, result))
+            }
             (AggregateFunction::Min | AggregateFunction::Max, Some(arg)) => match arg {
                 LakeType::Int2 | LakeType::Int4 | LakeType::Date => {
                     Box::new(Extreme::<i32>::new(max, state))
@@ -163,6 +190,16 @@ impl AggregateUDFImpl for LakeAggregate {
             AggregateFunction::Sum => "lake_sum",
             AggregateFunction::Min => "lake_min",
             AggregateFunction::Max => "lake_max",
+            AggregateFunction::SumOfSquares => "lake_sum_of_squares",
+            AggregateFunction::BoolAnd => "lake_bool_and",
+            AggregateFunction::BoolOr => "lake_bool_or",
+            AggregateFunction::BitAnd => "lake_bit_and",
+            AggregateFunction::BitOr => "lake_bit_or",
+            AggregateFunction::BitXor => "lake_bit_xor",
+            AggregateFunction::PercentileDisc(_) => "lake_percentile_disc",
+            AggregateFunction::PercentileCont(_) => "lake_percentile_cont",
+            AggregateFunction::Mode => "lake_mode",
+            AggregateFunction::ArrayAgg => "lake_array_agg",
         }
     }
 
@@ -179,8 +216,12 @@ impl AggregateUDFImpl for LakeAggregate {
     }
 
     fn state_fields(&self, args: StateFieldsArgs<'_>) -> Result<Vec<FieldRef>> {
-        let name = format!("{}[state]", args.name);
-        Ok(vec![Arc::new(Field::new(name, self.state_type(), true))])
+        let types = self.state_types().into_iter().enumerate();
+        let fields = types.map(|(number, ty)| {
+            let name = format!("{}[state {number}]", args.name);
+            Arc::new(Field::new(name, ty, true))
+        });
+        Ok(fields.collect())
     }
 
     fn accumulator(&self, _args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
@@ -340,17 +381,29 @@ mod tests {
     use super::super::error::wire;
     use super::*;
     use arrow::array::Int64Array;
+    use pg_lake_plan::ir::{Expr, ExprKind};
     use pg_lake_plan::message::ErrorCode;
+    use pg_lake_plan::types::SqlType;
 
     #[test]
     fn a_sum_beyond_bigint_is_an_error() {
-        let aggregate = LakeAggregate {
-            function: AggregateFunction::Sum,
-            arg: Some(LakeType::Int8),
-            result: LakeType::Int8,
-            takes: Takes::Values,
-            signature: Signature::any(1, Volatility::Immutable),
+        let sql = |lake| SqlType {
+            lake,
+            oid: 0,
+            typmod: -1,
+            collation: 0,
         };
+        let aggregate = LakeAggregate::new(&Aggregate {
+            function: AggregateFunction::Sum,
+            arg: Some(Expr {
+                ty: sql(LakeType::Int8),
+                kind: ExprKind::Column(0),
+            }),
+            filter: None,
+            distinct: false,
+            ty: sql(LakeType::Int8),
+            order: vec![],
+        });
         let mut states = aggregate.states().expect("states");
         let values: ArrayRef = Arc::new(Int64Array::from(vec![i64::MAX, 1]));
         states

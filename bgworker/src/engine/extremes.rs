@@ -1,7 +1,7 @@
 //! States of `min` and `max`.
 
 use super::aggregate::{States, only, raised, taken, validity};
-use super::error::{internal, raise};
+use super::error::{internal, not_exact, raise};
 use super::values::{Native, from_i32, from_i64, from_i128, native};
 use arrow::array::{
     Array, ArrayRef, BinaryArray, BooleanArray, Float32Array, Float64Array, StringArray,
@@ -18,6 +18,8 @@ use std::sync::Arc;
 /// A native value with Postgres' order: NaN is equal to itself and larger than all others.
 pub(super) trait Ordered: Copy + Default + Debug + Send + Sync + 'static {
     fn less(a: Self, b: Self) -> bool;
+    /// Whether they are equal and look different.
+    fn differ(a: Self, b: Self) -> bool;
     fn slice(array: &dyn Array) -> Option<&[Self]>;
     fn array(
         values: Vec<Self>,
@@ -27,11 +29,16 @@ pub(super) trait Ordered: Copy + Default + Debug + Send + Sync + 'static {
 }
 
 macro_rules! ordered {
-    ($t:ty, $variant:ident, |$a:ident, $b:ident| $less:expr, |$v:ident, $n:ident, $ty:ident| $array:expr) => {
+    ($t:ty, $variant:ident, |$a:ident, $b:ident| $less:expr, $differ:path, |$v:ident, $n:ident, $ty:ident| $array:expr) => {
         impl Ordered for $t {
             #[inline]
             fn less($a: Self, $b: Self) -> bool {
                 $less
+            }
+
+            #[inline]
+            fn differ(a: Self, b: Self) -> bool {
+                $differ(a, b)
             }
 
             fn slice(array: &dyn Array) -> Option<&[Self]> {
@@ -52,21 +59,53 @@ macro_rules! ordered {
     };
 }
 
-ordered!(i32, I32, |a, b| a < b, |v, n, ty| Ok(from_i32(v, n, ty)));
-ordered!(i64, I64, |a, b| a < b, |v, n, ty| Ok(from_i64(v, n, ty)));
-ordered!(i128, I128, |a, b| a < b, |v, n, ty| from_i128(v, n, ty));
+fn never<T>(_a: T, _b: T) -> bool {
+    false
+}
+
+/// Whether they are 0 and -0.
+pub(super) fn are_zeros(a: impl Into<f64>, b: impl Into<f64>) -> bool {
+    let (a, b): (f64, f64) = (a.into(), b.into());
+    a == b && a.is_sign_negative() != b.is_sign_negative()
+}
+
+/// Postgres gives the one that comes first, or last.
+pub(super) const ZEROS: &str =
+    "0 and -0 are equal, and which of them is shown depends on the order of rows";
+
+ordered!(i32, I32, |a, b| a < b, never, |v, n, ty| Ok(from_i32(
+    v, n, ty
+)));
+ordered!(i64, I64, |a, b| a < b, never, |v, n, ty| Ok(from_i64(
+    v, n, ty
+)));
+ordered!(i128, I128, |a, b| a < b, never, |v, n, ty| from_i128(
+    v, n, ty
+));
 ordered!(
     f32,
     F32,
     |a, b| a < b || (b.is_nan() && !a.is_nan()),
+    are_zeros,
     |v, n, _ty| Ok(Arc::new(Float32Array::new(v.into(), n)))
 );
 ordered!(
     f64,
     F64,
     |a, b| a < b || (b.is_nan() && !a.is_nan()),
+    are_zeros,
     |v, n, _ty| Ok(Arc::new(Float64Array::new(v.into(), n)))
 );
+
+/// What a group has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Seen {
+    #[default]
+    Nothing,
+    Value,
+    /// Equal values that look different are its best ones.
+    Several,
+}
 
 /// `min` or `max` of fixed-width values.
 #[derive(Debug)]
@@ -74,7 +113,7 @@ pub(super) struct Extreme<T> {
     max: bool,
     ty: DataType,
     values: Vec<T>,
-    seen: Vec<bool>,
+    seen: Vec<Seen>,
 }
 
 impl<T: Ordered> Extreme<T> {
@@ -94,9 +133,11 @@ impl<T: Ordered> Extreme<T> {
             } else {
                 T::less(value, *best)
             };
-            if better || !*seen {
+            if better || *seen == Seen::Nothing {
                 *best = value;
-                *seen = true;
+                *seen = Seen::Value;
+            } else if T::differ(*best, value) {
+                *seen = Seen::Several;
             }
         }
     }
@@ -106,7 +147,7 @@ impl<T: Ordered> States for Extreme<T> {
     fn ensure(&mut self, groups: usize) {
         if self.values.len() < groups {
             self.values.resize(groups, T::default());
-            self.seen.resize(groups, false);
+            self.seen.resize(groups, Seen::Nothing);
         }
     }
 }
@@ -152,7 +193,11 @@ impl<T: Ordered> GroupsAccumulator for Extreme<T> {
     }
 
     fn evaluate(&mut self, emit: EmitTo) -> Result<ArrayRef> {
-        let nulls = validity(emit.take_needed(&mut self.seen));
+        let seen = emit.take_needed(&mut self.seen);
+        if seen.contains(&Seen::Several) {
+            return Err(raise(not_exact(ZEROS)));
+        }
+        let nulls = validity(seen.iter().map(|seen| *seen == Seen::Value).collect());
         raised(T::array(
             emit.take_needed(&mut self.values),
             nulls,
@@ -182,7 +227,7 @@ impl<T: Ordered> GroupsAccumulator for Extreme<T> {
 }
 
 /// Each value is the state of its row; those that a FILTER drops become null.
-fn filtered(array: &ArrayRef, filter: Option<&BooleanArray>) -> Result<ArrayRef> {
+pub(super) fn filtered(array: &ArrayRef, filter: Option<&BooleanArray>) -> Result<ArrayRef> {
     match filter {
         None => Ok(array.clone()),
         Some(filter) => {
@@ -317,5 +362,41 @@ impl GroupsAccumulator for ExtremeBytes {
 
     fn size(&self) -> usize {
         self.values.capacity() * size_of::<Option<Box<[u8]>>>() + self.heap
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::error::wire;
+    use super::*;
+    use arrow::array::AsArray;
+    use arrow::datatypes::Float64Type;
+    use pg_lake_plan::message::ErrorCode;
+
+    fn smallest(values: Vec<f64>) -> Result<Vec<Option<f64>>> {
+        let groups = vec![0; values.len()];
+        let values: ArrayRef = Arc::new(Float64Array::from(values));
+        let mut states = Extreme::<f64>::new(false, DataType::Float64);
+        states.update_batch(&[values], &groups, None, 1)?;
+        let result = states.evaluate(EmitTo::All)?;
+        Ok(result.as_primitive::<Float64Type>().iter().collect())
+    }
+
+    #[test]
+    fn zeros_of_both_signs_are_not_exact() {
+        let error = smallest(vec![0.0, 1.0, -0.0]).expect_err("two zeros");
+        assert_eq!(wire(&error).code, ErrorCode::NotExact);
+        let below = smallest(vec![0.0, -0.0, -1.0, f64::NAN]).expect("a value");
+        assert_eq!(below, [Some(-1.0)]);
+        let zero = smallest(vec![-0.0, 2.0, -0.0]).expect("a value");
+        assert!(zero[0].is_some_and(|zero| zero == 0.0 && zero.is_sign_negative()));
+    }
+
+    #[test]
+    fn nan_is_the_largest() {
+        let nan = smallest(vec![f64::NAN, f64::INFINITY]).expect("a value");
+        assert_eq!(nan, [Some(f64::INFINITY)]);
+        let nan = smallest(vec![f64::NAN]).expect("a value");
+        assert!(nan[0].is_some_and(f64::is_nan));
     }
 }

@@ -8,6 +8,7 @@
 use super::aggregate::LakeAggregate;
 use super::exchange::exchange;
 use super::lower::{Lowering, Operator, check, column, single};
+use super::ordered::other_keys;
 use arrow::datatypes::SchemaRef;
 use datafusion_common::ScalarValue;
 use datafusion_expr::AggregateUDF;
@@ -68,7 +69,8 @@ impl Lowering {
         }
         let last = group_by.as_final();
         let partial = functions.build(AggregateMode::Partial, group_by, input)?;
-        let Some(spread) = spread else {
+        // What is merged by one thread is complete before a row comes out.
+        let Some(spread) = spread.filter(|_| !functions.ends_late) else {
             return functions.build(AggregateMode::Final, last, single(partial));
         };
         let mut hashed = vec![];
@@ -109,11 +111,11 @@ impl Lowering {
         for aggregate in aggregates {
             if is_distinct(aggregate) {
                 let once = LakeAggregate::of_distinct(aggregate);
-                upper.push(once, column(&schema, groups)?, None)?;
+                upper.push(once, vec![column(&schema, groups)?], None)?;
             } else {
                 state += 1;
                 let merged = LakeAggregate::merging(aggregate);
-                upper.push(merged, column(&schema, state)?, None)?;
+                upper.push(merged, vec![column(&schema, state)?], None)?;
             }
         }
         if many && values.output_partitioning().partition_count() > 1 {
@@ -135,13 +137,34 @@ fn group_by(keys: Keys) -> PhysicalGroupBy {
 pub(super) fn is_distinct(aggregate: &Aggregate) -> bool {
     let counts = matches!(
         aggregate.function,
-        AggregateFunction::Count | AggregateFunction::Sum
+        AggregateFunction::Count
+            | AggregateFunction::Sum
+            | AggregateFunction::SumOfSquares
+            | AggregateFunction::BitXor
     );
     aggregate.distinct && counts
 }
 
-/// The argument of all functions over distinct values, if it is the same: null for rows that their filter drops.
+/// Whether it may turn out only at the end that Postgres has to compute it: nothing must have come out then.
+fn ends_late(aggregate: &Aggregate) -> bool {
+    let picks = matches!(
+        aggregate.function,
+        AggregateFunction::Min
+            | AggregateFunction::Max
+            | AggregateFunction::PercentileDisc(_)
+            | AggregateFunction::PercentileCont(_)
+            | AggregateFunction::Mode
+    );
+    let arg = aggregate.arg.as_ref();
+    picks && arg.is_some_and(|arg| arg.ty.lake.is_float())
+}
+
+/// The argument of all functions over distinct values, if it is the same: null for rows that their filter drops. None if
+/// there is a function whose states aren't merged on two levels.
 fn distinct_argument(aggregates: &[Aggregate]) -> Option<Expr> {
+    if (aggregates.iter()).any(|a| a.function.is_ordered() || ends_late(a)) {
+        return None;
+    }
     let mut distinct = aggregates.iter().filter(|a| is_distinct(a));
     let first = distinct.next()?;
     let arg = first.arg.as_ref()?;
@@ -165,6 +188,8 @@ pub(super) struct Functions {
     schema: SchemaRef,
     functions: Vec<Arc<AggregateFunctionExpr>>,
     filters: Vec<Option<Arc<dyn PhysicalExpr>>>,
+    /// See [`ends_late`].
+    ends_late: bool,
 }
 
 impl Functions {
@@ -174,6 +199,7 @@ impl Functions {
             schema,
             functions: vec![],
             filters: vec![],
+            ends_late: false,
         }
     }
 
@@ -191,21 +217,26 @@ impl Functions {
             // count(*) counts the rows of a column that takes no memory.
             None => Arc::new(Literal::new(ScalarValue::Null)),
         };
+        let mut args = vec![arg];
+        for key in other_keys(aggregate) {
+            args.push(lowering.key(&key.expr, &self.schema)?);
+        }
         let filter = match &aggregate.filter {
             Some(filter) => Some(lowering.operand(filter, &self.schema)?),
             None => None,
         };
-        self.push(function, arg, filter)
+        self.ends_late |= ends_late(aggregate);
+        self.push(function, args, filter)
     }
 
     fn push(
         &mut self,
         function: LakeAggregate,
-        arg: Arc<dyn PhysicalExpr>,
+        args: Vec<Arc<dyn PhysicalExpr>>,
         filter: Option<Arc<dyn PhysicalExpr>>,
     ) -> Result<(), WireError> {
         let function = Arc::new(AggregateUDF::new_from_impl(function));
-        let function = AggregateExprBuilder::new(function, vec![arg])
+        let function = AggregateExprBuilder::new(function, args)
             .schema(self.schema.clone())
             .alias(format!("a{}", self.functions.len()))
             .build();

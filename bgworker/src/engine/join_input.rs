@@ -347,6 +347,14 @@ pub(super) fn compact(batch: RecordBatch) -> Result<RecordBatch, WireError> {
     RecordBatch::try_new_with_options(batch.schema(), columns, &options).map_err(|e| from_arrow(&e))
 }
 
+/// The same of one array.
+pub(super) fn compact_array(array: ArrayRef) -> Result<ArrayRef, WireError> {
+    Ok(match is_sparse(&array)? {
+        true => copied(&array),
+        false => array,
+    })
+}
+
 fn is_sparse(array: &ArrayRef) -> Result<bool, WireError> {
     let held = array.get_buffer_memory_size();
     if held <= SPARSE_BYTES {

@@ -18,8 +18,8 @@
 //!   which every row passes)
 //! * expressions: `expr` (compiled tree), `arith`, `compare`, `cast`, `select` (AND, OR, CASE),
 //!   `inlist`, `like`, `functions`, `values` (native slices and constants), `describe` (for EXPLAIN)
-//! * aggregates: `group` and `grouping` (operators), `aggregate` (the functions), `sums`, `extremes` and `sets` (their
-//!   states)
+//! * aggregates: `group` and `grouping` (operators), `aggregate` (the functions), `sums`, `extremes`, `bits`, `sets` and
+//!   `ordered` (their states), `picks` (what is found among ordered values)
 //! * `window`: window functions
 //! * `memory`, `stats`, `error`: the budget, the counters, and how errors pass through DataFusion
 
@@ -27,6 +27,7 @@ mod adapt;
 mod aggregate;
 mod append;
 mod arith;
+mod bits;
 mod cache;
 mod cast;
 mod compare;
@@ -54,6 +55,8 @@ mod like;
 mod lower;
 mod memory;
 mod not_in;
+mod ordered;
+mod picks;
 mod point;
 mod prune;
 mod remote;

@@ -23,7 +23,7 @@ pub(super) fn list_of(value: DataType) -> DataType {
     DataType::LargeList(item(value))
 }
 
-fn item(value: DataType) -> FieldRef {
+pub(super) fn item(value: DataType) -> FieldRef {
     Arc::new(Field::new("item", value, true))
 }
 
@@ -231,6 +231,7 @@ mod tests {
             filter: None,
             distinct: true,
             ty: sql(ty),
+            order: vec![],
         };
         LakeAggregate::new(&aggregate).states().expect("states")
     }

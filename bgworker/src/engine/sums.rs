@@ -1,4 +1,4 @@
-//! States of `count` and `sum`.
+//! States of `count` and `sum`, also of squares.
 
 use super::aggregate::{States, only, raised, taken, validity};
 use super::arith::TOO_LARGE;
@@ -12,7 +12,7 @@ use datafusion_expr::{EmitTo, GroupsAccumulator};
 use std::sync::Arc;
 
 /// Calls `f` with group and value of each row that is taken.
-fn each<T: Copy>(
+pub(super) fn each<T: Copy>(
     groups: &[usize],
     values: &[T],
     rows: Option<&BooleanBuffer>,
@@ -275,6 +275,102 @@ impl GroupsAccumulator for SumExact {
     }
 }
 
+/// The sum of the squares of integers and decimals, in 128 bits: what is not exact there is an error.
+#[derive(Debug)]
+pub(super) struct SumOfSquares(SumExact);
+
+impl SumOfSquares {
+    pub(super) fn new(state: DataType, result: DataType) -> Self {
+        SumOfSquares(SumExact::new(state, result))
+    }
+}
+
+impl States for SumOfSquares {
+    fn ensure(&mut self, groups: usize) {
+        self.0.ensure(groups);
+    }
+}
+
+impl GroupsAccumulator for SumOfSquares {
+    fn update_batch(
+        &mut self,
+        values: &[ArrayRef],
+        groups: &[usize],
+        filter: Option<&BooleanArray>,
+        total: usize,
+    ) -> Result<()> {
+        self.ensure(total);
+        let array = only(values)?;
+        let rows = taken(array.nulls(), filter);
+        let squares = squares(array, rows.as_ref())?;
+        self.0.add(groups, &squares, rows.as_ref())
+    }
+
+    fn merge_batch(
+        &mut self,
+        values: &[ArrayRef],
+        groups: &[usize],
+        filter: Option<&BooleanArray>,
+        total: usize,
+    ) -> Result<()> {
+        self.0.merge_batch(values, groups, filter, total)
+    }
+
+    fn evaluate(&mut self, emit: EmitTo) -> Result<ArrayRef> {
+        self.0.evaluate(emit)
+    }
+
+    fn state(&mut self, emit: EmitTo) -> Result<Vec<ArrayRef>> {
+        self.0.state(emit)
+    }
+
+    fn convert_to_state(
+        &self,
+        values: &[ArrayRef],
+        filter: Option<&BooleanArray>,
+    ) -> Result<Vec<ArrayRef>> {
+        let array = only(values)?;
+        let rows = taken(array.nulls(), filter);
+        let squares = squares(array, rows.as_ref())?;
+        let nulls = rows.map(NullBuffer::new);
+        Ok(vec![raised(from_i128(squares, nulls, &self.0.state))?])
+    }
+
+    fn supports_convert_to_state(&self) -> bool {
+        true
+    }
+
+    fn size(&self) -> usize {
+        self.0.size()
+    }
+}
+
+/// The square of each row that is taken, anything for the others.
+fn squares(array: &ArrayRef, rows: Option<&BooleanBuffer>) -> Result<Vec<i128>> {
+    match native(array) {
+        Some(Native::I32(values)) => squares_of(values, rows),
+        Some(Native::I64(values)) => squares_of(values, rows),
+        Some(Native::I128(values)) => squares_of(values, rows),
+        _ => Err(raise(internal("squares of another type"))),
+    }
+}
+
+fn squares_of<T: Copy + Into<i128>>(
+    values: &[T],
+    rows: Option<&BooleanBuffer>,
+) -> Result<Vec<i128>> {
+    let mut squares = Vec::with_capacity(values.len());
+    for (row, &value) in values.iter().enumerate() {
+        let value: i128 = value.into();
+        squares.push(match value.checked_mul(value) {
+            Some(square) => square,
+            None if rows.is_some_and(|rows| !rows.value(row)) => 0,
+            None => return Err(raise(not_exact(TOO_LARGE))),
+        });
+    }
+    Ok(squares)
+}
+
 /// `sum` of floats, in double precision.
 #[derive(Debug, Default)]
 pub(super) struct SumFloat {
@@ -375,5 +471,57 @@ impl GroupsAccumulator for SumFloat {
 
     fn size(&self) -> usize {
         self.sums.capacity() * size_of::<f64>() + self.seen.capacity()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::error::wire;
+    use super::*;
+    use arrow::array::{AsArray, Decimal128Array};
+    use arrow::datatypes::Decimal128Type;
+    use pg_lake_plan::message::ErrorCode;
+
+    fn state() -> SumOfSquares {
+        let ty = DataType::Decimal128(38, 4);
+        SumOfSquares::new(ty.clone(), ty)
+    }
+
+    fn decimals(values: Vec<Option<i128>>) -> ArrayRef {
+        let values = Decimal128Array::from(values).with_precision_and_scale(38, 2);
+        Arc::new(values.expect("a decimal"))
+    }
+
+    #[test]
+    fn squares_are_added_up_and_merged() {
+        let values = decimals(vec![Some(-150), None, Some(200), Some(i128::MAX)]);
+        let filter = BooleanArray::from(vec![true, true, true, false]);
+        let mut one = state();
+        one.update_batch(&[values.clone()], &[0, 0, 0, 1], Some(&filter), 2)
+            .expect("update");
+        let one = one.state(EmitTo::All).expect("a state");
+        let converted = state()
+            .convert_to_state(&[values], Some(&filter))
+            .expect("a state");
+        let mut whole = state();
+        whole.merge_batch(&one, &[0, 1], None, 2).expect("merge");
+        whole
+            .merge_batch(&converted, &[0, 0, 0, 1], None, 2)
+            .expect("merge");
+        let sums = whole.evaluate(EmitTo::All).expect("sums");
+        let sums: Vec<Option<i128>> = sums.as_primitive::<Decimal128Type>().iter().collect();
+        assert_eq!(sums, [Some(2 * (22_500 + 40_000)), None]);
+    }
+
+    #[test]
+    fn what_is_too_large_is_not_exact() {
+        let large = 1i128 << 64;
+        for values in [vec![Some(large)], vec![Some(large / 2); 4]] {
+            let groups = vec![0; values.len()];
+            let error = state()
+                .update_batch(&[decimals(values)], &groups, None, 1)
+                .expect_err("too large");
+            assert_eq!(wire(&error).code, ErrorCode::NotExact);
+        }
     }
 }

@@ -85,6 +85,7 @@ fn check_expressions(node: &Plan) -> Result<(), WireError> {
                 check_type(&aggregate.ty.lake)?;
                 aggregate.arg.iter().try_for_each(check_depth)?;
                 aggregate.filter.iter().try_for_each(check_depth)?;
+                (aggregate.order.iter()).try_for_each(|key| check_depth(&key.expr))?;
             }
             Ok(())
         }
@@ -428,6 +429,7 @@ pub(super) fn check_aggregate(
     if let Some(filter) = &aggregate.filter {
         check_condition(filter, input, params)?;
     }
+    check_order(aggregate, input, params)?;
     let result = &aggregate.ty.lake;
     let Some(arg) = &aggregate.arg else {
         require(
@@ -458,6 +460,48 @@ pub(super) fn check_aggregate(
             }
             arg == result
         }
+        AggregateFunction::SumOfSquares => match (arg, result) {
+            (Decimal { scale: from, .. }, Decimal { scale: to, .. }) => {
+                Some(*to) == from.checked_mul(2)
+            }
+            (arg, Decimal { scale: 0, .. }) => arg.is_integer(),
+            _ => false,
+        },
+        AggregateFunction::BoolAnd | AggregateFunction::BoolOr => {
+            (arg, result) == (&LakeType::Bool, &LakeType::Bool)
+        }
+        AggregateFunction::BitAnd | AggregateFunction::BitOr | AggregateFunction::BitXor => {
+            arg.is_integer() && arg == result
+        }
+        AggregateFunction::PercentileDisc(_) | AggregateFunction::Mode => arg == result,
+        AggregateFunction::PercentileCont(_) => (arg, result) == (&Float8, &Float8),
+        AggregateFunction::ArrayAgg => match result {
+            LakeType::List { element, .. } => **element == *arg,
+            _ => false,
+        },
     };
     require(fits, "an aggregate's type")
+}
+
+/// What the values are ordered by: themselves, but those of a list.
+fn check_order(aggregate: &Aggregate, input: &[LakeType], params: usize) -> Result<(), WireError> {
+    for key in &aggregate.order {
+        check(&key.expr, input, params)?;
+        check_ordered(&key.expr.ty.lake)?;
+    }
+    let by_value = || match aggregate.order.as_slice() {
+        [key] => aggregate.arg.as_ref() == Some(&key.expr),
+        _ => false,
+    };
+    let fits = match aggregate.function {
+        AggregateFunction::PercentileDisc(share) | AggregateFunction::PercentileCont(share) => {
+            share.is_valid() && by_value()
+        }
+        AggregateFunction::Mode => by_value(),
+        AggregateFunction::ArrayAgg => !aggregate.order.is_empty(),
+        _ => aggregate.order.is_empty(),
+    };
+    require(fits, "an aggregate's order")?;
+    let distinct = aggregate.distinct && aggregate.function.is_ordered();
+    require(!distinct, "distinct values in an order")
 }

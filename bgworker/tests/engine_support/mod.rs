@@ -66,6 +66,7 @@ pub fn aggregate(function: AggregateFunction, arg: Option<Expr>, ty: LakeType) -
         filter: None,
         distinct: false,
         ty: sql(ty),
+        order: vec![],
     }
 }
 

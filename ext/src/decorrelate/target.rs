@@ -83,6 +83,18 @@ fn is_null_over_nothing(function: pg_sys::Oid) -> bool {
         | pg_sys::F_MAX_TIMESTAMP
         | pg_sys::F_MAX_TIMESTAMPTZ
         | pg_sys::F_MAX_TEXT
+        | pg_sys::F_BOOL_AND
+        | pg_sys::F_BOOL_OR
+        | pg_sys::F_EVERY
+        | pg_sys::F_BIT_AND_INT2
+        | pg_sys::F_BIT_AND_INT4
+        | pg_sys::F_BIT_AND_INT8
+        | pg_sys::F_BIT_OR_INT2
+        | pg_sys::F_BIT_OR_INT4
+        | pg_sys::F_BIT_OR_INT8
+        | pg_sys::F_BIT_XOR_INT2
+        | pg_sys::F_BIT_XOR_INT4
+        | pg_sys::F_BIT_XOR_INT8
     )
 }
 

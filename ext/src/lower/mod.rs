@@ -7,8 +7,9 @@
 //! * [`walk`]: finds what to replace, and says why the rest stays; [`statement`]: what it knows of the whole
 //! * [`leaf`]: one scan; [`needed`]: which of its columns its parent looks at
 //! * [`fragment`]: a subtree; [`tree`]: its nodes, bottom-up; [`sub`]: what comes out of each
-//! * [`joins`], [`membership`], [`aggregation`] with [`aggregates`] and [`grouping_sets`], [`windows`], [`setops`],
-//!   [`ordering`]: kinds of nodes
+//! * [`joins`], [`membership`], [`aggregation`] with [`grouping_sets`], [`windows`], [`setops`], [`ordering`]: kinds of
+//!   nodes
+//! * [`aggregates`]: the whitelist of aggregates, with [`spread`] and [`ordered`]; [`finals`]: their last steps
 //! * [`expr`], [`control`], [`arrays`], [`compare`], [`calls`], [`numeric`], [`dates`]: expressions; [`functions`]: the
 //!   whitelist; [`consts`]: constants
 //! * [`order`]: where equality and order agree
@@ -28,6 +29,7 @@ mod custom_scan;
 mod dates;
 mod explain;
 mod expr;
+mod finals;
 mod fragment;
 pub mod functions;
 mod grouping_sets;
@@ -38,9 +40,11 @@ mod needed;
 pub mod node;
 mod numeric;
 mod order;
+mod ordered;
 mod ordering;
 pub mod private;
 mod setops;
+mod spread;
 mod statement;
 mod sub;
 mod table;

@@ -143,6 +143,7 @@ fn count_where(flag: &Expr, side: i32) -> Aggregate {
         filter: Some(comparison(CompareOp::Eq, flag.clone(), side)),
         distinct: false,
         ty: bigint(),
+        order: vec![],
     }
 }
 

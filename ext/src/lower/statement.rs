@@ -193,7 +193,7 @@ impl Statement {
                 plan_tag(plan),
                 NodeTag::T_Limit | NodeTag::T_WindowAgg | NodeTag::T_SampleScan
             );
-            cut || has_float_aggregates(plan)
+            cut || depends_on_order(plan)
         })
     }
 
@@ -210,15 +210,18 @@ impl Statement {
     }
 }
 
-/// Whether a node adds up floating-point numbers, whose sum depends on the order.
-fn has_float_aggregates(plan: *mut pg_sys::Plan) -> bool {
+/// Whether a node adds up floating-point numbers, whose sum depends on the order, or has rows in an order that may leave
+/// some of them equal.
+fn depends_on_order(plan: *mut pg_sys::Plan) -> bool {
     // SAFETY: a plan node of the tree.
     let lists = unsafe { [(*plan).targetlist, (*plan).qual] };
     let mut found = false;
     for list in lists {
         super::node::visit(list.cast(), &mut |node| {
-            found |= get::<pg_sys::Aggref>(node)
-                .is_some_and(|call| matches!(call.aggtype, pg_sys::FLOAT4OID | pg_sys::FLOAT8OID));
+            found |= get::<pg_sys::Aggref>(node).is_some_and(|call| {
+                let floats = matches!(call.aggtype, pg_sys::FLOAT4OID | pg_sys::FLOAT8OID);
+                floats || !call.aggorder.is_null()
+            });
             !found
         });
     }

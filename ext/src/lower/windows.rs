@@ -3,7 +3,7 @@
 //! Postgres' node takes its rows as they come, sorted by a node below it: partitions and peers are where columns change.
 //! The engine brings rows of a partition together and sorts them by what Postgres sorted by.
 
-use super::aggregates::Aggregates;
+use super::aggregates::{Aggregates, needs_groups};
 use super::expr::{Exprs, operator_function};
 use super::functions;
 use super::node::{self, Node, array, get, nodes, plan_tag};
@@ -123,6 +123,10 @@ impl Builder<'_> {
             let mut failed = None;
             let rewritten = node::rewrite(node, &mut |node| {
                 let replaced = match get::<pg_sys::WindowFunc>(node) {
+                    Some(call) if call.winagg && needs_groups(call.winfnoid) => {
+                        let name = functions::name(call.winfnoid);
+                        Err(format!("{name}() over a window is not lowered"))
+                    }
                     Some(call) if call.winagg => over(node, pg_sys::OUTER_VAR, input)
                         .map(as_aggregate)
                         .and_then(|call| aggregates.lower(&mut exprs, call, width + ranked.len())),

@@ -174,6 +174,13 @@ fn check_function(
             if best && aggregate.arg.as_ref().is_some_and(of_floats) {
                 return Err(unsupported("min or max of floats over a window"));
             }
+            let slides = matches!(
+                aggregate.function,
+                AggregateFunction::Count | AggregateFunction::Sum
+            );
+            if !(slides || best) {
+                return Err(unsupported("this aggregate over a window"));
+            }
             match aggregate.distinct {
                 true => Err(unsupported("DISTINCT in a window function")),
                 false => Ok(()),

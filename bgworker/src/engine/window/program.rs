@@ -163,6 +163,7 @@ impl Call {
                 let max = function == AggregateFunction::Max;
                 Box::new(Bests::new(max, arg, filter, frame, &self.arg_type))
             }
+            _ => return Err(unsupported("this aggregate over a window")),
         })
     }
 }

@@ -12,12 +12,6 @@ pub(super) fn list(exprs: &[Expr], columns: &[String]) -> String {
 }
 
 pub(super) fn call(aggregate: &Aggregate, columns: &[String]) -> String {
-    let name = match aggregate.function {
-        AggregateFunction::Count => "count",
-        AggregateFunction::Sum => "sum",
-        AggregateFunction::Min => "min",
-        AggregateFunction::Max => "max",
-    };
     let distinct = if aggregate.distinct { "DISTINCT " } else { "" };
     let arg = match &aggregate.arg {
         Some(arg) => text(arg, columns),
@@ -27,7 +21,30 @@ pub(super) fn call(aggregate: &Aggregate, columns: &[String]) -> String {
         Some(filter) => format!(" FILTER ({})", text(filter, columns)),
         None => String::new(),
     };
-    format!("{name}({distinct}{arg}){filter}")
+    let order = format!("ORDER BY {}", sort_keys(&aggregate.order, columns));
+    let plain = |name: &str| format!("{name}({distinct}{arg}){filter}");
+    let within =
+        |name: &str, fraction: String| format!("{name}({fraction}) WITHIN GROUP ({order}){filter}");
+    match aggregate.function {
+        AggregateFunction::Count => plain("count"),
+        AggregateFunction::Sum => plain("sum"),
+        AggregateFunction::Min => plain("min"),
+        AggregateFunction::Max => plain("max"),
+        AggregateFunction::SumOfSquares => plain("sum of squares"),
+        AggregateFunction::BoolAnd => plain("bool_and"),
+        AggregateFunction::BoolOr => plain("bool_or"),
+        AggregateFunction::BitAnd => plain("bit_and"),
+        AggregateFunction::BitOr => plain("bit_or"),
+        AggregateFunction::BitXor => plain("bit_xor"),
+        AggregateFunction::PercentileDisc(fraction) => {
+            within("percentile_disc", fraction.value().to_string())
+        }
+        AggregateFunction::PercentileCont(fraction) => {
+            within("percentile_cont", fraction.value().to_string())
+        }
+        AggregateFunction::Mode => within("mode", String::new()),
+        AggregateFunction::ArrayAgg => format!("array_agg({arg} {order}){filter}"),
+    }
 }
 
 pub(super) fn sort_keys(keys: &[SortKey], columns: &[String]) -> String {

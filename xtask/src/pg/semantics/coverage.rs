@@ -28,6 +28,7 @@ const CLAUSES: &[&str] = &[
     "OFFSET",
     "aggregate with DISTINCT",
     "aggregate with FILTER",
+    "aggregate with ORDER BY",
     "correlated EXISTS",
     "UNION",
     "UNION ALL",
@@ -177,10 +178,14 @@ fn features(query: &Query) -> BTreeSet<String> {
         Kind::Aggregate {
             function,
             distinct,
+            order,
             filter,
             ..
         } => {
             found.insert(function.feature.clone());
+            if !order.is_empty() {
+                found.insert("aggregate with ORDER BY".to_owned());
+            }
             if *distinct {
                 found.insert("aggregate with DISTINCT".to_owned());
             }

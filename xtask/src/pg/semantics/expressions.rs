@@ -231,7 +231,8 @@ impl Generator<'_> {
             true => scope.keys.clone(),
             false => Vec::new(),
         };
-        let filter = self.random.chance(20).then(|| {
+        let filtered = !function.has("enclosed") && self.random.chance(20);
+        let filter = filtered.then(|| {
             let filter = if self.random.chance(50) {
                 self.comparison(scope)
             } else {

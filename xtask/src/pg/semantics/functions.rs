@@ -12,6 +12,7 @@
 //! Of aggregates and window functions:
 //! * `exact`: adds floats up: only of tame values, whose sum doesn't depend on the order
 //! * `near`: of floats, and does depend on it
+//! * `ordered`: gets an ORDER BY that tells all rows apart; `enclosed`: within another call, where no FILTER can follow
 //! * `peers`: the same for rows that ORDER BY doesn't tell apart; `total`: isn't; `frame`: depends on the frame
 
 pub const FUNCTIONS: &str = "
@@ -281,20 +282,61 @@ float8 ; avg($d$1) ; float8 ; ; exact
 text ; min($1) ; varchar
 text ; max($1) ; varchar
 bool ; bool_and($1) ; bool
-bool ; bool_or($1) ; bool
+bool ; bool_or($d$1) ; bool
 bool ; every($1) ; bool
+bool ; bool_and($1$o) ; bool ; ; ordered
+int2 ; bit_and($d$1) ; int2
 int4 ; bit_and($1) ; int4
+int8 ; bit_and($1) ; int8
+int2 ; bit_or($1) ; int2
 int4 ; bit_or($1) ; int4
+int8 ; bit_or($d$1) ; int8
+int2 ; bit_xor($1) ; int2
+int4 ; bit_xor($d$1) ; int4
 int8 ; bit_xor($1) ; int8
-numeric ; stddev($1) ; int4
+int8 ; count($1$o) ; text ; ; ordered
+int8 ; sum($1$o) ; int4 ; ; ordered
+date ; max($1$o) ; date ; ; ordered
+int8 ; regr_count($1, $2) ; float8 int4
+int8 ; regr_count($1, $2) ; int8 float4
+numeric ; variance($d$1) ; int2
 numeric ; variance($1) ; int4
+numeric ; var_samp($1) ; int8
+numeric ; var_samp($d$1) ; numeric
+numeric ; var_pop($1) ; int4
 numeric ; var_pop($d$1) ; int8
+numeric ; var_pop($1) ; numeric
+numeric ; stddev($1) ; int4
+numeric ; stddev($d$1) ; numeric
+numeric ; stddev_samp($d$1) ; int2
+numeric ; stddev_samp($1) ; int8
+numeric ; stddev_pop($1) ; int2
 numeric ; stddev_pop($1) ; numeric
 float8 ; stddev($1) ; float8 ; ; exact near
 float8 ; var_pop($1) ; float8 ; ; exact near
+float8 ; corr($1, $2) ; float8 float8 ; ; exact near
 text ; string_agg($1, ','$o) ; text ; ; ordered
+text ; string_agg($1, ', '$o) ; varchar ; ; ordered
+text ; string_agg($1, NULL$o) ; text ; ; ordered
+text ; array_to_string(array_agg($1$o), '|', 'null') ; int4 ; ; ordered enclosed
+text ; array_to_string(array_agg($1$o), '|', 'null') ; date ; ; ordered enclosed
+text ; array_to_string(array_agg($1$o), '|', 'null') ; text ; ; ordered enclosed
 int4 ; percentile_disc(0.5) WITHIN GROUP (ORDER BY $1) ; int4
+int8 ; percentile_disc(0) WITHIN GROUP (ORDER BY $1 DESC) ; int8
 date ; percentile_disc(0.25) WITHIN GROUP (ORDER BY $1) ; date
+textc ; percentile_disc(0.6) WITHIN GROUP (ORDER BY $1) ; textc
+text ; percentile_disc(0.6) WITHIN GROUP (ORDER BY $1) ; text
+float8 ; percentile_disc(0.9) WITHIN GROUP (ORDER BY $1 DESC) ; float8
+numeric ; percentile_disc(1) WITHIN GROUP (ORDER BY $1) ; numeric ; ; same
+uuid ; percentile_disc(0.3) WITHIN GROUP (ORDER BY $1) ; uuid
+float8 ; percentile_cont(0.5) WITHIN GROUP (ORDER BY $1) ; float8
+float8 ; percentile_cont(0.3) WITHIN GROUP (ORDER BY $1 DESC) ; int4
+float8 ; percentile_cont(0.99) WITHIN GROUP (ORDER BY $1) ; float4
+int4 ; mode() WITHIN GROUP (ORDER BY $1) ; int4
+bool ; mode() WITHIN GROUP (ORDER BY $1 DESC) ; bool
+textc ; mode() WITHIN GROUP (ORDER BY $1) ; textc
+timestamp ; mode() WITHIN GROUP (ORDER BY $1 DESC) ; timestamp
+float8 ; mode() WITHIN GROUP (ORDER BY $1) ; float8
 ";
 
 pub const WINDOW_FUNCTIONS: &str = "

@@ -1,0 +1,207 @@
+//! States of `bool_and`, `bool_or`, `bit_and`, `bit_or` and `bit_xor`.
+
+use super::aggregate::{States, only, taken, validity};
+use super::error::{internal, raise};
+use super::sums::each;
+use super::values::{Native, from_i32, from_i64, native};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray};
+use arrow::buffer::BooleanBuffer;
+use arrow::datatypes::DataType;
+use datafusion_common::Result;
+use datafusion_expr::{EmitTo, GroupsAccumulator};
+use std::sync::Arc;
+
+/// How the bits of two values are combined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BitOp {
+    And,
+    Or,
+    Xor,
+}
+
+impl BitOp {
+    fn of(self, left: i64, right: i64) -> i64 {
+        match self {
+            BitOp::And => left & right,
+            BitOp::Or => left | right,
+            BitOp::Xor => left ^ right,
+        }
+    }
+}
+
+/// Of booleans and integers.
+#[derive(Debug)]
+pub(super) struct Bits {
+    op: BitOp,
+    ty: DataType,
+    values: Vec<i64>,
+    seen: Vec<bool>,
+}
+
+impl Bits {
+    pub(super) fn new(op: BitOp, ty: DataType) -> Self {
+        Bits {
+            op,
+            ty,
+            values: vec![],
+            seen: vec![],
+        }
+    }
+
+    fn add<T: Copy + Into<i64>>(
+        &mut self,
+        groups: &[usize],
+        values: &[T],
+        rows: Option<&BooleanBuffer>,
+    ) {
+        let op = self.op;
+        let (results, seen) = (&mut self.values, &mut self.seen);
+        each(groups, values, rows, |g, v| {
+            if let (Some(result), Some(seen)) = (results.get_mut(g), seen.get_mut(g)) {
+                let value: i64 = v.into();
+                *result = if *seen { op.of(*result, value) } else { value };
+                *seen = true;
+            }
+        });
+    }
+}
+
+impl States for Bits {
+    fn ensure(&mut self, groups: usize) {
+        if self.values.len() < groups {
+            self.values.resize(groups, 0);
+            self.seen.resize(groups, false);
+        }
+    }
+}
+
+impl GroupsAccumulator for Bits {
+    fn update_batch(
+        &mut self,
+        values: &[ArrayRef],
+        groups: &[usize],
+        filter: Option<&BooleanArray>,
+        total: usize,
+    ) -> Result<()> {
+        self.ensure(total);
+        let array = only(values)?;
+        let rows = taken(array.nulls(), filter);
+        if let Some(booleans) = array.as_boolean_opt() {
+            let values: Vec<bool> = booleans.values().iter().collect();
+            self.add(groups, &values, rows.as_ref());
+            return Ok(());
+        }
+        match native(array) {
+            Some(Native::I32(values)) => self.add(groups, values, rows.as_ref()),
+            Some(Native::I64(values)) => self.add(groups, values, rows.as_ref()),
+            _ => return Err(raise(internal("bits of another type"))),
+        }
+        Ok(())
+    }
+
+    fn merge_batch(
+        &mut self,
+        values: &[ArrayRef],
+        groups: &[usize],
+        filter: Option<&BooleanArray>,
+        total: usize,
+    ) -> Result<()> {
+        self.update_batch(values, groups, filter, total)
+    }
+
+    fn evaluate(&mut self, emit: EmitTo) -> Result<ArrayRef> {
+        let nulls = validity(emit.take_needed(&mut self.seen));
+        let values = emit.take_needed(&mut self.values);
+        Ok(match self.ty {
+            DataType::Boolean => {
+                let values: BooleanBuffer = values.into_iter().map(|v| v != 0).collect();
+                Arc::new(BooleanArray::new(values, nulls))
+            }
+            // Bits of such values make such a value.
+            DataType::Int32 => {
+                let values = values.into_iter().map(|v| v as i32).collect();
+                from_i32(values, nulls, &self.ty)
+            }
+            _ => from_i64(values, nulls, &self.ty),
+        })
+    }
+
+    fn state(&mut self, emit: EmitTo) -> Result<Vec<ArrayRef>> {
+        Ok(vec![self.evaluate(emit)?])
+    }
+
+    fn convert_to_state(
+        &self,
+        values: &[ArrayRef],
+        filter: Option<&BooleanArray>,
+    ) -> Result<Vec<ArrayRef>> {
+        Ok(vec![super::extremes::filtered(only(values)?, filter)?])
+    }
+
+    fn supports_convert_to_state(&self) -> bool {
+        true
+    }
+
+    fn size(&self) -> usize {
+        self.values.capacity() * size_of::<i64>() + self.seen.capacity()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::Int32Array;
+    use arrow::datatypes::Int32Type;
+
+    #[test]
+    fn bits_of_integers_by_group() {
+        for (op, expected) in [
+            (BitOp::And, [Some(4), Some(-2), None]),
+            (BitOp::Or, [Some(7), Some(-2), None]),
+            (BitOp::Xor, [Some(3), Some(-2), None]),
+        ] {
+            let mut bits = Bits::new(op, DataType::Int32);
+            let values: ArrayRef = Arc::new(Int32Array::from(vec![
+                Some(6),
+                Some(5),
+                None,
+                Some(-2),
+                None,
+                Some(9),
+            ]));
+            let filter = BooleanArray::from(vec![true, true, true, true, true, false]);
+            bits.update_batch(&[values], &[0, 0, 0, 1, 2, 2], Some(&filter), 3)
+                .expect("update");
+            let state = bits.state(EmitTo::All).expect("a state");
+            let mut whole = Bits::new(op, DataType::Int32);
+            whole
+                .merge_batch(&state, &[0, 1, 2], None, 3)
+                .expect("merge");
+            let results = whole.evaluate(EmitTo::All).expect("results");
+            let results: Vec<Option<i32>> = results.as_primitive::<Int32Type>().iter().collect();
+            assert_eq!(results, expected, "{op:?}");
+        }
+    }
+
+    #[test]
+    fn booleans_are_bits() {
+        for (op, expected) in [
+            (BitOp::And, [Some(false), Some(true), None]),
+            (BitOp::Or, [Some(true), Some(true), None]),
+        ] {
+            let mut bits = Bits::new(op, DataType::Boolean);
+            let values: ArrayRef = Arc::new(BooleanArray::from(vec![
+                Some(true),
+                Some(false),
+                None,
+                Some(true),
+                None,
+            ]));
+            bits.update_batch(&[values], &[0, 0, 1, 1, 2], None, 3)
+                .expect("update");
+            let results = bits.evaluate(EmitTo::All).expect("results");
+            let results: Vec<Option<bool>> = results.as_boolean().iter().collect();
+            assert_eq!(results, expected, "{op:?}");
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! Aggregates over several row groups and a feed: what partitions have of a group meets, in one thread or in several.
+
+mod engine_support;
+
+use arrow::array::*;
+use arrow::compute::concat_batches;
+use arrow::datatypes::{Decimal128Type, Float64Type, Int32Type, Int64Type};
+use engine_support::*;
+use pg_lake_plan::ir::*;
+use pg_lake_plan::message::{ErrorCode, WireError};
+use pg_lake_plan::types::LakeType;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Group, number, the same as a float, and whether it is even.
+const TYPES: [LakeType; 4] = [
+    LakeType::Int4,
+    LakeType::Int4,
+    LakeType::Float8,
+    LakeType::Bool,
+];
+
+const SQUARES: LakeType = LakeType::Decimal {
+    precision: 38,
+    scale: 0,
+};
+
+/// Numbers in groups of those that are the same modulo 3; none is in group 3.
+fn columns(numbers: std::ops::Range<i32>) -> Vec<ArrayRef> {
+    let group = numbers.clone().map(|n| n % 3);
+    let floats = numbers.clone().map(f64::from);
+    let even: BooleanArray = numbers.clone().map(|n| Some(n % 2 == 0)).collect();
+    vec![
+        Arc::new(Int32Array::from_iter_values(group)),
+        Arc::new(Int32Array::from_iter_values(numbers)),
+        Arc::new(Float64Array::from_iter_values(floats)),
+        Arc::new(even),
+    ]
+}
+
+fn number() -> Expr {
+    col(1, LakeType::Int4)
+}
+
+fn ordered(function: AggregateFunction, arg: Expr, ty: LakeType, descending: bool) -> Aggregate {
+    Aggregate {
+        order: vec![SortKey {
+            expr: arg.clone(),
+            descending,
+            nulls_first: descending,
+        }],
+        ..aggregate(function, Some(arg), ty)
+    }
+}
+
+/// Over a file with the first 90,000 numbers and a feed with the next three.
+async fn results(
+    dir: &Path,
+    groups: Vec<Expr>,
+    aggregates: Vec<Aggregate>,
+    groups_estimate: f64,
+) -> Result<RecordBatch, WireError> {
+    let keys = groups.iter().take(1).map(|_| SortKey {
+        expr: col(0, LakeType::Int4),
+        descending: false,
+        nulls_first: false,
+    });
+    let keys: Vec<SortKey> = keys.collect();
+    let mut plan = Plan::Aggregate {
+        input: Box::new(scan(&TYPES, None)),
+        groups,
+        aggregates,
+        sets: vec![],
+        groups_estimate,
+    };
+    if !keys.is_empty() {
+        plan = Plan::Sort {
+            input: Box::new(plan),
+            keys,
+            fetch: None,
+        };
+    }
+    let file = write(&dir.join("numbers.parquet"), columns(0..90_000), 30_000);
+    let fed = Some(feed(columns(90_000..90_003)));
+    let (batches, _) = run(&engine(dir), request(plan, vec![file]), fed).await?;
+    Ok(concat_batches(&batches[0].schema(), &batches).unwrap())
+}
+
+fn aggregates() -> Vec<Aggregate> {
+    let even = || Some(col(3, LakeType::Bool));
+    let half = Fraction::new(0.5);
+    vec![
+        aggregate(AggregateFunction::SumOfSquares, Some(number()), SQUARES),
+        aggregate(AggregateFunction::BoolAnd, even(), LakeType::Bool),
+        aggregate(AggregateFunction::BoolOr, even(), LakeType::Bool),
+        aggregate(AggregateFunction::BitXor, Some(number()), LakeType::Int4),
+        ordered(
+            AggregateFunction::PercentileDisc(half),
+            number(),
+            LakeType::Int4,
+            true,
+        ),
+        ordered(
+            AggregateFunction::PercentileCont(half),
+            col(2, LakeType::Float8),
+            LakeType::Float8,
+            false,
+        ),
+        ordered(AggregateFunction::Mode, number(), LakeType::Int4, false),
+    ]
+}
+
+/// What `aggregates` give for these numbers, which are different and ascending.
+fn check(batch: &RecordBatch, first: usize, row: usize, numbers: &[i32]) {
+    let column = |at: usize| batch.column(first + at);
+    let squares: i128 = numbers.iter().map(|n| i128::from(*n).pow(2)).sum();
+    let (sum, xor) = (column(0), column(3));
+    assert_eq!(sum.as_primitive::<Decimal128Type>().value(row), squares);
+    assert!(!column(1).as_boolean().value(row));
+    assert!(column(2).as_boolean().value(row));
+    let expected = numbers.iter().fold(0, |all, n| all ^ n);
+    assert_eq!(xor.as_primitive::<Int32Type>().value(row), expected);
+    let (count, middle) = (numbers.len(), numbers.len() / 2);
+    let discrete = column(4).as_primitive::<Int32Type>().value(row);
+    assert_eq!(discrete, numbers[middle]);
+    let between = match count % 2 {
+        0 => (f64::from(numbers[middle - 1]) + f64::from(numbers[middle])) / 2.0,
+        _ => f64::from(numbers[middle]),
+    };
+    let continuous = column(5).as_primitive::<Float64Type>().value(row);
+    assert_eq!(continuous, between);
+    let mode = column(6).as_primitive::<Int32Type>().value(row);
+    assert_eq!(mode, numbers[0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn partitions_of_groups_meet() {
+    let dir = tempfile::tempdir().unwrap();
+    let groups = || vec![col(0, LakeType::Int4)];
+    for estimate in [3.0, 1e6] {
+        let batch = results(dir.path(), groups(), aggregates(), estimate).await;
+        let batch = batch.unwrap();
+        assert_eq!(batch.num_rows(), 3);
+        for group in 0..3 {
+            let numbers: Vec<i32> = (0..90_003).filter(|n| n % 3 == group).collect();
+            check(&batch, 1, group as usize, &numbers);
+        }
+    }
+    let batch = results(dir.path(), vec![], aggregates(), 1.0)
+        .await
+        .unwrap();
+    assert_eq!(batch.num_rows(), 1);
+    check(&batch, 0, 0, &(0..90_003).collect::<Vec<i32>>());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lists_are_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let ty = LakeType::List {
+        element_id: 1,
+        element: Box::new(LakeType::Int4),
+    };
+    let mut list = aggregate(AggregateFunction::ArrayAgg, Some(number()), ty);
+    list.order = vec![SortKey {
+        expr: col(2, LakeType::Float8),
+        descending: true,
+        nulls_first: true,
+    }];
+    let count = aggregate(
+        AggregateFunction::Count,
+        Some(col(0, LakeType::Int4)),
+        LakeType::Int8,
+    );
+    let count = Aggregate {
+        distinct: true,
+        ..count
+    };
+    for groups in [vec![], vec![col(0, LakeType::Int4)]] {
+        let grouped = groups.len();
+        let aggregates = vec![list.clone(), count.clone()];
+        let batch = results(dir.path(), groups, aggregates, 3.0).await.unwrap();
+        let step = if grouped == 0 { 1 } else { 3 };
+        for row in 0..batch.num_rows() {
+            let list = batch.column(grouped).as_list::<i32>().value(row);
+            let found = list.as_primitive::<Int32Type>().values().to_vec();
+            let mut expected: Vec<i32> = (row as i32..90_003).step_by(step).collect();
+            expected.reverse();
+            assert_eq!(found, expected);
+            let counts = batch.column(grouped + 1).as_primitive::<Int64Type>();
+            assert_eq!(counts.value(row), if grouped == 0 { 3 } else { 1 });
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn values_of_a_group_that_do_not_fit_are_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let percentile = ordered(
+        AggregateFunction::PercentileDisc(Fraction::new(0.5)),
+        number(),
+        LakeType::Int4,
+        false,
+    );
+    let plan = Plan::Aggregate {
+        input: Box::new(scan(&TYPES, None)),
+        groups: vec![],
+        aggregates: vec![percentile],
+        sets: vec![],
+        groups_estimate: 1.0,
+    };
+    let file = write(
+        &dir.path().join("numbers.parquet"),
+        columns(0..900_000),
+        300_000,
+    );
+    let mut request = request(plan, vec![file]);
+    request.memory_limit = 8 << 20;
+    let error = run(&engine(dir.path()), request, None).await;
+    let error = error.map(|_| ()).expect_err("too much");
+    assert_eq!(error.code, ErrorCode::OutOfMemory);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn malformed_aggregates_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let beyond = AggregateFunction::PercentileDisc(Fraction::new(1.5));
+    let no_order = aggregate(AggregateFunction::Mode, Some(number()), LakeType::Int4);
+    let narrow = LakeType::Decimal {
+        precision: 38,
+        scale: 2,
+    };
+    for malformed in [
+        ordered(beyond, number(), LakeType::Int4, false),
+        no_order,
+        ordered(AggregateFunction::Sum, number(), LakeType::Int8, false),
+        aggregate(AggregateFunction::SumOfSquares, Some(number()), narrow),
+        aggregate(AggregateFunction::BoolAnd, Some(number()), LakeType::Bool),
+        aggregate(
+            AggregateFunction::BitOr,
+            Some(col(2, LakeType::Float8)),
+            LakeType::Float8,
+        ),
+    ] {
+        let error = results(dir.path(), vec![], vec![malformed], 1.0).await;
+        let error = error.map(|_| ()).expect_err("malformed");
+        assert_eq!(error.code, ErrorCode::Protocol);
+    }
+}
