@@ -2,7 +2,9 @@
 
 mod engine_support;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch};
+use arrow::array::{
+    Array, ArrayRef, AsArray, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray,
+};
 use arrow::datatypes::{Decimal128Type, Field, Int32Type, Int64Type, Schema};
 use engine_support::*;
 use futures::StreamExt;
@@ -11,6 +13,7 @@ use pg_lake_plan::ir::*;
 use pg_lake_plan::message::{ErrorCode, WireError};
 use pg_lake_plan::types::LakeType;
 use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
 
 const ROWS: i64 = 60_000;
 const PARTITIONS: i64 = 7;
@@ -24,6 +27,7 @@ const DEFAULT: Frame = Frame {
     unit: FrameUnit::Range,
     start: FrameBound::UnboundedPreceding,
     end: FrameBound::CurrentRow,
+    exclude: FrameExclusion::NoOthers,
 };
 
 fn key(at: u32, ty: LakeType) -> SortKey {
@@ -87,6 +91,7 @@ async fn partitions_are_numbered_and_summed_up() {
             WindowFunction::Rank,
             WindowFunction::Aggregate(sum),
         ],
+        measured: None,
     });
     let plan = Plan::Sort {
         input: Box::new(window),
@@ -136,6 +141,7 @@ async fn a_window_over_a_window_of_the_same_order() {
             peers: vec![col(1, LakeType::Int4)],
             frame: DEFAULT,
             functions,
+            measured: None,
         })
     };
     let numbered = window(scan(&TYPES, None), vec![WindowFunction::RowNumber]);
@@ -180,6 +186,7 @@ async fn without_keys_all_rows_are_one_partition() {
         peers: vec![],
         frame: DEFAULT,
         functions: vec![WindowFunction::RowNumber],
+        measured: None,
     });
     let half = ROWS / 2;
     let file = write(&dir.path().join("f"), columns(0..half), 5000);
@@ -217,6 +224,7 @@ async fn memory_bounds_a_partition_that_is_needed_whole() {
             peers: vec![],
             frame: DEFAULT,
             functions: vec![function],
+            measured: None,
         })
     };
     let mut number = request(plan(WindowFunction::RowNumber), vec![]);
@@ -246,11 +254,138 @@ async fn frames_of_values_are_refused() {
             ..DEFAULT
         },
         functions: vec![WindowFunction::Aggregate(sum)],
+        measured: None,
     });
     let engine = engine(dir.path());
     let fed = Some(feed(columns(0..10)));
     let error = run(&engine, request(plan, vec![]), fed).await.unwrap_err();
     assert_eq!(error.code, ErrorCode::Unsupported);
+}
+
+/// Sums over the rows whose order differs by two at most before, and by `$0` after the current one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn values_near_the_current_one_are_summed_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let sum = aggregate(AggregateFunction::Sum, Some(col(2, LakeType::Int8)), SUM);
+    let parameter = expr(LakeType::Int4, ExprKind::Param(0));
+    let plan = |exclude| {
+        Plan::Window(Window {
+            input: Box::new(scan(&TYPES, None)),
+            partition_by: vec![col(0, LakeType::Int4)],
+            order_by: keys(2),
+            peers: vec![col(1, LakeType::Int4)],
+            frame: Frame {
+                unit: FrameUnit::Range,
+                start: FrameBound::PrecedingBy(FrameOffset::Number(int(2))),
+                end: FrameBound::FollowingBy(FrameOffset::Number(parameter.clone())),
+                exclude,
+            },
+            functions: vec![WindowFunction::Aggregate(sum.clone())],
+            measured: Some(key(1, LakeType::Int4)),
+        })
+    };
+    const FEW: i64 = 600;
+    let engine = engine(dir.path());
+    for exclude in [FrameExclusion::NoOthers, FrameExclusion::Ties] {
+        let mut request = request(plan(exclude), vec![]);
+        request.params = vec![Some(pg_lake_plan::types::Value::I32(700))];
+        let fed = Some(feed(columns(0..FEW)));
+        let (batches, _) = run(&engine, request, fed).await.unwrap();
+        let batch = whole(&batches);
+        let rows: Vec<(i32, i32, i64)> = (0..FEW).map(row).collect();
+        let (partitions, orders) = (ints(&batch, 0), ints(&batch, 1));
+        let values = bigints(&batch, 2);
+        let sums = batch.column(3).as_primitive::<Decimal128Type>().values();
+        assert_eq!(batch.num_rows(), rows.len());
+        for (at, sum) in sums.iter().enumerate() {
+            let (partition, order) = (partitions[at].unwrap(), orders[at].unwrap());
+            let near = rows.iter().filter(|row| {
+                let peer = row.1 == order && exclude == FrameExclusion::Ties;
+                row.0 == partition && (order - 2..=order + 700).contains(&row.1) && !peer
+            });
+            let own = match exclude {
+                FrameExclusion::Ties => values[at].unwrap(),
+                _ => 0,
+            };
+            let expected: i64 = near.map(|row| row.2).sum();
+            assert_eq!(*sum, i128::from(expected + own));
+        }
+    }
+    let mut negative = request(plan(FrameExclusion::NoOthers), vec![]);
+    negative.params = vec![Some(pg_lake_plan::types::Value::I32(-1))];
+    let fed = Some(feed(columns(0..FEW)));
+    let error = run(&engine, negative, fed).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::NotExact);
+}
+
+/// Each row gets a copy of the first row's text.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn copies_of_a_text_take_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut texts = vec![String::new(); 10_000];
+    texts[0] = "x".repeat(1000);
+    let texts: ArrayRef = Arc::new(StringArray::from(texts));
+    let plan = Plan::Window(Window {
+        input: Box::new(scan(&[LakeType::Text], None)),
+        partition_by: vec![],
+        order_by: vec![],
+        peers: vec![],
+        frame: DEFAULT,
+        functions: vec![WindowFunction::FirstValue(col(0, LakeType::Text))],
+        measured: None,
+    });
+    let engine = engine(dir.path());
+    let mut request = request(plan, vec![]);
+    request.memory_limit = 8 << 20;
+    let error = run(&engine, request, Some(feed(vec![texts]))).await;
+    assert_eq!(error.unwrap_err().code, ErrorCode::OutOfMemory);
+}
+
+/// Each sum is computed anew, of all rows that follow: without an end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_partition_can_be_cancelled() {
+    const MANY: usize = 400_000;
+    let dir = tempfile::tempdir().unwrap();
+    let ty = LakeType::Float8;
+    let sum = aggregate(AggregateFunction::Sum, Some(col(0, ty.clone())), ty.clone());
+    let plan = Plan::Window(Window {
+        input: Box::new(scan(&[ty], None)),
+        partition_by: vec![],
+        order_by: vec![],
+        peers: vec![],
+        frame: Frame {
+            unit: FrameUnit::Rows,
+            start: FrameBound::CurrentRow,
+            end: FrameBound::UnboundedFollowing,
+            exclude: FrameExclusion::NoOthers,
+        },
+        functions: vec![WindowFunction::Aggregate(sum)],
+        measured: None,
+    });
+    let values: ArrayRef = Arc::new(Float64Array::from(vec![1.5; MANY]));
+    let engine = engine(dir.path());
+    let cancel = CancellationToken::new();
+    let feeds = vec![Some(feed(vec![values]))];
+    let running = engine.execute(request(plan, vec![]), vec![], feeds, cancel.clone());
+    let mut running = running.await.unwrap();
+    let limit = std::time::Duration::from_secs(20);
+    // All rows wait for their end.
+    let taken = async {
+        while engine.memory_used() < (MANY * 80) as u64 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(limit, taken).await.unwrap();
+    cancel.cancel();
+    let error = tokio::time::timeout(limit, running.next()).await.unwrap();
+    assert_eq!(error.unwrap_err().code, ErrorCode::Cancelled);
+    drop(running);
+    let freed = async {
+        while engine.memory_used() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(limit, freed).await.unwrap();
 }
 
 fn rollup(sets: Vec<Vec<u32>>, groups_estimate: f64) -> Plan {

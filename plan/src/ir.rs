@@ -3,7 +3,7 @@
 //! `ext` makes it from a finished Postgres plan; every node stands for something that Postgres
 //! would have computed with the same result. Columns are numbered from 0 in the input's output.
 
-pub use crate::expr::{ArithmeticOp, CompareOp, Expr, ExprKind};
+pub use crate::expr::{ArithmeticOp, CompareOp, Expr, ExprKind, Interval};
 use crate::types::{LakeType, SqlType, Value};
 use serde::{Deserialize, Serialize};
 
@@ -115,14 +115,17 @@ pub struct Window {
     pub peers: Vec<Expr>,
     pub frame: Frame,
     pub functions: Vec<WindowFunction>,
+    /// The only key of the order, if the offsets of a `Range` are differences of its values.
+    pub measured: Option<SortKey>,
 }
 
-/// `{ROWS | RANGE | GROUPS} BETWEEN start AND end`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// `{ROWS | RANGE | GROUPS} BETWEEN start AND end EXCLUDE exclude`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Frame {
     pub unit: FrameUnit,
     pub start: FrameBound,
     pub end: FrameBound,
+    pub exclude: FrameExclusion,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -132,14 +135,41 @@ pub enum FrameUnit {
     Groups,
 }
 
-/// Rows (or groups of peers) from the current row. `Range` has no bounds with an offset here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Seen from the current row.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum FrameBound {
     UnboundedPreceding,
+    /// So many rows or groups of peers. Not of a `Range`.
     Preceding(u64),
     CurrentRow,
     Following(u64),
     UnboundedFollowing,
+    PrecedingBy(FrameOffset),
+    FollowingBy(FrameOffset),
+}
+
+/// How far a bound is from the current row. Null and what is negative is [`ErrorCode::NotExact`]: Postgres raises its own
+/// error.
+///
+/// [`ErrorCode::NotExact`]: crate::message::ErrorCode::NotExact
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum FrameOffset {
+    /// Of constants and parameters: an `Int8` of rows or groups. Of a `Range` the difference of values: an integer of
+    /// integers, a decimal of decimals, a `Float8` of floats.
+    Number(Expr),
+    /// The difference of dates, times or timestamps; of timestamps with a zone without months and days.
+    Interval(Interval),
+}
+
+/// What isn't in a frame though it lies between its bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FrameExclusion {
+    NoOthers,
+    CurrentRow,
+    /// The current row and its peers.
+    Group,
+    /// Its peers.
+    Ties,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -174,7 +204,32 @@ impl Window {
         let mut exprs: Vec<&Expr> = self.partition_by.iter().chain(&self.peers).collect();
         exprs.extend(self.order_by.iter().map(|key| &key.expr));
         exprs.extend(self.functions.iter().flat_map(WindowFunction::exprs));
+        exprs.extend(self.measured.iter().map(|key| &key.expr));
         exprs
+    }
+}
+
+impl Frame {
+    /// The offsets of both bounds that are computed.
+    pub fn offsets(&self) -> Vec<&Expr> {
+        ([&self.start, &self.end].into_iter())
+            .filter_map(|bound| match bound {
+                FrameBound::PrecedingBy(FrameOffset::Number(offset))
+                | FrameBound::FollowingBy(FrameOffset::Number(offset)) => Some(offset),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// The same, to be changed.
+    pub fn offsets_mut(&mut self) -> Vec<&mut Expr> {
+        ([&mut self.start, &mut self.end].into_iter())
+            .filter_map(|bound| match bound {
+                FrameBound::PrecedingBy(FrameOffset::Number(offset))
+                | FrameBound::FollowingBy(FrameOffset::Number(offset)) => Some(offset),
+                _ => None,
+            })
+            .collect()
     }
 }
 

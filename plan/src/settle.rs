@@ -44,6 +44,10 @@ impl Plan {
                 window.partition_by.iter_mut().for_each(&mut *f);
                 window.peers.iter_mut().for_each(&mut *f);
                 window.order_by.iter_mut().for_each(|key| f(&mut key.expr));
+                let measured = window.measured.iter_mut();
+                measured.for_each(|key| f(&mut key.expr));
+                let offsets = window.frame.offsets_mut().into_iter();
+                offsets.for_each(&mut *f);
                 for function in &mut window.functions {
                     match function {
                         WindowFunction::RowNumber

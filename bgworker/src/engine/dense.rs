@@ -2,7 +2,10 @@
 //!
 //! An aggregation hands out all groups as parts of one large batch, and some joins give the rows without a partner as
 //! one. Whoever keeps rows counts the buffers of each batch: of each part those of the whole.
+//!
+//! A sort takes rows for long without giving the thread away: it ends between two batches if the query was cancelled.
 
+use super::error::cancelled;
 use super::join_input::compact;
 use super::lower::Operator;
 use super::steps::{Pass, Passed, Step, StepExec};
@@ -13,11 +16,22 @@ use datafusion_execution::TaskContext;
 use pg_lake_plan::message::WireError;
 use std::fmt;
 use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
 
 /// The same rows, in the same partitions and order.
 pub(super) fn dense(input: Operator) -> Operator {
+    with_cancel(input, CancellationToken::new())
+}
+
+/// The same, and an error once the query is cancelled.
+pub(super) fn dense_until(input: Operator, cancel: &CancellationToken) -> Operator {
+    with_cancel(input, cancel.clone())
+}
+
+fn with_cancel(input: Operator, cancel: CancellationToken) -> Operator {
     let step = Dense {
         schema: input.schema(),
+        cancel,
     };
     Arc::new(StepExec::new(input, Arc::new(step)))
 }
@@ -25,6 +39,7 @@ pub(super) fn dense(input: Operator) -> Operator {
 #[derive(Debug)]
 struct Dense {
     schema: SchemaRef,
+    cancel: CancellationToken,
 }
 
 impl Step for Dense {
@@ -41,15 +56,22 @@ impl Step for Dense {
     }
 
     fn start(self: Arc<Self>, _context: &TaskContext) -> DfResult<Box<dyn Pass>> {
-        Ok(Box::new(Compacting))
+        Ok(Box::new(Compacting {
+            cancel: self.cancel.clone(),
+        }))
     }
 }
 
-struct Compacting;
+struct Compacting {
+    cancel: CancellationToken,
+}
 
 impl Pass for Compacting {
     fn pass(&mut self, batch: RecordBatch) -> Result<Passed, WireError> {
-        compact(batch).map(Passed::Rows)
+        match self.cancel.is_cancelled() {
+            true => Err(cancelled()),
+            false => compact(batch).map(Passed::Rows),
+        }
     }
 }
 
@@ -99,5 +121,18 @@ mod tests {
         let spread: Operator =
             Arc::new(RepartitionExec::try_new(input, hash.clone()).expect("an exchange"));
         assert_eq!(dense(spread).output_partitioning(), &hash);
+    }
+
+    #[tokio::test]
+    async fn a_cancelled_query_gets_no_more_rows() {
+        let whole = numbers(2 * BATCH_ROWS);
+        let schema = whole.schema();
+        let input = TestMemoryExec::try_new_exec(&[vec![whole]], schema, None);
+        let cancel = CancellationToken::new();
+        let rows = dense_until(input.expect("a source"), &cancel);
+        let mut rows = rows.execute(0, Arc::default()).expect("a stream");
+        assert!(rows.try_next().await.expect("rows").is_some());
+        cancel.cancel();
+        assert!(rows.try_next().await.is_err());
     }
 }

@@ -5,7 +5,7 @@
 
 use super::Feed;
 use super::cache::Cache;
-use super::dense::dense;
+use super::dense::dense_until;
 use super::describe::describe;
 use super::error::{internal, protocol, wire};
 use super::expr::{Node, PgExpr};
@@ -215,7 +215,7 @@ impl Lowering {
                 None => input,
             });
         }
-        let sorted = sort_partitions(input, &ordering, fetch)?;
+        let sorted = self.sort_partitions(input, &ordering, fetch)?;
         if partitions == 1 {
             return Ok(sorted);
         }
@@ -230,9 +230,24 @@ impl Lowering {
         keys: &[SortKey],
     ) -> Result<Operator, WireError> {
         match self.ordering(keys, &input.schema())? {
-            Some(ordering) => sort_partitions(input, &ordering, None),
+            Some(ordering) => self.sort_partitions(input, &ordering, None),
             None => Ok(input),
         }
+    }
+
+    fn sort_partitions(
+        &self,
+        input: Operator,
+        ordering: &LexOrdering,
+        fetch: Option<usize>,
+    ) -> Result<Operator, WireError> {
+        if is_sorted(&input, ordering)? {
+            return Ok(input);
+        }
+        let sorted = SortExec::new(ordering.clone(), dense_until(input, &self.cancel))
+            .with_preserve_partitioning(true)
+            .with_fetch(fetch);
+        Ok(Arc::new(sorted))
     }
 
     fn ordering(
@@ -277,20 +292,6 @@ fn below_filters(plan: &Plan) -> (&Plan, Vec<&Expr>) {
 fn is_sorted(input: &Operator, ordering: &LexOrdering) -> Result<bool, WireError> {
     let known = input.equivalence_properties();
     check(known.ordering_satisfy(ordering.clone()))
-}
-
-fn sort_partitions(
-    input: Operator,
-    ordering: &LexOrdering,
-    fetch: Option<usize>,
-) -> Result<Operator, WireError> {
-    if is_sorted(&input, ordering)? {
-        return Ok(input);
-    }
-    let sorted = SortExec::new(ordering.clone(), dense(input))
-        .with_preserve_partitioning(true)
-        .with_fetch(fetch);
-    Ok(Arc::new(sorted))
 }
 
 pub(super) fn single(input: Operator) -> Operator {

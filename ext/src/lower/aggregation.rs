@@ -257,14 +257,14 @@ impl Builder<'_> {
         let operators = array(unique.uniqOperators, unique.numCols);
         let collations = array(unique.uniqCollations, unique.numCols);
         let mut input = self.passed(plan, needed, &columns)?;
+        let others = (1i16..).zip(Self::wanted(&unique.plan, needed));
+        if { others }.any(|(number, wanted)| wanted && !columns.contains(&number)) {
+            return self.distinct_on(unique, input, needed);
+        }
         let mut groups = vec![];
         for ((column, operator), collation) in columns.iter().zip(operators).zip(collations) {
             let equality = operator_function(pg_sys::InvalidOid, operator);
             groups.push(self.group(&input, *column, Some(equality), collation)?);
-        }
-        let others = (1i16..).zip(Self::wanted(&unique.plan, needed));
-        if { others }.any(|(number, wanted)| wanted && !columns.contains(&number)) {
-            return refused("DISTINCT ON is not lowered");
         }
         let order = groups_in_order(&input.order, &groups);
         let outputs = (1i16..)

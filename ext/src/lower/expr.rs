@@ -73,6 +73,11 @@ impl<'a> Exprs<'a> {
         })
     }
 
+    /// The same, if its type isn't looked at before the query runs.
+    pub fn compared(&mut self, node: Node) -> Lowered<Expr> {
+        self.whole(node, |exprs, node| exprs.lower_as(node, Numerics::VALUE))
+    }
+
     /// Lowers a whole expression of which only the nullness matters: columns of any type will do.
     pub fn nullness(&mut self, node: Node) -> Lowered<Expr> {
         self.whole(node, Self::any)

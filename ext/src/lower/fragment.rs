@@ -36,6 +36,10 @@ pub fn lower<'a>(
         return Err(reason.unwrap_or_else(|| "no iceberg table is scanned".to_owned()));
     }
     if !statement.force {
+        // Postgres keeps what it has hashed for the next step.
+        if Statement::is_step(top) {
+            return refused("a join with the rows of a recursion's last step is not lowered");
+        }
         if builder.rows_scanned < MIN_ROWS {
             return Err(format!("fewer than {MIN_ROWS} rows are expected"));
         }

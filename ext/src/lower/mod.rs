@@ -7,8 +7,8 @@
 //! * [`walk`]: finds what to replace, and says why the rest stays; [`statement`]: what it knows of the whole
 //! * [`leaf`]: one scan; [`needed`]: which of its columns its parent looks at
 //! * [`fragment`]: a subtree; [`tree`]: its nodes, bottom-up; [`sub`]: what comes out of each
-//! * [`joins`], [`membership`], [`aggregation`] with [`grouping_sets`], [`windows`], [`setops`], [`ordering`]: kinds of
-//!   nodes
+//! * [`joins`], [`membership`], [`aggregation`] with [`grouping_sets`], [`windows`] with [`frames`], [`setops`],
+//!   [`ordering`], [`ties`]: kinds of nodes
 //! * [`aggregates`]: the whitelist of aggregates, with [`spread`] and [`ordered`]; [`finals`]: their last steps
 //! * [`expr`], [`control`], [`arrays`], [`compare`], [`calls`], [`numeric`], [`dates`]: expressions; [`functions`]: the
 //!   whitelist; [`consts`]: constants
@@ -31,6 +31,7 @@ mod explain;
 mod expr;
 mod finals;
 mod fragment;
+mod frames;
 pub mod functions;
 mod grouping_sets;
 mod joins;
@@ -48,6 +49,7 @@ mod spread;
 mod statement;
 mod sub;
 mod table;
+mod ties;
 mod tree;
 mod walk;
 mod windows;

@@ -59,6 +59,9 @@ fn sort_keys(sort: &pg_sys::Sort) -> Vec<Key> {
 pub const UNKNOWN_ORDER: &str =
     "rows whose order Postgres relies on, but isn't known here, are not lowered";
 
+/// Where Postgres may not get to a row that raises an error.
+pub const EARLY_END: &str = "a LIMIT of rows whose computation can fail is not lowered";
+
 impl Builder<'_> {
     pub(super) fn sort(&mut self, plan: *mut pg_sys::Plan, needed: Option<&[i16]>) -> Lowered<Sub> {
         let sort = match get::<pg_sys::IncrementalSort>(plan.cast()) {
@@ -97,7 +100,7 @@ impl Builder<'_> {
     ) -> Lowered<Sub> {
         let limit = get::<pg_sys::Limit>(plan.cast()).ok_or("a malformed limit")?;
         if limit.limitOption != pg_sys::LimitOption::LIMIT_OPTION_COUNT {
-            return refused("FETCH … WITH TIES is not lowered");
+            return self.with_ties(plan, needed);
         }
         let skip = row_count(limit.limitOffset)?.unwrap_or(0);
         let fetch = row_count(limit.limitCount)?;
@@ -109,7 +112,7 @@ impl Builder<'_> {
         let sorted = unsafe { plan_tag((*plan).lefttree) };
         let sorted = matches!(sorted, NodeTag::T_Sort | NodeTag::T_IncrementalSort);
         if !sorted && fetch.is_some() && stops_early(&sub.plan) {
-            return refused("a LIMIT of rows whose computation can fail is not lowered");
+            return refused(EARLY_END);
         }
         let first = fetch.and_then(|fetch| fetch.checked_add(skip));
         sub.establish_order(first.filter(|rows| *rows > 0));
@@ -228,7 +231,7 @@ impl Builder<'_> {
 }
 
 /// Whether rows are computed one by one, so that Postgres may stop before one whose computation fails.
-fn stops_early(plan: &Plan) -> bool {
+pub fn stops_early(plan: &Plan) -> bool {
     match plan {
         Plan::Sort { .. } | Plan::Aggregate { .. } | Plan::Window(_) => false,
         Plan::Scan(scan) => scan.predicate.as_ref().is_some_and(Expr::can_raise),
@@ -245,7 +248,7 @@ fn stops_early(plan: &Plan) -> bool {
 }
 
 /// A constant number of rows; `None` for null, which is no limit.
-fn row_count(node: Node) -> Lowered<Option<u64>> {
+pub fn row_count(node: Node) -> Lowered<Option<u64>> {
     if node.is_null() {
         return Ok(None);
     }

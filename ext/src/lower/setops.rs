@@ -7,11 +7,11 @@
 use super::aggregation::groups_in_order;
 use super::compare::comparison;
 use super::expr::{boolean, operator_function};
+use super::frames::DEFAULT_FRAME;
 use super::node::{self, Node, array, get, nodes};
 use super::sub::{Column, Sub, column_expr};
 use super::table::sql_type;
 use super::tree::{Builder, in_base};
-use super::windows::DEFAULT_FRAME;
 use super::{Lowered, refused};
 use pg_lake_plan::ir::{
     Aggregate, AggregateFunction, CompareOp, Expr, ExprKind, Plan, SortKey, Window, WindowFunction,
@@ -130,6 +130,7 @@ fn number_copies(input: &mut Sub, groups: &[Expr], flag: &Expr) {
             peers: vec![],
             frame: DEFAULT_FRAME,
             functions: vec![WindowFunction::RowNumber],
+            measured: None,
         })
     });
 }
@@ -147,19 +148,19 @@ fn count_where(flag: &Expr, side: i32) -> Aggregate {
     }
 }
 
-fn constant(ty: &SqlType, value: Value) -> Expr {
+pub fn constant(ty: &SqlType, value: Value) -> Expr {
     Expr {
         ty: ty.clone(),
         kind: ExprKind::Const(Some(value)),
     }
 }
 
-fn bigint() -> SqlType {
+pub fn bigint() -> SqlType {
     sql_type(LakeType::Int8, pg_sys::INT8OID)
 }
 
 /// A column that Postgres' node doesn't have.
-fn counted() -> Column {
+pub fn counted() -> Column {
     Column {
         ty: bigint(),
         node: null_of(pg_sys::INT8OID),

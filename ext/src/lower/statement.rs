@@ -170,6 +170,20 @@ impl Statement {
         self.any(plan, &|plan| self.scanned(plan).is_some())
     }
 
+    /// Whether a plan is a part of a recursion, and run for each of its steps.
+    pub fn is_step(plan: *mut pg_sys::Plan) -> bool {
+        if plan.is_null() {
+            return false;
+        }
+        // SAFETY: raises an error if the stack is nearly used up.
+        unsafe { pg_sys::check_stack_depth() };
+        match plan_tag(plan) {
+            NodeTag::T_WorkTableScan => true,
+            NodeTag::T_RecursiveUnion => false,
+            _ => super::node::inputs(plan).into_iter().any(Self::is_step),
+        }
+    }
+
     /// How many scans of a CTE there are.
     pub fn cte_reads(&self, id: i32) -> usize {
         let mut open: Vec<*mut pg_sys::Plan> = self.subplans.clone();

@@ -564,6 +564,7 @@ fn is_unordered(tag: NodeTag) -> bool {
             | NodeTag::T_FunctionScan
             | NodeTag::T_ValuesScan
             | NodeTag::T_CteScan
+            | NodeTag::T_WorkTableScan
             | NodeTag::T_HashJoin
             | NodeTag::T_BitmapHeapScan
     )

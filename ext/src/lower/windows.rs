@@ -5,6 +5,7 @@
 
 use super::aggregates::{Aggregates, needs_groups};
 use super::expr::{Exprs, operator_function};
+use super::frames::DEFAULT_FRAME;
 use super::functions;
 use super::node::{self, Node, array, get, nodes, plan_tag};
 use super::order::check_equality;
@@ -12,7 +13,7 @@ use super::sub::{Column, Sub};
 use super::tree::{Builder, has_datum, in_base, over};
 use super::{Lowered, refused};
 use pg_lake_plan::ir::{
-    Expr, ExprKind, Frame, FrameBound, FrameUnit, Plan, SortKey, Window, WindowFunction,
+    Expr, ExprKind, Frame, FrameBound, FrameExclusion, Plan, SortKey, Window, WindowFunction,
 };
 use pg_lake_plan::types::{LakeType, SqlType, Value};
 use pgrx::pg_sys;
@@ -69,9 +70,9 @@ impl Builder<'_> {
             columns.push(column);
             functions.push(function);
         }
-        let frame = match functions.iter().any(WindowFunction::is_framed) {
-            true => frame(agg)?,
-            false => DEFAULT_FRAME,
+        let (frame, measured) = match functions.iter().any(WindowFunction::is_framed) {
+            true => self.frame(agg, &peers)?,
+            false => (DEFAULT_FRAME, None),
         };
         check_errors(agg, &frame, &functions)?;
         let mut sub = Sub {
@@ -94,6 +95,7 @@ impl Builder<'_> {
                     peers,
                     frame,
                     functions,
+                    measured,
                 })
             });
         }
@@ -178,7 +180,7 @@ impl Builder<'_> {
     }
 
     /// What tells partitions or peers apart; constants don't.
-    fn keys(
+    pub(super) fn keys(
         &mut self,
         input: &Sub,
         columns: &[i16],
@@ -199,7 +201,7 @@ impl Builder<'_> {
 
     /// Whether the order that a lowered subtree says Postgres has is all of it: what a window is ordered by and doesn't
     /// appear there is the same in all rows of a partition, or follows from what does.
-    fn is_sorted(&self, mut plan: *mut pg_sys::Plan) -> bool {
+    pub(super) fn is_sorted(&self, mut plan: *mut pg_sys::Plan) -> bool {
         loop {
             // A feed has lost its order.
             if plan.is_null() || self.feeds.contains(&plan) {
@@ -241,7 +243,7 @@ fn run_conditions(agg: &pg_sys::WindowAgg) -> Lowered<Vec<Node>> {
 }
 
 /// Rows of a partition after one another, and within it in their order.
-fn brought_together(order: &[SortKey], partition_by: &[Expr]) -> Vec<SortKey> {
+pub fn brought_together(order: &[SortKey], partition_by: &[Expr]) -> Vec<SortKey> {
     let (mut keys, rest): (Vec<SortKey>, Vec<SortKey>) =
         (order.iter().cloned()).partition(|key| partition_by.contains(&key.expr));
     for expr in partition_by {
@@ -427,67 +429,27 @@ fn as_window(call: Node, winref: pg_sys::Index) -> Node {
     window.cast()
 }
 
-/// `RANGE UNBOUNDED PRECEDING`
-pub const DEFAULT_FRAME: Frame = Frame {
-    unit: FrameUnit::Range,
-    start: FrameBound::UnboundedPreceding,
-    end: FrameBound::CurrentRow,
-};
-
-fn frame(agg: &pg_sys::WindowAgg) -> Lowered<Frame> {
-    let has = |option: u32| agg.frameOptions as u32 & option != 0;
-    if has(pg_sys::FRAMEOPTION_EXCLUSION) {
-        return refused("a frame with EXCLUDE is not lowered");
-    }
-    let unit = if has(pg_sys::FRAMEOPTION_ROWS) {
-        FrameUnit::Rows
-    } else if has(pg_sys::FRAMEOPTION_GROUPS) {
-        FrameUnit::Groups
-    } else {
-        FrameUnit::Range
-    };
-    let offsets = pg_sys::FRAMEOPTION_START_OFFSET | pg_sys::FRAMEOPTION_END_OFFSET;
-    if unit == FrameUnit::Range && has(offsets) {
-        return refused("a frame of values in a range is not lowered");
-    }
-    let start = if has(pg_sys::FRAMEOPTION_START_OFFSET_PRECEDING) {
-        FrameBound::Preceding(offset(agg.startOffset)?)
-    } else if has(pg_sys::FRAMEOPTION_START_OFFSET_FOLLOWING) {
-        FrameBound::Following(offset(agg.startOffset)?)
-    } else if has(pg_sys::FRAMEOPTION_START_CURRENT_ROW) {
-        FrameBound::CurrentRow
-    } else {
-        FrameBound::UnboundedPreceding
-    };
-    let end = if has(pg_sys::FRAMEOPTION_END_OFFSET_PRECEDING) {
-        FrameBound::Preceding(offset(agg.endOffset)?)
-    } else if has(pg_sys::FRAMEOPTION_END_OFFSET_FOLLOWING) {
-        FrameBound::Following(offset(agg.endOffset)?)
-    } else if has(pg_sys::FRAMEOPTION_END_CURRENT_ROW) {
-        FrameBound::CurrentRow
-    } else {
-        FrameBound::UnboundedFollowing
-    };
-    Ok(Frame { unit, start, end })
-}
-
-/// Rows or groups. Postgres raises an error for negative ones and null, once it has a row.
-fn offset(node: Node) -> Lowered<u64> {
-    get::<pg_sys::Const>(node)
-        .filter(|constant| constant.consttype == pg_sys::INT8OID && !constant.constisnull)
-        .and_then(|constant| u64::try_from(constant.constvalue.value() as i64).ok())
-        .ok_or_else(|| "a frame whose size is computed is not lowered".to_owned())
-}
-
 /// Refuses what can raise an error for rows that Postgres may not look at.
 fn check_errors(
     agg: &pg_sys::WindowAgg,
     frame: &Frame,
     functions: &[WindowFunction],
 ) -> Lowered<()> {
-    use FrameBound::{Following, Preceding, UnboundedFollowing, UnboundedPreceding};
-    let has_current = !matches!(frame.start, Following(_) | UnboundedFollowing)
-        && !matches!(frame.end, Preceding(_) | UnboundedPreceding);
+    use FrameBound::{Following, FollowingBy, UnboundedFollowing};
+    use FrameBound::{Preceding, PrecedingBy, UnboundedPreceding};
+    let starts_later = matches!(
+        frame.start,
+        Following(_) | FollowingBy(_) | UnboundedFollowing
+    );
+    let ends_before = matches!(
+        frame.end,
+        Preceding(_) | PrecedingBy(_) | UnboundedPreceding
+    );
+    let keeps_current = matches!(
+        frame.exclude,
+        FrameExclusion::NoOthers | FrameExclusion::Ties
+    );
+    let has_current = keeps_current && !starts_later && !ends_before;
     let evaluates_all = has_current && agg.runCondition.is_null();
     for function in functions {
         let all = match function {

@@ -287,6 +287,11 @@ fn plus(at: i64, by: Interval) -> Result<i64, Failure> {
     timestamp(julian, time)
 }
 
+/// A timestamp and an interval; `None` if there is no such timestamp.
+pub(in crate::engine) fn moved(at: i64, by: Interval) -> Option<i64> {
+    plus(at, by).ok()
+}
+
 fn in_range(julian: i64) -> Result<(), Failure> {
     if (0..TIMESTAMP_END_JULIAN).contains(&julian) {
         Ok(())

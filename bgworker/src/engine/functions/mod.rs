@@ -10,7 +10,7 @@
 mod calendar;
 mod check;
 mod convert;
-mod dates;
+pub(super) mod dates;
 mod numbers;
 mod quotient;
 pub(super) mod rows;

@@ -1,6 +1,7 @@
 //! `min` and `max` over frames: the rows that can still become the best one are in a queue, the best first.
 
 use super::chunk::{Chunk, Input};
+use super::frames::Frame;
 use super::program::Evaluator;
 use super::slide::{State, slide};
 use super::sources::Sources;
@@ -8,7 +9,6 @@ use crate::engine::error::internal;
 use crate::engine::values::{Native, native};
 use arrow::array::{Array, ArrayRef, BinaryArray, StringArray, new_null_array};
 use arrow::datatypes::DataType;
-use pg_lake_plan::ir::Frame;
 use pg_lake_plan::message::WireError;
 use std::collections::VecDeque;
 
@@ -136,9 +136,9 @@ impl Evaluator for Bests {
         let sources = Sources::new(self.best.as_ref(), chunk, self.arg)?;
         let bytes = matches!(self.null.data_type(), DataType::Utf8 | DataType::Binary);
         let (picks, last) = if bytes {
-            self.search(texts(&sources)?, chunk, sources.kept())?
+            self.search(texts(&sources, chunk)?, chunk, sources.kept())?
         } else {
-            self.search(numbers(&sources)?, chunk, sources.kept())?
+            self.search(numbers(&sources, chunk)?, chunk, sources.kept())?
         };
         let arrays = sources.pick_all(chunk, &self.null, &picks)?;
         let last: Vec<Option<usize>> = last.map(Some).into_iter().collect();
@@ -148,9 +148,10 @@ impl Evaluator for Bests {
     }
 }
 
-fn numbers(sources: &Sources<'_>) -> Result<Vec<Option<i128>>, WireError> {
+fn numbers(sources: &Sources<'_>, chunk: &Chunk) -> Result<Vec<Option<i128>>, WireError> {
     let mut keys = vec![];
     for array in sources.arrays() {
+        chunk.check_cancelled()?;
         match native(*array) {
             Some(Native::I32(own)) => keys.extend(own.iter().map(|v| Some(i128::from(*v)))),
             Some(Native::I64(own)) => keys.extend(own.iter().map(|v| Some(i128::from(*v)))),
@@ -161,9 +162,10 @@ fn numbers(sources: &Sources<'_>) -> Result<Vec<Option<i128>>, WireError> {
     Ok(keys)
 }
 
-fn texts<'a>(sources: &Sources<'a>) -> Result<Vec<Option<&'a [u8]>>, WireError> {
+fn texts<'a>(sources: &Sources<'a>, chunk: &Chunk) -> Result<Vec<Option<&'a [u8]>>, WireError> {
     let mut keys = vec![];
     for array in sources.arrays() {
+        chunk.check_cancelled()?;
         let array: &'a dyn Array = *array;
         if let Some(own) = array.as_any().downcast_ref::<StringArray>() {
             keys.extend(own.iter().map(|text| text.map(str::as_bytes)));
@@ -178,10 +180,10 @@ fn texts<'a>(sources: &Sources<'a>) -> Result<Vec<Option<&'a [u8]>>, WireError> 
 
 #[cfg(test)]
 mod tests {
+    use super::super::frames::Bound::{CurrentRow, Following, Preceding, UnboundedPreceding};
     use super::super::tests::{chunk_of, frame, int_piece, int_results, piece_of, results};
     use super::*;
     use arrow::array::{AsArray, BooleanArray};
-    use pg_lake_plan::ir::FrameBound::{CurrentRow, Following, Preceding, UnboundedPreceding};
     use pg_lake_plan::ir::FrameUnit::{Range, Rows};
     use std::sync::Arc;
 

@@ -1,14 +1,20 @@
 //! Rows of the sorted input that are computed at once: where partitions and groups of peers begin among them.
 
 use crate::engine::aggregate;
-use crate::engine::error::{cancelled, from_arrow, internal};
+use crate::engine::error::{cancelled, from_arrow, internal, wire};
 use crate::engine::expr::boolean;
 use arrow::array::{Array, ArrayRef, UInt64Array};
 use arrow::compute;
 use arrow::record_batch::RecordBatch;
+use datafusion_execution::memory_pool::MemoryReservation;
 use pg_lake_plan::message::WireError;
+use std::cell::RefCell;
 use std::ops::Range;
+use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
+
+/// After so many rows a loop looks whether the query was cancelled.
+const CANCEL_ROWS: usize = 1 << 16;
 
 /// The rows of a batch that begin something, ascending.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -154,6 +160,9 @@ pub(super) struct Chunk {
     starts: Starts,
     rows: usize,
     cancel: CancellationToken,
+    memory: Arc<MemoryReservation>,
+    /// What results have taken of it, for each piece.
+    reserved: RefCell<Vec<usize>>,
 }
 
 /// The rows of one partition within a chunk.
@@ -167,7 +176,11 @@ pub(super) struct Partition<'a> {
 }
 
 impl Chunk {
-    pub(super) fn new(pieces: Vec<Piece>, cancel: CancellationToken) -> Self {
+    pub(super) fn new(
+        pieces: Vec<Piece>,
+        cancel: CancellationToken,
+        memory: Arc<MemoryReservation>,
+    ) -> Self {
         let (mut starts, mut rows) = (Starts::default(), 0);
         for piece in &pieces {
             let shift = |start: &usize| rows + start;
@@ -176,12 +189,33 @@ impl Chunk {
             starts.groups.extend(piece.starts.groups.iter().map(shift));
             rows += piece.rows();
         }
+        let reserved = RefCell::new(vec![0; pieces.len()]);
         Chunk {
             pieces,
             starts,
             rows,
             cancel,
+            memory,
+            reserved,
         }
+    }
+
+    /// Takes memory for a result that belongs to a piece.
+    pub(super) fn reserve(&self, piece: usize, bytes: usize) -> Result<(), WireError> {
+        if let Some(reserved) = self.reserved.borrow_mut().get_mut(piece) {
+            self.memory.try_grow(bytes).map_err(|e| wire(&e))?;
+            *reserved += bytes;
+        }
+        Ok(())
+    }
+
+    /// The pieces, which account for the results as well.
+    pub(super) fn into_pieces(self) -> Vec<Piece> {
+        let mut pieces = self.pieces;
+        for (piece, reserved) in pieces.iter_mut().zip(self.reserved.into_inner()) {
+            piece.bytes += reserved;
+        }
+        pieces
     }
 
     pub(super) fn rows(&self) -> usize {
@@ -234,6 +268,7 @@ impl Chunk {
         let filters = input.filter.map(|at| self.arg(at)).transpose()?;
         let mut taken = Vec::with_capacity(self.rows);
         for (at, piece) in self.pieces.iter().enumerate() {
+            self.check_cancelled()?;
             let arg = args.as_ref().and_then(|args| args.get(at));
             let filter = filters.as_ref().and_then(|filters| filters.get(at));
             let filter = filter.map(|filter| boolean(filter)).transpose()?;
@@ -246,18 +281,26 @@ impl Chunk {
         Ok(taken)
     }
 
-    /// An error if the query was cancelled: for loops that may take long.
+    /// An error if the query was cancelled.
     pub(super) fn check_cancelled(&self) -> Result<(), WireError> {
         match self.cancel.is_cancelled() {
             true => Err(cancelled()),
             false => Ok(()),
         }
     }
+
+    /// The same once in many steps: for loops that may take long.
+    pub(super) fn check_at(&self, step: usize) -> Result<(), WireError> {
+        match step % CANCEL_ROWS {
+            0 => self.check_cancelled(),
+            _ => Ok(()),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{int_piece, ints};
+    use super::super::tests::{chunk_of, int_piece, ints};
     use super::*;
 
     #[test]
@@ -294,7 +337,7 @@ mod tests {
         assert_eq!(second.starts.groups, [0, 1]);
         let third = int_piece(&[4, 5], &[1], &[1]);
         let pieces = vec![first, second, third];
-        let chunk = Chunk::new(pieces, CancellationToken::new());
+        let chunk = chunk_of(pieces);
         let partitions: Vec<Partition<'_>> = chunk.partitions().collect();
         let partition = |rows, groups| Partition {
             rows,
@@ -314,7 +357,7 @@ mod tests {
     #[test]
     fn a_partition_that_goes_on_says_so() {
         let pieces = vec![int_piece(&[1, 2, 3], &[2], &[1, 2])];
-        let chunk = Chunk::new(pieces, CancellationToken::new());
+        let chunk = chunk_of(pieces);
         let begins: Vec<(bool, usize)> = chunk
             .partitions()
             .map(|partition| (partition.begins, partition.groups.len()))

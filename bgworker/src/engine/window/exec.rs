@@ -2,10 +2,10 @@
 
 use super::chunk::{Chunk, Cutter, Piece};
 use super::program::{Evaluator, Program, Span};
-use crate::engine::error::{from_arrow, internal, raise};
+use crate::engine::error::{cancelled, from_arrow, internal, raise};
 use crate::engine::join_input::compact;
 use crate::engine::lower::Operator;
-use arrow::array::ArrayRef;
+use arrow::array::{Array, ArrayRef};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion_common::Result;
@@ -26,6 +26,8 @@ use std::sync::Arc;
 /// Memory that is accounted for a row besides the row itself, and for each function.
 const ROW_BYTES: usize = 32;
 const CALL_BYTES: usize = 48;
+/// The same if frames are of values.
+const MEASURE_BYTES: usize = 32;
 
 /// Rows stay in the order of the input, and in its partitions.
 #[derive(Debug)]
@@ -113,6 +115,7 @@ impl ExecutionPlan for WindowExec {
         context: Arc<TaskContext>,
     ) -> Result<SendableRecordBatchStream> {
         let memory = MemoryConsumer::new("LakeWindow").register(context.memory_pool());
+        let memory = Arc::new(memory);
         let reader = Reader {
             span: self.program.span(),
             evaluators: self.program.evaluators().map_err(raise)?,
@@ -121,6 +124,7 @@ impl ExecutionPlan for WindowExec {
             program: self.program.clone(),
             schema: self.schema.clone(),
             pending: vec![],
+            rest: None,
             ready: VecDeque::new(),
             ended: false,
             memory,
@@ -151,10 +155,12 @@ struct Reader {
     schema: SchemaRef,
     /// Rows that wait for the end of their partition, or of their peers.
     pending: Vec<Piece>,
+    /// The rows after those, if they are to be computed first.
+    rest: Option<Piece>,
     /// Results, and the memory that is accounted for each.
     ready: VecDeque<(RecordBatch, usize)>,
     ended: bool,
-    memory: MemoryReservation,
+    memory: Arc<MemoryReservation>,
     metrics: BaselineMetrics,
 }
 
@@ -170,28 +176,39 @@ impl Reader {
                 return Ok(None);
             }
             let batch = self.input.next().await.transpose()?;
-            let time = self.metrics.elapsed_compute().clone();
-            let timer = time.timer();
+            // A sorted input may have all its rows ready.
+            if self.program.cancel.is_cancelled() {
+                return Err(raise(cancelled()));
+            }
             match batch {
                 Some(batch) if batch.num_rows() == 0 => {}
-                Some(batch) => self.take(batch)?,
+                Some(batch) => {
+                    let time = self.metrics.elapsed_compute().clone();
+                    let timer = time.timer();
+                    let is_complete = self.take(batch)?;
+                    timer.done();
+                    if is_complete {
+                        self.compute().await?;
+                        self.pending.extend(self.rest.take());
+                    }
+                }
                 None => {
                     self.ended = true;
-                    self.compute()?;
+                    self.compute().await?;
                 }
             }
-            timer.done();
         }
     }
 
-    /// Takes the next rows, and computes what is complete with them.
-    fn take(&mut self, batch: RecordBatch) -> Result<()> {
+    /// Takes the next rows; whether those that wait are complete with them.
+    fn take(&mut self, batch: RecordBatch) -> Result<bool> {
         let batch = compact(batch).map_err(raise)?;
         let rows = batch.num_rows();
         let keys = evaluate(&self.program.keys, &batch)?;
         let args = evaluate(&self.program.args, &batch)?;
         let bytes = batch.get_array_memory_size()
-            + rows * (ROW_BYTES + CALL_BYTES * self.program.calls.len());
+            + computed(&args, &batch)
+            + rows * row_bytes(&self.program);
         self.memory.try_grow(bytes)?;
         let piece = Piece {
             starts: self.cutter.starts(&keys, rows).map_err(raise)?,
@@ -206,35 +223,41 @@ impl Reader {
         };
         let Some(last) = last else {
             self.pending.push(piece);
-            return Ok(());
+            return Ok(false);
         };
         if last == rows {
             self.pending.push(piece);
-            return self.compute();
+            return Ok(true);
         }
         let (complete, rest) = piece.split(last);
         if complete.rows() > 0 {
             self.pending.push(complete);
         }
-        self.compute()?;
-        self.pending.push(rest);
-        Ok(())
+        self.rest = Some(rest);
+        Ok(true)
     }
 
-    /// Computes the functions for the rows that wait.
-    fn compute(&mut self) -> Result<()> {
+    /// Computes the functions for the rows that wait. Others may use the thread between two of them.
+    async fn compute(&mut self) -> Result<()> {
         if self.pending.is_empty() {
             return Ok(());
         }
         let pieces = std::mem::take(&mut self.pending);
-        let chunk = Chunk::new(pieces, self.program.cancel.clone());
+        let is_large = pieces.len() > 1;
+        let chunk = Chunk::new(pieces, self.program.cancel.clone(), self.memory.clone());
+        let time = self.metrics.elapsed_compute().clone();
         let mut results: Vec<std::vec::IntoIter<ArrayRef>> = vec![];
         for evaluator in &mut self.evaluators {
+            let timer = time.timer();
             chunk.check_cancelled().map_err(raise)?;
             let arrays = evaluator.evaluate(&chunk).map_err(raise)?;
             results.push(arrays.into_iter());
+            timer.done();
+            if is_large {
+                tokio::task::yield_now().await;
+            }
         }
-        for piece in chunk.pieces {
+        for piece in chunk.into_pieces() {
             let options = RecordBatchOptions::new().with_row_count(Some(piece.rows()));
             let mut columns = piece.batch.columns().to_vec();
             for arrays in &mut results {
@@ -247,6 +270,24 @@ impl Reader {
         }
         Ok(())
     }
+}
+
+fn row_bytes(program: &Program) -> usize {
+    let is_measured = program
+        .calls
+        .iter()
+        .any(|call| call.frame.measure.is_some());
+    let measure = if is_measured { MEASURE_BYTES } else { 0 };
+    ROW_BYTES + CALL_BYTES * program.calls.len() + measure
+}
+
+/// Bytes of the arguments that aren't columns of the batch.
+fn computed(args: &[ArrayRef], batch: &RecordBatch) -> usize {
+    let is_column = |arg: &ArrayRef| batch.columns().iter().any(|own| Arc::ptr_eq(own, arg));
+    args.iter()
+        .filter(|arg| !is_column(arg))
+        .map(|arg| arg.get_array_memory_size())
+        .sum()
 }
 
 fn evaluate(exprs: &[Arc<dyn PhysicalExpr>], batch: &RecordBatch) -> Result<Vec<ArrayRef>> {

@@ -5,7 +5,8 @@
 //! partition that is needed as a whole all rows must fit into memory.
 //!
 //! * `program`: the functions, and what they need; `exec`: the operator
-//! * `chunk`: rows that are computed at once; `frames`: which of them are in a row's frame
+//! * `chunk`: rows that are computed at once; `frames`: which of them are in a row's frame; `range`: by their values;
+//!   `resolve`: offsets from constants and parameters
 //! * `ranks`, `values`: window functions; `slide`, `totals`, `bests`: aggregates over frames
 //! * `sources`: values of other rows
 
@@ -14,7 +15,9 @@ mod chunk;
 mod exec;
 mod frames;
 mod program;
+mod range;
 mod ranks;
+mod resolve;
 mod slide;
 mod sources;
 #[cfg(test)]
@@ -30,9 +33,7 @@ use arrow::datatypes::DataType;
 use datafusion_physical_expr::{Distribution, PhysicalExpr};
 use datafusion_physical_plan::ExecutionPlanProperties;
 use exec::WindowExec;
-use pg_lake_plan::ir::{
-    AggregateFunction, Expr, Frame, FrameBound, FrameUnit, Window, WindowFunction,
-};
+use pg_lake_plan::ir::{AggregateFunction, Expr, Window, WindowFunction};
 use pg_lake_plan::message::WireError;
 use pg_lake_plan::types::LakeType;
 use program::{Call, Program};
@@ -52,6 +53,15 @@ impl Lowering {
         }
         let (mut exprs, mut args): (Vec<&Expr>, Vec<Arc<dyn PhysicalExpr>>) = (vec![], vec![]);
         let mut calls = vec![];
+        let measured = match &window.measured {
+            Some(key) => {
+                exprs.push(&key.expr);
+                args.push(self.operand(&key.expr, &schema)?);
+                Some(0)
+            }
+            None => None,
+        };
+        let frame = self.frame(window, measured)?;
         for function in &window.functions {
             let mut places = vec![];
             for expr in function.exprs() {
@@ -70,7 +80,7 @@ impl Lowering {
             calls.push(Call {
                 ty: result_type(function, &arg_type),
                 function: function.clone(),
-                frame: window.frame.clone(),
+                frame: frame.clone(),
                 args: places,
                 arg_type,
             });
@@ -133,27 +143,12 @@ pub(super) fn check_window(
     if apart && window.order_by.is_empty() {
         return Err(protocol("nothing brings the rows of a window together"));
     }
-    check_frame(&window.frame)?;
+    resolve::check_frame(window, input, params)?;
     for function in &window.functions {
         for expr in function.exprs() {
             validate::check(expr, input, params)?;
         }
         check_function(function, input, params)?;
-    }
-    Ok(())
-}
-
-fn check_frame(frame: &Frame) -> Result<(), WireError> {
-    let impossible = frame.start == FrameBound::UnboundedFollowing
-        || frame.end == FrameBound::UnboundedPreceding;
-    if impossible {
-        return Err(protocol("a frame that isn't one"));
-    }
-    let by_value = [frame.start, frame.end]
-        .iter()
-        .any(|bound| matches!(bound, FrameBound::Preceding(_) | FrameBound::Following(_)));
-    if frame.unit == FrameUnit::Range && by_value {
-        return Err(unsupported("a frame of values in a range"));
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use super::bests::Bests;
 use super::chunk::{Chunk, Input};
+use super::frames::Frame;
 use super::ranks::{Numbered, Numbers, Shares, Tiles};
 use super::totals::{Counts, ExactSums, FloatSums};
 use super::values::{OfFrame, Place, Shifted};
@@ -10,7 +11,7 @@ use crate::engine::values::constant;
 use arrow::array::ArrayRef;
 use arrow::datatypes::DataType;
 use datafusion_physical_expr::PhysicalExpr;
-use pg_lake_plan::ir::{AggregateFunction, Frame, FrameBound, FrameUnit, WindowFunction};
+use pg_lake_plan::ir::{AggregateFunction, FrameUnit, WindowFunction};
 use pg_lake_plan::message::WireError;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -75,22 +76,18 @@ impl Call {
             }
             WindowFunction::Shift { rows, .. } if Shifted::goes_on(*rows) => Span::Rows,
             WindowFunction::Shift { .. } => Span::Partition,
-            WindowFunction::FirstValue(_) if self.starts_with_partition() => Span::Rows,
-            WindowFunction::Aggregate(_) if self.starts_with_partition() => match self.frame.unit {
-                FrameUnit::Rows => Span::Rows,
-                FrameUnit::Range | FrameUnit::Groups => Span::Peers,
-            },
+            WindowFunction::FirstValue(_) if self.frame.starts_with_partition() => Span::Rows,
+            WindowFunction::Aggregate(_) if self.frame.starts_with_partition() => {
+                match self.frame.unit {
+                    FrameUnit::Rows => Span::Rows,
+                    FrameUnit::Range | FrameUnit::Groups => Span::Peers,
+                }
+            }
             WindowFunction::Aggregate(_)
             | WindowFunction::FirstValue(_)
             | WindowFunction::LastValue(_)
             | WindowFunction::NthValue(..) => Span::Partition,
         }
-    }
-
-    /// Whether the frame is what has been there of the partition, up to the current row or its peers.
-    fn starts_with_partition(&self) -> bool {
-        (self.frame.start, self.frame.end)
-            == (FrameBound::UnboundedPreceding, FrameBound::CurrentRow)
     }
 
     fn evaluator(&self) -> Result<Box<dyn Evaluator>, WireError> {

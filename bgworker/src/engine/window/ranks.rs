@@ -41,6 +41,7 @@ impl Evaluator for Numbers {
             }
             let mut groups = partition.groups.iter().copied().peekable();
             for row in partition.rows {
+                chunk.check_at(row)?;
                 self.rows += 1;
                 let begins = groups.next_if_eq(&row).is_some();
                 match self.kind {
@@ -82,7 +83,8 @@ impl Shares {
 impl Evaluator for Shares {
     fn evaluate(&mut self, chunk: &Chunk) -> Result<Vec<ArrayRef>, WireError> {
         let mut values = Vec::with_capacity(chunk.rows());
-        for partition in chunk.partitions() {
+        for (number, partition) in chunk.partitions().enumerate() {
+            chunk.check_at(number)?;
             self.of_partition(&partition, &mut values);
         }
         let values: ArrayRef = Arc::new(Float64Array::from(values));
@@ -100,7 +102,8 @@ impl Evaluator for Tiles {
     fn evaluate(&mut self, chunk: &Chunk) -> Result<Vec<ArrayRef>, WireError> {
         let buckets = (self.buckets as usize).max(1);
         let mut values: Vec<i32> = Vec::with_capacity(chunk.rows());
-        for partition in chunk.partitions() {
+        for (number, partition) in chunk.partitions().enumerate() {
+            chunk.check_at(number)?;
             // The first buckets have one row more, as far as there are rows left over.
             let mut left = partition.rows.len();
             let (each, over) = (left / buckets, left % buckets);

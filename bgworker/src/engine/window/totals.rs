@@ -4,6 +4,7 @@
 //! depends on the order of its additions: where Postgres computes it anew, so do we.
 
 use super::chunk::{Chunk, Input};
+use super::frames::Frame;
 use super::program::Evaluator;
 use super::slide::{State, slide};
 use crate::engine::arith::TOO_LARGE;
@@ -12,7 +13,6 @@ use crate::engine::values::{Native, from_i64, from_i128, native};
 use arrow::array::{ArrayRef, Float64Array, Int64Array};
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::DataType;
-use pg_lake_plan::ir::Frame;
 use pg_lake_plan::message::WireError;
 use std::sync::Arc;
 
@@ -57,6 +57,10 @@ impl State for Counting {
 
     fn remove(&mut self, row: usize) -> bool {
         self.count -= self.of(row);
+        true
+    }
+
+    fn is_orderless(&self) -> bool {
         true
     }
 
@@ -154,6 +158,10 @@ impl State for ExactSumming {
         }
     }
 
+    fn is_orderless(&self) -> bool {
+        true
+    }
+
     fn give(&mut self) -> Result<(), WireError> {
         self.results.push(self.sum.sum);
         self.valid.push(self.sum.count > 0);
@@ -165,6 +173,7 @@ impl Evaluator for ExactSums {
     fn evaluate(&mut self, chunk: &Chunk) -> Result<Vec<ArrayRef>, WireError> {
         let mut values = Vec::with_capacity(chunk.rows());
         for array in chunk.arg(self.arg)? {
+            chunk.check_cancelled()?;
             match native(array) {
                 Some(Native::I32(own)) => values.extend(own.iter().map(|v| i128::from(*v))),
                 Some(Native::I64(own)) => values.extend(own.iter().map(|v| i128::from(*v))),
@@ -262,6 +271,7 @@ impl Evaluator for FloatSums {
     fn evaluate(&mut self, chunk: &Chunk) -> Result<Vec<ArrayRef>, WireError> {
         let mut values = Vec::with_capacity(chunk.rows());
         for array in chunk.arg(self.arg)? {
+            chunk.check_cancelled()?;
             match native(array) {
                 Some(Native::F32(own)) => values.extend(own.iter().map(|v| f64::from(*v))),
                 Some(Native::F64(own)) => values.extend_from_slice(own),
@@ -292,6 +302,7 @@ fn masked<T>(
         filter,
     };
     let taken = chunk.taken(input)?;
+    chunk.check_cancelled()?;
     let values = taken.into_iter().zip(values);
     Ok(values
         .map(|(taken, value)| taken.then_some(value))
@@ -300,11 +311,11 @@ fn masked<T>(
 
 #[cfg(test)]
 mod tests {
+    use super::super::frames::Bound::{CurrentRow, Following, Preceding, UnboundedPreceding};
     use super::super::tests::{chunk_of, frame, piece_of, results};
     use super::*;
     use arrow::array::{AsArray, BooleanArray, Int32Array};
     use arrow::datatypes::{Decimal128Type, Float64Type, Int64Type};
-    use pg_lake_plan::ir::FrameBound::{CurrentRow, Following, Preceding, UnboundedPreceding};
     use pg_lake_plan::ir::FrameUnit::{Range, Rows};
     use pg_lake_plan::message::ErrorCode;
 

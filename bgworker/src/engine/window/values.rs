@@ -1,13 +1,14 @@
 //! Functions that return the argument of another row.
 
 use super::chunk::Chunk;
-use super::frames::Frames;
+use super::frames::{Frame, Frames};
 use super::program::Evaluator;
 use super::sources::Sources;
 use arrow::array::{ArrayRef, new_null_array};
 use arrow::datatypes::DataType;
-use pg_lake_plan::ir::Frame;
+use pg_lake_plan::ir::FrameExclusion;
 use pg_lake_plan::message::WireError;
+use std::ops::Range;
 
 /// Values that `lag` keeps of earlier chunks.
 const KEPT_MAX: i64 = 1024;
@@ -18,6 +19,27 @@ pub(super) enum Place {
     /// From 0.
     FromStart(usize),
     Last,
+}
+
+impl Place {
+    /// The row among those of the parts of a frame.
+    fn within(self, parts: &[Range<usize>]) -> Option<usize> {
+        match self {
+            Place::Last => {
+                let last = parts.iter().rev().find(|part| !part.is_empty());
+                last.map(|part| part.end - 1)
+            }
+            Place::FromStart(mut n) => {
+                for part in parts {
+                    if n < part.len() {
+                        return Some(part.start + n);
+                    }
+                    n -= part.len();
+                }
+                None
+            }
+        }
+    }
 }
 
 /// `first_value`, `last_value` and `nth_value`. A partition may go on in the next chunk, if all frames begin with its
@@ -47,6 +69,7 @@ impl OfFrame {
 impl Evaluator for OfFrame {
     fn evaluate(&mut self, chunk: &Chunk) -> Result<Vec<ArrayRef>, WireError> {
         let sources = Sources::new(self.first.as_ref(), chunk, self.arg)?;
+        let measured = self.frame.measured(chunk)?;
         let mut picks = Vec::with_capacity(chunk.rows());
         let mut first = None;
         for partition in chunk.partitions() {
@@ -57,14 +80,15 @@ impl Evaluator for OfFrame {
                 continue;
             }
             first = Some(sources.kept() + partition.rows.start);
-            let mut frames = Frames::new(&self.frame, &partition);
+            let mut frames = Frames::new(&self.frame, measured.as_ref(), &partition);
             for row in partition.rows.clone() {
-                let frame = frames.of(row);
-                let row = match self.place {
-                    Place::FromStart(n) => frame.start.saturating_add(n),
-                    Place::Last => frame.end.saturating_sub(1),
+                chunk.check_at(row)?;
+                let frame = frames.of(row)?;
+                let found = match self.frame.exclude {
+                    FrameExclusion::NoOthers => self.place.within(&[frame]),
+                    _ => self.place.within(&frames.rest(row, &frame)),
                 };
-                picks.push(frame.contains(&row).then(|| sources.kept() + row));
+                picks.push(found.map(|row| sources.kept() + row));
             }
         }
         let arrays = sources.pick_all(chunk, &self.null, &picks)?;
@@ -122,6 +146,7 @@ impl Evaluator for Shifted {
             };
             last = start..sources.kept() + partition.rows.end;
             for row in partition.rows {
+                chunk.check_at(row)?;
                 let number = (sources.kept() + row).checked_add_signed(offset);
                 picks.push(number.filter(|number| last.contains(number)));
             }
@@ -137,15 +162,18 @@ impl Evaluator for Shifted {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{chunk_of, int_piece, int_results, ints};
+    use super::super::frames::Bound;
+    use super::super::tests::{chunk_of, frame, int_piece, int_results, ints};
     use super::*;
-    use pg_lake_plan::ir::{FrameBound, FrameUnit};
+    use pg_lake_plan::ir::FrameUnit;
 
-    const UNTIL_NOW: Frame = Frame {
-        unit: FrameUnit::Rows,
-        start: FrameBound::UnboundedPreceding,
-        end: FrameBound::CurrentRow,
-    };
+    fn until_now() -> Frame {
+        frame(
+            FrameUnit::Rows,
+            Bound::UnboundedPreceding,
+            Bound::CurrentRow,
+        )
+    }
 
     fn of_frame(place: Place, frame: Frame) -> OfFrame {
         OfFrame::new(0, place, frame, &DataType::Int32)
@@ -160,28 +188,38 @@ mod tests {
             ]
         };
         let chunk = chunk_of(pieces());
-        let first = int_results(&mut of_frame(Place::FromStart(0), UNTIL_NOW), &chunk);
+        let first = int_results(&mut of_frame(Place::FromStart(0), until_now()), &chunk);
         assert_eq!(first, [Some(3), Some(3), Some(3), Some(9)]);
-        let second = int_results(&mut of_frame(Place::FromStart(1), UNTIL_NOW), &chunk);
+        let second = int_results(&mut of_frame(Place::FromStart(1), until_now()), &chunk);
         assert_eq!(second, [None, Some(5), Some(5), None]);
         let around = Frame {
-            start: FrameBound::Preceding(1),
-            end: FrameBound::Following(1),
-            ..UNTIL_NOW
+            start: Bound::Preceding(1),
+            end: Bound::Following(1),
+            ..until_now()
         };
         let last = int_results(&mut of_frame(Place::Last, around.clone()), &chunk);
         assert_eq!(last, [Some(5), Some(8), Some(8), Some(9)]);
         let before = Frame {
-            end: FrameBound::Preceding(1),
-            ..around
+            end: Bound::Preceding(1),
+            ..around.clone()
         };
         let last = int_results(&mut of_frame(Place::Last, before), &chunk);
         assert_eq!(last, [None, Some(3), Some(5), None]);
+        let others = Frame {
+            exclude: FrameExclusion::CurrentRow,
+            ..around
+        };
+        let first = int_results(&mut of_frame(Place::FromStart(0), others.clone()), &chunk);
+        assert_eq!(first, [Some(5), Some(3), Some(5), None]);
+        let second = int_results(&mut of_frame(Place::FromStart(1), others.clone()), &chunk);
+        assert_eq!(second, [None, Some(8), None, None]);
+        let last = int_results(&mut of_frame(Place::Last, others), &chunk);
+        assert_eq!(last, [Some(5), Some(8), Some(5), None]);
     }
 
     #[test]
     fn the_first_value_is_kept() {
-        let mut first = of_frame(Place::FromStart(0), UNTIL_NOW);
+        let mut first = of_frame(Place::FromStart(0), until_now());
         let one = chunk_of(vec![int_piece(&[1, 2], &[0, 1], &[0, 1])]);
         assert_eq!(int_results(&mut first, &one), [Some(1), Some(2)]);
         let two = chunk_of(vec![int_piece(&[3], &[], &[0])]);

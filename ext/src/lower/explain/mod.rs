@@ -5,8 +5,8 @@ mod expr;
 
 use expr::{call, list, literal, sort_keys, text};
 use pg_lake_plan::ir::{
-    Expr, ExprKind, Fragment, Frame, FrameBound, FrameUnit, Join, JoinKind, Plan, Scan, SortKey,
-    Window, WindowFunction,
+    Expr, ExprKind, Fragment, Frame, FrameBound, FrameExclusion, FrameOffset, FrameUnit, Interval,
+    Join, JoinKind, Plan, Scan, SortKey, Window, WindowFunction,
 };
 use std::collections::HashMap;
 
@@ -170,6 +170,7 @@ const DEFAULT_FRAME: Frame = Frame {
     unit: FrameUnit::Range,
     start: FrameBound::UnboundedPreceding,
     end: FrameBound::CurrentRow,
+    exclude: FrameExclusion::NoOthers,
 };
 
 fn frame(frame: &Frame) -> String {
@@ -178,18 +179,37 @@ fn frame(frame: &Frame) -> String {
         FrameUnit::Range => "RANGE",
         FrameUnit::Groups => "GROUPS",
     };
-    let bound = |bound: FrameBound| match bound {
+    let bound = |bound: &FrameBound| match bound {
         FrameBound::UnboundedPreceding => "UNBOUNDED PRECEDING".to_owned(),
         FrameBound::Preceding(n) => format!("{n} PRECEDING"),
         FrameBound::CurrentRow => "CURRENT ROW".to_owned(),
         FrameBound::Following(n) => format!("{n} FOLLOWING"),
         FrameBound::UnboundedFollowing => "UNBOUNDED FOLLOWING".to_owned(),
+        FrameBound::PrecedingBy(by) => format!("{} PRECEDING", offset(by)),
+        FrameBound::FollowingBy(by) => format!("{} FOLLOWING", offset(by)),
+    };
+    let exclude = match frame.exclude {
+        FrameExclusion::NoOthers => "",
+        FrameExclusion::CurrentRow => " EXCLUDE CURRENT ROW",
+        FrameExclusion::Group => " EXCLUDE GROUP",
+        FrameExclusion::Ties => " EXCLUDE TIES",
     };
     format!(
-        "{unit} BETWEEN {} AND {}",
-        bound(frame.start),
-        bound(frame.end)
+        "{unit} BETWEEN {} AND {}{exclude}",
+        bound(&frame.start),
+        bound(&frame.end)
     )
+}
+
+fn offset(offset: &FrameOffset) -> String {
+    match offset {
+        FrameOffset::Number(number) => text(number, &[]),
+        FrameOffset::Interval(Interval {
+            months,
+            days,
+            microseconds,
+        }) => format!("'{months} months {days} days {microseconds} microseconds'"),
+    }
 }
 
 fn window_call(function: &WindowFunction, columns: &[String]) -> String {
@@ -460,6 +480,7 @@ mod tests {
                     otherwise: Some(Value::I32(7)),
                 },
             ],
+            measured: None,
         };
         let text = "Window: rank(), lag(n, 2, 7); partition by extract[quarter](d), \
                     substring(d, n); \
@@ -470,12 +491,34 @@ mod tests {
                 unit: FrameUnit::Rows,
                 start: FrameBound::Preceding(3),
                 end: FrameBound::CurrentRow,
+                exclude: FrameExclusion::NoOthers,
             },
-            ..window
+            ..window.clone()
         };
         assert_eq!(
             lines(Plan::Window(narrow))[0],
             format!("{text}; ROWS BETWEEN 3 PRECEDING AND CURRENT ROW")
+        );
+        let month = FrameOffset::Interval(Interval {
+            months: 1,
+            days: 0,
+            microseconds: 0,
+        });
+        let near = Window {
+            frame: Frame {
+                unit: FrameUnit::Range,
+                start: FrameBound::PrecedingBy(month),
+                end: FrameBound::UnboundedFollowing,
+                exclude: FrameExclusion::Ties,
+            },
+            ..window
+        };
+        assert_eq!(
+            lines(Plan::Window(near))[0],
+            format!(
+                "{text}; RANGE BETWEEN '1 months 0 days 0 microseconds' PRECEDING \
+                 AND UNBOUNDED FOLLOWING EXCLUDE TIES"
+            )
         );
     }
 }

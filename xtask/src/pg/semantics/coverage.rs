@@ -19,12 +19,14 @@ const CLAUSES: &[&str] = &[
     "self-join",
     "subquery in FROM",
     "DISTINCT",
+    "DISTINCT ON",
     "GROUP BY",
     "GROUP BY ROLLUP",
     "GROUP BY CUBE",
     "HAVING",
     "ORDER BY",
     "LIMIT",
+    "WITH TIES",
     "OFFSET",
     "aggregate with DISTINCT",
     "aggregate with FILTER",
@@ -256,9 +258,11 @@ fn clauses(select: &Select, found: &mut BTreeSet<String>) {
         );
     }
     add(select.distinct, "DISTINCT");
+    add(select.distinct_on, "DISTINCT ON");
     add(!select.having.is_empty(), "HAVING");
     add(!select.order.is_empty(), "ORDER BY");
     add(select.limit.is_some(), "LIMIT");
+    add(select.ties, "WITH TIES");
     add(select.offset.is_some(), "OFFSET");
     if let Some(grouping) = &select.grouping {
         let name = match grouping.sets {

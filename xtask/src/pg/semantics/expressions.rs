@@ -275,12 +275,17 @@ impl Generator<'_> {
             "RANGE BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW",
             "RANGE BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING",
             "GROUPS BETWEEN 1 PRECEDING AND 1 FOLLOWING",
+            "GROUPS BETWEEN 2 PRECEDING AND 1 FOLLOWING EXCLUDE GROUP",
+            "GROUPS BETWEEN 1 PRECEDING AND 2 FOLLOWING EXCLUDE TIES",
+            "RANGE BETWEEN CURRENT ROW AND CURRENT ROW EXCLUDE CURRENT ROW",
         ];
         const ROWS: &[&str] = &[
             "ROWS BETWEEN 2 PRECEDING AND CURRENT ROW",
             "ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING",
             "ROWS BETWEEN 1 FOLLOWING AND 3 FOLLOWING",
             "ROWS UNBOUNDED PRECEDING",
+            "ROWS BETWEEN 2 PRECEDING AND 2 FOLLOWING EXCLUDE CURRENT ROW",
+            "ROWS BETWEEN 3 PRECEDING AND 1 FOLLOWING EXCLUDE GROUP",
         ];
         let catalog = self.catalog;
         let all: Vec<&Rc<Function>> = catalog.windows.iter().collect();
@@ -291,7 +296,13 @@ impl Generator<'_> {
         let mut order: Vec<Sort> = keys.into_iter().map(|key| self.sort(key)).collect();
         let mut frame = None;
         let mut total = function.has("total");
-        if function.has("frame") && !order.is_empty() && self.random.chance(60) {
+        if function.has("frame")
+            && self.random.chance(25)
+            && let Some((key, by_value)) = self.measured(scope)
+        {
+            order = vec![self.sort(key)];
+            frame = Some(by_value);
+        } else if function.has("frame") && !order.is_empty() && self.random.chance(60) {
             total = self.random.chance(50);
             frame = Some(*self.random.one_of(if total { ROWS } else { PEERS }));
         }
@@ -314,6 +325,40 @@ impl Generator<'_> {
                 frame,
             },
         })
+    }
+
+    /// What a window can be ordered by to have a frame of values, and such a frame.
+    fn measured(&mut self, scope: &Scope) -> Option<(Expr, &'static str)> {
+        const NUMBERS: &[&str] = &[
+            "RANGE BETWEEN 2 PRECEDING AND 3 FOLLOWING",
+            "RANGE BETWEEN 4 PRECEDING AND 1 PRECEDING",
+            "RANGE BETWEEN CURRENT ROW AND 1 FOLLOWING EXCLUDE CURRENT ROW",
+            "RANGE BETWEEN UNBOUNDED PRECEDING AND 0 FOLLOWING EXCLUDE TIES",
+        ];
+        const FRACTIONS: &[&str] = &[
+            "RANGE BETWEEN 1.5 PRECEDING AND 0.25 FOLLOWING",
+            "RANGE BETWEEN 10.125 FOLLOWING AND 20 FOLLOWING",
+        ];
+        const TIMES: &[&str] = &[
+            "RANGE BETWEEN '1 month 2 days' PRECEDING AND '36 hours' FOLLOWING",
+            "RANGE BETWEEN '10 days' FOLLOWING AND '1 year' FOLLOWING EXCLUDE GROUP",
+            "RANGE BETWEEN '02:00:00' PRECEDING AND UNBOUNDED FOLLOWING",
+        ];
+        let frames = |ty: Type| match ty {
+            Type::Int2 | Type::Int4 | Type::Int8 => Some(NUMBERS),
+            Type::Float4 | Type::Float8 | Type::Numeric => Some(FRACTIONS),
+            Type::Date | Type::Timestamp | Type::Timestamptz => Some(TIMES),
+            _ => None,
+        };
+        let tame = scope.leaves.iter().filter(|leaf| leaf.tame);
+        let keys: Vec<(&Expr, &[&'static str])> = tame
+            .filter_map(|leaf| Some((&leaf.expr, frames(leaf.expr.ty)?)))
+            .collect();
+        if keys.is_empty() {
+            return None;
+        }
+        let (key, frames) = *self.random.one_of(&keys);
+        Some((key.clone(), *self.random.one_of(frames)))
     }
 
     /// Fewer than `most` + 1.

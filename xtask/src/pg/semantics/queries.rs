@@ -199,9 +199,11 @@ impl Generator<'_> {
             };
             select.order.push(sort);
         }
+        select.distinct_on = !select.distinct && self.random.chance(8);
         if self.random.chance(45) {
             select.limit = Some(self.few());
-            select.offset = self.random.chance(25).then(|| self.few());
+            select.ties = !select.distinct_on && self.random.chance(20);
+            select.offset = (!select.ties && self.random.chance(25)).then(|| self.few());
         }
     }
 

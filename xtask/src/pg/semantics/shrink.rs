@@ -11,6 +11,7 @@ enum Cut {
     Offset,
     Order,
     Distinct,
+    DistinctOn,
     Sets,
     Having(usize),
     Filter(usize),
@@ -66,6 +67,7 @@ fn cuts_of(select: &Select, outputs_too: bool) -> Vec<Cut> {
     cuts.extend(when(select.offset.is_some(), Cut::Offset));
     cuts.extend(when(!select.order.is_empty(), Cut::Order));
     cuts.extend(when(select.distinct, Cut::Distinct));
+    cuts.extend(when(select.distinct_on, Cut::DistinctOn));
     cuts.extend((0..select.filter.len()).map(Cut::Filter));
     cuts.extend((0..select.having.len()).map(Cut::Having));
     for (at, relation) in select.from.iter().enumerate() {
@@ -97,14 +99,20 @@ fn apply(select: &mut Select, cut: Cut) {
     match cut {
         Cut::LastRelation => drop(select.from.pop()),
         // What comes first depends on the order, so they go together.
-        Cut::Limit => select.limit = None,
+        Cut::Limit => {
+            select.limit = None;
+            select.ties = false;
+        }
         Cut::Offset => select.offset = None,
         Cut::Order => {
             select.order.clear();
             select.limit = None;
             select.offset = None;
+            select.ties = false;
+            select.distinct_on = false;
         }
         Cut::Distinct => select.distinct = false,
+        Cut::DistinctOn => select.distinct_on = false,
         Cut::Sets => select.grouping.iter_mut().for_each(|g| g.sets = None),
         Cut::Having(at) => drop(select.having.remove(at)),
         Cut::Filter(at) => drop(select.filter.remove(at)),

@@ -43,7 +43,11 @@ fn select(of: &Select) -> String {
         .zip(1..)
         .map(|(output, number)| format!("{} AS c{number}", expr(output)))
         .collect();
-    let distinct = if of.distinct { "DISTINCT " } else { "" };
+    let distinct = match of.order.first() {
+        _ if of.distinct => "DISTINCT ".to_owned(),
+        Some(sort) if of.distinct_on => format!("DISTINCT ON ({}) ", sort.output + 1),
+        _ => String::new(),
+    };
     let mut text = format!("SELECT {distinct}{}", outputs.join(", "));
     for (at, relation) in of.from.iter().enumerate() {
         text.push_str(&from(relation, at == 0));
@@ -54,7 +58,12 @@ fn select(of: &Select) -> String {
     }
     text.push_str(&conjunction("HAVING", &of.having));
     text.push_str(&order_by(of));
-    text.push_str(&bound("LIMIT", of.limit));
+    match of.limit {
+        Some(limit) if of.ties => {
+            text.push_str(&format!(" FETCH FIRST {limit} ROWS WITH TIES"));
+        }
+        limit => text.push_str(&bound("LIMIT", limit)),
+    }
     text.push_str(&bound("OFFSET", of.offset));
     text
 }
@@ -106,6 +115,7 @@ fn order_by(of: &Select) -> String {
     }
     let mut keys: Vec<String> = of.order.iter().map(output_sort).collect();
     match &of.grouping {
+        _ if of.ties => {}
         _ if of.distinct => keys.extend((1..=of.outputs.len()).map(|n| n.to_string())),
         Some(grouping) => keys.extend(grouping.keys.iter().map(expr)),
         None => keys.extend(of.from.iter().flat_map(|r| &r.keys).map(expr)),

@@ -93,15 +93,19 @@ pub enum Query {
 #[derive(Clone, Debug, Default)]
 pub struct Select {
     pub distinct: bool,
+    /// Only the first row of those with the same value of the first key of the order.
+    pub distinct_on: bool,
     /// They are called `c1`, `c2`, …
     pub outputs: Vec<Expr>,
     pub from: Vec<Relation>,
     pub filter: Vec<Expr>,
     pub grouping: Option<Grouping>,
     pub having: Vec<Expr>,
-    /// By outputs, and then by what leaves no choice. Empty: in no order.
+    /// By outputs, and then, unless `ties` are wanted, by what leaves no choice. Empty: in no order.
     pub order: Vec<OutputSort>,
     pub limit: Option<u64>,
+    /// Rows that are equal to the last one within the limit come as well.
+    pub ties: bool,
     pub offset: Option<u64>,
 }
 
@@ -287,7 +291,7 @@ impl Query {
     /// Whether its ORDER BY leaves no choice.
     pub fn is_ordered(&self) -> bool {
         match self {
-            Query::Select(select) => !select.order.is_empty(),
+            Query::Select(select) => !select.order.is_empty() && !select.ties,
             Query::Set { ordered, .. } => *ordered,
         }
     }
