@@ -58,6 +58,26 @@ async fn a_guard_keeps_its_quotient() {
 }
 
 #[tokio::test]
+async fn a_guard_keeps_its_pattern() {
+    // y <> 'a\' AND x LIKE y
+    let incomplete = constant(LakeType::Text, Value::Text("a\\".to_owned()));
+    let guard = compare(CompareOp::Ne, col(1, LakeType::Text), incomplete);
+    let args = vec![col(0, LakeType::Text), col(1, LakeType::Text)];
+    let like = call(Function::Like, args, LakeType::Bool);
+    let guarded = expr(LakeType::Bool, ExprKind::And(vec![guard, like.clone()]));
+    let types = [LakeType::Text, LakeType::Text];
+    let columns = vec![
+        texts(vec![Some("abc"), Some("abc"), None, Some("ab")]),
+        texts(vec![Some("a%"), Some("b%"), Some("%"), Some("a\\")]),
+    ];
+    let result = evaluate(&types, columns.clone(), guarded).await.unwrap();
+    let result: Vec<Option<bool>> = result.as_boolean().iter().collect();
+    assert_eq!(result, [Some(true), Some(false), None, Some(false)]);
+    let error = evaluate(&types, columns, like).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::EscapeSequence);
+}
+
+#[tokio::test]
 async fn a_call_over_constants_is_a_constant() {
     let text = constant(LakeType::Text, Value::Text("13-715-945".to_owned()));
     let e = call(
@@ -158,6 +178,19 @@ async fn malformed_calls_are_refused() {
             ExprKind::Extreme {
                 greatest: true,
                 args: vec![],
+            },
+        ),
+        call(Function::DateBin(0), vec![], LakeType::Timestamp),
+        call(Function::Gcd, vec![column(), column()], LakeType::Text),
+        call(Function::ToLocal, vec![column()], LakeType::Timestamp),
+        call(Function::Like, vec![column()], LakeType::Bool),
+        // A list that nobody has filled.
+        expr(
+            LakeType::Bool,
+            ExprKind::InParam {
+                arg: Box::new(column()),
+                param: 0,
+                negated: false,
             },
         ),
     ] {

@@ -74,6 +74,13 @@ pub enum ExprKind {
         function: Function,
         args: Vec<Expr>,
     },
+    /// `arg = ANY (param)` of an array, which is known when the plan starts: by then it is an
+    /// [`ExprKind::InList`] ([`crate::ir::Plan::fill`]). The engine doesn't take it.
+    InParam {
+        arg: Box<Expr>,
+        param: u32,
+        negated: bool,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -110,6 +117,7 @@ impl Expr {
             | ExprKind::Cast(e)
             | ExprKind::BoolTest { arg: e, .. }
             | ExprKind::InList { arg: e, .. }
+            | ExprKind::InParam { arg: e, .. }
             | ExprKind::Like { arg: e, .. } => vec![e],
             ExprKind::And(list) | ExprKind::Or(list) => list.iter().collect(),
             ExprKind::Case {
@@ -138,6 +146,7 @@ impl Expr {
             | ExprKind::Cast(e)
             | ExprKind::BoolTest { arg: e, .. }
             | ExprKind::InList { arg: e, .. }
+            | ExprKind::InParam { arg: e, .. }
             | ExprKind::Like { arg: e, .. } => vec![e.as_mut()],
             ExprKind::And(list) | ExprKind::Or(list) => list.iter_mut().collect(),
             ExprKind::Case {

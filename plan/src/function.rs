@@ -80,6 +80,50 @@ pub enum Function {
     AddInterval(Interval),
     /// `make_date(year, month, day)` of `Int4`s
     MakeDate,
+    /// `text LIKE pattern`: [`ExprKind::Like`] of a pattern that isn't known before, or isn't complete.
+    Like,
+    /// `split_part(text, delimiter, number)`
+    SplitPart,
+    /// `translate(text, from, to)`
+    Translate,
+    /// The first character's number.
+    Ascii,
+    Chr,
+    /// Of a text or of bytes.
+    Md5,
+    /// Of an `Int4` or `Int8`.
+    ToHex,
+    /// Of floats.
+    Power,
+    Exp,
+    Ln,
+    Log10,
+    CubeRoot,
+    /// Of integers of one type.
+    Gcd,
+    Lcm,
+    /// `date_bin(stride, timestamp, origin)` of a stride in microseconds.
+    DateBin(i64),
+    /// A `Timestamptz`, and an offset from UTC in microseconds (an `Int8`): the timestamp that clocks show there.
+    /// [`ErrorCode::NotExact`] where that is near the end of timestamps; so are the next three.
+    ///
+    /// [`ErrorCode::NotExact`]: crate::message::ErrorCode::NotExact
+    ToLocal,
+    /// The reverse.
+    ToInstant,
+    /// [`Function::DateTrunc`] and [`Function::AddInterval`] of a `Timestamptz`, as clocks with that offset show it.
+    DateTruncAt(Field),
+    AddIntervalAt(Interval),
+    /// The seconds from the second of two timestamps of one type to the first, as a decimal of scale 6 or a `Float8`.
+    SecondsBetween,
+    /// `width_bucket(value, from, to, count)` of floats or decimals, and an `Int4`.
+    WidthBucket,
+    /// `overlay(text, new, from [, count])`
+    Overlay,
+    /// `div(left, right)`: the quotient of two decimals without its fraction.
+    WholeQuotient,
+    /// A boolean, an integer or a UUID as a text.
+    Print,
 }
 
 /// An end of a text.
@@ -203,7 +247,7 @@ impl Function {
                 (
                     Some(LakeType::Decimal { .. }),
                     LakeType::Float4 | LakeType::Float8
-                ) | (Some(LakeType::Timestamp), LakeType::Date)
+                ) | (Some(LakeType::Timestamp), LakeType::Date | LakeType::Time)
                     | (Some(LakeType::Bool), LakeType::Int4)
                     | (Some(LakeType::Int4), LakeType::Bool)
             ),
@@ -222,6 +266,33 @@ impl Function {
             | Function::SubtractDays
             | Function::AddInterval(_)
             | Function::MakeDate => true,
+            Function::Like => !matches!(
+                args.get(1).map(|pattern| &pattern.kind),
+                Some(ExprKind::Const(Some(Value::Text(pattern)))) if is_complete(pattern)
+            ),
+            Function::SplitPart => {
+                let number = args.get(2).and_then(constant);
+                !fixed || number.is_none_or(|number| number == 0)
+            }
+            Function::Ascii | Function::Md5 | Function::ToHex | Function::Print => false,
+            Function::Translate
+            | Function::Chr
+            | Function::Power
+            | Function::Exp
+            | Function::Ln
+            | Function::Log10
+            | Function::CubeRoot
+            | Function::Gcd
+            | Function::Lcm
+            | Function::DateBin(_)
+            | Function::ToLocal
+            | Function::ToInstant
+            | Function::DateTruncAt(_)
+            | Function::AddIntervalAt(_)
+            | Function::SecondsBetween
+            | Function::WidthBucket
+            | Function::Overlay
+            | Function::WholeQuotient => true,
         }
     }
 
@@ -269,6 +340,30 @@ impl Function {
             Function::DaysBetween => "date_mi",
             Function::AddInterval(_) => "timestamp_pl_interval",
             Function::MakeDate => "make_date",
+            Function::Like => "like",
+            Function::SplitPart => "split_part",
+            Function::Translate => "translate",
+            Function::Ascii => "ascii",
+            Function::Chr => "chr",
+            Function::Md5 => "md5",
+            Function::ToHex => "to_hex",
+            Function::Power => "power",
+            Function::Exp => "exp",
+            Function::Ln => "ln",
+            Function::Log10 => "log10",
+            Function::CubeRoot => "cbrt",
+            Function::Gcd => "gcd",
+            Function::Lcm => "lcm",
+            Function::DateBin(_) => "date_bin",
+            Function::ToLocal => "to_local",
+            Function::ToInstant => "to_instant",
+            Function::DateTruncAt(_) => "date_trunc",
+            Function::AddIntervalAt(_) => "timestamptz_pl_interval",
+            Function::SecondsBetween => "seconds_between",
+            Function::WidthBucket => "width_bucket",
+            Function::Overlay => "overlay",
+            Function::WholeQuotient => "div",
+            Function::Print => "text",
         }
     }
 
@@ -276,16 +371,24 @@ impl Function {
     pub fn parameter(self) -> Option<String> {
         match self {
             Function::Round(digits) | Function::Truncate(digits) => Some(digits.to_string()),
-            Function::Extract(field) | Function::DatePart(field) | Function::DateTrunc(field) => {
-                Some(format!("{field:?}").to_lowercase())
-            }
-            Function::AddInterval(by) => Some(format!(
+            Function::Extract(field)
+            | Function::DatePart(field)
+            | Function::DateTrunc(field)
+            | Function::DateTruncAt(field) => Some(format!("{field:?}").to_lowercase()),
+            Function::AddInterval(by) | Function::AddIntervalAt(by) => Some(format!(
                 "{} mons {} days {} us",
                 by.months, by.days, by.microseconds
             )),
+            Function::DateBin(stride) => Some(format!("{stride} us")),
             _ => None,
         }
     }
+}
+
+/// Whether a pattern doesn't end with an escape character that escapes nothing.
+pub fn is_complete(pattern: &str) -> bool {
+    let escapes = pattern.bytes().rev().take_while(|byte| *byte == b'\\');
+    escapes.count().is_multiple_of(2)
 }
 
 #[cfg(test)]
@@ -320,6 +423,23 @@ mod tests {
         assert!(substring(vec![text(), int(1), int(-2)]).can_fail());
         let from = expr(LakeType::Int4, ExprKind::Column(1));
         assert!(substring(vec![text(), from]).can_fail());
+    }
+
+    #[test]
+    fn a_complete_pattern_cannot_fail() {
+        assert!(is_complete(""));
+        assert!(is_complete("a\\\\"));
+        assert!(!is_complete("\\"));
+        assert!(!is_complete("a\\\\\\"));
+        let text = |kind| expr(LakeType::Text, kind);
+        let like = |pattern| {
+            let args = vec![text(ExprKind::Column(0)), text(pattern)];
+            call(Function::Like, args, LakeType::Bool)
+        };
+        let constant = |pattern: &str| ExprKind::Const(Some(Value::Text(pattern.to_owned())));
+        assert!(!like(constant("a%")).can_fail());
+        assert!(like(constant("a\\")).can_fail());
+        assert!(like(ExprKind::Param(0)).can_fail());
     }
 
     #[test]

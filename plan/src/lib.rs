@@ -5,7 +5,7 @@
 //!
 //! * [`types`]: the logical types and how each is laid out on the wire
 //! * [`ir`]: fragments: plan nodes; [`expr`]: expressions; [`function`]: what they call
-//! * [`settle`]: numerics whose scale execution decides
+//! * [`settle`]: numerics whose scale execution decides; [`lists`]: arrays that are parameters
 //! * [`batch`]: columns of rows in one frame
 //! * [`layout`]: partition transforms and sort orders
 //! * [`message`]: requests, replies, errors and their frame kinds
@@ -17,6 +17,7 @@ pub mod expr;
 pub mod function;
 pub mod ir;
 pub mod layout;
+pub mod lists;
 pub mod message;
 pub mod rows;
 pub mod settle;

@@ -451,7 +451,7 @@ pub enum ErrorCode {
     DatetimeOverflow,
     /// A length of a substring is negative.
     Substring,
-    /// The square root of a negative number.
+    /// The square root of a negative number, or another power that is no number.
     NegativeRoot,
     DataCorrupted,
     MissingFile,
@@ -471,6 +471,14 @@ pub enum ErrorCode {
     Unsupported,
     /// A query's temporary files are larger than its session allows.
     TempFileLimit,
+    /// A pattern ends with its escape character.
+    EscapeSequence,
+    /// The logarithm of zero or a negative number.
+    Logarithm,
+    InvalidParameter,
+    LimitExceeded,
+    /// Bounds or a number of buckets that there can't be.
+    WidthBucket,
 }
 
 impl WireError {

@@ -19,7 +19,7 @@ impl Plan {
     }
 
     /// Calls `f` with each whole expression of this node and those below.
-    fn for_each_expr(&mut self, f: &mut dyn FnMut(&mut Expr)) {
+    pub(crate) fn for_each_expr(&mut self, f: &mut dyn FnMut(&mut Expr)) {
         match self {
             Plan::Scan(scan) => scan.predicate.iter_mut().for_each(f),
             Plan::Filter { input, predicate } => {

@@ -96,6 +96,14 @@ fn write(expr: &Expr, schema: &Schema, out: &mut String) {
                 out,
             );
         }
+        ExprKind::InParam {
+            arg,
+            param,
+            negated,
+        } => {
+            let not = if *negated { " NOT" } else { "" };
+            around("", arg, &format!("{not} IN (${})", param + 1), schema, out);
+        }
         ExprKind::Like {
             arg,
             pattern,

@@ -214,6 +214,7 @@ impl Node {
             ExprKind::Extreme { greatest, args } => Kind::Extreme(*greatest, all(args)?),
             ExprKind::Cast(e) => Kind::Cast(one(e)?),
             ExprKind::Call { function, args } => Kind::Call(*function, all(args)?),
+            ExprKind::InParam { .. } => return Err(protocol("a list without values")),
         };
         Ok(Node::new(ty.clone(), kind, expr.raises()))
     }

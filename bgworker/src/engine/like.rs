@@ -1,9 +1,9 @@
 //! `LIKE`: `%`, `_` and `\` as escape; everything else is equal byte by byte (`like_match.c`).
 
-use super::error::{internal, unsupported};
+use super::error::internal;
 use arrow::array::{Array, ArrayRef, BooleanArray, StringArray};
 use arrow::buffer::BooleanBuffer;
-use pg_lake_plan::message::WireError;
+use pg_lake_plan::message::{ErrorCode, WireError};
 use std::sync::Arc;
 
 /// A compiled pattern.
@@ -49,11 +49,7 @@ impl Pattern {
             match c {
                 '\\' => match chars.next() {
                     Some(c) => literal(c, &mut parts, &mut tokens),
-                    None => {
-                        return Err(unsupported(
-                            "LIKE pattern must not end with escape character",
-                        ));
-                    }
+                    None => return Err(incomplete()),
                 },
                 '%' => {
                     parts.push(String::new());
@@ -89,7 +85,7 @@ impl Pattern {
         })
     }
 
-    fn matches(&self, text: &str) -> bool {
+    pub(super) fn matches(&self, text: &str) -> bool {
         match self {
             Pattern::Equals(p) => text == p,
             Pattern::Prefix(p) => text.as_bytes().starts_with(p.as_bytes()),
@@ -169,6 +165,79 @@ fn general(text: &[u8], tokens: &[Token]) -> bool {
         .is_some_and(|rest| rest.iter().all(|t| *t == Token::Many))
 }
 
+/// `MatchText`, for a pattern that is used once. Like there, it is an error only for some texts if the pattern ends
+/// with an escape character.
+pub(super) fn matches(text: &str, pattern: &str) -> Result<bool, WireError> {
+    let (text, pattern) = (text.as_bytes(), pattern.as_bytes());
+    let (mut t, mut p) = (0, 0);
+    // Where the rest after the last `%` was tried, and where it begins.
+    let mut back: Option<(usize, usize)> = None;
+    loop {
+        let Some(byte) = text.get(t) else {
+            let rest = pattern.get(p..).unwrap_or_default();
+            return Ok(rest.iter().all(|b| *b == b'%'));
+        };
+        let expected = match pattern.get(p) {
+            Some(b'%') => match after_wildcards(text, t, pattern, p) {
+                None => return Ok(false),
+                Some((_, rest)) if rest == pattern.len() => return Ok(true),
+                Some((start, rest)) => {
+                    if pattern.get(rest..) == Some(b"\\".as_slice()) {
+                        return Err(incomplete());
+                    }
+                    back = Some((start, rest));
+                    (t, p) = (start, rest);
+                    continue;
+                }
+            },
+            Some(b'_') => {
+                t = next_char(text, t);
+                p += 1;
+                continue;
+            }
+            Some(b'\\') => {
+                p += 1;
+                Some(pattern.get(p).ok_or_else(incomplete)?)
+            }
+            other => other,
+        };
+        if expected == Some(byte) {
+            t += 1;
+            p += 1;
+            continue;
+        }
+        let Some((start, rest)) = back else {
+            return Ok(false);
+        };
+        let start = next_char(text, start);
+        back = Some((start, rest));
+        (t, p) = (start, rest);
+    }
+}
+
+/// Goes past `%` and the wildcards that follow it; `None` if the text is too short for these.
+fn after_wildcards(
+    text: &[u8],
+    mut t: usize,
+    pattern: &[u8],
+    mut p: usize,
+) -> Option<(usize, usize)> {
+    loop {
+        match pattern.get(p) {
+            Some(b'%') => {}
+            Some(b'_') if t < text.len() => t = next_char(text, t),
+            Some(b'_') => return None,
+            _ => return Some((t, p)),
+        }
+        p += 1;
+    }
+}
+
+fn incomplete() -> WireError {
+    let message = "LIKE pattern must not end with escape character";
+    WireError::new(ErrorCode::EscapeSequence, message)
+}
+
 fn next_char(text: &[u8], at: usize) -> usize {
     let continuation = |b: &&u8| **b & 0xC0 == 0x80;
     let rest = text.get(at + 1..).unwrap_or(&[]);
@@ -222,13 +291,38 @@ mod tests {
             ("abcd", "a_%d", true),
             ("ad", "a_%d", false),
             ("mississippi", "m%_ss%p_", true),
+            ("mississippi", "%iss%iss%iss%", false),
+            ("aé", "%__", true),
+            ("é", "%__", false),
+            ("ab", "%_%_%", true),
+            ("abcabd", "%ab_", true),
+            ("a\\c", "a\\\\c", true),
+            ("aab", "%ab", true),
+            ("a", "a%%", true),
+            ("", "%%", true),
+            ("", "\\a", false),
         ] {
             assert_eq!(matches(text, pattern), expected, "{text} LIKE {pattern}");
+            let once = super::matches(text, pattern).expect("a complete pattern");
+            assert_eq!(once, expected, "{text} LIKE {pattern}");
         }
     }
 
     #[test]
     fn a_trailing_escape_is_refused() {
         assert!(Pattern::new("abc\\").is_err());
+        for (text, pattern, fails) in [
+            ("abc", "abc\\", false),
+            ("abcd", "abc\\", true),
+            ("x", "abc\\", false),
+            ("abc", "%\\", true),
+            ("", "%\\", false),
+            ("abc", "%c\\", false),
+            ("abcd", "%c\\", true),
+            ("abc", "%____\\", false),
+        ] {
+            let result = super::matches(text, pattern);
+            assert_eq!(result.is_err(), fails, "{text} LIKE {pattern}");
+        }
     }
 }

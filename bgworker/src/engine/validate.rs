@@ -382,6 +382,7 @@ pub(super) fn check(expr: &Expr, input: &[LakeType], params: usize) -> Result<()
             check_ordered(ty)
         }
         ExprKind::Call { function, args } => functions::check(*function, args, ty),
+        ExprKind::InParam { .. } => Err(protocol("a list without values")),
         ExprKind::Cast(arg) if cast::supported(&arg.ty.lake, ty) => Ok(()),
         ExprKind::Cast(arg) => Err(unsupported(format!(
             "conversion from {:?} to {ty:?}",

@@ -2,28 +2,42 @@
 
 use crate::custom::private::{ParamKind, ParamUse};
 use crate::error;
+use crate::lower::arrays::array_for;
 use crate::lower::node::string;
+use crate::pg::time_zone;
 use crate::types::{shown_numeric, value_of};
-use pg_lake_plan::ir::Fragment;
+use pg_lake_plan::ir::{Expr, Fragment};
+use pg_lake_plan::lists::{Array, is_array};
 use pg_lake_plan::types::Value;
-use pgrx::{PgSqlErrorCode, pg_sys};
+use pgrx::{PgSqlErrorCode, PgTryBuilder, pg_sys};
+use std::ffi::CString;
+use std::panic::AssertUnwindSafe;
 
-/// The fragment with the types that numeric parameters have now, and the values of all; `None` if one can't be
-/// represented in the engine.
+/// The fragment with the types that numeric parameters have now, and the elements of arrays, and the values of all others;
+/// `None` if one can't be represented in the engine.
 pub unsafe fn bind(
     node: *mut pg_sys::CustomScanState,
     fragment: &Fragment,
     params: &[ParamUse],
 ) -> Option<(Fragment, Vec<Option<Value>>)> {
-    let (mut scales, mut values) = (vec![], vec![]);
+    let (mut scales, mut values, mut arrays) = (vec![], vec![], vec![]);
     for param in params {
         // SAFETY: the executor's own arrays, indexed by ids that the planner has assigned.
         let (datum, isnull) = unsafe {
-            match param.kind {
+            match &param.kind {
                 ParamKind::Extern => external(node, param),
                 ParamKind::Exec => executor(node, param.id),
+                ParamKind::Computed(expression) => computed(node, expression)?,
+                ParamKind::UtcOffset => (time_zone::offset_of_session()?.into(), false),
             }
         };
+        if is_array(&param.lake) {
+            arrays.push((!isnull).then_some(datum));
+            scales.push(None);
+            values.push(None);
+            continue;
+        }
+        arrays.push(None);
         let typid = pg_sys::Oid::from(param.typid);
         // SAFETY: the datum is of the parameter's type.
         let (scale, value) = unsafe {
@@ -40,7 +54,49 @@ pub unsafe fn bind(
         values.push(value);
     }
     let mut fragment = fragment.clone();
-    fragment.root.settle(&scales).then_some((fragment, values))
+    let mut elements = |arg: &Expr, param: u32| match arrays.get(param as usize)? {
+        None => Some(Array::Null),
+        Some(array) => array_for(arg, *array),
+    };
+    // SAFETY: the node's context for one row, for copies of arrays.
+    let possible = unsafe {
+        let short_lived = (*(*node).ss.ps.ps_ExprContext).ecxt_per_tuple_memory;
+        let old = pg_sys::MemoryContextSwitchTo(short_lived);
+        let possible = fragment.root.settle(&scales) && fragment.root.fill(&mut elements);
+        pg_sys::MemoryContextSwitchTo(old);
+        possible
+    };
+    possible.then_some((fragment, values))
+}
+
+/// The value of an expression without rows; `None` if it raises an error, which Postgres may not come to.
+unsafe fn computed(
+    node: *mut pg_sys::CustomScanState,
+    expression: &str,
+) -> Option<(pg_sys::Datum, bool)> {
+    let expression = CString::new(expression).ok()?;
+    let compute = || {
+        let mut isnull = true;
+        // SAFETY: an expression as `lower` has written it. All that is made of it goes when the next row comes.
+        let value = unsafe {
+            let econtext = (*node).ss.ps.ps_ExprContext;
+            let expression = pg_sys::stringToNode(expression.as_ptr());
+            let state = pg_sys::ExecInitExpr(expression.cast(), &raw mut (*node).ss.ps);
+            pg_sys::ExecEvalExpr(state, econtext, &mut isnull)
+        };
+        Some((value, isnull))
+    };
+    // SAFETY: the node's context for one row. The functions of such expressions only compute, so that an error leaves
+    // nothing to be cleaned up.
+    unsafe {
+        let short_lived = (*(*node).ss.ps.ps_ExprContext).ecxt_per_tuple_memory;
+        let old = pg_sys::MemoryContextSwitchTo(short_lived);
+        let value = PgTryBuilder::new(AssertUnwindSafe(compute))
+            .catch_others(|_| None)
+            .execute();
+        pg_sys::MemoryContextSwitchTo(old);
+        value
+    }
 }
 
 unsafe fn external(node: *mut pg_sys::CustomScanState, used: &ParamUse) -> (pg_sys::Datum, bool) {

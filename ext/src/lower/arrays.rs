@@ -5,12 +5,15 @@ use super::calls::condition;
 use super::compare::{padded, padded_length, trimmed};
 use super::consts::{self, adapt, type_name};
 use super::control::count;
-use super::expr::{Exprs, boolean, operator_function};
+use super::expr::{Exprs, boolean, operator_function, param_kind};
 use super::functions::{self, Call};
 use super::node::{Node, get, nodes};
 use super::numeric::Numerics;
 use super::order::is_deterministic;
+use super::private::ParamUse;
+use crate::types::{expression_type, value_of};
 use pg_lake_plan::ir::{CompareOp, Expr, ExprKind};
+use pg_lake_plan::lists::Array;
 use pg_lake_plan::types::{LakeType, Value};
 use pgrx::pg_sys;
 
@@ -30,6 +33,31 @@ impl Exprs<'_> {
             return Err("ANY needs two arguments".to_owned());
         };
         let arg = self.lower_as(arg, Numerics::VALUE.early())?;
+        let is_equality =
+            |op: CompareOp| matches!(call, Call::Compare(o) | Call::ComparePadded(o) if o == op);
+        let negated = is_equality(CompareOp::Ne) && !list.useOr;
+        let is_list = negated || (is_equality(CompareOp::Eq) && list.useOr);
+        if let Some(param) = get::<pg_sys::Param>(relabelled(array)) {
+            if !is_list {
+                return Err(
+                    "ANY and ALL of a parameter are lowered for IN and NOT IN only".to_owned(),
+                );
+            }
+            return self.in_param(arg, param, list.inputcollid, negated);
+        }
+        if let Some(array) = get::<pg_sys::Const>(array) {
+            if array.constisnull && !arg.can_fail() {
+                return Ok(boolean(ExprKind::Const(None)));
+            }
+            if is_list && let Some(values) = constants(&arg, array, list.inputcollid)? {
+                self.grow(values.len())?;
+                return Ok(boolean(ExprKind::InList {
+                    arg: Box::new(unpadded(arg)),
+                    values,
+                    negated,
+                }));
+            }
+        }
         let elements = self.elements(array)?;
         if elements.is_empty() {
             if arg.can_fail() {
@@ -37,10 +65,7 @@ impl Exprs<'_> {
             }
             return Ok(boolean(ExprKind::Const(Some(Value::Bool(!list.useOr)))));
         }
-        let is_equality =
-            |op: CompareOp| matches!(call, Call::Compare(o) | Call::ComparePadded(o) if o == op);
-        let negated = is_equality(CompareOp::Ne) && !list.useOr;
-        if negated || (is_equality(CompareOp::Eq) && list.useOr) {
+        if is_list {
             self.grow(elements.len())?;
             if let Some(found) = in_list(&arg, &elements, list.inputcollid, negated)? {
                 return Ok(found);
@@ -49,14 +74,44 @@ impl Exprs<'_> {
         self.each_condition(call, &arg, elements, list)
     }
 
+    /// `arg = ANY (param)`, `arg <> ALL (param)`
+    fn in_param(
+        &mut self,
+        arg: Expr,
+        param: &pg_sys::Param,
+        collation: pg_sys::Oid,
+        negated: bool,
+    ) -> Lowered<Expr> {
+        check_list(&arg, collation)?;
+        // SAFETY: looks the type up.
+        let typid = unsafe { pg_sys::get_element_type(param.paramtype) };
+        if !is_list_for(&arg, typid) {
+            let name = type_name(param.paramtype);
+            return Err(format!("a parameter of type {name} is not lowered here"));
+        }
+        let element = Box::new(arg.ty.lake.clone());
+        let number = self.param_number(ParamUse {
+            kind: param_kind(param)?,
+            id: param.paramid,
+            typid: param.paramtype.to_u32(),
+            lake: LakeType::List {
+                element_id: 0,
+                element,
+            },
+        });
+        Ok(boolean(ExprKind::InParam {
+            arg: Box::new(unpadded(arg)),
+            param: number,
+            negated,
+        }))
+    }
+
     /// The elements of a constant or of an `ARRAY[…]`.
     fn elements(&mut self, array: Node) -> Lowered<Vec<Expr>> {
         if let Some(array) = get::<pg_sys::Const>(array).filter(|array| !array.constisnull) {
             return elements(array);
         }
-        // An array of varchar as one of text.
-        let array = get::<pg_sys::RelabelType>(array).map_or(array, |relabel| relabel.arg.cast());
-        let array = get::<pg_sys::ArrayExpr>(array)
+        let array = get::<pg_sys::ArrayExpr>(relabelled(array))
             .filter(|array| !array.multidims)
             .ok_or("ANY and ALL are lowered for constant arrays only")?;
         let mut lowered = vec![];
@@ -102,24 +157,10 @@ fn in_list(
     collation: pg_sys::Oid,
     negated: bool,
 ) -> Lowered<Option<Expr>> {
-    let is_padded = arg.ty.oid == pg_sys::BPCHAROID.to_u32();
-    let length = padded_length(arg);
-    match &arg.ty.lake {
-        LakeType::Text if !is_deterministic(collation) => {
-            return Err("a nondeterministic collation is not lowered".to_owned());
-        }
-        LakeType::List { .. } | LakeType::Struct(_) => {
-            return Err("nested types are not compared by the engine".to_owned());
-        }
-        _ => {}
-    }
+    check_list(arg, collation)?;
     let mut values = vec![];
     for element in elements {
-        let element = match length {
-            Some(length) => padded(element.clone(), length),
-            None if is_padded => trimmed(element.clone()),
-            None => element.clone(),
-        };
+        let element = padded_as(arg, element.clone());
         let adapted = (comparable(&element.ty.lake, &arg.ty.lake))
             .then(|| adapt(&element, &arg.ty))
             .flatten();
@@ -128,24 +169,154 @@ fn in_list(
             _ => return Ok(None),
         }
     }
-    let arg = match length {
-        None if is_padded => trimmed(arg.clone()),
-        _ => arg.clone(),
-    };
     Ok(Some(boolean(ExprKind::InList {
-        arg: Box::new(arg),
+        arg: Box::new(unpadded(arg.clone())),
         values,
         negated,
     })))
 }
 
+fn check_list(arg: &Expr, collation: pg_sys::Oid) -> Lowered<()> {
+    match &arg.ty.lake {
+        LakeType::Text if !is_deterministic(collation) => {
+            Err("a nondeterministic collation is not lowered".to_owned())
+        }
+        LakeType::List { .. } | LakeType::Struct(_) => {
+            Err("nested types are not compared by the engine".to_owned())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// An array of varchar, if this is one as an array of text.
+fn relabelled(array: Node) -> Node {
+    get::<pg_sys::RelabelType>(array).map_or(array, |relabel| relabel.arg.cast())
+}
+
+fn is_padded(expr: &Expr) -> bool {
+    expr.ty.oid == pg_sys::BPCHAROID.to_u32()
+}
+
+/// What is looked for in a list: a `character(n)` without trailing blanks, unless all values have them.
+fn unpadded(arg: Expr) -> Expr {
+    if is_padded(&arg) && padded_length(&arg).is_none() {
+        trimmed(arg)
+    } else {
+        arg
+    }
+}
+
+/// A constant element with the trailing blanks of the expression that is compared with it, or without.
+fn padded_as(arg: &Expr, element: Expr) -> Expr {
+    match padded_length(arg) {
+        Some(length) => padded(element, length),
+        None if is_padded(arg) => trimmed(element),
+        None => element,
+    }
+}
+
+/// Whether the elements of an array can be taken for values of the expression's type.
+fn is_list_for(arg: &Expr, typid: pg_sys::Oid) -> bool {
+    let element = match typid {
+        pg_sys::NUMERICOID => Some(consts::decimal(0).lake),
+        // SAFETY: a type, or none.
+        _ => unsafe { expression_type(typid, -1) },
+    };
+    element.is_some_and(|element| comparable(&element, &arg.ty.lake))
+}
+
+/// What the elements of an array are to the expression of an [`ExprKind::InParam`]. `None`: too many.
+pub fn array_for(arg: &Expr, array: pg_sys::Datum) -> Option<Array> {
+    let (typid, elements) = deconstructed(array)?;
+    if elements.is_empty() {
+        return Some(Array::Empty);
+    }
+    let mut values = vec![];
+    for element in elements {
+        match element {
+            None => values.push(None),
+            // What the expression's type doesn't have, none of its values is equal to.
+            Some(element) => values.extend(value_for(arg, typid, element).map(Some)),
+        }
+    }
+    Some(Array::Elements(values))
+}
+
+/// An element as a value of the expression's type ([`is_list_for`]).
+fn value_for(arg: &Expr, typid: pg_sys::Oid, element: pg_sys::Datum) -> Option<Value> {
+    let of = |lake: &LakeType| {
+        // SAFETY: an element of an array of this type.
+        unsafe { value_of(lake, typid, element) }
+    };
+    let value = match (&arg.ty.lake, typid) {
+        (LakeType::Float8, pg_sys::FLOAT4OID) => match of(&LakeType::Float4)? {
+            Value::F32(value) => Value::F64(value.into()),
+            _ => return None,
+        },
+        (LakeType::Float4, pg_sys::FLOAT8OID) => match of(&LakeType::Float8)? {
+            Value::F64(value) if value.is_nan() => Value::F32(f32::NAN),
+            Value::F64(value) => {
+                let narrow = value as f32;
+                (f64::from(narrow) == value).then_some(Value::F32(narrow))?
+            }
+            _ => return None,
+        },
+        (lake, _) => of(lake)?,
+    };
+    let constant = Expr {
+        ty: arg.ty.clone(),
+        kind: ExprKind::Const(Some(value)),
+    };
+    match padded_as(arg, constant).kind {
+        ExprKind::Const(value) => value,
+        _ => None,
+    }
+}
+
+/// The elements of a constant array that the expression can be equal to, and nulls; `None` if they are of another type,
+/// or if there are none.
+fn constants(
+    arg: &Expr,
+    array: &pg_sys::Const,
+    collation: pg_sys::Oid,
+) -> Lowered<Option<Vec<Option<Value>>>> {
+    // SAFETY: looks the type up.
+    let typid = unsafe { pg_sys::get_element_type(array.consttype) };
+    if array.constisnull || !is_list_for(arg, typid) {
+        return Ok(None);
+    }
+    check_list(arg, collation)?;
+    match array_for(arg, array.constvalue) {
+        Some(Array::Elements(values)) => Ok(Some(values)),
+        Some(Array::Null | Array::Empty) => Ok(None),
+        None => Err(too_many(array)),
+    }
+}
+
+fn too_many(array: &pg_sys::Const) -> String {
+    // SAFETY: looks the type up.
+    let typid = unsafe { pg_sys::get_element_type(array.consttype) };
+    format!("a list of {} has too many elements", type_name(typid))
+}
+
 /// The elements of a constant array, as constants.
 fn elements(array: &pg_sys::Const) -> Lowered<Vec<Expr>> {
+    let deconstructed = deconstructed(array.constvalue);
+    let (typid, elements) = deconstructed.ok_or_else(|| too_many(array))?;
+    elements
+        .into_iter()
+        .map(|element| consts::literal(typid, -1, pg_sys::InvalidOid, element))
+        .collect()
+}
+
+/// The type of an array's elements, and these, of all dimensions; `None` if there are more than the engine looks through.
+/// They may point into the array, or into a copy in the current memory context.
+fn deconstructed(array: pg_sys::Datum) -> Option<(pg_sys::Oid, Vec<Option<pg_sys::Datum>>)> {
     let (mut datums, mut nulls, mut count) = (std::ptr::null_mut(), std::ptr::null_mut(), 0);
     let (mut length, mut by_value, mut align) = (0, false, 0);
-    // SAFETY: the constant is an array; the element type's properties are looked up.
+    // SAFETY: an array; the element type's properties are looked up.
     let typid = unsafe {
-        let array = pg_sys::pg_detoast_datum(array.constvalue.cast_mut_ptr());
+        let array = pg_sys::pg_detoast_datum(array.cast_mut_ptr());
         let array = array.cast::<pg_sys::ArrayType>();
         let typid = (*array).elemtype;
         pg_sys::get_typlenbyvalalign(typid, &mut length, &mut by_value, &mut align);
@@ -162,18 +333,13 @@ fn elements(array: &pg_sys::Const) -> Lowered<Vec<Expr>> {
         typid
     };
     if count > MAX_LIST {
-        return Err(format!(
-            "a list of {} has too many elements",
-            type_name(typid)
-        ));
+        return None;
     }
-    (0..count as usize)
-        .map(|i| {
-            // SAFETY: below the number of elements.
-            let datum = unsafe { (!*nulls.add(i)).then(|| *datums.add(i)) };
-            consts::literal(typid, -1, pg_sys::InvalidOid, datum)
-        })
-        .collect()
+    let element = |i: usize| {
+        // SAFETY: below the number of elements.
+        unsafe { (!*nulls.add(i)).then(|| *datums.add(i)) }
+    };
+    Some((typid, (0..count as usize).map(element).collect()))
 }
 
 /// Whether constants of one type may be taken for the other's.

@@ -12,6 +12,7 @@ use super::order::{has_c_letters, is_deterministic};
 use super::table::sql_type;
 use crate::types::expression_type;
 use pg_lake_plan::expr::{Expr, ExprKind, Function};
+use pg_lake_plan::function::is_complete;
 use pg_lake_plan::types::{LakeType, SqlType, Value};
 use pgrx::pg_sys;
 
@@ -80,12 +81,23 @@ impl Exprs<'_> {
             (Call::Typmod, [arg, typmod]) => self.typmod(*arg, *typmod),
             (Call::Extract | Call::DatePart | Call::DateTrunc, [field, arg]) => {
                 let field = dates::field(&self.lower(*field)?)?;
-                dates::of_field(call, field, self.lower(*arg)?)
+                self.field(call, field, *arg)
             }
             (Call::AddInterval { negated }, [arg, interval]) => {
                 let interval = dates::interval(*interval, negated)?;
-                Ok(dates::add_interval(self.lower(*arg)?, interval))
+                self.plus_interval(*arg, interval)
             }
+            (Call::CompareInstants(op), [left, right]) => self.compare_instants(op, *left, *right),
+            (Call::CompareIntervals(op), [left, right]) => {
+                self.compare_intervals(op, *left, *right)
+            }
+            (Call::Local { part }, [arg]) => self.local(*arg, part),
+            (Call::Instant, [arg]) => self.instant(*arg),
+            (Call::AtTimeZone, [zone, arg]) => self.at_time_zone(*zone, *arg),
+            (Call::DateBin, [stride, arg, origin]) => self.date_bin(*stride, *arg, *origin),
+            (Call::IsFinite, [arg]) => self.is_finite(*arg),
+            (Call::Concat, args) => self.concat(args, collation),
+            (Call::ConcatWs, args) => self.concat_ws(args, collation),
             _ => Err(unknown()),
         }
     }
@@ -184,8 +196,15 @@ pub fn condition(call: Call, left: Expr, right: Expr, collation: pg_sys::Oid) ->
                 ty: right.ty,
                 kind: pattern,
             };
-            let ty = sql_type(LakeType::Text, pg_sys::TEXTOID);
-            let left = call_of(Function::Lower, vec![left], ty);
+            let lower = |text| {
+                let ty = sql_type(LakeType::Text, pg_sys::TEXTOID);
+                call_of(Function::Lower, vec![text], ty)
+            };
+            let right = match right.kind {
+                ExprKind::Const(_) => right,
+                _ => lower(right),
+            };
+            let left = lower(left);
             like(left, right, collation, negated)
         }
         _ => Err("a condition of another kind is not lowered".to_owned()),
@@ -196,20 +215,26 @@ fn like(arg: Expr, pattern: Expr, collation: pg_sys::Oid, negated: bool) -> Lowe
     if !is_deterministic(collation) {
         return Err("LIKE under a nondeterministic collation is not lowered".to_owned());
     }
-    let pattern = match pattern.kind {
-        ExprKind::Const(Some(Value::Text(pattern))) => pattern,
+    let kind = match pattern.kind {
         ExprKind::Const(None) if !arg.can_fail() => return Ok(boolean(ExprKind::Const(None))),
-        _ => return Err("LIKE is lowered for constant patterns only".to_owned()),
+        ExprKind::Const(Some(Value::Text(pattern))) if is_complete(&pattern) => ExprKind::Like {
+            arg: Box::new(arg),
+            pattern,
+            negated,
+        },
+        kind => {
+            let ty = pattern.ty;
+            let call = ExprKind::Call {
+                function: Function::Like,
+                args: vec![arg, Expr { ty, kind }],
+            };
+            match negated {
+                true => ExprKind::Not(Box::new(boolean(call))),
+                false => call,
+            }
+        }
     };
-    // Postgres raises an error, but only for rows where it gets there.
-    if pattern.chars().rev().take_while(|c| *c == '\\').count() % 2 == 1 {
-        return Err("a LIKE pattern ends with an escape character".to_owned());
-    }
-    Ok(boolean(ExprKind::Like {
-        arg: Box::new(arg),
-        pattern,
-        negated,
-    }))
+    Ok(boolean(kind))
 }
 
 /// Letters other than those of ASCII have cases that only the collation's provider knows.

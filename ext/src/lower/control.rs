@@ -43,6 +43,9 @@ impl Exprs<'_> {
         if let Some(extreme) = get::<pg_sys::MinMaxExpr>(node) {
             return self.extreme(extreme, numerics);
         }
+        if let Some(conversion) = get::<pg_sys::CoerceViaIO>(node) {
+            return self.printed(conversion);
+        }
         if let Some(Distinct(operator)) = get::<Distinct>(node) {
             return self.distinct(operator);
         }

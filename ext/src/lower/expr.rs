@@ -1,5 +1,5 @@
 //! Expressions: leaves, and where the others are lowered: `calls` has functions and operators, `control` the boolean
-//! and conditional ones, `arrays` those over arrays.
+//! and conditional ones, `arrays` those over arrays, `zones` what depends on the time and the time zone.
 //!
 //! An expression comes over the base relation's own Vars, or over the columns of a subtree. What isn't known to give exactly
 //! Postgres' result is refused with a reason; nothing is approximated.
@@ -162,6 +162,9 @@ impl<'a> Exprs<'a> {
         if let Some(param) = get::<pg_sys::Param>(node) {
             return self.param(param, numerics);
         }
+        if let Some(time) = self.given_time(node) {
+            return Ok(time);
+        }
         if let Some(op) = get::<pg_sys::OpExpr>(node) {
             return self.call(
                 operator_function(op.opfuncid, op.opno),
@@ -226,11 +229,7 @@ impl<'a> Exprs<'a> {
 
     /// A parameter. With what scale a numeric is shown is known when its value is: until then it has none here.
     fn param(&mut self, param: &pg_sys::Param, numerics: Numerics) -> Lowered<Expr> {
-        let kind = match param.paramkind {
-            pg_sys::ParamKind::PARAM_EXTERN => ParamKind::Extern,
-            pg_sys::ParamKind::PARAM_EXEC => ParamKind::Exec,
-            _ => return Err("this kind of parameter is not lowered".to_owned()),
-        };
+        let kind = param_kind(param)?;
         let lake = match param.paramtype {
             pg_sys::NUMERICOID if !numerics.late => {
                 return Err("a numeric parameter is lowered only where it is compared".to_owned());
@@ -247,13 +246,7 @@ impl<'a> Exprs<'a> {
             typid: param.paramtype.to_u32(),
             lake: lake.clone(),
         };
-        let at = match self.params.iter().position(|p| *p == used) {
-            Some(at) => at,
-            None => {
-                self.params.push(used);
-                self.params.len() - 1
-            }
-        };
+        let number = self.param_number(used);
         Ok(Expr {
             ty: SqlType {
                 lake,
@@ -261,8 +254,20 @@ impl<'a> Exprs<'a> {
                 typmod: param.paramtypmod,
                 collation: param.paramcollid.to_u32(),
             },
-            kind: ExprKind::Param(at as u32),
+            kind: ExprKind::Param(number),
         })
+    }
+
+    /// The fragment's number of a parameter.
+    pub(super) fn param_number(&mut self, used: ParamUse) -> u32 {
+        let at = match self.params.iter().position(|p| *p == used) {
+            Some(at) => at,
+            None => {
+                self.params.push(used);
+                self.params.len() - 1
+            }
+        };
+        at as u32
     }
 
     /// Binary-compatible types. Only those whose operators then mean the same.
@@ -288,6 +293,15 @@ impl<'a> Exprs<'a> {
         expr.ty.typmod = relabel.resulttypmod;
         expr.ty.collation = relabel.resultcollid.to_u32();
         Ok(expr)
+    }
+}
+
+/// Where a parameter of the plan comes from.
+pub fn param_kind(param: &pg_sys::Param) -> Lowered<ParamKind> {
+    match param.paramkind {
+        pg_sys::ParamKind::PARAM_EXTERN => Ok(ParamKind::Extern),
+        pg_sys::ParamKind::PARAM_EXEC => Ok(ParamKind::Exec),
+        _ => Err("this kind of parameter is not lowered".to_owned()),
     }
 }
 

@@ -54,6 +54,24 @@ pub enum Call {
     AddInterval {
         negated: bool,
     },
+    /// Of a `timestamptz` with a date or a timestamp.
+    CompareInstants(CompareOp),
+    /// Of what lies between two timestamps.
+    CompareIntervals(CompareOp),
+    /// A `timestamptz` as a timestamp of the session's time zone, or a part of that.
+    Local {
+        part: Option<Returns>,
+    },
+    /// The reverse.
+    Instant,
+    AtTimeZone,
+    /// Of a constant stride.
+    DateBin,
+    /// Of a time: those of the engine are finite.
+    IsFinite,
+    /// Texts, of which nulls are left out.
+    Concat,
+    ConcatWs,
 }
 
 /// A result type of arithmetic.
@@ -95,6 +113,7 @@ pub enum Returns {
     Whole,
     Text,
     Date,
+    Time,
     /// That of the first argument.
     Argument,
 }
@@ -112,6 +131,7 @@ impl Returns {
             Returns::Whole => Number::Decimal.ty(),
             Returns::Text => sql_type(LakeType::Text, pg_sys::TEXTOID),
             Returns::Date => sql_type(LakeType::Date, pg_sys::DATEOID),
+            Returns::Time => sql_type(LakeType::Time, pg_sys::TIMEOID),
             Returns::Argument => return None,
         })
     }
@@ -249,7 +269,9 @@ static TABLE: &[(Call, &[u32])] = &[
     (Call::Plain(Function::Length, Returns::Int4), &[
         pg::F_LENGTH_TEXT, pg::F_TEXTLEN, pg::F_CHAR_LENGTH_TEXT, pg::F_CHARACTER_LENGTH_TEXT,
     ]),
-    (Call::Plain(Function::OctetLength, Returns::Int4), &[pg::F_OCTET_LENGTH_TEXT, pg::F_OCTET_LENGTH_BPCHAR]),
+    (Call::Plain(Function::OctetLength, Returns::Int4), &[
+        pg::F_OCTET_LENGTH_TEXT, pg::F_OCTET_LENGTH_BPCHAR, pg::F_OCTET_LENGTH_BYTEA, pg::F_LENGTH_BYTEA,
+    ]),
     (Call::PaddedLength, &[pg::F_LENGTH_BPCHAR, pg::F_CHAR_LENGTH_BPCHAR, pg::F_CHARACTER_LENGTH_BPCHAR]),
     (Call::Letters(Function::Lower), &[pg::F_LOWER_TEXT]),
     (Call::Letters(Function::Upper), &[pg::F_UPPER_TEXT]),
@@ -288,15 +310,86 @@ static TABLE: &[(Call, &[u32])] = &[
     (Call::Plain(Function::Convert, Returns::Float4), &[pg::F_FLOAT4_FLOAT8, pg::F_FLOAT4_NUMERIC]),
     (Call::Plain(Function::Convert, Returns::Float8), &[pg::F_FLOAT8_NUMERIC]),
     (Call::Plain(Function::Convert, Returns::Date), &[pg::F_DATE_TIMESTAMP]),
+    (Call::Plain(Function::Convert, Returns::Time), &[pg::F_TIME_TIMESTAMP]),
     (Call::Typmod, &[pg::F_NUMERIC_NUMERIC_INT4]),
     (Call::Midnight, &[pg::F_TIMESTAMP_DATE]),
-    (Call::Extract, &[pg::F_EXTRACT_TEXT_DATE, pg::F_EXTRACT_TEXT_TIME, pg::F_EXTRACT_TEXT_TIMESTAMP]),
-    (Call::DatePart, &[pg::F_DATE_PART_TEXT_TIME, pg::F_DATE_PART_TEXT_TIMESTAMP]),
-    (Call::DateTrunc, &[pg::F_DATE_TRUNC_TEXT_TIMESTAMP]),
+    (Call::Extract, &[
+        pg::F_EXTRACT_TEXT_DATE, pg::F_EXTRACT_TEXT_TIME, pg::F_EXTRACT_TEXT_TIMESTAMP, pg::F_EXTRACT_TEXT_TIMESTAMPTZ,
+        pg::F_EXTRACT_TEXT_INTERVAL,
+    ]),
+    (Call::DatePart, &[
+        pg::F_DATE_PART_TEXT_TIME, pg::F_DATE_PART_TEXT_TIMESTAMP, pg::F_DATE_PART_TEXT_TIMESTAMPTZ,
+        pg::F_DATE_PART_TEXT_INTERVAL,
+    ]),
+    (Call::DateTrunc, &[pg::F_DATE_TRUNC_TEXT_TIMESTAMP, pg::F_DATE_TRUNC_TEXT_TIMESTAMPTZ]),
     (Call::Plain(Function::AddDays, Returns::Date), &[pg::F_DATE_PLI]),
     (Call::Plain(Function::SubtractDays, Returns::Date), &[pg::F_DATE_MII]),
     (Call::Plain(Function::DaysBetween, Returns::Int4), &[pg::F_DATE_MI]),
     (Call::Plain(Function::MakeDate, Returns::Date), &[pg::F_MAKE_DATE]),
-    (Call::AddInterval { negated: false }, &[pg::F_DATE_PL_INTERVAL, pg::F_TIMESTAMP_PL_INTERVAL]),
-    (Call::AddInterval { negated: true }, &[pg::F_DATE_MI_INTERVAL, pg::F_TIMESTAMP_MI_INTERVAL]),
+    (Call::AddInterval { negated: false }, &[
+        pg::F_DATE_PL_INTERVAL, pg::F_TIMESTAMP_PL_INTERVAL, pg::F_TIMESTAMPTZ_PL_INTERVAL,
+    ]),
+    (Call::AddInterval { negated: true }, &[
+        pg::F_DATE_MI_INTERVAL, pg::F_TIMESTAMP_MI_INTERVAL, pg::F_TIMESTAMPTZ_MI_INTERVAL,
+    ]),
+    (Call::Local { part: None }, &[pg::F_TIMESTAMP_TIMESTAMPTZ]),
+    (Call::Local { part: Some(Returns::Date) }, &[pg::F_DATE_TIMESTAMPTZ]),
+    (Call::Local { part: Some(Returns::Time) }, &[pg::F_TIME_TIMESTAMPTZ]),
+    (Call::Instant, &[pg::F_TIMESTAMPTZ_TIMESTAMP, pg::F_TIMESTAMPTZ_DATE]),
+    (Call::AtTimeZone, &[pg::F_TIMEZONE_TEXT_TIMESTAMPTZ, pg::F_TIMEZONE_TEXT_TIMESTAMP]),
+    (Call::DateBin, &[pg::F_DATE_BIN_INTERVAL_TIMESTAMP_TIMESTAMP, pg::F_DATE_BIN_INTERVAL_TIMESTAMPTZ_TIMESTAMPTZ]),
+    (Call::CompareInstants(CompareOp::Eq), &[
+        pg::F_DATE_EQ_TIMESTAMPTZ, pg::F_TIMESTAMPTZ_EQ_DATE, pg::F_TIMESTAMP_EQ_TIMESTAMPTZ,
+        pg::F_TIMESTAMPTZ_EQ_TIMESTAMP,
+    ]),
+    (Call::CompareIntervals(CompareOp::Eq), &[pg::F_INTERVAL_EQ]),
+    (Call::CompareInstants(CompareOp::Ne), &[
+        pg::F_DATE_NE_TIMESTAMPTZ, pg::F_TIMESTAMPTZ_NE_DATE, pg::F_TIMESTAMP_NE_TIMESTAMPTZ,
+        pg::F_TIMESTAMPTZ_NE_TIMESTAMP,
+    ]),
+    (Call::CompareIntervals(CompareOp::Ne), &[pg::F_INTERVAL_NE]),
+    (Call::CompareInstants(CompareOp::Lt), &[
+        pg::F_DATE_LT_TIMESTAMPTZ, pg::F_TIMESTAMPTZ_LT_DATE, pg::F_TIMESTAMP_LT_TIMESTAMPTZ,
+        pg::F_TIMESTAMPTZ_LT_TIMESTAMP,
+    ]),
+    (Call::CompareIntervals(CompareOp::Lt), &[pg::F_INTERVAL_LT]),
+    (Call::CompareInstants(CompareOp::Le), &[
+        pg::F_DATE_LE_TIMESTAMPTZ, pg::F_TIMESTAMPTZ_LE_DATE, pg::F_TIMESTAMP_LE_TIMESTAMPTZ,
+        pg::F_TIMESTAMPTZ_LE_TIMESTAMP,
+    ]),
+    (Call::CompareIntervals(CompareOp::Le), &[pg::F_INTERVAL_LE]),
+    (Call::CompareInstants(CompareOp::Gt), &[
+        pg::F_DATE_GT_TIMESTAMPTZ, pg::F_TIMESTAMPTZ_GT_DATE, pg::F_TIMESTAMP_GT_TIMESTAMPTZ,
+        pg::F_TIMESTAMPTZ_GT_TIMESTAMP,
+    ]),
+    (Call::CompareIntervals(CompareOp::Gt), &[pg::F_INTERVAL_GT]),
+    (Call::CompareInstants(CompareOp::Ge), &[
+        pg::F_DATE_GE_TIMESTAMPTZ, pg::F_TIMESTAMPTZ_GE_DATE, pg::F_TIMESTAMP_GE_TIMESTAMPTZ,
+        pg::F_TIMESTAMPTZ_GE_TIMESTAMP,
+    ]),
+    (Call::CompareIntervals(CompareOp::Ge), &[pg::F_INTERVAL_GE]),
+    (Call::IsFinite, &[pg::F_ISFINITE_DATE, pg::F_ISFINITE_TIMESTAMP, pg::F_ISFINITE_TIMESTAMPTZ]),
+    (Call::Plain(Function::Print, Returns::Text), &[pg::F_TEXT_BOOL]),
+    (Call::Concat, &[pg::F_CONCAT]),
+    (Call::ConcatWs, &[pg::F_CONCAT_WS]),
+    (Call::Search(Function::SplitPart, Returns::Text), &[pg::F_SPLIT_PART]),
+    (Call::Plain(Function::Translate, Returns::Text), &[pg::F_TRANSLATE]),
+    (Call::Plain(Function::Ascii, Returns::Int4), &[pg::F_ASCII]),
+    (Call::Plain(Function::Chr, Returns::Text), &[pg::F_CHR]),
+    (Call::Plain(Function::Md5, Returns::Text), &[pg::F_MD5_TEXT, pg::F_MD5_BYTEA]),
+    (Call::Plain(Function::ToHex, Returns::Text), &[pg::F_TO_HEX_INT4, pg::F_TO_HEX_INT8]),
+    (Call::Plain(Function::Power, Returns::Float8), &[
+        pg::F_DPOW, pg::F_POW_FLOAT8_FLOAT8, pg::F_POWER_FLOAT8_FLOAT8,
+    ]),
+    (Call::Plain(Function::Exp, Returns::Float8), &[pg::F_DEXP, pg::F_EXP_FLOAT8]),
+    (Call::Plain(Function::Ln, Returns::Float8), &[pg::F_DLOG1, pg::F_LN_FLOAT8]),
+    (Call::Plain(Function::Log10, Returns::Float8), &[pg::F_DLOG10, pg::F_LOG_FLOAT8, pg::F_LOG10_FLOAT8]),
+    (Call::Plain(Function::CubeRoot, Returns::Float8), &[pg::F_DCBRT, pg::F_CBRT]),
+    (Call::Plain(Function::Overlay, Returns::Text), &[pg::F_OVERLAY_TEXT_TEXT_INT4, pg::F_OVERLAY_TEXT_TEXT_INT4_INT4]),
+    (Call::Plain(Function::WholeQuotient, Returns::Whole), &[pg::F_DIV, pg::F_NUMERIC_DIV_TRUNC]),
+    (Call::Plain(Function::WidthBucket, Returns::Int4), &[
+        pg::F_WIDTH_BUCKET_FLOAT8_FLOAT8_FLOAT8_INT4, pg::F_WIDTH_BUCKET_NUMERIC_NUMERIC_NUMERIC_INT4,
+    ]),
+    (Call::Plain(Function::Gcd, Returns::Argument), &[pg::F_GCD_INT4_INT4, pg::F_GCD_INT8_INT8]),
+    (Call::Plain(Function::Lcm, Returns::Argument), &[pg::F_LCM_INT4_INT4, pg::F_LCM_INT8_INT8]),
 ];

@@ -10,8 +10,8 @@
 //! * [`joins`], [`membership`], [`aggregation`] with [`grouping_sets`], [`windows`] with [`frames`], [`setops`],
 //!   [`ordering`], [`ties`]: kinds of nodes
 //! * [`aggregates`]: the whitelist of aggregates, with [`spread`] and [`ordered`]; [`finals`]: their last steps
-//! * [`expr`], [`control`], [`arrays`], [`compare`], [`calls`], [`numeric`], [`dates`]: expressions; [`functions`]: the
-//!   whitelist; [`consts`]: constants
+//! * [`expr`], [`control`], [`arrays`], [`compare`], [`calls`], [`numeric`], [`dates`], [`zones`], [`texts`]: expressions;
+//!   [`functions`]: the whitelist; [`consts`]: constants
 //! * [`order`]: where equality and order agree
 //! * [`table`]: the columns of a relation
 //! * [`custom_scan`], [`private`]: the node that takes the place, and what it carries
@@ -20,7 +20,7 @@
 
 mod aggregates;
 mod aggregation;
-mod arrays;
+pub mod arrays;
 mod calls;
 mod compare;
 mod consts;
@@ -49,10 +49,12 @@ mod spread;
 mod statement;
 mod sub;
 mod table;
+mod texts;
 mod ties;
 mod tree;
 mod walk;
 mod windows;
+mod zones;
 
 pub use explain::describe;
 pub use expr::operator_function;

@@ -68,16 +68,21 @@ pub struct ParamUse {
     /// `Param.paramid`
     pub id: i32,
     pub typid: u32,
-    /// Of a numeric only when it is bound: its value has a scale of its own.
+    /// Of a numeric only when it is bound: its value has a scale of its own. Of an array a list of what its elements
+    /// are compared with.
     pub lake: LakeType,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ParamKind {
     /// Of the statement: `$1`.
     Extern,
     /// Set by the executor: an outer row's value, or the result of an initplan that may still have to be run.
     Exec,
+    /// The session's offset from UTC, in microseconds.
+    UtcOffset,
+    /// What Postgres computes when the node starts, without rows: an expression as `nodeToString` writes it.
+    Computed(String),
 }
 
 /// The list for `custom_private`.

@@ -11,6 +11,7 @@
 //! * [`settings`]: small questions to the server
 //! * [`subtransaction`]: work that may fail
 //! * [`temp_file`]: bytes in a temporary file
+//! * [`time_zone`]: time zones with one offset
 //! * [`xids`]: transaction ids in 64 bits; `epoch` has the arithmetic
 
 pub mod collation;
@@ -25,6 +26,7 @@ pub mod settings;
 pub mod subtransaction;
 pub mod table;
 pub mod temp_file;
+pub mod time_zone;
 pub mod xids;
 
 pub use settings::*;

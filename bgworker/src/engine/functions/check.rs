@@ -30,7 +30,7 @@ pub(in crate::engine) fn check(
 }
 
 fn fits(function: Function, args: &[&LakeType], result: &LakeType) -> bool {
-    use LakeType::{Bool, Date, Decimal, Float8, Int4, Text, Timestamp};
+    use LakeType::{Bool, Bytes, Date, Decimal, Float8, Int4, Int8, Text, Timestamp, Timestamptz};
     let whole = |of: &LakeType| match of {
         Decimal { .. } => matches!(result, Decimal { scale: 0, .. }),
         of => *of == Float8 && *result == Float8,
@@ -40,7 +40,7 @@ fn fits(function: Function, args: &[&LakeType], result: &LakeType) -> bool {
         (Function::Left | Function::Right | Function::Repeat, [Text, Int4]) => *result == Text,
         (Function::Trim(_), [Text] | [Text, Text]) => *result == Text,
         (Function::Lower | Function::Upper | Function::Reverse, [Text]) => *result == Text,
-        (Function::Length | Function::OctetLength, [Text]) => *result == Int4,
+        (Function::Length, [Text]) | (Function::OctetLength, [Text | Bytes]) => *result == Int4,
         (Function::Position, [Text, Text]) => *result == Int4,
         (Function::StartsWith, [Text, Text]) => *result == Bool,
         (Function::Replace, [Text, Text, Text]) => *result == Text,
@@ -77,6 +77,42 @@ fn fits(function: Function, args: &[&LakeType], result: &LakeType) -> bool {
         (Function::DaysBetween, [Date, Date]) => *result == Int4,
         (Function::AddInterval(_), [Timestamp]) => *result == Timestamp,
         (Function::MakeDate, [Int4, Int4, Int4]) => *result == Date,
+        (Function::Like, [Text, Text]) => *result == Bool,
+        (Function::SplitPart, [Text, Text, Int4]) => *result == Text,
+        (Function::Translate, [Text, Text, Text]) => *result == Text,
+        (Function::Ascii, [Text]) => *result == Int4,
+        (Function::Chr, [Int4]) | (Function::ToHex, [Int4 | Int8]) => *result == Text,
+        (Function::Md5, [Text | Bytes]) => *result == Text,
+        (Function::Power, [Float8, Float8]) => *result == Float8,
+        (Function::Exp | Function::Ln | Function::Log10 | Function::CubeRoot, [Float8]) => {
+            *result == Float8
+        }
+        (Function::Gcd | Function::Lcm, [left @ (Int4 | Int8), right]) => {
+            left == right && *left == result
+        }
+        (Function::DateBin(stride), [left @ (Timestamp | Timestamptz), right]) => {
+            stride > 0 && left == right && *left == result
+        }
+        (Function::ToLocal, [Timestamptz, Int8]) => *result == Timestamp,
+        (Function::ToInstant, [Timestamp, Int8]) => *result == Timestamptz,
+        (Function::DateTruncAt(field), [Timestamptz, Int8]) => {
+            field.truncates() && *result == Timestamptz
+        }
+        (Function::AddIntervalAt(_), [Timestamptz, Int8]) => *result == Timestamptz,
+        (
+            Function::WidthBucket,
+            [Float8, Float8, Float8, Int4] | [Decimal { .. }, Decimal { .. }, Decimal { .. }, Int4],
+        ) => *result == Int4,
+        (Function::Print, [of]) => {
+            (of.is_integer() || matches!(of, Bool | LakeType::Uuid)) && *result == Text
+        }
+        (Function::Overlay, [Text, Text, Int4] | [Text, Text, Int4, Int4]) => *result == Text,
+        (Function::WholeQuotient, [Decimal { .. }, Decimal { .. }]) => {
+            matches!(result, Decimal { scale: 0, .. })
+        }
+        (Function::SecondsBetween, [left @ (Timestamp | Timestamptz), right]) => {
+            left == right && matches!(result, Decimal { scale: 6, .. } | Float8)
+        }
         _ => false,
     }
 }

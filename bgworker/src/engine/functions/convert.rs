@@ -19,7 +19,7 @@ const DAY_US: i64 = 86_400_000_000;
 
 /// Whether [`convert`] knows the conversion.
 pub(super) fn supported(from: &LakeType, to: &LakeType) -> bool {
-    use LakeType::{Bool, Date, Decimal, Float4, Float8, Int2, Int4, Int8, Timestamp};
+    use LakeType::{Bool, Date, Decimal, Float4, Float8, Int2, Int4, Int8, Time, Timestamp};
     matches!(
         (from, to),
         (Int4 | Int8, Int2)
@@ -27,7 +27,7 @@ pub(super) fn supported(from: &LakeType, to: &LakeType) -> bool {
             | (Float4 | Float8 | Decimal { .. }, Int2 | Int4 | Int8)
             | (Float8, Float4)
             | (Decimal { .. }, Float4 | Float8 | Decimal { .. })
-            | (Timestamp, Date)
+            | (Timestamp, Date | Time)
             | (Bool, Int4)
             | (Int4, Bool)
     )
@@ -46,6 +46,11 @@ pub(super) fn convert(rows: &Rows, to: &LakeType, args: &[Val]) -> Result<ArrayR
             let arg = i32s(arg)?;
             let values = BooleanBuffer::collect_bool(rows.count, |row| arg.at(row) != 0);
             Ok(Arc::new(BooleanArray::new(values, nulls)))
+        }
+        (DataType::Timestamp(..), LakeType::Time) => {
+            let arg = i64s(arg)?;
+            let values = rows.map(|row| arg.at(row).rem_euclid(DAY_US));
+            Ok(from_i64(values, nulls, &data_type))
         }
         (DataType::Timestamp(..), _) => {
             let arg = i64s(arg)?;

@@ -25,7 +25,7 @@ const DAY: i64 = 24 * HOUR;
 
 /// Why there is no such timestamp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Failure {
+pub(super) enum Failure {
     OutOfRange,
     /// Later than microseconds since 1970 can count.
     TooLate,
@@ -41,7 +41,7 @@ impl Failure {
 }
 
 /// Julian day and microseconds of the day.
-fn split(at: i64) -> (i64, i64) {
+pub(super) fn split(at: i64) -> (i64, i64) {
     (at.div_euclid(DAY) + UNIX_EPOCH_JDATE, at.rem_euclid(DAY))
 }
 
@@ -172,7 +172,7 @@ pub(super) fn date_part(rows: &Rows, field: Field, args: &[Val]) -> Result<Array
 }
 
 /// `timestamp_trunc`
-fn truncated(field: Field, at: i64) -> Result<i64, Failure> {
+pub(super) fn truncated(field: Field, at: i64) -> Result<i64, Failure> {
     let (julian, time) = split(at);
     let unit = match field {
         Field::Microsecond => 1,
@@ -257,7 +257,7 @@ pub(super) fn days_between(
 }
 
 /// `timestamp_pl_interval`: months, then days, then the rest, and a timestamp after each.
-fn plus(at: i64, by: Interval) -> Result<i64, Failure> {
+pub(super) fn plus(at: i64, by: Interval) -> Result<i64, Failure> {
     let (mut julian, time) = split(at);
     if by.months != 0 {
         let mut date = j2date(julian);

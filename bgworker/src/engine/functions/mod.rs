@@ -4,17 +4,22 @@
 //!
 //! * `check`: which types a function takes
 //! * `rows`: the rows of a call: arguments, nulls, and results made from them
-//! * `text`; `numbers`, `quotient`, `convert`
-//! * `calendar`: days and dates; `dates`: functions of dates and timestamps
+//! * `text`, `patterns`, `codes`; `numbers`, `powers`, `quotient`, `buckets`, `convert`
+//! * `calendar`: days and dates; `dates`: functions of dates and timestamps; `zones`: and of where clocks show them
 
+mod buckets;
 mod calendar;
 mod check;
+mod codes;
 mod convert;
 pub(super) mod dates;
 mod numbers;
+mod patterns;
+mod powers;
 mod quotient;
 pub(super) mod rows;
 mod text;
+mod zones;
 
 pub(super) use check::check;
 
@@ -41,7 +46,7 @@ pub(super) fn call(function: Function, ty: &LakeType, args: &[Val]) -> Result<Va
         Function::Upper => text::rewritten(&rows, args, |text| text.make_ascii_uppercase()),
         Function::Reverse => text::reverse(&rows, args),
         Function::Length => text::measured(&rows, args, |text| text.chars().count()),
-        Function::OctetLength => text::measured(&rows, args, str::len),
+        Function::OctetLength => codes::octet_length(&rows, args),
         Function::Position => text::position(&rows, args),
         Function::StartsWith => text::starts_with(&rows, args),
         Function::Replace => text::replace(&rows, args),
@@ -72,6 +77,30 @@ pub(super) fn call(function: Function, ty: &LakeType, args: &[Val]) -> Result<Va
         Function::DaysBetween => dates::days_between(&rows, ty, args),
         Function::AddInterval(interval) => dates::add_interval(&rows, ty, interval, args),
         Function::MakeDate => dates::make_date(&rows, ty, args),
+        Function::Like => patterns::like(&rows, args),
+        Function::SplitPart => patterns::split_part(&rows, args),
+        Function::Translate => patterns::translate(&rows, args),
+        Function::Ascii => codes::ascii(&rows, args),
+        Function::Chr => codes::chr(&rows, args),
+        Function::Md5 => codes::md5(&rows, args),
+        Function::ToHex => codes::to_hex(&rows, args),
+        Function::Power => powers::powers(&rows, args),
+        Function::Exp => powers::exponentials(&rows, args),
+        Function::Ln => powers::natural_logarithms(&rows, args),
+        Function::Log10 => powers::decimal_logarithms(&rows, args),
+        Function::CubeRoot => powers::cube_roots(&rows, args),
+        Function::Gcd => powers::common(&rows, ty, args, false),
+        Function::Lcm => powers::common(&rows, ty, args, true),
+        Function::DateBin(stride) => zones::date_bin(&rows, ty, stride, args),
+        Function::ToLocal => zones::moved_by(&rows, ty, args, |offset| offset),
+        Function::ToInstant => zones::moved_by(&rows, ty, args, i64::wrapping_neg),
+        Function::DateTruncAt(field) => zones::date_trunc(&rows, ty, field, args),
+        Function::AddIntervalAt(interval) => zones::add_interval(&rows, ty, interval, args),
+        Function::SecondsBetween => zones::seconds_between(&rows, ty, args),
+        Function::WidthBucket => buckets::width_bucket(&rows, args),
+        Function::Overlay => text::overlay(&rows, args),
+        Function::WholeQuotient => quotient::whole(&rows, ty, args),
+        Function::Print => codes::printed(&rows, args),
     }?;
     Ok(rows.wrap(array))
 }

@@ -27,6 +27,15 @@ enum Failure {
     NotExact,
 }
 
+impl Failure {
+    fn error(self) -> WireError {
+        match self {
+            Failure::DivisionByZero => division_by_zero(),
+            Failure::NotExact => not_exact("a quotient has more digits than the engine's 128 bits"),
+        }
+    }
+}
+
 pub(super) fn quotient(rows: &Rows, ty: &LakeType, args: &[Val]) -> Result<ArrayRef, WireError> {
     let (left, left_scale) = decimals(argument(args, 0)?)?;
     let (right, right_scale) = decimals(argument(args, 1)?)?;
@@ -38,10 +47,27 @@ pub(super) fn quotient(rows: &Rows, ty: &LakeType, args: &[Val]) -> Result<Array
         let (left, right) = (left.at(row), right.at(row));
         divide((left, left_scale), (right, right_scale), scale)
     };
-    let values = rows.try_map(quotient_of, |failure| match failure {
-        Failure::DivisionByZero => division_by_zero(),
-        Failure::NotExact => not_exact("a quotient has more digits than the engine's 128 bits"),
-    })?;
+    let values = rows.try_map(quotient_of, Failure::error)?;
+    from_i128(values, rows.nulls(), &arrow_type(ty))
+}
+
+/// `numeric_div_trunc`
+pub(super) fn whole(rows: &Rows, ty: &LakeType, args: &[Val]) -> Result<ArrayRef, WireError> {
+    let (left, left_scale) = decimals(argument(args, 0)?)?;
+    let (right, right_scale) = decimals(argument(args, 1)?)?;
+    let scale = left_scale.max(right_scale);
+    let (left_unit, right_unit) = (unit(scale - left_scale), unit(scale - right_scale));
+    let whole_of = |row| {
+        let (left, right) = (left.at(row), right.at(row));
+        if right == 0 {
+            return Err(Failure::DivisionByZero);
+        }
+        let left = left_unit.and_then(|unit| left.checked_mul(unit));
+        let right = right_unit.and_then(|unit| right.checked_mul(unit));
+        let quotient = left.zip(right).and_then(|(l, r)| l.checked_div(r));
+        quotient.ok_or(Failure::NotExact)
+    };
+    let values = rows.try_map(whole_of, Failure::error)?;
     from_i128(values, rows.nulls(), &arrow_type(ty))
 }
 
@@ -205,6 +231,20 @@ mod tests {
         assert_eq!(divide((1, 4), (3, 0), 20), Err(Failure::NotExact));
         assert_eq!(divide((1, 4), (2, 0), 20), Ok(5_000_000_000_000_000));
         assert_eq!(divide((i128::MAX, 0), (1, 0), 20), Err(Failure::NotExact));
+    }
+
+    #[test]
+    fn whole_quotients_are_cut_off() {
+        let args = [
+            decimal_array(&[725, -725, 725, 0], 2),
+            decimal_array(&[20, 20, -20, 1], 1),
+        ];
+        let quotients = result(Function::WholeQuotient, &decimal(0), &args);
+        let quotients = quotients.as_primitive::<Decimal128Type>();
+        assert_eq!(quotients.values().to_vec(), [3, -3, -3, 0]);
+        let args = [decimal_array(&[1], 0), decimal_array(&[0], 5)];
+        let error = error(Function::WholeQuotient, &decimal(0), &args);
+        assert_eq!(error.code, ErrorCode::DivisionByZero);
     }
 
     #[test]

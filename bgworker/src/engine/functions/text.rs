@@ -2,7 +2,7 @@
 
 use super::argument;
 use super::rows::{Rows, Texts, i32s};
-use crate::engine::error::not_exact;
+use crate::engine::error::{not_exact, out_of_range};
 use crate::engine::expr::Val;
 use crate::engine::values::from_i32;
 use arrow::array::{ArrayRef, BooleanArray};
@@ -58,6 +58,29 @@ pub(super) fn substring(rows: &Rows, args: &[Val]) -> Result<ArrayRef, WireError
             return Err(WireError::new(ErrorCode::Substring, message));
         }
         out.append(slice(text.at(row), from.at(row), count))
+    })
+}
+
+/// `text_overlay`
+pub(super) fn overlay(rows: &Rows, args: &[Val]) -> Result<ArrayRef, WireError> {
+    let (text, new) = (
+        Texts::of(argument(args, 0)?)?,
+        Texts::of(argument(args, 1)?)?,
+    );
+    let from = i32s(argument(args, 2)?)?;
+    let count = args.get(3).map(i32s).transpose()?;
+    rows.texts(&[&text, &new], |row, out| {
+        let (text, new, from) = (text.at(row), new.at(row), from.at(row));
+        if from <= 0 {
+            let message = "negative substring length not allowed";
+            return Err(WireError::new(ErrorCode::Substring, message));
+        }
+        let replaced = count.map_or_else(|| length(new), |count| count.at(row).into());
+        let end = i32::try_from(i64::from(from) + replaced)
+            .map_err(|_| out_of_range("integer out of range"))?;
+        out.append(slice(text, 1, Some(from - 1)))?;
+        out.append(new)?;
+        out.append(slice(text, end, None))
     })
 }
 
@@ -285,6 +308,29 @@ mod tests {
         let error = error(Function::Substring, &LakeType::Text, &args);
         assert_eq!(error.code, ErrorCode::Substring);
         assert_eq!(error.message, "negative substring length not allowed");
+    }
+
+    // strings.out
+    #[test]
+    fn overlays() {
+        let of = |text_: &str, new: &str, from, count: Option<i32>| {
+            let mut args = vec![text(text_), text(new), int(from)];
+            args.extend(count.map(int));
+            one(Function::Overlay, &args)
+        };
+        assert_eq!(of("abcdef", "45", 4, None), "abc45f");
+        assert_eq!(of("yabadoo", "daba", 5, None), "yabadaba");
+        assert_eq!(of("yabadoo", "daba", 5, Some(0)), "yabadabadoo");
+        assert_eq!(of("babosa", "ubb", 2, Some(4)), "bubba");
+        assert_eq!(of("äöü", "€", 2, None), "ä€ü");
+        assert_eq!(of("abc", "x", 2, Some(-5)), "axabc");
+        assert_eq!(of("abc", "x", 9, None), "abcx");
+        let args = [text("abc"), text("x"), int(0)];
+        let refused = error(Function::Overlay, &LakeType::Text, &args);
+        assert_eq!(refused.code, ErrorCode::Substring);
+        let args = [text("abc"), text("x"), int(2), int(i32::MAX)];
+        let refused = error(Function::Overlay, &LakeType::Text, &args);
+        assert_eq!(refused.code, ErrorCode::OutOfRange);
     }
 
     #[test]

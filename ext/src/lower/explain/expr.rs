@@ -123,6 +123,14 @@ pub(super) fn text(expr: &Expr, columns: &[String]) -> String {
                 .collect();
             format!("({} {not}IN ({}))", inner(arg), values.join(", "))
         }
+        ExprKind::InParam {
+            arg,
+            param,
+            negated,
+        } => {
+            let not = if *negated { "NOT " } else { "" };
+            format!("({} {not}IN (param {param}))", inner(arg))
+        }
         ExprKind::Like {
             arg,
             pattern,

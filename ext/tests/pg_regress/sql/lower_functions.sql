@@ -131,6 +131,27 @@ replace(t, t2, '')
 replace(t, '', 'x')
 lower(t COLLATE "C")
 upper(t COLLATE "C")
+split_part(t, 'b', 1)
+split_part(t, 'a', -1)
+split_part(t, t2, i2)
+translate(t, 'abä', 'xy')
+translate(t, t2, 'ö')
+ascii(t)
+chr(i4)
+md5(t)
+concat(t, t2)
+concat(t, '-', c, NULL)
+concat_ws(', ', t, NULL, t2, c)
+concat_ws('', t2, t)
+overlay(t placing 'xy' from 2 for 1)
+overlay(t placing t2 from i2)
+i2::text
+i4::text || t
+i8::text
+b::text
+t LIKE t2
+t NOT LIKE t2 || '%'
+t LIKE 'abc\'
 $$);
 -- conditions over texts
 SELECT f_values($$
@@ -214,6 +235,12 @@ i4 <> ALL ('{7,NULL}')
 i2 IN (1, 100000, 7)
 i2 NOT IN (1, 100000)
 i4 = ANY ('{}')
+to_hex(i4)
+to_hex(i8)
+gcd(i4, i2)
+gcd(i8, i4)
+lcm(i4, i2)
+lcm(i8, i8)
 $$);
 -- numerics
 SELECT f_values($$
@@ -263,6 +290,13 @@ greatest(n, 1.00)
 least(n, n * 1, -5.00)
 greatest(w, n::numeric(30,10))
 coalesce(n, 0.00)
+div(n, 3)
+div(w, 0.07)
+div(n, nullif(w, 0))
+div(n, i4)
+width_bucket(n, -10, 100, 7)
+width_bucket(w, 10, -10.5, 20)
+width_bucket(n, w, 100, i4)
 $$);
 -- numerics of which only the value matters
 SELECT f_values($$
@@ -322,6 +356,15 @@ w::real::float8
 greatest(f8, 0)
 least(f8, f4, 1)
 nullif(f8, 0.5)
+power(f8, 2)
+power(f8, f4)
+f8 ^ 0.5
+2 ^ f8
+exp(f8)
+ln(f8)
+log(f8)
+cbrt(f8)
+||/ f4
 $$);
 SELECT f_values($$
 f8::int
@@ -333,6 +376,10 @@ f8 IS DISTINCT FROM 'NaN'
 f8 IS NOT DISTINCT FROM f4
 f8 = ANY ('{NaN,0.5,-0}')
 greatest(f8, f4) = f8
+width_bucket(f8, 0, 10, 5)
+width_bucket(f8, 1e300, -1e300, 100)
+width_bucket(f8, f4, 10, i4)
+f8 IN ('NaN', 0.5, 'Infinity')
 $$);
 -- dates and times
 SELECT f_values($$
@@ -419,6 +466,12 @@ d < ANY (ARRAY[ts::date, '1970-01-01'])
 ts > ALL ('{1970-01-01,2000-02-29}')
 d = ts
 d >= ts
+ts::time
+isfinite(d)
+isfinite(ts)
+date_bin('15 minutes', ts, '2001-01-01')
+extract(epoch from ts - '2001-01-01')
+ts - d > interval '1 hour'
 $$);
 SELECT f_sums($$
 date_part('year', ts)

@@ -47,6 +47,9 @@ int8 ; $1 & $2 ; int8 int8
 int8 ; $1 | $2 ; int8 int8
 int4 ; mod($1, $2) ; int4 int4'
 int4 ; gcd($1, $2) ; int4 int4 ; 22003
+int4 ; lcm($1, $2) ; int4 int4 ; 22003
+int8 ; gcd($1, $2) ; int8 int8 ; 22003
+int8 ; lcm($1, $2) ; int8 int8 ; 22003
 int4 ; CASE WHEN $2 <> '0'::int4 THEN $1 / $2 ELSE '-1'::int4 END ; int4 int4
 int4 ; $1 / nullif($2, '0'::int4) ; int4 int4 ; 22003
 int2 ; $1::int2 ; int4 ; 22003
@@ -79,6 +82,9 @@ float8 ; sqrt(abs($1)) ; float8
 float8 ; sqrt($1) ; float8 ; 2201F ; wild
 float8 ; exp($1) ; float8 ; 22003 ; wild
 float8 ; ln($1) ; float8 ; 2201E ; wild
+float8 ; log($1) ; float8 ; 2201E ; wild
+float8 ; ln(abs($1) + '1'::float8) ; float8
+float8 ; cbrt($1) ; float8
 float8 ; power($1, '2'::float8) ; float8 ; 22003
 float8 ; power($1, $2) ; float8 float8 ; 2201F 22003 ; wild
 float8 ; $1::float8 ; float4
@@ -104,6 +110,10 @@ numeric ; sign($1) ; numeric ; ; fixed
 numeric ; div($1, $2) ; numeric numeric' ; ; fixed
 numeric ; mod($1, $2) ; numeric numeric' ; ; same
 numeric ; sqrt(abs($1)) ; numeric
+int4 ; width_bucket($1, '-100', '100.5', 7) ; numeric
+int4 ; width_bucket($1, $2, $3, 10) ; numeric numeric numeric ; 2201G ; wild
+int4 ; width_bucket($1, '10', '-10', 6) ; float8 ; 2201G
+int4 ; width_bucket($1, $2, $3, 10) ; float8 float8 float8 ; 2201G ; wild
 numeric ; $1::numeric(12,2) ; numeric ; 22003 ; fixed
 numeric ; $1::numeric(38,10) ; numeric ; 22003 ; fixed
 numeric ; $1::numeric(20,4) ; numeric ; 22003 ; fixed
@@ -116,6 +126,9 @@ int4 ; scale($1) ; numeric ; ; shows
 text ; to_char($1, 'FM9999990.00') ; numeric ; ; shows
 text ; to_char($1, 'FM999999') ; int4
 text ; to_hex($1) ; int4
+text ; to_hex($1) ; int8
+text ; chr($1) ; int4 ; 54000 22023 ; wild
+text ; chr(abs($1 % '200') + '1'::int4) ; int4
 int4 ; length($1) ; text
 int4 ; length($1) ; textc
 int4 ; length($1) ; varchar
@@ -167,7 +180,14 @@ text ; split_part($1, $2, 2) ; text text
 text ; concat($1, $2) ; text text
 text ; concat($1, '-', $2) ; int4 text
 text ; concat_ws(',', $1, $2) ; text varchar
+text ; concat_ws('', $1, $2, $3) ; char text text
+text ; concat($1, '-', $2) ; text char
 text ; md5($1) ; text
+bool ; $1 LIKE $2 ; text text ; 22025 ; wild
+bool ; $1 NOT LIKE $2 ; varchar text ; 22025 ; wild
+bool ; $1 LIKE '%' || $2 ; text text' ; 22025
+bool ; $1 ILIKE $2 ; textc textc ; 22025 ; wild
+bool ; $1 LIKE ANY (ARRAY[$2, 'a%']) ; char text' ; 22025
 bool ; starts_with($1, $2) ; text text
 bool ; $1 ^@ $2 ; text text'
 int4 ; $1::int4 ; text ; 22P02 22003 ; wild
@@ -193,6 +213,12 @@ timestamptz ; $1 + $2 ; timestamptz interval' ; 22008
 timestamptz ; $1 - $2 ; timestamptz interval' ; 22008
 interval ; $1 - $2 ; timestamp timestamp ; 22008
 interval ; $1 - $2 ; timestamptz timestamptz ; 22008
+bool ; $1 - $2 > $3 ; timestamp timestamp interval' ; 22008
+bool ; $1 - $2 <= $3 ; timestamptz timestamptz interval' ; 22008
+bool ; $1 - $2 = $3 - $4 ; timestamp timestamp timestamptz timestamptz ; 22008
+numeric ; extract(epoch FROM ($1 - $2)) ; timestamp timestamp ; 22008 ; fixed
+numeric ; extract(epoch FROM ($1 - $2)) ; timestamptz timestamptz ; 22008 ; fixed
+float8 ; date_part('epoch', $1 - $2) ; timestamptz timestamptz ; 22008
 interval ; age($1, $2) ; timestamp timestamp ; 22008
 time ; $1 + $2 ; time interval'
 time ; $1 - $2 ; time interval'
@@ -211,11 +237,17 @@ time ; $1::time ; timestamp
 time ; $1::time ; timestamptz
 timestamptz ; $1 AT TIME ZONE 'Europe/Berlin' ; timestamp ; 22008
 timestamp ; $1 AT TIME ZONE 'Asia/Kolkata' ; timestamptz ; 22008
+timestamp ; $1 AT TIME ZONE 'UTC' ; timestamptz ; 22008
+timestamptz ; $1 AT TIME ZONE 'Etc/GMT+5' ; timestamp ; 22008
+timestamp ; date_bin('15 minutes', $1, '2001-01-01') ; timestamp ; 22008
+timestamptz ; date_bin('1 day 1 hour', $1, '2001-01-01 00:00+00') ; timestamptz ; 22008
 timestamp ; date_trunc('month', $1) ; timestamp ; 22008
 timestamp ; date_trunc('week', $1) ; timestamp ; 22008
 timestamp ; date_trunc('hour', $1) ; timestamp ; 22008
 timestamp ; date_trunc('year', $1) ; timestamp ; 22008
 timestamptz ; date_trunc('day', $1) ; timestamptz ; 22008
+timestamptz ; date_trunc('week', $1) ; timestamptz ; 22008
+timestamptz ; date_trunc('minute', $1) ; timestamptz ; 22008
 timestamptz ; date_trunc('quarter', $1) ; timestamptz ; 22008
 timestamptz ; date_trunc('month', $1) ; date ; 22008
 numeric ; extract(year FROM $1) ; date ; ; fixed
@@ -241,11 +273,16 @@ numeric ; extract(week FROM $1) ; timestamp ; ; fixed
 numeric ; extract(epoch FROM $1) ; timestamp ; ; fixed
 numeric ; extract(hour FROM $1) ; timestamptz ; ; fixed
 numeric ; extract(day FROM $1) ; timestamptz ; ; fixed
+numeric ; extract(week FROM $1) ; timestamptz ; ; fixed
+numeric ; extract(dow FROM $1) ; timestamptz ; ; fixed
+numeric ; extract(second FROM $1) ; timestamptz ; ; fixed
 numeric ; extract(epoch FROM $1) ; timestamptz ; ; fixed
 numeric ; extract(hour FROM $1) ; time ; ; fixed
 numeric ; extract(second FROM $1) ; time ; ; fixed
 numeric ; extract(epoch FROM $1) ; interval
 float8 ; date_part('year', $1) ; timestamp
+float8 ; date_part('hour', $1) ; timestamptz
+float8 ; date_part('epoch', $1) ; timestamptz
 bool ; isfinite($1) ; date
 bool ; isfinite($1) ; timestamp
 text ; $1::text ; date
@@ -258,6 +295,7 @@ text ; to_char($1, 'IYYY-IW') ; timestamp
 text ; to_char($1, 'HH12:MI AM TZ') ; timestamptz
 text ; $1::text ; uuid
 int4 ; length($1) ; bytea
+int4 ; octet_length($1) ; bytea
 bytea ; $1 || $2 ; bytea bytea
 bytea ; substring($1 FROM 2 FOR 1) ; bytea
 text ; encode($1, 'hex') ; bytea

@@ -62,7 +62,13 @@ const SETTINGS: &[(&str, &str)] = &[
     ("lake.publish_interval", "-1"),
 ];
 
-const TIME_ZONES: &[&str] = &["UTC", "America/New_York", "Asia/Kolkata", "Europe/Berlin"];
+const TIME_ZONES: &[&str] = &[
+    "UTC",
+    "Etc/GMT-5",
+    "America/New_York",
+    "Asia/Kolkata",
+    "Europe/Berlin",
+];
 
 const PLANNERS: &[&str] = &[
     "",
