@@ -2,9 +2,11 @@
 
 use super::error::{internal, raise};
 use super::handed::locked;
-use super::join_input::without_nulls;
+use super::join_input::{compact, without_nulls};
 use super::join_parts::{Part, Parts, SideFiles};
 use super::join_table::{HashJoin, Kept};
+use arrow::array::UInt32Array;
+use arrow::compute::take_record_batch;
 use arrow::record_batch::RecordBatch;
 use datafusion_common::{DataFusionError, JoinType, Result};
 use datafusion_execution::memory_pool::MemoryLimit;
@@ -143,7 +145,7 @@ impl Pairs {
                 drop(rows);
                 *rest = Some(self.reversed(work)?);
             } else if rows.is_empty() {
-                return Err(too_large());
+                *rest = Some(halved(work)?);
             } else {
                 let joined = self.look_up(rows, &work)?;
                 *rest = Some(work);
@@ -271,6 +273,27 @@ impl Pairs {
             }
         }));
     }
+}
+
+/// Half as many rows come first, where one batch is too large.
+fn halved(work: Work) -> Result<Work> {
+    let Some(batch) = work.first.filter(|batch| batch.num_rows() > 1) else {
+        return Err(too_large());
+    };
+    let middle = batch.num_rows() / 2;
+    let first = copied(&batch, 0, middle)?;
+    let second = copied(&batch, middle, batch.num_rows())?;
+    Ok(Work {
+        first: Some(first),
+        kept: chained(Some(second), work.kept),
+        ..work
+    })
+}
+
+/// These rows alone, without the memory of the others.
+fn copied(batch: &RecordBatch, start: usize, end: usize) -> Result<RecordBatch> {
+    let places = UInt32Array::from_iter_values(start as u32..end as u32);
+    compact(take_record_batch(batch, &places)?).map_err(raise)
 }
 
 /// Rows that were read already, and the rest.
