@@ -427,6 +427,8 @@ pub struct ScanStats {
     pub memory_peak: u64,
     /// The physical plan with its metrics, a line an operator.
     pub operators: Vec<String>,
+    /// The cold rows, for each of the request's tables.
+    pub rows_of_tables: Vec<u64>,
 }
 
 /// An error that crosses a ring.

@@ -142,7 +142,7 @@ Only by name, or with --long:
 Ends with one line `N passed, N failed, N skipped`.
 ";
 const BENCH: &str = "\
-cargo xtask bench <name>… [--scale N]
+cargo xtask bench <name>… [--scale N] [--memory MB,…]
 
   ring    latency and throughput of the rings (cargo bench)
   copy    COPY of TPC-H SF1 lineitem, iceberg beside heap
@@ -154,7 +154,7 @@ cargo xtask bench <name>… [--scale N]
   count   count(*) of SF1 lineitem
   dml     UPDATE and DELETE of 1 % of SF1 lineitem, iceberg (cold rows) beside heap
   tpch    the 22 queries of TPC-H (warm, two cores): iceberg, DuckDB on the published files; --scale
-          is that of the data, by default 1
+          is that of the data, by default 1; --memory is what either may take, several in turn
   tpch.stream    rows a second of COPY (SELECT …) TO STDOUT from iceberg, beside heap
   tpch.dispatch  what a lowered query takes that has nothing to do, beside heap
   tpch.or        an OR of 20,000 arms
@@ -249,8 +249,9 @@ fn dispatch(args: &[String]) -> Result<ExitCode> {
         "bench" => {
             let mut options = Options::new(rest, help);
             let scale = options.value("--scale")?;
+            let memory = options.value("--memory")?;
             let names = options.rest()?;
-            done(bench::command(&names, scale.as_deref()))
+            done(bench::command(&names, scale.as_deref(), memory.as_deref()))
         }
         _ => {
             Options::new(rest, help).end()?;

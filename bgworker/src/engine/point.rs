@@ -121,7 +121,7 @@ impl Engine {
         cancel: &CancellationToken,
     ) -> Result<Few, WireError> {
         validate(request, 1)?;
-        let counters = Arc::new(Counters::default());
+        let counters = Arc::new(Counters::of_tables(request.tables.len()));
         let source = |files, counters: &Arc<Counters>, cancel: &CancellationToken| {
             Source::new(
                 scan,
@@ -146,7 +146,7 @@ impl Engine {
             let decodes = reader.decodes();
             reader.begin(vec![], None)?;
             while let Some(batch) = reader.next_batch()? {
-                add(&counters.rows_cold, batch.num_rows());
+                counters.add_cold(few.number, batch.num_rows());
                 add(&counters.rows_out, batch.num_rows());
                 batches.push(batch);
             }

@@ -115,7 +115,7 @@ impl Engine {
         cancel: CancellationToken,
     ) -> Result<Running, WireError> {
         validate(&request, feeds.len())?;
-        let counters = Arc::new(Counters::default());
+        let counters = Arc::new(Counters::of_tables(request.tables.len()));
         let remote = self.remote(&request, stores);
         let mut lowering = Lowering {
             tables: request.tables.into_iter().map(Some).collect(),

@@ -262,7 +262,8 @@ impl Partition {
             self.current = None;
             return Ok(None);
         };
-        add(&self.source.counters.rows_cold, batch.num_rows());
+        let source = &self.source;
+        source.counters.add_cold(source.number, batch.num_rows());
         passing(&self.source, self.outputs.as_deref(), batch)
     }
 

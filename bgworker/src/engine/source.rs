@@ -43,6 +43,8 @@ pub(super) struct SourceColumn {
 #[derive(Debug)]
 pub(super) struct Source {
     pub(super) table: String,
+    /// Of the request's tables.
+    pub(super) number: u32,
     pub(super) schema: SchemaRef,
     pub(super) columns: Vec<SourceColumn>,
     pub(super) predicate: Option<Node>,
@@ -99,6 +101,7 @@ impl Source {
         }
         Ok(Source {
             table: scan.name.clone(),
+            number: scan.table,
             schema,
             columns,
             predicate,

@@ -20,6 +20,8 @@ pub(super) struct Counters {
     pub(super) bytes_read: AtomicU64,
     pub(super) bytes_disk_cache: AtomicU64,
     pub(super) bytes_store: AtomicU64,
+    /// The cold rows of each table.
+    tables: Vec<AtomicU64>,
 }
 
 pub(super) fn add(counter: &AtomicU64, n: usize) {
@@ -27,6 +29,21 @@ pub(super) fn add(counter: &AtomicU64, n: usize) {
 }
 
 impl Counters {
+    pub(super) fn of_tables(count: usize) -> Counters {
+        Counters {
+            tables: (0..count).map(|_| AtomicU64::new(0)).collect(),
+            ..Counters::default()
+        }
+    }
+
+    /// Cold rows that a scan has read, before its predicate.
+    pub(super) fn add_cold(&self, table: u32, rows: usize) {
+        add(&self.rows_cold, rows);
+        if let Some(counter) = self.tables.get(table as usize) {
+            add(counter, rows);
+        }
+    }
+
     /// What tells how far the scans are.
     pub(super) fn progress(&self) -> Progress {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -54,6 +71,7 @@ impl Counters {
             bytes_read: get(&self.bytes_read),
             bytes_disk_cache: get(&self.bytes_disk_cache),
             bytes_store: get(&self.bytes_store),
+            rows_of_tables: self.tables.iter().map(get).collect(),
             ..ScanStats::default()
         }
     }

@@ -186,7 +186,7 @@ impl Cold {
         // SAFETY: the slot holds a cold row.
         self.frontier = unsafe { dml::cold_row(&raw mut (*slot).tts_tid) }.unwrap_or_default();
         self.place = Place::At(self.batches.len().saturating_sub(1), self.frontier);
-        count_returned(rel);
+        count_returned(rel, 1);
         true
     }
 
@@ -201,7 +201,7 @@ impl Cold {
             return false;
         };
         self.place = Place::At(batch, row);
-        count_returned(rel);
+        count_returned(rel, 1);
         self.ahead.fetch(rel, &Holder::of(file), row, row + 1, slot)
     }
 
@@ -238,12 +238,12 @@ fn file_of(files: &[FileRef], row: u64) -> Option<&FileRef> {
     file.rows.covers(row).then_some(file)
 }
 
-/// As `pgstat_count_heap_getnext` (pgstat.h).
-fn count_returned(rel: pg_sys::Relation) {
+/// As so many calls of `pgstat_count_heap_getnext` (pgstat.h).
+pub fn count_returned(rel: pg_sys::Relation, rows: u64) {
     // SAFETY: the relation is open.
     unsafe {
         if let Some(info) = (*rel).pgstat_info.as_mut() {
-            info.counts.tuples_returned += 1;
+            info.counts.tuples_returned += rows as i64;
         }
     }
 }

@@ -39,6 +39,7 @@ mod validate;
 pub mod visible;
 
 pub use cold_dml::hold_toast;
+pub use cold_scan::count_returned;
 pub use ddl::{has_cold_rows, is_all_hot};
 pub use sizes::estimate_hot_rows;
 

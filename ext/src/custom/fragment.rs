@@ -2,6 +2,7 @@
 //! are no cold rows, or the engine can't be exact for the values that it meets, the subtree runs in
 //! Postgres instead.
 
+use crate::am::count_returned;
 use crate::am::dml::row_context;
 use crate::am::hot::HotScan;
 use crate::catalog::{data_file, storage};
@@ -249,6 +250,7 @@ impl Fragment {
                 Ok(Step::End) => {
                     self.stats = running.rows.stats.take();
                     running.stop();
+                    self.count_returned();
                     self.state = Progress::End;
                 }
                 Ok(Step::NotExact) => {
@@ -285,6 +287,18 @@ impl Fragment {
             std::ptr::copy_nonoverlapping((*slot).tts_values, (*result).tts_values, natts);
             std::ptr::copy_nonoverlapping((*slot).tts_isnull, (*result).tts_isnull, natts);
             pg_sys::ExecStoreVirtualTuple(result)
+        }
+    }
+
+    /// The tables' statistics get what the engine has read of them; hot rows are counted where they are fed.
+    fn count_returned(&self) {
+        let Some(stats) = &self.stats else {
+            return;
+        };
+        for (table, rows) in self.tables.iter().zip(&stats.rows_of_tables) {
+            if let TableSource::Relation(relation) = table.source {
+                count_returned(relation, *rows);
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! One table's rows: hot rows through heap with the pushed quals evaluated here, then cold rows
 //! that the engine has filtered and projected.
 
+use crate::am::count_returned;
 use crate::am::dml::row_context;
 use crate::am::hot::HotScan;
 use crate::catalog::{data_file, storage};
@@ -123,12 +124,20 @@ impl Leaf {
                             }
                         } else {
                             self.stats = rows.stats.take();
+                            self.count_returned();
                             self.stage = Stage::End;
                         }
                     }
                     Stage::End => return pg_sys::ExecClearTuple(slot),
                 }
             }
+        }
+    }
+
+    /// The statistics of the table get what the engine has read of it.
+    fn count_returned(&self) {
+        if let Some(stats) = &self.stats {
+            count_returned(self.relation, stats.rows_cold);
         }
     }
 

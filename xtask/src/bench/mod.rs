@@ -10,7 +10,7 @@ use crate::process;
 use crate::python::Python;
 use crate::timing::{median, ratio, report, statement, statements};
 use crate::tpch::{TABLES, Table};
-use crate::{Result, cargo, install, os, paths, say, up};
+use crate::{Context, Result, cargo, install, os, paths, say, up};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -62,8 +62,8 @@ fn is_known(name: &str) -> bool {
         || remote::FIGURES.iter().any(|figure| figure.name == name)
 }
 
-/// `scale` is of TPC-H.
-pub fn command(names: &[String], scale: Option<&str>) -> Result<()> {
+/// `scale` is of TPC-H; `memory` is a list of megabytes.
+pub fn command(names: &[String], scale: Option<&str>, memory: Option<&str>) -> Result<()> {
     if let Some(unknown) = names.iter().find(|name| !is_known(name)) {
         return Err(format!(
             "no benchmark {unknown}; there are {}",
@@ -73,9 +73,15 @@ pub fn command(names: &[String], scale: Option<&str>) -> Result<()> {
     if names.is_empty() {
         return Err(format!("which benchmark? {}", NAMES.join(", ")));
     }
-    if scale.is_some() && !names.iter().any(|name| name == tpch::POWER) {
-        return Err(format!("--scale is for {}", tpch::POWER));
+    let options = scale.or(memory);
+    if options.is_some() && !names.iter().any(|name| name == tpch::POWER) {
+        return Err(format!("--scale and --memory are for {}", tpch::POWER));
     }
+    let memory = memory.unwrap_or_default().split(',');
+    let memories = memory
+        .filter(|mb| !mb.is_empty())
+        .map(|mb| mb.parse().context("--memory"))
+        .collect::<Result<Vec<usize>>>()?;
     let mut bench = None;
     for name in names {
         say(&format!("bench {name}"));
@@ -88,7 +94,7 @@ pub fn command(names: &[String], scale: Option<&str>) -> Result<()> {
             continue;
         }
         if name == tpch::POWER {
-            tpch::power(scale.unwrap_or("1"))?;
+            tpch::power(scale.unwrap_or("1"), &memories)?;
             continue;
         }
         let bench = match &mut bench {

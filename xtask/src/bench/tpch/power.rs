@@ -7,7 +7,7 @@ use super::blanks;
 use super::cores::{CORES, Pinned};
 use crate::bench::Bench;
 use crate::client::{Client, Rows};
-use crate::cluster::DATABASE;
+use crate::cluster::{Cluster, DATABASE};
 use crate::timing::{median, ratio, report};
 use crate::tpch::queries::{self, Query};
 use crate::tpch::twins::{self, LAKE};
@@ -17,10 +17,21 @@ use std::fs;
 use std::time::Instant;
 
 const ROUNDS: usize = 5;
+/// From scale 5 on, when a round takes minutes.
+const FEW_ROUNDS: usize = 2;
 /// Of each query in a round.
 const RUNS: usize = 2;
 /// What DuckDB's numbers may differ by: its averages are floats.
 const NEAR: f64 = 1e-6;
+
+/// Nothing happens in the background.
+const SETTINGS: &[(&str, &str)] = &[
+    ("autovacuum", "off"),
+    ("lake.auto_compact", "off"),
+    ("lake.flush_interval", "-1"),
+    ("lake.flush_rows", "-1"),
+    ("lake.publish_interval", "-1"),
+];
 
 /// One side's runs of a query, in milliseconds.
 #[derive(Default)]
@@ -74,39 +85,70 @@ struct Measured {
     duckdb: Times,
 }
 
-pub fn power(scale: &str) -> Result<()> {
-    let memory = Memory::of(scale)?;
-    let settings = memory.settings();
-    let settings: Vec<(&str, &str)> = settings.iter().map(|(n, v)| (*n, v.as_str())).collect();
-    let mut bench = Bench::start("bench-tpch", &settings)?;
+/// With each of `memories` in turn, in MB, or with what the scale needs.
+pub fn power(scale: &str, memories: &[usize]) -> Result<()> {
+    let memories = match memories {
+        [] => vec![Memory::of(scale)?],
+        some => some.iter().map(|mb| Memory { worker_mb: *mb }).collect(),
+    };
+    let mut bench = Bench::start("bench-tpch", SETTINGS)?;
     // The engine counts the cores when it starts.
     let _pinned = Pinned::new()?;
-    bench.cluster.restart()?;
     let csv = tpch::csv(&bench.python, scale)?;
     twins::load(&bench.cluster, &csv, &[(LAKE, "iceberg")])?;
     let metadata = tpch::publish(&bench.cluster, LAKE)?;
+    let mut failed = vec![];
+    for memory in memories {
+        memory.set(&mut bench.cluster)?;
+        failed.extend(measure(&bench, scale, memory, &metadata)?);
+    }
+    match failed.as_slice() {
+        [] => Ok(()),
+        some => Err(some.join("\n")),
+    }
+}
+
+/// The errors of queries that can't be run.
+fn measure(
+    bench: &Bench,
+    scale: &str,
+    memory: Memory,
+    metadata: &[String],
+) -> Result<Vec<String>> {
     let mut client = Client::connect(&bench.cluster, DATABASE)?;
     client.rows(&format!("SET search_path = {LAKE}"))?;
     let mut all = Vec::new();
+    let mut failed = vec![];
     for query in queries::all(&bench.python, &bench.cluster)? {
-        all.push(Measured {
-            why_not: why_not(&mut client, &query)?,
-            query,
-            engine: Times::default(),
-            duckdb: Times::default(),
-        });
+        let why_not = why_not(&mut client, &query)?;
+        match client.query(&query.sql)? {
+            Ok(_) => all.push(Measured {
+                why_not,
+                query,
+                engine: Times::default(),
+                duckdb: Times::default(),
+            }),
+            Err(error) => failed.push(format!(
+                "Q{} with {} MB: {error}",
+                query.number, memory.worker_mb
+            )),
+        }
     }
-    for round in 1..=ROUNDS {
-        say(&format!("    the engine, {round} of {ROUNDS}"));
+    let rounds = match scale.parse::<f64>().context("--scale")? {
+        large if large >= 5.0 => FEW_ROUNDS,
+        _ => ROUNDS,
+    };
+    for round in 1..=rounds {
+        say(&format!("    the engine, {round} of {rounds}"));
         let mut digests = Vec::new();
         for measured in &mut all {
             digests.push(by_the_engine(&mut client, measured)?);
         }
-        say(&format!("    DuckDB, {round} of {ROUNDS}"));
-        by_duckdb(&bench, &metadata, memory, &mut all, &digests)?;
+        say(&format!("    DuckDB, {round} of {rounds}"));
+        by_duckdb(bench, metadata, memory, &mut all, &digests)?;
     }
     report_all(scale, memory, &all);
-    Ok(())
+    Ok(failed)
 }
 
 fn why_not(client: &mut Client, query: &Query) -> Result<Option<String>> {
@@ -250,21 +292,15 @@ impl Memory {
         })
     }
 
-    /// Nothing happens in the background. Two thirds are for decoded columns.
-    fn settings(self) -> Vec<(&'static str, String)> {
-        let fixed = [
-            ("autovacuum", "off"),
-            ("lake.auto_compact", "off"),
-            ("lake.flush_interval", "-1"),
-            ("lake.flush_rows", "-1"),
-            ("lake.publish_interval", "-1"),
-        ];
-        let mut all: Vec<(&str, String)> =
-            fixed.map(|(name, value)| (name, value.to_owned())).to_vec();
-        let megabytes = |number: usize| format!("{number}MB");
-        all.push(("lake.worker_memory", megabytes(self.worker_mb)));
-        all.push(("lake.memory_cache_size", megabytes(self.worker_mb / 3 * 2)));
-        all
+    /// Two thirds are for decoded columns.
+    fn set(self, cluster: &mut Cluster) -> Result<()> {
+        for (setting, mb) in [
+            ("lake.worker_memory", self.worker_mb),
+            ("lake.memory_cache_size", self.worker_mb / 3 * 2),
+        ] {
+            cluster.sql(&format!("ALTER SYSTEM SET {setting} = '{mb}MB'"))?;
+        }
+        cluster.restart()
     }
 }
 
