@@ -4,6 +4,7 @@ use crate::disk::{Disk, LocalDisk};
 use crate::object::{Buffers, Layout, Object};
 use crate::shard::{Setup, Shard};
 use crate::stats::ShardStats;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -91,6 +92,17 @@ impl Cache {
     /// Bytes of the object that are in the cache.
     pub fn contains(&self, object: &Object) -> u64 {
         self.shard(&object.location).bytes_of(object)
+    }
+
+    /// Whether ranges of an object are in the cache now, so that no origin is asked for them.
+    pub fn has(&self, object: &Object, ranges: &[Range<u64>]) -> bool {
+        let Ok(layout) = Layout::of(object, self.block_bytes) else {
+            return false;
+        };
+        let ranges = ranges.iter().filter(|range| !range.is_empty());
+        let blocks =
+            ranges.flat_map(|range| layout.block_of(range.start)..=layout.block_of(range.end - 1));
+        self.shard(&object.location).has(object, blocks)
     }
 
     /// Takes all of that location out of the cache, and returns how many bytes that were. Waits for the disk.

@@ -28,6 +28,9 @@ use std::sync::{Arc, Mutex};
 const CHUNK_BYTES_MAX: usize = 256 << 10;
 const CHUNK_BYTES_MIN: usize = 4 << 10;
 
+/// A batch in a file is read as a whole, and has to fit: a large one is cut to about so many bytes, or to what may wait.
+const PIECE_BYTES: usize = 64 << 10;
+
 /// What waits of all parts takes at most this part of the query's memory.
 const CHUNKS_SHARE: usize = 64;
 
@@ -233,7 +236,10 @@ impl Parts {
             Some(writer) => writer,
             none => none.insert(self.new_file()?),
         };
-        (*writer)(Some(&rows))?;
+        let most = self.chunk_bytes.max(PIECE_BYTES);
+        for piece in pieces(&rows, part.waiting_bytes, most) {
+            (*writer)(Some(&piece))?;
+        }
         part.waiting_rows = 0;
         self.memory.shrink(std::mem::take(&mut part.waiting_bytes));
         Ok(())
@@ -249,11 +255,24 @@ impl Parts {
     }
 }
 
+/// Rows of so many bytes, in batches of about `most` where they have several times that.
+fn pieces(rows: &RecordBatch, bytes: usize, most: usize) -> impl Iterator<Item = RecordBatch> {
+    let number = rows.num_rows();
+    let each = match bytes / most.max(1) {
+        0..=2 => number,
+        count => number.div_ceil(count),
+    };
+    let starts = (0..number).step_by(each.max(1));
+    starts.map(move |start| rows.slice(start, each.min(number - start)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::array::{Array, AsArray, Int32Array};
+    use arrow::array::{Array, AsArray, Int32Array, StringArray};
     use arrow::datatypes::{DataType, Field, Int32Type, Schema};
+    use datafusion_execution::memory_pool::GreedyMemoryPool;
+    use datafusion_execution::runtime_env::RuntimeEnvBuilder;
     use datafusion_physical_plan::metrics::ExecutionPlanMetricsSet;
     use datafusion_physical_plan::stream::RecordBatchStreamAdapter;
     use futures::{TryStreamExt, stream};
@@ -317,5 +336,43 @@ mod tests {
         assert!(manager.used_disk_space() > 0);
         drop(parts);
         assert_eq!(manager.used_disk_space(), 0);
+    }
+
+    /// Rows of one key can be joined some at a time only if they are read so.
+    #[tokio::test]
+    async fn a_large_batch_is_read_in_pieces() {
+        const ROWS: usize = 2000;
+        let runtime = RuntimeEnvBuilder::new()
+            .with_memory_pool(Arc::new(GreedyMemoryPool::new(16 << 20)))
+            .build_arc()
+            .expect("a runtime");
+        let context = TaskContext::default().with_runtime(runtime);
+        let schema = Arc::new(Schema::new(vec![
+            Field::new("k", DataType::Int32, true),
+            Field::new("wide", DataType::Utf8, true),
+        ]));
+        let keys = Int32Array::from(vec![7; ROWS]);
+        let wide = StringArray::from_iter_values((0..ROWS).map(|i| format!("{i:01000}")));
+        let columns: Vec<ArrayRef> = vec![Arc::new(keys), Arc::new(wide)];
+        let whole = RecordBatch::try_new(schema.clone(), columns).expect("two columns");
+        let metrics = ExecutionPlanMetricsSet::new();
+        let files = Arc::new(SideFiles::new(
+            schema.clone(),
+            vec![0],
+            &context,
+            SpillMetrics::new(&metrics, 0),
+        ));
+        let parts = Parts::new(&files, 7, COUNT, &context);
+        let written = parts.write_batches(vec![whole.clone()]).await;
+        written.expect("rows");
+        let parts = parts.finish().expect("files");
+        let part = parts.iter().find(|part| part.rows > 0).expect("a part");
+        let rows = files.read(part).expect("a stream");
+        let batches: Vec<RecordBatch> = rows.try_collect().await.expect("rows");
+        for batch in &batches {
+            let bytes = get_record_batch_memory_size(batch);
+            assert!(bytes <= 2 * PIECE_BYTES, "{bytes}");
+        }
+        assert_eq!(concat_batches(&schema, &batches).expect("a batch"), whole);
     }
 }

@@ -28,6 +28,11 @@ const STEP_BYTES: u64 = 8 << 20;
 const STEPS: usize = 8;
 /// What a read holds at most.
 const READ_BYTES_MAX: u64 = (STEPS as u64 + 1) * STEP_BYTES;
+/// And one that is large, in any case.
+const READ_BYTES_MIN: u64 = 2 * STEP_BYTES;
+
+/// In place of a store's root.
+const IN_CACHE: &str = "";
 
 /// An object in its store.
 struct Stored {
@@ -79,31 +84,35 @@ impl Io {
     ) -> Result<Reply, WireError> {
         let location: Arc<str> = request.location.as_str().into();
         let remote = self.stores.open(stores).find(&location)?;
-        let root = remote.store().root();
-        let share = self
-            .memory
-            .take(&root, bytes_of(&request), request.priority);
-        // Until all is sent.
-        let _share = share.await.ok_or_else(cancelled)?;
-        let origin = Arc::new(Stored {
-            buffers: self.buffers.of(&remote),
-            remote,
-            location: location.clone(),
-            priority: request.priority,
-        });
-        let admission = admission(&request);
-        let steps = steps(&request);
+        let (admission, steps, wanted) = (admission(&request), steps(&request), bytes_of(&request));
+        let priority = request.priority;
         let object = Object {
-            location,
+            location: location.clone(),
             size: request.size,
             checksums: request.checksums.into(),
         };
+        // A store that doesn't answer has its part of the memory. What is in the cache doesn't need it.
+        let place = match steps.iter().all(|ranges| self.cache.has(&object, ranges)) {
+            true => IN_CACHE.to_owned(),
+            false => remote.store().root(),
+        };
+        let asked = wanted.min(self.memory.of_one().max(READ_BYTES_MIN));
+        let share = self.memory.take(&place, asked, priority);
+        // Until all is sent.
+        let share = share.await.ok_or_else(cancelled)?;
+        let at_once = steps_at_once(wanted, share.bytes());
+        let origin = Arc::new(Stored {
+            buffers: self.buffers.of(&remote),
+            remote,
+            location,
+            priority,
+        });
         let mut reads = stream::iter(steps)
             .map(|ranges| {
                 self.read(&object, ranges, admission, origin.clone())
                     .boxed()
             })
-            .buffered(STEPS);
+            .buffered(at_once);
         let mut fetched = Fetched::default();
         while let Some(read) = reads.next().await {
             let read = read?;
@@ -194,6 +203,15 @@ fn bytes_of(request: &Fetch) -> u64 {
     let bytes = request.ranges.iter().map(|(a, b)| block_bytes(&(*a..*b)));
     let bytes = bytes.fold(0, u64::saturating_add);
     bytes.min(READ_BYTES_MAX)
+}
+
+/// How many steps are under way while another one is sent, of a read that has got so much of what it wants.
+fn steps_at_once(wanted: u64, has: u64) -> usize {
+    if has >= wanted {
+        return STEPS;
+    }
+    let steps = (has / STEP_BYTES).saturating_sub(1).max(1);
+    usize::try_from(steps).map_or(STEPS, |steps| steps.min(STEPS))
 }
 
 /// Bytes of the blocks that a range is in.
@@ -298,6 +316,15 @@ mod tests {
         assert_eq!(bytes(&[(5, 4)]), BLOCK_BYTES);
         assert_eq!(bytes(&[(0, size)]), READ_BYTES_MAX);
         assert_eq!(bytes(&[(0, u64::MAX)]), READ_BYTES_MAX);
+    }
+
+    #[test]
+    fn a_read_keeps_to_what_it_has_got() {
+        assert_eq!(steps_at_once(BLOCK_BYTES, BLOCK_BYTES), STEPS);
+        assert_eq!(steps_at_once(READ_BYTES_MAX, READ_BYTES_MAX), STEPS);
+        assert_eq!(steps_at_once(READ_BYTES_MAX, 4 * STEP_BYTES), 3);
+        assert_eq!(steps_at_once(READ_BYTES_MAX, STEP_BYTES), 1);
+        assert_eq!(steps_at_once(READ_BYTES_MAX, 0), 1);
     }
 
     #[test]

@@ -64,6 +64,11 @@ impl ReadMemory {
         }
     }
 
+    /// What one read may ask for to have a place beside a store that doesn't answer.
+    pub fn of_one(&self) -> u64 {
+        self.lock().limit / 4
+    }
+
     /// In bytes. What is in use stays so.
     pub fn set_limit(&self, limit: u64) {
         self.lock().limit = limit;
@@ -140,14 +145,21 @@ impl State {
             queue.retain(|waiting| !waiting.sender.is_closed());
         }
         let mut order = [0, 1, 2];
-        if (self.turns + 1).is_multiple_of(TURNS) {
+        let is_reversed = (self.turns + 1).is_multiple_of(TURNS);
+        if is_reversed {
             order.reverse();
         }
         let queues = [&self.interactive, &self.ahead, &self.background];
         for number in order {
             let queue = queues.get(number)?;
             for (at, waiting) in queue.iter().enumerate() {
-                match self.fit(waiting) {
+                // What is left to the urgent is not what one waits for whose turn it is: a store that doesn't answer may
+                // have the rest, and the urgent wait, too.
+                let of_all = match is_reversed {
+                    true => self.limit,
+                    false => self.of_all(waiting.priority),
+                };
+                match self.fit(waiting, of_all) {
                     Fit::Yes => return Some((number, at)),
                     Fit::StoreIsFull => {}
                     // Nobody overtakes who needs more.
@@ -158,7 +170,7 @@ impl State {
         None
     }
 
-    fn fit(&self, waiting: &Waiting) -> Fit {
+    fn fit(&self, waiting: &Waiting, of_all: u64) -> Fit {
         let most = self.of_store(waiting.priority);
         let bytes = waiting.bytes.min(most);
         let has = self.of_stores.get(&waiting.store).copied().unwrap_or(0);
@@ -166,7 +178,7 @@ impl State {
             return Fit::StoreIsFull;
         }
         // Alone it always fits, also if the limit was lowered.
-        if self.used > 0 && self.used + bytes > self.of_all(waiting.priority) {
+        if self.used > 0 && self.used + bytes > of_all {
             return Fit::No;
         }
         Fit::Yes
@@ -200,6 +212,12 @@ impl State {
                 self.of_stores.remove(store);
             }
         }
+    }
+}
+
+impl Share {
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 }
 
@@ -280,6 +298,21 @@ mod tests {
         assert!(got(&mut more).is_none());
         drop(stuck);
         assert!(got(&mut more).is_some());
+    }
+
+    /// Whose turn it is waits for what the others give back, not for the store.
+    #[test]
+    fn a_store_that_does_not_answer_keeps_no_turn() {
+        let memory = ReadMemory::new(100);
+        let _stuck = [take(&memory, A, 40), take(&memory, A, 35)];
+        let mut background = waiting(&memory, B, 25, Priority::Background);
+        for _ in 0..TURNS {
+            if got(&mut background).is_some() {
+                return;
+            }
+            drop(take(&memory, B, 25));
+        }
+        panic!("never served");
     }
 
     #[test]

@@ -79,7 +79,8 @@ impl Remote {
     }
 
     /// Removes objects; those that are missing are no error. Returns how many are gone now; a store that
-    /// doesn't say what was missing has those counted, too. Each 256 of them have `lake.store_timeout`.
+    /// doesn't say what was missing has those counted, too. Each 256 of them have `lake.store_timeout`, and that again if
+    /// some of them went in that time.
     ///
     /// That one is said to be missing is not enough, since its name may have been damaged on its way: it is looked for.
     pub async fn delete(&self, locations: &[String]) -> Result<u64, WireError> {
@@ -91,11 +92,23 @@ impl Remote {
         for batch in paths.chunks(BATCH) {
             let mut left: Vec<Option<Path>> = batch.iter().cloned().map(Some).collect();
             let mut tries = Tries::new(self, Priority::Interactive);
+            let mut left_before = left.len();
             loop {
                 let attempt = self.delete_some(&mut left, &mut deleted);
-                match tries.attempt(Pace::Sending, attempt).await {
+                let ended = tries.attempt(Pace::Sending, attempt).await;
+                let number = left.iter().flatten().count();
+                match ended {
                     ControlFlow::Continue(()) => {}
                     ControlFlow::Break(Ok(())) => break,
+                    // Unless the store wants to be left alone for longer.
+                    ControlFlow::Break(Err(failure))
+                        if failure.is_transient()
+                            && failure.retry_after().is_none()
+                            && number < left_before =>
+                    {
+                        left_before = number;
+                        tries = Tries::new(self, Priority::Interactive);
+                    }
                     ControlFlow::Break(Err(failure)) => {
                         let first = left.iter().flatten().next();
                         let first = first.map(Path::as_ref).unwrap_or_default();
@@ -175,11 +188,13 @@ impl Remote {
 
 #[cfg(test)]
 mod tests {
+    use crate::store::Settings;
     use crate::store::faulty::{self, Fault, Faulty, Op};
     use crate::store::remote::Remote;
     use pg_lake_plan::message::ErrorCode;
     use pg_lake_plan::store::Store;
     use std::sync::Arc;
+    use std::time::Duration;
 
     fn remote(faulty: &Arc<Faulty>, prefix: &str) -> Remote {
         let store = Store {
@@ -248,6 +263,24 @@ mod tests {
         assert_eq!(remote.delete(&[]).await, Ok(0));
         // Two batches, the first one a second time for what was left.
         assert_eq!(faulty.seen(Op::Delete), 5);
+    }
+
+    /// They would be asked for from the first one on the next time, and the last ones never.
+    #[tokio::test]
+    async fn a_slow_store_has_the_time_that_it_needs_for_all() {
+        let faulty = Arc::new(Faulty::removing_in(Duration::from_millis(20)));
+        let keys: Vec<String> = (0..40).map(|n| format!("p/{n}")).collect();
+        for key in &keys {
+            faulty.write(key, b"x").await;
+        }
+        let settings = Settings {
+            timeout: Duration::from_millis(400),
+            ..faulty::settings()
+        };
+        let remote = faulty.remote(faulty::store(), &settings);
+        let locations: Vec<String> = keys.iter().map(|key| format!("s3://lake/{key}")).collect();
+        assert_eq!(remote.delete(&locations).await, Ok(40));
+        assert_eq!(names(&remote, "s3://lake/p").await, [""; 0]);
     }
 
     #[tokio::test]

@@ -165,12 +165,16 @@ impl Failure {
         let Error::Generic { .. } = error else {
             return false;
         };
+        // The answer may be that to a request beside the one whose connection broke.
+        if find::<HttpError>(error).is_some() {
+            return true;
+        }
         match self.answer.status {
             Some(408 | 429) => true,
             Some(501 | 505) => false,
             Some(500..) => true,
             Some(_) => self.says(BUSY) || self.says(ALTERED),
-            None => find::<HttpError>(error).is_some() || self.says(BUSY),
+            None => self.says(BUSY),
         }
     }
 
@@ -369,6 +373,7 @@ mod tests {
     fn what_may_pass_is_told_from_what_stays() {
         for (failure, transient) in [
             (Failure::new(faulty::reset(), Answer::default()), true),
+            (Failure::new(faulty::reset(), answered(404)), true),
             (Failure::new(generic("x"), answered(503)), true),
             (Failure::new(generic("x"), answered(429)), true),
             (

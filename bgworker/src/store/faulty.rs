@@ -99,6 +99,7 @@ pub(super) struct Faulty {
     inner: InMemory,
     ignores_conditions: bool,
     damages_names: bool,
+    removing_takes: Duration,
     tags: Mutex<Tags>,
     faults: Mutex<HashMap<Op, VecDeque<Fault>>>,
     seen: Mutex<Vec<Op>>,
@@ -149,6 +150,14 @@ impl Faulty {
     pub fn damaging_names() -> Faulty {
         Faulty {
             damages_names: true,
+            ..Faulty::default()
+        }
+    }
+
+    /// So long for each object.
+    pub fn removing_in(time: Duration) -> Faulty {
+        Faulty {
+            removing_takes: time,
             ..Faulty::default()
         }
     }
@@ -321,6 +330,7 @@ impl ObjectStore for Faulty {
         paths: BoxStream<'static, Result<Path>>,
     ) -> BoxStream<'static, Result<Path>> {
         let (inner, damages_names) = (self.inner.clone(), self.damages_names);
+        let takes = self.removing_takes;
         let mut faults = self.faults.lock().expect("faults");
         let mut faults = faults.remove(&Op::Delete).unwrap_or_default();
         self.seen.lock().expect("operations").push(Op::Delete);
@@ -335,6 +345,9 @@ impl ObjectStore for Faulty {
                 let inner = inner.clone();
                 async move {
                     let path = path?;
+                    if !takes.is_zero() {
+                        tokio::time::sleep(takes).await;
+                    }
                     inner.head(&path).await?;
                     inner.delete(&path).await.map(|()| path)
                 }

@@ -147,6 +147,17 @@ impl Shard {
             .collect()
     }
 
+    /// Whether these blocks of an object are all there.
+    pub(crate) fn has(&self, object: &Object, mut blocks: impl Iterator<Item = u32>) -> bool {
+        let state = lock(&self.state);
+        blocks.all(|block| {
+            let found = state.directory.get(object, block);
+            found.is_some_and(|found| {
+                object.checksums.get(block as usize) == Some(&found.sums.whole)
+            })
+        })
+    }
+
     /// Bytes of the object that are in the cache.
     pub(crate) fn bytes_of(&self, object: &Object) -> u64 {
         lock(&self.state).directory.bytes_of(object)

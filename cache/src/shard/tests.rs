@@ -163,6 +163,21 @@ async fn a_full_disk_costs_blocks_and_no_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn it_is_known_what_needs_no_origin() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let cache = open(directory.path(), 20, &Arc::new(BadDisk::default()));
+    let (object, store) = object("a", 3);
+    let first = [0..1, BLOCK - 1..BLOCK];
+    assert!(!cache.has(&object, &first));
+    let read = cache.read(&object, &first, Admission::Normal, store);
+    read.await.expect("read");
+    until(|| cache.has(&object, &first)).await;
+    let has = |start: u64, end: u64| cache.has(&object, &[Range { start, end }]);
+    assert!(has(0, BLOCK) && has(5, 5) && has(2 * BLOCK, 2 * BLOCK));
+    assert!(!has(0, BLOCK + 1) && !has(2 * BLOCK, 3 * BLOCK) && !has(0, u64::MAX));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_slow_disk_holds_up_no_request() {
     let directory = tempfile::tempdir().expect("a directory");
     let disk = Arc::new(BadDisk::default());

@@ -65,6 +65,8 @@ pub fn remove(round: &mut Round<'_>) {
     // An owner that has ended here writes nothing after a directory is looked at, and has ended before `registered`
     // takes its snapshot.
     let mut intents = intent::ended();
+    // One that comes due after its directory was looked at would be forgotten with what has come in between.
+    intents.retain(|intent| intent.is_due(round.late_us));
     // Those of one directory follow each other.
     intents.sort_by(|a, b| table_directory(a).cmp(table_directory(b)));
     let mut looked: Option<Looked> = None;
@@ -74,7 +76,7 @@ pub fn remove(round: &mut Round<'_>) {
             return;
         }
         let path = format!("{}/{}", intent.directory, intent.prefix);
-        if !intent.is_due(round.late_us) || round.is_waiting(&path) {
+        if round.is_waiting(&path) {
             continue;
         }
         let directory = table_directory(&intent);
