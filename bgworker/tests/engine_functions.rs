@@ -78,6 +78,21 @@ async fn a_guard_keeps_its_pattern() {
 }
 
 #[tokio::test]
+async fn without_rows_nothing_is_evaluated() {
+    // x = chr(0)
+    let character = call(Function::Chr, vec![int(0)], LakeType::Text);
+    let test = compare(CompareOp::Eq, col(0, LakeType::Text), character);
+    let spill = tempfile::tempdir().unwrap();
+    let engine = engine(spill.path());
+    for (rows, fails) in [(vec![], false), (vec![Some("a")], true)] {
+        let plan = scan(&[LakeType::Text], Some(test.clone()));
+        let feed = feed(vec![texts(rows)]);
+        let result = run(&engine, request(plan, vec![]), Some(feed)).await;
+        assert_eq!(result.is_err(), fails);
+    }
+}
+
+#[tokio::test]
 async fn a_call_over_constants_is_a_constant() {
     let text = constant(LakeType::Text, Value::Text("13-715-945".to_owned()));
     let e = call(

@@ -98,7 +98,6 @@ pub enum Function {
     Exp,
     Ln,
     Log10,
-    CubeRoot,
     /// Of integers of one type.
     Gcd,
     Lcm,
@@ -281,7 +280,6 @@ impl Function {
             | Function::Exp
             | Function::Ln
             | Function::Log10
-            | Function::CubeRoot
             | Function::Gcd
             | Function::Lcm
             | Function::DateBin(_)
@@ -351,7 +349,6 @@ impl Function {
             Function::Exp => "exp",
             Function::Ln => "ln",
             Function::Log10 => "log10",
-            Function::CubeRoot => "cbrt",
             Function::Gcd => "gcd",
             Function::Lcm => "lcm",
             Function::DateBin(_) => "date_bin",

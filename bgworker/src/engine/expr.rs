@@ -9,7 +9,7 @@ use super::inlist::Set;
 use super::like::Pattern;
 use super::{arith, cast, compare, describe, functions, inlist, like, select, values};
 use crate::arrow_types::arrow_type;
-use arrow::array::{Array, ArrayRef, BooleanArray, NullArray};
+use arrow::array::{Array, ArrayRef, BooleanArray, NullArray, new_empty_array};
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::{self, FilterBuilder};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema};
@@ -320,6 +320,10 @@ impl Node {
     /// Which rows pass: neither false nor null. `None`: all.
     pub(super) fn passing(&self, batch: &RecordBatch) -> Result<Option<BooleanBuffer>, WireError> {
         let rows = batch.num_rows();
+        // What is the same for all rows may raise an error, too.
+        if rows == 0 {
+            return Ok(None);
+        }
         let array = match self.eval(&Frame::new(batch))? {
             Val::Scalar(array) => {
                 let test = boolean(&array)?;
@@ -432,6 +436,9 @@ impl PhysicalExpr for PgExpr {
     }
 
     fn evaluate(&self, batch: &RecordBatch) -> DfResult<ColumnarValue> {
+        if batch.num_rows() == 0 {
+            return Ok(ColumnarValue::Array(new_empty_array(&self.node.data_type)));
+        }
         columnar(self.node.eval(&Frame::new(batch)))
     }
 

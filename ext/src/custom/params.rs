@@ -9,6 +9,7 @@ use crate::types::{shown_numeric, value_of};
 use pg_lake_plan::ir::{Expr, Fragment};
 use pg_lake_plan::lists::{Array, is_array};
 use pg_lake_plan::types::Value;
+use pgrx::pg_sys::panic::CaughtError;
 use pgrx::{PgSqlErrorCode, PgTryBuilder, pg_sys};
 use std::ffi::CString;
 use std::panic::AssertUnwindSafe;
@@ -69,7 +70,8 @@ pub unsafe fn bind(
     possible.then_some((fragment, values))
 }
 
-/// The value of an expression without rows; `None` if it raises an error, which Postgres may not come to.
+/// The value of an expression without rows; `None` if it raises an error, which Postgres may not come to. A cancel, and a
+/// panic, go on as errors do.
 unsafe fn computed(
     node: *mut pg_sys::CustomScanState,
     expression: &str,
@@ -77,11 +79,13 @@ unsafe fn computed(
     let expression = CString::new(expression).ok()?;
     let compute = || {
         let mut isnull = true;
-        // SAFETY: an expression as `lower` has written it. All that is made of it goes when the next row comes.
+        // SAFETY: an expression as `lower` has written it. All that is made of it goes when the next row comes: it isn't
+        // the node's, for which machine code might be made that stays until the query ends.
         let value = unsafe {
             let econtext = (*node).ss.ps.ps_ExprContext;
             let expression = pg_sys::stringToNode(expression.as_ptr());
-            let state = pg_sys::ExecInitExpr(expression.cast(), &raw mut (*node).ss.ps);
+            let params = (*econtext).ecxt_param_list_info;
+            let state = pg_sys::ExecInitExprWithParams(expression.cast(), params);
             pg_sys::ExecEvalExpr(state, econtext, &mut isnull)
         };
         Some((value, isnull))
@@ -92,7 +96,14 @@ unsafe fn computed(
         let short_lived = (*(*node).ss.ps.ps_ExprContext).ecxt_per_tuple_memory;
         let old = pg_sys::MemoryContextSwitchTo(short_lived);
         let value = PgTryBuilder::new(AssertUnwindSafe(compute))
-            .catch_others(|_| None)
+            .catch_others(|error| match error {
+                CaughtError::PostgresError(report) | CaughtError::ErrorReport(report)
+                    if report.sql_error_code() != PgSqlErrorCode::ERRCODE_QUERY_CANCELED =>
+                {
+                    None
+                }
+                error => error.rethrow(),
+            })
             .execute();
         pg_sys::MemoryContextSwitchTo(old);
         value

@@ -20,6 +20,9 @@ use pgrx::pg_sys;
 /// An `IN` list that is longer stays in Postgres, which hashes it.
 const MAX_LIST: i32 = 10_000;
 
+/// The same of the bytes of its texts: the engine keeps them beside its budget.
+const MAX_BYTES: usize = 16 << 20;
+
 /// Conditions that a list is taken apart to.
 const MAX_CONDITIONS: usize = 100;
 
@@ -190,7 +193,22 @@ fn check_list(arg: &Expr, collation: pg_sys::Oid) -> Lowered<()> {
 
 /// An array of varchar, if this is one as an array of text.
 fn relabelled(array: Node) -> Node {
-    get::<pg_sys::RelabelType>(array).map_or(array, |relabel| relabel.arg.cast())
+    if let Some(relabel) = get::<pg_sys::RelabelType>(array) {
+        return relabel.arg.cast();
+    }
+    match get::<pg_sys::ArrayCoerceExpr>(array) {
+        Some(coercion) if is_text_as_text(coercion.elemexpr.cast()) => coercion.arg.cast(),
+        _ => array,
+    }
+}
+
+/// Whether an array's elements are taken for those of another one as they are.
+fn is_text_as_text(element: Node) -> bool {
+    let is_text = |typid| matches!(typid, pg_sys::TEXTOID | pg_sys::VARCHAROID);
+    get::<pg_sys::RelabelType>(element).is_some_and(|relabel| {
+        let given = get::<pg_sys::CaseTestExpr>(relabel.arg.cast());
+        is_text(relabel.resulttype) && given.is_some_and(|given| is_text(given.typeId))
+    })
 }
 
 fn is_padded(expr: &Expr) -> bool {
@@ -232,14 +250,28 @@ pub fn array_for(arg: &Expr, array: pg_sys::Datum) -> Option<Array> {
         return Some(Array::Empty);
     }
     let mut values = vec![];
+    let mut room = MAX_BYTES;
     for element in elements {
         match element {
             None => values.push(None),
-            // What the expression's type doesn't have, none of its values is equal to.
-            Some(element) => values.extend(value_for(arg, typid, element).map(Some)),
+            Some(element) => {
+                let value = value_for(arg, typid, element);
+                room = room.checked_sub(value.as_ref().map_or(0, bytes))?;
+                // What the expression's type doesn't have, none of its values is equal to.
+                values.extend(value.map(Some));
+            }
         }
     }
     Some(Array::Elements(values))
+}
+
+/// Of a value that has no fixed length.
+fn bytes(value: &Value) -> usize {
+    match value {
+        Value::Text(text) => text.len(),
+        Value::Bytes(bytes) => bytes.len(),
+        _ => 0,
+    }
 }
 
 /// An element as a value of the expression's type ([`is_list_for`]).

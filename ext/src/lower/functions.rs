@@ -384,7 +384,6 @@ static TABLE: &[(Call, &[u32])] = &[
     (Call::Plain(Function::Exp, Returns::Float8), &[pg::F_DEXP, pg::F_EXP_FLOAT8]),
     (Call::Plain(Function::Ln, Returns::Float8), &[pg::F_DLOG1, pg::F_LN_FLOAT8]),
     (Call::Plain(Function::Log10, Returns::Float8), &[pg::F_DLOG10, pg::F_LOG_FLOAT8, pg::F_LOG10_FLOAT8]),
-    (Call::Plain(Function::CubeRoot, Returns::Float8), &[pg::F_DCBRT, pg::F_CBRT]),
     (Call::Plain(Function::Overlay, Returns::Text), &[pg::F_OVERLAY_TEXT_TEXT_INT4, pg::F_OVERLAY_TEXT_TEXT_INT4_INT4]),
     (Call::Plain(Function::WholeQuotient, Returns::Whole), &[pg::F_DIV, pg::F_NUMERIC_DIV_TRUNC]),
     (Call::Plain(Function::WidthBucket, Returns::Int4), &[

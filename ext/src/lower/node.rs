@@ -26,6 +26,7 @@ tagged!(
     Agg = T_Agg,
     Aggref = T_Aggref,
     Append = T_Append,
+    ArrayCoerceExpr = T_ArrayCoerceExpr,
     ArrayExpr = T_ArrayExpr,
     BoolExpr = T_BoolExpr,
     BooleanTest = T_BooleanTest,

@@ -24,7 +24,7 @@ pub fn name_of_session() -> String {
 }
 
 /// The offset of a time zone by its name or abbreviation, as AT TIME ZONE understands it. Abbreviations that aren't
-/// names, too, are left out.
+/// names, too, are left out, and those of other offsets than UTC's: what they mean is up to `timezone_abbreviations`.
 pub fn offset_of(name: &str) -> Option<i64> {
     if name.len() > pg_sys::TZ_STRLEN_MAX as usize {
         return None;
@@ -38,7 +38,7 @@ pub fn offset_of(name: &str) -> Option<i64> {
         }
         let kind = pg_sys::DecodeTimezoneName(name.as_ptr(), &mut seconds, &mut zone);
         match u32::try_from(kind).ok()? {
-            pg_sys::TZNAME_FIXED_OFFSET => Some(i64::from(seconds) * SECOND),
+            pg_sys::TZNAME_FIXED_OFFSET => (seconds == 0).then_some(0),
             pg_sys::TZNAME_ZONE => offset(zone),
             _ => None,
         }

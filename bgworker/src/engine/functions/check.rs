@@ -84,9 +84,7 @@ fn fits(function: Function, args: &[&LakeType], result: &LakeType) -> bool {
         (Function::Chr, [Int4]) | (Function::ToHex, [Int4 | Int8]) => *result == Text,
         (Function::Md5, [Text | Bytes]) => *result == Text,
         (Function::Power, [Float8, Float8]) => *result == Float8,
-        (Function::Exp | Function::Ln | Function::Log10 | Function::CubeRoot, [Float8]) => {
-            *result == Float8
-        }
+        (Function::Exp | Function::Ln | Function::Log10, [Float8]) => *result == Float8,
         (Function::Gcd | Function::Lcm, [left @ (Int4 | Int8), right]) => {
             left == right && *left == result
         }

@@ -88,7 +88,6 @@ pub(super) fn call(function: Function, ty: &LakeType, args: &[Val]) -> Result<Va
         Function::Exp => powers::exponentials(&rows, args),
         Function::Ln => powers::natural_logarithms(&rows, args),
         Function::Log10 => powers::decimal_logarithms(&rows, args),
-        Function::CubeRoot => powers::cube_roots(&rows, args),
         Function::Gcd => powers::common(&rows, ty, args, false),
         Function::Lcm => powers::common(&rows, ty, args, true),
         Function::DateBin(stride) => zones::date_bin(&rows, ty, stride, args),

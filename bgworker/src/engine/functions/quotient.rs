@@ -20,6 +20,9 @@ const NUMERIC_MIN_DISPLAY_SCALE: i32 = 0;
 const NUMERIC_MAX_DISPLAY_SCALE: i32 = 1000;
 const DEC_DIGITS: i32 = 4;
 
+/// The least number of more digits than decimals have.
+const END: u128 = 10u128.pow(38);
+
 /// Why there is no quotient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Failure {
@@ -65,7 +68,8 @@ pub(super) fn whole(rows: &Rows, ty: &LakeType, args: &[Val]) -> Result<ArrayRef
         let left = left_unit.and_then(|unit| left.checked_mul(unit));
         let right = right_unit.and_then(|unit| right.checked_mul(unit));
         let quotient = left.zip(right).and_then(|(l, r)| l.checked_div(r));
-        quotient.ok_or(Failure::NotExact)
+        let fits = |quotient: &i128| quotient.unsigned_abs() < END;
+        quotient.filter(fits).ok_or(Failure::NotExact)
     };
     let values = rows.try_map(whole_of, Failure::error)?;
     from_i128(values, rows.nulls(), &arrow_type(ty))
@@ -243,8 +247,15 @@ mod tests {
         let quotients = quotients.as_primitive::<Decimal128Type>();
         assert_eq!(quotients.values().to_vec(), [3, -3, -3, 0]);
         let args = [decimal_array(&[1], 0), decimal_array(&[0], 5)];
-        let error = error(Function::WholeQuotient, &decimal(0), &args);
-        assert_eq!(error.code, ErrorCode::DivisionByZero);
+        let refused = error(Function::WholeQuotient, &decimal(0), &args);
+        assert_eq!(refused.code, ErrorCode::DivisionByZero);
+        // 39 digits
+        let args = [
+            decimal_array(&[15 * 10i128.pow(36)], 0),
+            decimal_array(&[1], 1),
+        ];
+        let refused = error(Function::WholeQuotient, &decimal(0), &args);
+        assert_eq!(refused.code, ErrorCode::NotExact);
     }
 
     #[test]

@@ -133,6 +133,8 @@ SELECT twins('SELECT o.id FROM @barrier o WHERE x < (SELECT avg(y) FROM @inner i
 -- where few rows ask
 SELECT used('SELECT o.id FROM outer_lake o WHERE id = 5 AND x < (SELECT avg(y) FROM inner_lake i WHERE i.a = o.a)');
 SELECT twins('SELECT o.id FROM @outer o WHERE id = 5 AND x < (SELECT avg(y) FROM @inner i WHERE i.a = o.a)');
+-- An incomplete pattern is an error only for rows that somebody asks for.
+SELECT twins('SELECT o.id FROM @outer o WHERE id = 5 AND x < (SELECT avg(y) FROM @inner i WHERE i.a = o.a AND i.s LIKE ANY (''{k1%,"k3\\"}''))');
 -- rights are those of the subquery's tables
 GRANT SELECT ON outer_lake TO regress_lake_user;
 SET ROLE regress_lake_user;

@@ -363,8 +363,6 @@ f8 ^ 0.5
 exp(f8)
 ln(f8)
 log(f8)
-cbrt(f8)
-||/ f4
 $$);
 SELECT f_values($$
 f8::int

@@ -79,9 +79,11 @@ SELECT p_check('int[]', 'i2 <> 0 AND 1000 / i2 = ANY ($1)', '''{125,100,NULL}'''
 SELECT p_check('int[], text[]', 'i4 = ANY ($1) OR t = ANY ($2)', '''{1000}'', ''{"text 5"}''', 'NULL, ''{"text 5"}''', '''{}'', NULL');
 -- More elements than are looked through stay in Postgres.
 SELECT p_check('int[]', 'i4 = ANY ($1)', 'string_to_array(repeat(''1000,'', 20000) || ''2000'', '','')::int[]');
+SELECT p_check('text[]', 't = ANY ($1)', 'ARRAY[repeat(''x'', 20000000), ''text 1'']');
 -- lists of parameters
 SELECT p_check('int, int', 'i4 IN ($1, $2)', '1000, 2000', 'NULL, 1000', 'NULL, NULL');
 SELECT p_check('int, int', 'i4 NOT IN ($1, $2)', '1000, 2000', 'NULL, 1000');
+SELECT p_check('varchar, varchar', 'v IN ($1, $2)', '''v1'', ''v20''', 'NULL, ''v2''');
 SELECT p_check('text, text', 't IN ($1, $2, ''text 3'')', '''text 1'', NULL');
 
 -- patterns
