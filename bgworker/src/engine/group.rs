@@ -19,10 +19,14 @@ use datafusion_physical_plan::ExecutionPlanProperties;
 use datafusion_physical_plan::aggregates::{AggregateExec, AggregateMode, PhysicalGroupBy};
 use pg_lake_plan::ir::{Aggregate, AggregateFunction, Expr, ExprKind};
 use pg_lake_plan::message::WireError;
+use pg_lake_plan::types::LakeType;
 use std::sync::Arc;
 
 /// With fewer groups than this, partial results are merged by one thread.
 const FEW_GROUPS: f64 = 5000.0;
+
+/// Squares of decimals with so many digits can be added up by the billion.
+const SQUARED_DIGITS_MAX: u8 = 14;
 
 /// Expressions to group by, with their names.
 type Keys = Vec<(Arc<dyn PhysicalExpr>, String)>;
@@ -112,13 +116,15 @@ impl Lowering {
             if is_distinct(aggregate) {
                 let once = LakeAggregate::of_distinct(aggregate);
                 upper.push(once, vec![column(&schema, groups)?], None)?;
+                upper.ends_late |= ends_late(aggregate);
             } else {
                 state += 1;
                 let merged = LakeAggregate::merging(aggregate);
                 upper.push(merged, vec![column(&schema, state)?], None)?;
             }
         }
-        if many && values.output_partitioning().partition_count() > 1 {
+        let spread = many && !upper.ends_late;
+        if spread && values.output_partitioning().partition_count() > 1 {
             return upper.build(AggregateMode::SinglePartitioned, group_by(keys), values);
         }
         self.grouped(values, group_by(keys), &upper, None)
@@ -147,6 +153,11 @@ pub(super) fn is_distinct(aggregate: &Aggregate) -> bool {
 
 /// Whether it may turn out only at the end that Postgres has to compute it: nothing must have come out then.
 fn ends_late(aggregate: &Aggregate) -> bool {
+    picks_floats(aggregate) || may_overflow(aggregate)
+}
+
+/// Whether it gives one of several floats, which may be zeros that differ in their sign.
+fn picks_floats(aggregate: &Aggregate) -> bool {
     let picks = matches!(
         aggregate.function,
         AggregateFunction::Min
@@ -159,10 +170,20 @@ fn ends_late(aggregate: &Aggregate) -> bool {
     picks && arg.is_some_and(|arg| arg.ty.lake.is_float())
 }
 
+/// Whether the squares of not so many values may need more than 128 bits.
+fn may_overflow(aggregate: &Aggregate) -> bool {
+    let arg = aggregate.arg.as_ref().map(|arg| &arg.ty.lake);
+    let large = match arg {
+        Some(LakeType::Decimal { precision, .. }) => *precision > SQUARED_DIGITS_MAX,
+        arg => arg == Some(&LakeType::Int8),
+    };
+    large && aggregate.function == AggregateFunction::SumOfSquares
+}
+
 /// The argument of all functions over distinct values, if it is the same: null for rows that their filter drops. None if
 /// there is a function whose states aren't merged on two levels.
 fn distinct_argument(aggregates: &[Aggregate]) -> Option<Expr> {
-    if (aggregates.iter()).any(|a| a.function.is_ordered() || ends_late(a)) {
+    if (aggregates.iter()).any(|a| a.function.is_ordered() || picks_floats(a)) {
         return None;
     }
     let mut distinct = aggregates.iter().filter(|a| is_distinct(a));
@@ -255,5 +276,44 @@ impl Functions {
         let schema = self.schema.clone();
         let exec = AggregateExec::try_new(mode, group_by, functions, filters, input, schema);
         Ok(Arc::new(check(exec)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pg_lake_plan::types::SqlType;
+
+    #[test]
+    fn squares_of_large_numbers_are_added_up_before_a_row_comes_out() {
+        let sql = |lake| SqlType {
+            lake,
+            oid: 0,
+            typmod: -1,
+            collation: 0,
+        };
+        let decimal = |precision| LakeType::Decimal {
+            precision,
+            scale: 0,
+        };
+        for (arg, expected) in [
+            (LakeType::Int4, false),
+            (LakeType::Int8, true),
+            (decimal(12), false),
+            (decimal(38), true),
+        ] {
+            let aggregate = Aggregate {
+                function: AggregateFunction::SumOfSquares,
+                arg: Some(Expr {
+                    ty: sql(arg),
+                    kind: ExprKind::Column(0),
+                }),
+                filter: None,
+                distinct: false,
+                ty: sql(decimal(38)),
+                order: vec![],
+            };
+            assert_eq!(ends_late(&aggregate), expected, "{:?}", aggregate.arg);
+        }
     }
 }

@@ -96,7 +96,7 @@ impl Output {
 }
 
 /// What can fail is evaluated only for rows that the filter takes.
-fn filtered(filter: &Option<Expr>, arg: Expr) -> Expr {
+pub fn filtered(filter: &Option<Expr>, arg: Expr) -> Expr {
     match filter {
         Some(filter) if arg.can_fail() => Expr {
             ty: arg.ty.clone(),

@@ -5,7 +5,7 @@
 
 use super::custom_scan::{Parts, build};
 use super::node::{self, Node, get, nodes};
-use super::ordering::UNKNOWN_ORDER;
+use super::ordering::{UNKNOWN_ORDER, stops_early};
 use super::private::{Mode, Private};
 use super::statement::Statement;
 use super::sub::Sub;
@@ -62,6 +62,11 @@ fn plan_of<'a>(plan: *mut pg_sys::Plan) -> &'a pg_sys::Plan {
 }
 
 impl Candidate<'_> {
+    /// Whether Postgres may stop before a row whose computation fails, if not all rows are wanted.
+    pub fn stops_early(&self) -> bool {
+        stops_early(&self.sub.plan)
+    }
+
     /// The plans that are fed; each may be replaced by what it is lowered to.
     pub fn feeds(&self) -> Vec<*mut pg_sys::Plan> {
         self.builder.feeds.clone()

@@ -2,7 +2,7 @@
 //!
 //! Where a call has no order, Postgres takes the rows as they come. The engine's rows come otherwise.
 
-use super::aggregates::{Common, Output, Recipe, renamed, values};
+use super::aggregates::{Common, Output, Recipe, filtered, renamed, values};
 use super::expr::{Exprs, boolean, operator_function};
 use super::finals::constant_text;
 use super::functions::{self, Call, Number};
@@ -96,7 +96,11 @@ fn joined(
     let given = boolean(ExprKind::IsNotNull(Box::new(value.clone())));
     common.filter = Some(match common.filter {
         None => given,
-        Some(filter) => boolean(ExprKind::And(vec![filter, given])),
+        // AND goes on after a null, for which Postgres doesn't evaluate the argument.
+        Some(filter) => {
+            let given = filtered(&Some(filter.clone()), given);
+            boolean(ExprKind::And(vec![filter, given]))
+        }
     });
     let of = (
         pg_sys::F_ARRAY_AGG_ANYNONARRAY,
@@ -207,6 +211,9 @@ fn sorted_by(
 
 /// Checks that the call's `ORDER BY` can be left out: it changes nothing of the result, and must raise no error.
 pub fn check_unused_order(exprs: &mut Exprs<'_>, aggref: &pg_sys::Aggref) -> Lowered<()> {
+    if !aggref.aggorder.is_null() && aggref.aggfnoid.to_u32() == pg_sys::F_SUM_FLOAT8 {
+        return refused("a sum of floats with ORDER BY is not lowered");
+    }
     for clause in nodes(aggref.aggorder) {
         let (clause, entry) = sorted_by(aggref, clause)?;
         let node: Node = entry.expr.cast();

@@ -9,7 +9,7 @@ use super::order::sort_key;
 use super::sub::{Column, Sub};
 use super::tree::{Builder, in_base};
 use super::{Lowered, refused};
-use pg_lake_plan::ir::{Expr, Plan, SortKey};
+use pg_lake_plan::ir::{Expr, Plan, SortKey, WindowFunction};
 use pgrx::pg_sys;
 use pgrx::pg_sys::NodeTag;
 
@@ -233,7 +233,12 @@ impl Builder<'_> {
 /// Whether rows are computed one by one, so that Postgres may stop before one whose computation fails.
 pub fn stops_early(plan: &Plan) -> bool {
     match plan {
-        Plan::Sort { .. } | Plan::Aggregate { .. } | Plan::Window(_) => false,
+        Plan::Sort { .. } | Plan::Aggregate { .. } => false,
+        // What it is ordered by was sorted before.
+        Plan::Window(window) => {
+            let mut exprs = window.functions.iter().flat_map(WindowFunction::exprs);
+            exprs.any(Expr::can_raise) || (window.order_by.is_empty() && stops_early(&window.input))
+        }
         Plan::Scan(scan) => scan.predicate.as_ref().is_some_and(Expr::can_raise),
         Plan::Filter { input, predicate } => predicate.can_raise() || stops_early(input),
         Plan::Project { input, exprs } => exprs.iter().any(Expr::can_raise) || stops_early(input),

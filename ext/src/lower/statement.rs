@@ -207,7 +207,7 @@ impl Statement {
                 plan_tag(plan),
                 NodeTag::T_Limit | NodeTag::T_WindowAgg | NodeTag::T_SampleScan
             );
-            cut || depends_on_order(plan)
+            cut || is_distinct_on(plan) || depends_on_order(plan)
         })
     }
 
@@ -222,6 +222,14 @@ impl Statement {
         let mut inputs = super::node::inputs(plan).into_iter().chain(cte);
         test(plan) || inputs.any(|input| self.any(input, test))
     }
+}
+
+/// Whether a node takes one of several rows that differ in other columns.
+fn is_distinct_on(plan: *mut pg_sys::Plan) -> bool {
+    get::<pg_sys::Unique>(plan.cast()).is_some_and(|unique| {
+        let columns = nodes(unique.plan.targetlist).len();
+        usize::try_from(unique.numCols).is_ok_and(|compared| compared < columns)
+    })
 }
 
 /// Whether a node adds up floating-point numbers, whose sum depends on the order, or has rows in an order that may leave

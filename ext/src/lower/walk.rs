@@ -3,9 +3,11 @@
 
 use super::leaf::{self, Readers};
 use super::node::{get, inputs, plan_tag, replace_plans};
+use super::ordering::EARLY_END;
 use super::statement::Statement;
 use super::{fragment, needed, refused};
 use pgrx::pg_sys;
+use pgrx::pg_sys::AggStrategy::{AGG_HASHED, AGG_PLAIN};
 use pgrx::pg_sys::NodeTag;
 use std::rc::Rc;
 
@@ -16,6 +18,8 @@ struct Place<'a> {
     below_gather: bool,
     /// Its parent marks and restores positions, as planned for a node of this kind.
     marked: bool,
+    /// A LIMIT above may not want all of its rows.
+    limited: bool,
     /// The outputs that the parent uses, if not all.
     needed: Option<&'a [i16]>,
 }
@@ -124,6 +128,9 @@ impl Walk {
             Ok(candidate) => candidate,
             Err(reason) => return Some(Err(reason)),
         };
+        if place.limited && candidate.stops_early() {
+            return Some(refused(EARLY_END));
+        }
         let feeds: Vec<*mut pg_sys::Plan> = (candidate.feeds().into_iter())
             .map(|feed| self.walk(feed, Place::default(), &[]))
             .collect();
@@ -168,6 +175,7 @@ impl Walk {
         let below_gather = place.below_gather || matches!(tag, T_Gather | T_GatherMerge);
         let plain = Place {
             below_gather,
+            limited: tag == NodeTag::T_Limit || (place.limited && !takes_all(plan)),
             ..Place::default()
         };
         let outer_needed = needed::outputs(plan, pg_sys::OUTER_VAR);
@@ -224,6 +232,16 @@ pub unsafe fn rescannable(
         // SAFETY: by contract.
         true => unsafe { super::materialized(after) },
         false => after,
+    }
+}
+
+/// Whether a node takes all rows of its input before it gives one.
+fn takes_all(plan: *mut pg_sys::Plan) -> bool {
+    match plan_tag(plan) {
+        NodeTag::T_Sort | NodeTag::T_Hash => true,
+        NodeTag::T_Agg => get::<pg_sys::Agg>(plan.cast())
+            .is_some_and(|agg| matches!(agg.aggstrategy, AGG_PLAIN | AGG_HASHED)),
+        _ => false,
     }
 }
 

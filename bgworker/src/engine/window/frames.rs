@@ -146,6 +146,18 @@ impl<'a> Frames<'a> {
         .map(|part| within(part, frame))
     }
 
+    /// The rows of a frame that functions pick from by their place (`WinGetFuncArgInFrame`): as [`Self::rest`], but where
+    /// ties that are in the frame are excluded the current row has a place, even if it isn't in the frame itself.
+    pub(super) fn places(&self, row: usize, frame: &Range<usize>) -> [Range<usize>; 3] {
+        let [before, own, after] = self.rest(row, frame);
+        let group = self.group_start(self.group)..self.group_start(self.group + 1);
+        let has_group = group.start < frame.end && group.end > frame.start;
+        match has_group && self.frame.exclude == FrameExclusion::Ties {
+            true => [before, row..row + 1, after],
+            false => [before, own, after],
+        }
+    }
+
     fn first_row(&self, row: usize) -> usize {
         let Range { start, end } = self.partition.rows;
         match self.frame.start {

@@ -86,7 +86,8 @@ impl Evaluator for OfFrame {
                 let frame = frames.of(row)?;
                 let found = match self.frame.exclude {
                     FrameExclusion::NoOthers => self.place.within(&[frame]),
-                    _ => self.place.within(&frames.rest(row, &frame)),
+                    _ => (self.place.within(&frames.places(row, &frame)))
+                        .filter(|found| frame.contains(found)),
                 };
                 picks.push(found.map(|row| sources.kept() + row));
             }
@@ -215,6 +216,30 @@ mod tests {
         assert_eq!(second, [None, Some(8), None, None]);
         let last = int_results(&mut of_frame(Place::Last, others), &chunk);
         assert_eq!(last, [Some(5), Some(8), Some(5), None]);
+    }
+
+    /// What Postgres 17 answers.
+    #[test]
+    fn excluded_ties_leave_a_place_for_the_current_row() {
+        let pieces = || vec![int_piece(&[1, 2, 3, 4, 5], &[0], &[0, 2, 3])];
+        let chunk = chunk_of(pieces());
+        let ties = |start, end| Frame {
+            exclude: FrameExclusion::Ties,
+            ..frame(FrameUnit::Rows, start, end)
+        };
+        let ahead = || ties(Bound::Following(1), Bound::Following(3));
+        let first = int_results(&mut of_frame(Place::FromStart(0), ahead()), &chunk);
+        assert_eq!(first, [None, Some(3), Some(4), None, None]);
+        let second = int_results(&mut of_frame(Place::FromStart(1), ahead()), &chunk);
+        assert_eq!(second, [Some(3), Some(4), Some(5), None, None]);
+        let behind = || ties(Bound::Preceding(3), Bound::Preceding(1));
+        let last = int_results(&mut of_frame(Place::Last, behind()), &chunk);
+        assert_eq!(last, [None, None, Some(2), Some(3), None]);
+        let first = int_results(&mut of_frame(Place::FromStart(0), behind()), &chunk);
+        assert_eq!(first, [None, None, Some(1), Some(1), Some(2)]);
+        let around = || ties(Bound::Preceding(1), Bound::Following(1));
+        let last = int_results(&mut of_frame(Place::Last, around()), &chunk);
+        assert_eq!(last, [1, 3, 4, 4, 5].map(Some));
     }
 
     #[test]

@@ -203,6 +203,7 @@ SELECT a_check('SELECT g, stddev_pop(n) + 1, round(var_pop(n), 3) FROM @a GROUP 
 SELECT twins('SELECT g FROM @a GROUP BY g HAVING stddev(i4) > 10 ORDER BY stddev(i4), g', true);
 SELECT a_check('SELECT id, max(f8), min(c), string_agg(t, '','' ORDER BY id) FROM @a GROUP BY id');
 SELECT a_check('SELECT g, sum(1000 / i2) FILTER (WHERE i2 <> 0), min(1000 / i4) FILTER (WHERE i4 <> 0), array_agg(1000 / i2 ORDER BY id) FILTER (WHERE i2 <> 0) FROM @a GROUP BY g');
+SELECT a_check('SELECT g, string_agg(CASE WHEN 1000 / i2 > 5 THEN t ELSE v END, '','' ORDER BY id) FILTER (WHERE CASE WHEN i2 <> 0 THEN true END) FROM @a GROUP BY g');
 SELECT twins('SELECT g, sum(i4 ORDER BY 1000 / i2) FROM @a GROUP BY g');
 -- zeros that differ in their sign
 CREATE TABLE a_zeros_heap (id int, g int, f double precision);
@@ -226,7 +227,7 @@ SELECT twins('SELECT bool_and(1 / i2 > 0) FROM @a');
 -- what stays in Postgres, and why
 SELECT e || ': ' || a_check('SELECT g, ' || e || ' FROM @a GROUP BY g') AS answer FROM unnest(ARRAY[
     'corr(f8, f4)', 'stddev(f8)', 'array_agg(i4)', 'string_agg(DISTINCT t, '','' ORDER BY t)', 'string_agg(t, v ORDER BY id)', 'array_agg(n ORDER BY id)',
-    'percentile_disc(2) WITHIN GROUP (ORDER BY i4)', 'variance(z)']) e;
+    'percentile_disc(2) WITHIN GROUP (ORDER BY i4)', 'variance(z)', 'sum(f8 ORDER BY id)']) e;
 SELECT a_check('SELECT id, bool_or(b) OVER (PARTITION BY g) FROM @a');
 DROP FUNCTION a_calls, a_check;
 DROP TABLE a_heap, a_lake, a_zeros_heap, a_zeros_lake;

@@ -69,6 +69,7 @@ SELECT twins('SELECT DISTINCT ON (p) p, o, id FROM @o ORDER BY p, o, id LIMIT 5'
 -- any of several rows
 SELECT differing('SELECT DISTINCT ON (p) p, id FROM @o ORDER BY p, o');
 SELECT differing('SELECT DISTINCT ON (p) p, f FROM @o ORDER BY p, f');
+SELECT twins('WITH x AS (SELECT p, max(id) AS id FROM (SELECT DISTINCT ON (p) p, id FROM @o ORDER BY p, o) z GROUP BY p) SELECT count(*) FROM x a JOIN x b ON a.p = b.p AND a.id <> b.id');
 
 RESET client_min_messages;
 DROP FUNCTION differing;

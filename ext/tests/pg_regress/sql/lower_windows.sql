@@ -99,6 +99,8 @@ SELECT differing('SELECT id, count(*) OVER w, sum(n) OVER w FROM @w WINDOW w AS 
 SELECT differing('SELECT id, sum(f) OVER w FROM @w WINDOW w AS (PARTITION BY p ORDER BY id ROWS BETWEEN 4 PRECEDING AND 2 FOLLOWING EXCLUDE CURRENT ROW)');
 SELECT differing('SELECT id, first_value(id) OVER w, last_value(id) OVER w, nth_value(id, 2) OVER w FROM @w WINDOW w AS (PARTITION BY p ORDER BY o, id ROWS BETWEEN 2 PRECEDING AND 3 FOLLOWING EXCLUDE CURRENT ROW)');
 SELECT differing('SELECT id, first_value(o) OVER w, last_value(o) OVER w FROM @w WINDOW w AS (PARTITION BY q ORDER BY o GROUPS BETWEEN 1 PRECEDING AND 1 FOLLOWING EXCLUDE GROUP)');
+SELECT differing('SELECT b, o, first_value(o) OVER w, nth_value(o, 2) OVER w, last_value(o) OVER w FROM @w WINDOW w AS (PARTITION BY b ORDER BY o ROWS BETWEEN 1 FOLLOWING AND 9 FOLLOWING EXCLUDE TIES)');
+SELECT differing('SELECT b, o, first_value(o) OVER w, nth_value(o, 2) OVER w, last_value(o) OVER w FROM @w WINDOW w AS (PARTITION BY b ORDER BY o ROWS BETWEEN 9 PRECEDING AND 1 PRECEDING EXCLUDE TIES)');
 
 -- offsets that are known when the query runs
 SELECT differing('SELECT id, count(*) OVER (ORDER BY id ROWS (SELECT 3) PRECEDING) FROM @w');
@@ -147,6 +149,8 @@ SELECT differing('SELECT id, sum(n) OVER (ORDER BY id), lag(id) OVER (ORDER BY i
 SELECT differing('SELECT id, sum(100 / (o - 500)) FILTER (WHERE o <> 500) OVER (ORDER BY id) FROM @w');
 SELECT differing('SELECT id, lag(100 / (o - 500)) OVER (ORDER BY id) FROM @w WHERE o <> 500');
 SELECT differing('SELECT id, lag(o, p) OVER (ORDER BY id) FROM @w');
+SELECT twins('SELECT id, sum(100 / (id - 19990)) OVER (ORDER BY id) FROM @w ORDER BY id LIMIT 3', true);
+SELECT twins('SELECT row_number() OVER () FROM @w WHERE 100 / (id - 19990) IS NOT NULL LIMIT 3');
 SELECT twins('SELECT ntile(0) OVER (ORDER BY id) FROM @w');
 SELECT twins('SELECT nth_value(id, -1) OVER (ORDER BY id) FROM @w');
 SELECT twins('SELECT sum(o) OVER (ORDER BY id ROWS -1 PRECEDING) FROM @w');
