@@ -429,6 +429,8 @@ pub struct ScanStats {
     pub operators: Vec<String>,
     /// The cold rows, for each of the request's tables.
     pub rows_of_tables: Vec<u64>,
+    /// Rows that were read, and that a join or a sort above had no use for.
+    pub rows_skipped: u64,
 }
 
 /// An error that crosses a ring.

@@ -13,6 +13,7 @@ use super::exchange::exchange;
 use super::join_exec::JoinExec;
 use super::join_input::{Key, Side, Wanted};
 use super::lower::{Lowering, Operator, check, single};
+use super::told::KeyFilter;
 use datafusion_common::{JoinSide, JoinType, NullEquality};
 use datafusion_physical_plan::coop::CooperativeExec;
 use datafusion_physical_plan::joins::utils::JoinFilter;
@@ -43,6 +44,7 @@ impl Lowering {
         join: &Join,
         outputs: Option<Vec<usize>>,
     ) -> Result<Operator, WireError> {
+        let filters = self.key_filters(join);
         let left = self.lower(&join.left)?;
         let right = self.lower(&join.right)?;
         let outputs = outputs.unwrap_or_else(|| {
@@ -54,7 +56,7 @@ impl Lowering {
         });
         match join.kind {
             JoinKind::NullAwareAnti => self.not_in(join, left, right, &outputs),
-            _ => self.partners(join, left, right, &outputs),
+            _ => self.partners(join, left, right, &outputs, filters),
         }
     }
 
@@ -65,6 +67,7 @@ impl Lowering {
         left: Operator,
         right: Operator,
         outputs: &[usize],
+        filters: Vec<KeyFilter>,
     ) -> Result<Operator, WireError> {
         let width = left.schema().fields().len();
         let condition = match &join.filter {
@@ -135,7 +138,7 @@ impl Lowering {
             return Ok(in_pieces(cooperative(Arc::new(check(exec)?)), kind));
         }
         let spread = spread.then_some(self.threads);
-        hash_join(pair, kind, filter, projection, spread, false)
+        hash_join(pair, kind, filter, projection, spread, false, filters)
     }
 }
 
@@ -263,6 +266,7 @@ pub(super) fn hash_join(
     projection: Option<Vec<usize>>,
     spread: Option<usize>,
     null_aware: bool,
+    filters: Vec<KeyFilter>,
 ) -> Result<Operator, WireError> {
     let (kept, passing) = pair.inputs();
     let places = (kept.keys.clone(), passing.keys.clone());
@@ -288,7 +292,7 @@ pub(super) fn hash_join(
         .with_null_equality(NullEquality::NullEqualsNothing)
         .with_null_aware(null_aware)
         .build();
-    let join = JoinExec::new(check(exec)?, places.0, places.1);
+    let join = JoinExec::new(check(exec)?, places.0, places.1).telling(filters);
     Ok(in_pieces(cooperative(Arc::new(join)), kind))
 }
 

@@ -12,6 +12,7 @@ use super::handed::locked;
 use super::join_pairs::{Pairs, Spilling, Work, chained};
 use super::join_table::{HashJoin, Kept, Table};
 use super::lower::Operator;
+use super::told::KeyFilter;
 use arrow::record_batch::RecordBatch;
 use datafusion_common::{DataFusionError, Result};
 use datafusion_execution::{SendableRecordBatchStream, TaskContext};
@@ -32,6 +33,8 @@ pub(super) struct JoinExec {
     join: Arc<HashJoin>,
     /// One if the kept side is collected as a whole, otherwise one for each partition.
     groups: Vec<Group>,
+    /// What scans below the passing side are told.
+    filters: Arc<[KeyFilter]>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
@@ -58,10 +61,16 @@ impl JoinExec {
             PlanProperties::new(known, partitioning, own.emission_type, own.boundedness);
         JoinExec {
             groups,
+            filters: Arc::default(),
             properties: Arc::new(properties),
             join: Arc::new(HashJoin::new(join, kept_keys, passing_keys)),
             metrics: ExecutionPlanMetricsSet::new(),
         }
+    }
+
+    pub(super) fn telling(self, filters: impl Into<Arc<[KeyFilter]>>) -> Self {
+        let filters = filters.into();
+        JoinExec { filters, ..self }
     }
 
     /// The group of a partition, its number, and the partition's place in it.
@@ -100,11 +109,9 @@ impl ExecutionPlan for JoinExec {
         let exec = HashJoinExecBuilder::from(&self.join.exec)
             .with_new_children(children)?
             .build()?;
-        Ok(Arc::new(JoinExec::new(
-            exec,
-            self.join.kept_keys.clone(),
-            self.join.passing_keys.clone(),
-        )))
+        let (kept_keys, passing_keys) = (&self.join.kept_keys, &self.join.passing_keys);
+        let join = JoinExec::new(exec, kept_keys.clone(), passing_keys.clone());
+        Ok(Arc::new(join.telling(self.filters.clone())))
     }
 
     fn execute(
@@ -122,7 +129,8 @@ impl ExecutionPlan for JoinExec {
                 at_once: self.properties.output_partitioning().partition_count(),
                 first_at_once: self.groups.len(),
             };
-            let ready = prepare(spilling, kept, group.passing.clone(), context.clone());
+            let told = (self.filters.clone(), self.groups.len());
+            let ready = prepare(spilling, kept, told, group.passing.clone(), context.clone());
             Ok(ready.map(|ready| ready.map_err(Arc::new)).boxed().shared())
         };
         let joining = Joining {
@@ -134,7 +142,10 @@ impl ExecutionPlan for JoinExec {
             begun: false,
             rest: None,
         };
-        group.passing.begin(place, context)?;
+        // What the kept side tells has to be known before scans of the other one begin.
+        if self.filters.is_empty() {
+            group.passing.begin(place, context)?;
+        }
         let stream = stream::try_unfold(joining, |mut joining| async move {
             let next = joining.next().await?;
             Ok(next.map(|batch| (batch, joining)))
@@ -272,6 +283,7 @@ impl Passing {
 async fn prepare(
     spilling: Spilling,
     mut kept: SendableRecordBatchStream,
+    (filters, parts): (Arc<[KeyFilter]>, usize),
     passing: Arc<Passing>,
     context: Arc<TaskContext>,
 ) -> Result<Arc<Ready>> {
@@ -279,6 +291,9 @@ async fn prepare(
     let ready = match rows.fill(&mut kept).await? {
         None => {
             let join = &spilling.join;
+            for filter in filters.iter() {
+                rows.tell(filter, join, parts, &context);
+            }
             let streams = locked(&passing.streams).len();
             Ready::Table(rows.build(join, streams, join.exec.null_aware, &context)?)
         }

@@ -7,6 +7,7 @@
 use super::error::{internal, raise};
 use super::handed::{Handed, locked};
 use super::lower::Operator;
+use super::told::KeyFilter;
 use arrow::array::AsArray;
 use arrow::compute::{max, min};
 use arrow::datatypes::{Int32Type, Int64Type, SchemaRef};
@@ -174,6 +175,19 @@ impl Kept {
             }
         }
         Ok(None)
+    }
+
+    /// Tells the keys, if these are all rows of one of so many parts.
+    pub(super) fn tell(
+        &self,
+        filter: &KeyFilter,
+        join: &HashJoin,
+        parts: usize,
+        context: &TaskContext,
+    ) {
+        if let Some(&column) = join.kept_keys.get(filter.key) {
+            filter.add(&self.batches, column, parts, context.memory_pool());
+        }
     }
 
     /// The rows, with the memory that they take.

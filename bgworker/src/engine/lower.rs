@@ -7,6 +7,7 @@ use super::Feed;
 use super::cache::Cache;
 use super::dense::dense_until;
 use super::describe::describe;
+use super::dynamic::Sought;
 use super::error::{internal, protocol, wire};
 use super::expr::{Node, PgExpr};
 use super::prune;
@@ -30,6 +31,7 @@ use datafusion_physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use pg_lake_plan::ir::{Expr, ExprKind, Plan, Scan, SortKey};
 use pg_lake_plan::message::{TableInput, WireError};
 use pg_lake_plan::types::{LakeType, SqlType, Value};
+use std::collections::HashMap;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -45,6 +47,8 @@ pub(super) struct Lowering {
     pub(super) cancel: CancellationToken,
     pub(super) remote: Remote,
     pub(super) threads: usize,
+    /// What operators above tell the scans of tables that are still to be lowered.
+    pub(super) sought: HashMap<u32, Vec<Sought>>,
 }
 
 pub(super) fn check<T>(result: Result<T, DataFusionError>) -> Result<T, WireError> {
@@ -77,7 +81,11 @@ impl Lowering {
                 self.aggregate(input, groups, aggregates, sets, *groups_estimate)
             }
             Plan::Sort { input, keys, fetch } => {
-                let input = self.lower(input)?;
+                let topmost = self.topmost(input, keys, *fetch);
+                let mut input = self.lower(input)?;
+                if let Some(topmost) = topmost {
+                    input = topmost.watching(input);
+                }
                 self.sort(input, keys, fetch.map(rows))
             }
             Plan::Limit { input, skip, fetch } => {
@@ -142,6 +150,7 @@ impl Lowering {
             .and_then(Option::take)
             .ok_or_else(|| protocol("a scanned table is missing"))?;
         let feed = self.feeds.get_mut(index).and_then(Option::take);
+        let sought = self.sought.remove(&scan.table).unwrap_or_default();
         let schema = scan_schema(&scan.columns);
         let conjuncts: Vec<&Expr> = scan
             .predicate
@@ -165,7 +174,8 @@ impl Lowering {
             self.counters.clone(),
             self.cancel.clone(),
             self.remote.clone(),
-        )?;
+        )?
+        .with_filters(sought);
         let exec = LakeScanExec::new(Arc::new(source), feed, self.threads, text, outputs)?;
         Ok(Arc::new(exec))
     }

@@ -16,6 +16,7 @@
 //!   `selection` (deleted rows and ranges), `prune` (row-group statistics), `adapt` (file types),
 //!   `cache` (decoded columns and footers), `point` (few rows, without a plan), `covered` (files of
 //!   which every row passes)
+//! * `dynamic`: what joins (`told`, `members`) and sorts (`topmost`) let scans below leave out; `origin`: which scans
 //! * expressions: `expr` (compiled tree), `arith`, `compare`, `cast`, `select` (AND, OR, CASE),
 //!   `inlist`, `like`, `functions`, `values` (native slices and constants), `describe` (for EXPLAIN)
 //! * aggregates: `group` and `grouping` (operators), `aggregate` (the functions), `sums`, `extremes`, `bits`, `sets` and
@@ -35,6 +36,7 @@ mod condition;
 mod covered;
 mod dense;
 mod describe;
+mod dynamic;
 mod error;
 mod exchange;
 mod expr;
@@ -53,9 +55,11 @@ mod join_table;
 mod lately;
 mod like;
 mod lower;
+mod members;
 mod memory;
 mod not_in;
 mod ordered;
+mod origin;
 mod picks;
 mod point;
 mod prune;
@@ -71,6 +75,8 @@ mod source;
 mod stats;
 mod steps;
 mod sums;
+mod told;
+mod topmost;
 mod validate;
 mod values;
 mod window;

@@ -60,7 +60,15 @@ impl Lowering {
         };
         let projection = pair.projection(outputs, false)?;
         if keeps_left {
-            return hash_join(pair, JoinType::LeftAnti, None, projection, None, true);
+            return hash_join(
+                pair,
+                JoinType::LeftAnti,
+                None,
+                projection,
+                None,
+                true,
+                vec![],
+            );
         }
         let (Some(&left_key), Some(&right_key)) = (pair.left.keys.first(), pair.right.keys.first())
         else {
@@ -69,7 +77,15 @@ impl Lowering {
         let found = Arc::new(Found::default());
         pair.right.operator = noting(pair.right.operator, right_key, &found);
         pair.left.operator = heeding(pair.left.operator, left_key, &found);
-        hash_join(pair, JoinType::RightAnti, None, projection, None, false)
+        hash_join(
+            pair,
+            JoinType::RightAnti,
+            None,
+            projection,
+            None,
+            false,
+            vec![],
+        )
     }
 }
 

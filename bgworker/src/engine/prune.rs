@@ -27,7 +27,7 @@ enum Test {
 
 /// A value in an order that Postgres and Parquet agree on.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Key {
+pub(super) enum Key {
     Number(i128),
     Bytes(Vec<u8>),
 }
@@ -146,7 +146,7 @@ pub(super) fn prunable(
     leaf: impl Fn(usize) -> Option<(usize, usize)>,
 ) -> bool {
     bounds.iter().any(|bound| {
-        let Some((statistics, file)) = statistics(bound, row_group, schema, &leaf) else {
+        let Some((statistics, file)) = statistics(bound.column, row_group, schema, &leaf) else {
             return false;
         };
         if statistics.null_count_opt() == u64::try_from(row_group.num_rows()).ok() {
@@ -167,7 +167,7 @@ pub(super) fn covers(
     leaf: impl Fn(usize) -> Option<(usize, usize)>,
 ) -> bool {
     proof.iter().all(|bound| {
-        let Some((statistics, file)) = statistics(bound, row_group, schema, &leaf) else {
+        let Some((statistics, file)) = statistics(bound.column, row_group, schema, &leaf) else {
             return false;
         };
         // A condition on a null is not met.
@@ -177,14 +177,53 @@ pub(super) fn covers(
     })
 }
 
-/// What a row group says about the column of a condition, and the column's type in the file.
+/// The values of a column that are wanted.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Span {
+    pub(super) least: Option<Key>,
+    pub(super) largest: Option<Key>,
+    /// None of the values.
+    pub(super) empty: bool,
+    /// Nulls, too.
+    pub(super) nulls: bool,
+}
+
+impl Span {
+    /// Whether a row group has nothing that is wanted, as far as its statistics say; `leaf` as of [`prunable`].
+    pub(super) fn misses(
+        &self,
+        (column, ty): (usize, &LakeType),
+        row_group: &RowGroupMetaData,
+        schema: &Schema,
+        leaf: impl Fn(usize) -> Option<(usize, usize)>,
+    ) -> bool {
+        if self.empty && !self.nulls {
+            return true;
+        }
+        let Some((statistics, file)) = statistics(column, row_group, schema, &leaf) else {
+            return false;
+        };
+        let nulls = statistics.null_count_opt();
+        if self.nulls && nulls != Some(0) {
+            return false;
+        }
+        if self.empty || nulls == u64::try_from(row_group.num_rows()).ok() {
+            return true;
+        }
+        let below = |max: &Key| self.least.as_ref().is_some_and(|least| max < least);
+        let above = |min: &Key| self.largest.as_ref().is_some_and(|largest| min > largest);
+        range(statistics, file, ty).is_some_and(|(min, max)| below(&max) || above(&min))
+    }
+}
+
+/// What a row group says about a column of the scan, and the column's type in the file.
 fn statistics<'a>(
-    bound: &Bound,
+    column: usize,
     row_group: &'a RowGroupMetaData,
     schema: &'a Schema,
     leaf: &impl Fn(usize) -> Option<(usize, usize)>,
 ) -> Option<(&'a Statistics, &'a DataType)> {
-    let (leaf, root) = leaf(bound.column)?;
+    let (leaf, root) = leaf(column)?;
     let statistics = row_group.columns().get(leaf)?.statistics()?;
     Some((statistics, schema.fields().get(root)?.data_type()))
 }

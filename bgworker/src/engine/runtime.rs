@@ -126,6 +126,7 @@ impl Engine {
             cancel: cancel.clone(),
             remote,
             threads: if request.in_order { 1 } else { self.threads },
+            sought: HashMap::new(),
         };
         let plan = lowering.root(&request.fragment.root)?;
         let pool = Arc::new(QueryPool::new(self.budget.clone(), request.memory_limit));

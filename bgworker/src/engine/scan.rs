@@ -10,6 +10,7 @@ use super::source::{Morsel, Source};
 use super::stats::add;
 use super::{BATCH_ROWS, Feed};
 use arrow::array::BooleanArray;
+use arrow::buffer::BooleanBuffer;
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
@@ -183,16 +184,37 @@ impl ExecutionPlan for LakeScanExec {
     }
 }
 
-/// Applies the predicate, and keeps the columns that come out; `None` if no row passes.
+/// The rows that pass the predicate and the filters; `None`: all.
+fn selected(source: &Source, batch: &RecordBatch) -> Result<Option<BooleanBuffer>, WireError> {
+    let (filters, counters) = (&source.filters, &source.counters);
+    let Some(predicate) = &source.predicate else {
+        return Ok(filters.rows(batch, None, false, counters));
+    };
+    if filters.are_after_predicate() {
+        let pass = predicate.passing(batch)?;
+        return Ok(filters.rows(batch, pass, false, counters));
+    }
+    let wanted = filters.rows(batch, None, true, counters);
+    if wanted
+        .as_ref()
+        .is_some_and(|wanted| wanted.count_set_bits() == 0)
+    {
+        return Ok(wanted);
+    }
+    let pass = predicate.passing(batch)?;
+    Ok(match (pass, wanted) {
+        (Some(pass), Some(wanted)) => Some(&pass & &wanted),
+        (pass, wanted) => pass.or(wanted),
+    })
+}
+
+/// The selected rows, with the columns that come out; `None` if there are none.
 fn passing(
     source: &Source,
     outputs: Option<&[usize]>,
     batch: RecordBatch,
 ) -> Result<Option<RecordBatch>, WireError> {
-    let pass = match &source.predicate {
-        None => None,
-        Some(predicate) => predicate.passing(&batch)?,
-    };
+    let pass = selected(source, &batch)?;
     if pass.as_ref().is_some_and(|pass| pass.count_set_bits() == 0) {
         return Ok(None);
     }

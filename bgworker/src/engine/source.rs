@@ -1,6 +1,7 @@
 //! One execution of one scan: hands out row groups to the partitions, opens and prunes files.
 
 use super::cache::Cache;
+use super::dynamic::{Filters, Sought};
 use super::error::{cancelled, from_io, internal};
 use super::expr::Node;
 use super::prune::{Bound, covers, prunable};
@@ -53,6 +54,7 @@ pub(super) struct Source {
     pub(super) counters: Arc<Counters>,
     pub(super) cancel: CancellationToken,
     pub(super) remote: Remote,
+    pub(super) filters: Filters,
     bounds: Vec<Bound>,
     queue: Mutex<Queue>,
     ahead: std::sync::Mutex<Footers>,
@@ -113,10 +115,18 @@ impl Source {
             counters,
             cancel,
             remote,
+            filters: Filters::default(),
             bounds,
             queue: Mutex::new(Queue::default()),
             ahead: Default::default(),
         })
+    }
+
+    /// Rows that don't pass these filters need not come out.
+    pub(super) fn with_filters(mut self, sought: Vec<Sought>) -> Self {
+        let can_fail = self.predicate.as_ref().is_some_and(|node| node.can_fail);
+        self.filters = Filters::new(sought, can_fail);
+        self
     }
 
     /// The next work, or `None` when all has been handed out.
@@ -129,6 +139,10 @@ impl Source {
                 return Err(cancelled());
             }
             if let Some(morsel) = queue.ready.pop_front() {
+                if self.is_missed(&morsel) {
+                    add(&self.counters.row_groups_pruned, 1);
+                    continue;
+                }
                 return Ok(Some(morsel));
             }
             let index = queue.next_file;
@@ -137,12 +151,26 @@ impl Source {
             }
             queue.next_file += 1;
             add(&self.counters.files, 1);
-            let ready = self.open(index).await?;
+            let ready = if self.filters.want_nothing() {
+                vec![]
+            } else {
+                self.open(index).await?
+            };
             if ready.is_empty() {
                 add(&self.counters.files_pruned, 1);
             }
             queue.ready.extend(ready);
         }
+    }
+
+    /// Whether the filters have come to leave out a row group since its file was opened.
+    fn is_missed(&self, morsel: &Morsel) -> bool {
+        let Some((footer, number)) = &morsel.row_group else {
+            return false;
+        };
+        let leaf = |column: usize| self.leaf(footer, column);
+        let row_group = footer.metadata().row_groups().get(*number);
+        row_group.is_some_and(|group| self.filters.miss(group, footer.schema(), leaf))
     }
 
     /// The row groups of a file that have to be read.
@@ -176,6 +204,7 @@ impl Source {
             if window.end > file.rows.count()
                 || selection::count(file, window.clone()) == 0
                 || prunable(&self.bounds, row_group, footer.schema(), leaf)
+                || self.filters.miss(row_group, footer.schema(), leaf)
             {
                 add(&self.counters.row_groups_pruned, 1);
             } else {

@@ -15,6 +15,8 @@ pub(super) struct Counters {
     pub(super) rows_cold: AtomicU64,
     pub(super) rows_fed: AtomicU64,
     pub(super) rows_out: AtomicU64,
+    /// By dynamic filters.
+    pub(super) rows_skipped: AtomicU64,
     pub(super) chunks_cached: AtomicU64,
     pub(super) chunks_decoded: AtomicU64,
     pub(super) bytes_read: AtomicU64,
@@ -66,6 +68,7 @@ impl Counters {
             rows_cold: get(&self.rows_cold),
             rows_fed: get(&self.rows_fed),
             rows_out: get(&self.rows_out),
+            rows_skipped: get(&self.rows_skipped),
             chunks_cached: get(&self.chunks_cached),
             chunks_decoded: get(&self.chunks_decoded),
             bytes_read: get(&self.bytes_read),

@@ -45,6 +45,9 @@ fn show_stats(stats: &ScanStats, plans: bool, es: *mut pg_sys::ExplainState) {
     number(es, c"Cold Rows Scanned", stats.rows_cold);
     let fed = if plans { c"Rows Fed" } else { c"Hot Rows Fed" };
     number(es, fed, stats.rows_fed);
+    if stats.rows_skipped > 0 {
+        number(es, c"Rows Skipped", stats.rows_skipped);
+    }
     number(es, c"Column Chunks From Memory", stats.chunks_cached);
     number(es, c"Column Chunks Decoded", stats.chunks_decoded);
     number(es, c"Parquet Bytes Read", stats.bytes_read);
