@@ -80,7 +80,7 @@ const TYPES: [LakeType; 3] = [LakeType::Int4, LakeType::Int4, LakeType::Int8];
 async fn partitions_are_numbered_and_summed_up() {
     let dir = tempfile::tempdir().unwrap();
     let sum = aggregate(AggregateFunction::Sum, Some(col(2, LakeType::Int8)), SUM);
-    let window = Plan::Window(Window {
+    let window = Plan::Window(Box::new(Window {
         input: Box::new(scan(&TYPES, None)),
         partition_by: vec![col(0, LakeType::Int4)],
         order_by: keys(2),
@@ -92,7 +92,7 @@ async fn partitions_are_numbered_and_summed_up() {
             WindowFunction::Aggregate(sum),
         ],
         measured: None,
-    });
+    }));
     let plan = Plan::Sort {
         input: Box::new(window),
         keys: keys(2),
@@ -134,7 +134,7 @@ async fn partitions_are_numbered_and_summed_up() {
 async fn a_window_over_a_window_of_the_same_order() {
     let dir = tempfile::tempdir().unwrap();
     let window = |input, functions| {
-        Plan::Window(Window {
+        Plan::Window(Box::new(Window {
             input: Box::new(input),
             partition_by: vec![col(0, LakeType::Int4)],
             order_by: keys(2),
@@ -142,7 +142,7 @@ async fn a_window_over_a_window_of_the_same_order() {
             frame: DEFAULT,
             functions,
             measured: None,
-        })
+        }))
     };
     let numbered = window(scan(&TYPES, None), vec![WindowFunction::RowNumber]);
     let lag = WindowFunction::Shift {
@@ -179,7 +179,7 @@ async fn a_window_over_a_window_of_the_same_order() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_keys_all_rows_are_one_partition() {
     let dir = tempfile::tempdir().unwrap();
-    let plan = Plan::Window(Window {
+    let plan = Plan::Window(Box::new(Window {
         input: Box::new(scan(&TYPES, None)),
         partition_by: vec![],
         order_by: vec![],
@@ -187,7 +187,7 @@ async fn without_keys_all_rows_are_one_partition() {
         frame: DEFAULT,
         functions: vec![WindowFunction::RowNumber],
         measured: None,
-    });
+    }));
     let half = ROWS / 2;
     let file = write(&dir.path().join("f"), columns(0..half), 5000);
     let fed = Some(feed(columns(half..ROWS)));
@@ -217,7 +217,7 @@ async fn memory_bounds_a_partition_that_is_needed_whole() {
     let dir = tempfile::tempdir().unwrap();
     let engine = engine(dir.path());
     let plan = |function| {
-        Plan::Window(Window {
+        Plan::Window(Box::new(Window {
             input: Box::new(scan(&[LakeType::Int4], None)),
             partition_by: vec![],
             order_by: vec![],
@@ -225,7 +225,7 @@ async fn memory_bounds_a_partition_that_is_needed_whole() {
             frame: DEFAULT,
             functions: vec![function],
             measured: None,
-        })
+        }))
     };
     let mut number = request(plan(WindowFunction::RowNumber), vec![]);
     number.memory_limit = 8 << 20;
@@ -244,7 +244,7 @@ async fn memory_bounds_a_partition_that_is_needed_whole() {
 async fn frames_of_values_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let sum = aggregate(AggregateFunction::Sum, Some(col(2, LakeType::Int8)), SUM);
-    let plan = Plan::Window(Window {
+    let plan = Plan::Window(Box::new(Window {
         input: Box::new(scan(&TYPES, None)),
         partition_by: vec![],
         order_by: keys(1),
@@ -255,7 +255,7 @@ async fn frames_of_values_are_refused() {
         },
         functions: vec![WindowFunction::Aggregate(sum)],
         measured: None,
-    });
+    }));
     let engine = engine(dir.path());
     let fed = Some(feed(columns(0..10)));
     let error = run(&engine, request(plan, vec![]), fed).await.unwrap_err();
@@ -269,7 +269,7 @@ async fn values_near_the_current_one_are_summed_up() {
     let sum = aggregate(AggregateFunction::Sum, Some(col(2, LakeType::Int8)), SUM);
     let parameter = expr(LakeType::Int4, ExprKind::Param(0));
     let plan = |exclude| {
-        Plan::Window(Window {
+        Plan::Window(Box::new(Window {
             input: Box::new(scan(&TYPES, None)),
             partition_by: vec![col(0, LakeType::Int4)],
             order_by: keys(2),
@@ -282,7 +282,7 @@ async fn values_near_the_current_one_are_summed_up() {
             },
             functions: vec![WindowFunction::Aggregate(sum.clone())],
             measured: Some(key(1, LakeType::Int4)),
-        })
+        }))
     };
     const FEW: i64 = 600;
     let engine = engine(dir.path());
@@ -325,7 +325,7 @@ async fn copies_of_a_text_take_memory() {
     let mut texts = vec![String::new(); 10_000];
     texts[0] = "x".repeat(1000);
     let texts: ArrayRef = Arc::new(StringArray::from(texts));
-    let plan = Plan::Window(Window {
+    let plan = Plan::Window(Box::new(Window {
         input: Box::new(scan(&[LakeType::Text], None)),
         partition_by: vec![],
         order_by: vec![],
@@ -333,7 +333,7 @@ async fn copies_of_a_text_take_memory() {
         frame: DEFAULT,
         functions: vec![WindowFunction::FirstValue(col(0, LakeType::Text))],
         measured: None,
-    });
+    }));
     let engine = engine(dir.path());
     let mut request = request(plan, vec![]);
     request.memory_limit = 8 << 20;
@@ -348,7 +348,7 @@ async fn a_large_partition_can_be_cancelled() {
     let dir = tempfile::tempdir().unwrap();
     let ty = LakeType::Float8;
     let sum = aggregate(AggregateFunction::Sum, Some(col(0, ty.clone())), ty.clone());
-    let plan = Plan::Window(Window {
+    let plan = Plan::Window(Box::new(Window {
         input: Box::new(scan(&[ty], None)),
         partition_by: vec![],
         order_by: vec![],
@@ -361,7 +361,7 @@ async fn a_large_partition_can_be_cancelled() {
         },
         functions: vec![WindowFunction::Aggregate(sum)],
         measured: None,
-    });
+    }));
     let values: ArrayRef = Arc::new(Float64Array::from(vec![1.5; MANY]));
     let engine = engine(dir.path());
     let cancel = CancellationToken::new();

@@ -36,7 +36,7 @@ pub enum Plan {
         inputs: Vec<Plan>,
     },
     /// Output: the input's columns, then the functions' results. In no order.
-    Window(Window),
+    Window(Box<Window>),
     /// Output: the groups, then the aggregates. Without groups: exactly one row.
     Aggregate {
         input: Box<Plan>,

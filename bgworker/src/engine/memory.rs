@@ -71,6 +71,14 @@ fn take(used: &AtomicUsize, additional: usize, limit: usize) -> std::result::Res
     })
 }
 
+/// What can spill leaves an eighth to what can't: files are merged while others still fill what there is.
+fn within(limit: usize, can_spill: bool) -> usize {
+    match can_spill {
+        true => limit - limit / 8,
+        false => limit,
+    }
+}
+
 impl MemoryPool for QueryPool {
     fn name(&self) -> &str {
         "lake"
@@ -88,15 +96,17 @@ impl MemoryPool for QueryPool {
     }
 
     fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<()> {
+        let can_spill = reservation.consumer().can_spill();
         let refuse = |used: usize, limit: usize| {
             DataFusionError::ResourcesExhausted(format!(
                 "{} needs {additional} more bytes; {used} of {limit} bytes are in use.",
                 reservation.consumer().name(),
             ))
         };
-        let used = take(&self.used, additional, self.limit).map_err(|u| refuse(u, self.limit))?;
+        let own = within(self.limit, can_spill);
+        let used = take(&self.used, additional, own).map_err(|u| refuse(u, self.limit))?;
         let limit = self.budget.limit.load(Ordering::Relaxed);
-        if let Err(in_use) = take(&self.budget.used, additional, limit) {
+        if let Err(in_use) = take(&self.budget.used, additional, within(limit, can_spill)) {
             self.used.fetch_sub(additional, Ordering::Relaxed);
             return Err(refuse(in_use, limit));
         }
@@ -134,5 +144,18 @@ mod tests {
         drop((first, second));
         assert_eq!(budget.used(), 0);
         assert_eq!(pool.peak(), 50);
+    }
+
+    #[test]
+    fn what_can_spill_leaves_some_memory() {
+        let pool: Arc<dyn MemoryPool> = Arc::new(QueryPool::new(Arc::new(Budget::new(800)), 400));
+        let spills = MemoryConsumer::new("spills")
+            .with_can_spill(true)
+            .register(&pool);
+        let stays = MemoryConsumer::new("stays").register(&pool);
+        assert!(spills.try_grow(351).is_err());
+        assert!(spills.try_grow(350).is_ok());
+        assert!(stays.try_grow(50).is_ok());
+        assert!(stays.try_grow(1).is_err());
     }
 }

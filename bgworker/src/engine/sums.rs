@@ -497,8 +497,13 @@ mod tests {
         let values = decimals(vec![Some(-150), None, Some(200), Some(i128::MAX)]);
         let filter = BooleanArray::from(vec![true, true, true, false]);
         let mut one = state();
-        one.update_batch(&[values.clone()], &[0, 0, 0, 1], Some(&filter), 2)
-            .expect("update");
+        one.update_batch(
+            std::slice::from_ref(&values),
+            &[0, 0, 0, 1],
+            Some(&filter),
+            2,
+        )
+        .expect("update");
         let one = one.state(EmitTo::All).expect("a state");
         let converted = state()
             .convert_to_state(&[values], Some(&filter))

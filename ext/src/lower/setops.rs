@@ -123,7 +123,7 @@ fn number_copies(input: &mut Sub, groups: &[Expr], flag: &Expr) {
         })
         .collect();
     input.wrap(|input, _| {
-        Plan::Window(Window {
+        Plan::Window(Box::new(Window {
             input,
             partition_by,
             order_by,
@@ -131,7 +131,7 @@ fn number_copies(input: &mut Sub, groups: &[Expr], flag: &Expr) {
             frame: DEFAULT_FRAME,
             functions: vec![WindowFunction::RowNumber],
             measured: None,
-        })
+        }))
     });
 }
 

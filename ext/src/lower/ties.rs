@@ -84,7 +84,8 @@ impl Builder<'_> {
         }
         let wanted = (1i16..).zip(Self::wanted(&unique.plan, needed));
         let shown: Vec<Node> = wanted
-            .filter_map(|(number, wanted)| wanted.then(|| input.output(number)))
+            .filter(|(_, wanted)| *wanted)
+            .map(|(number, _)| input.output(number))
             .collect::<Lowered<_>>()?;
         let told = told_apart(&input);
         let is_told = |output: &Node| {
@@ -183,7 +184,7 @@ fn number(
     let order_by = brought_together(&sub.order, &partition_by);
     sub.columns.extend(functions.iter().map(|_| counted()));
     sub.wrap(|input, _| {
-        Plan::Window(Window {
+        Plan::Window(Box::new(Window {
             input,
             partition_by,
             order_by,
@@ -191,7 +192,7 @@ fn number(
             frame: DEFAULT_FRAME,
             functions,
             measured: None,
-        })
+        }))
     });
     sub.ordered = sub.order.is_empty();
     first

@@ -88,7 +88,7 @@ impl Builder<'_> {
         if !functions.is_empty() {
             let order_by = brought_together(&sub.order, &partition_by);
             sub.wrap(|input, _| {
-                Plan::Window(Window {
+                Plan::Window(Box::new(Window {
                     input,
                     partition_by,
                     order_by,
@@ -96,7 +96,7 @@ impl Builder<'_> {
                     frame,
                     functions,
                     measured,
-                })
+                }))
             });
         }
         self.having(&mut sub, calls.conditions);

@@ -260,7 +260,7 @@ mod tests {
         assert_eq!(between.values().to_vec(), [expected, -expected]);
         let between = result(Function::SecondsBetween, &LakeType::Float8, &args);
         let between = between.as_primitive::<Float64Type>();
-        assert_eq!(between.value(0), 3599.999_999 + 172_800.0);
+        assert_eq!(between.value(0), 3_599.999_999 + 172_800.0);
         let args = [timestamps(&[i64::MAX]), timestamps(&[-1])];
         let error = error(Function::SecondsBetween, &ty, &args);
         assert_eq!(error.code, ErrorCode::DatetimeOverflow);

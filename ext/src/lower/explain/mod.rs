@@ -485,7 +485,7 @@ mod tests {
         let text = "Window: rank(), lag(n, 2, 7); partition by extract[quarter](d), \
                     substring(d, n); \
                     order by n DESC";
-        assert_eq!(lines(Plan::Window(window.clone()))[0], text);
+        assert_eq!(lines(Plan::Window(Box::new(window.clone())))[0], text);
         let narrow = Window {
             frame: Frame {
                 unit: FrameUnit::Rows,
@@ -496,7 +496,7 @@ mod tests {
             ..window.clone()
         };
         assert_eq!(
-            lines(Plan::Window(narrow))[0],
+            lines(Plan::Window(Box::new(narrow)))[0],
             format!("{text}; ROWS BETWEEN 3 PRECEDING AND CURRENT ROW")
         );
         let month = FrameOffset::Interval(Interval {
@@ -514,7 +514,7 @@ mod tests {
             ..window
         };
         assert_eq!(
-            lines(Plan::Window(near))[0],
+            lines(Plan::Window(Box::new(near)))[0],
             format!(
                 "{text}; RANGE BETWEEN '1 months 0 days 0 microseconds' PRECEDING \
                  AND UNBOUNDED FOLLOWING EXCLUDE TIES"

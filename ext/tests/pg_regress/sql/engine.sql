@@ -296,10 +296,11 @@ SELECT e_counts('SELECT id FROM e_prune WHERE id > 10000');
 SELECT count(*), min(id) FROM e_prune WHERE id > 2999;
 SELECT count(*) FROM e_prune WHERE id > 6000;
 -- the tables' statistics have what it has read, hot and cold
+SELECT pg_stat_force_next_flush();
 BEGIN;
 SET LOCAL lake.engine = force;
 SELECT count(*) FROM e_lake l JOIN (SELECT id AS i FROM e_lake) r ON l.id = r.i;
-SELECT seq_scan, seq_tup_read = 2 * (SELECT count(*) FROM e_heap) AS all_read
+SELECT seq_scan, seq_tup_read = 2 * (SELECT count(*) FROM e_lake) AS all_read
 FROM pg_stat_xact_user_tables WHERE relname = 'e_lake';
 COMMIT;
 DEALLOCATE ALL;

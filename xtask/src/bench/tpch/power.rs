@@ -109,12 +109,7 @@ pub fn power(scale: &str, memories: &[usize]) -> Result<()> {
 }
 
 /// The errors of queries that can't be run.
-fn measure(
-    bench: &Bench,
-    scale: &str,
-    memory: Memory,
-    metadata: &[String],
-) -> Result<Vec<String>> {
+fn measure(bench: &Bench, scale: &str, memory: Memory, metadata: &[String]) -> Result<Vec<String>> {
     let mut client = Client::connect(&bench.cluster, DATABASE)?;
     client.rows(&format!("SET search_path = {LAKE}"))?;
     let mut all = Vec::new();
