@@ -168,6 +168,38 @@ async fn joins_give_the_rows_that_they_should() {
     }
 }
 
+/// Both sides are spread, and the parts of the kept one tell their keys together.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn spread_joins_give_the_rows_that_they_should() {
+    let large = table((0..5000).map(|i| (i % 7 > 0).then_some(i / 2)));
+    let smalls = [
+        keys([1000, 1001, 3, 3, 2400, 99_999]),
+        table([None, Some(7), None]),
+        table([None]),
+        vec![],
+    ];
+    for (number, small) in smalls.iter().enumerate() {
+        for kind in KINDS {
+            for keeps_left in [true, false] {
+                let what = format!("{kind:?} {number} {keeps_left}");
+                let mut plan = join(kind, scan_of(0, None), scan_of(1, None), keeps_left);
+                if let Plan::Join(join) = &mut plan {
+                    join.left_rows *= 1e7;
+                    join.right_rows *= 1e7;
+                }
+                let (left, right) = if keeps_left {
+                    (small, &large)
+                } else {
+                    (&large, small)
+                };
+                let (mut rows, _) = run_over(plan, &[left, right], 0).await.expect(&what);
+                rows.sort();
+                assert!(rows == joined(kind, left, right), "{what}");
+            }
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn row_groups_without_a_key_are_not_read() {
     let (few, many) = (keys(2000..2010), keys(0..10_000));
@@ -324,6 +356,34 @@ async fn the_first_rows_are_the_right_ones() {
                     let expected = sorted(rows, descending, nulls_first);
                     let what = format!("{descending} {nulls_first} {fetch}");
                     assert!(found == expected[..fetch as usize], "{what}");
+                }
+            }
+        }
+    }
+}
+
+/// By a column of either side, which an outer join may fill with nulls.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_rows_of_joins_are_the_right_ones() {
+    let left = table((0..2000).map(|i| (i % 7 > 0).then_some(i * 7919 % 1000)));
+    let right = table((0..2000).map(|i| (i % 5 > 0).then_some(i * 31 % 1500)));
+    let by = |rows: &[Row], column: usize| -> Vec<Row> {
+        rows.iter().map(|row| vec![row[column], None]).collect()
+    };
+    for kind in KINDS {
+        let all = joined(kind, &left, &right);
+        for column in 0..all[0].len() {
+            for (descending, nulls_first) in [(false, false), (false, true), (true, true)] {
+                for keeps_left in [true, false] {
+                    let plan = Plan::Sort {
+                        input: Box::new(join(kind, scan_of(0, None), scan_of(1, None), keeps_left)),
+                        keys: vec![sort_key(column as u32, descending, nulls_first)],
+                        fetch: Some(20),
+                    };
+                    let (found, _) = run_over(plan, &[&left, &right], 0).await.unwrap();
+                    let expected = sorted(&by(&all, column), descending, nulls_first);
+                    let what = format!("{kind:?} {column} {descending} {nulls_first} {keeps_left}");
+                    assert!(by(&found, column) == expected[..20], "{what}");
                 }
             }
         }

@@ -5,6 +5,7 @@
 //! copies.
 
 use super::error::{from_arrow, wire};
+use super::memory::optional;
 use arrow::array::BooleanArray;
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::filter_record_batch;
@@ -12,7 +13,7 @@ use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use datafusion_common::Result;
 use datafusion_execution::TaskContext;
-use datafusion_execution::memory_pool::{MemoryConsumer, MemoryReservation};
+use datafusion_execution::memory_pool::MemoryReservation;
 use datafusion_physical_plan::aggregates::group_values::{GroupValues, new_group_values};
 use datafusion_physical_plan::aggregates::order::GroupOrdering;
 use pg_lake_plan::message::WireError;
@@ -44,7 +45,7 @@ impl Lately {
         Ok(Lately {
             rows: new_group_values(schema.clone(), &GroupOrdering::None)?,
             schema,
-            memory: MemoryConsumer::new("LakeJoinInput").register(context.memory_pool()),
+            memory: optional("LakeJoinInput").register(context.memory_pool()),
             numbers: vec![],
             looked_at: 0,
             idle: 0,

@@ -1,8 +1,9 @@
 //! A set of whole numbers as bits, for a quick look at whether a number may be in it.
 
+use super::memory::optional;
 use super::values::{Native, native};
 use arrow::array::{Array, ArrayRef};
-use datafusion_execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
+use datafusion_execution::memory_pool::{MemoryPool, MemoryReservation};
 use std::sync::Arc;
 
 /// No set has more bits.
@@ -75,7 +76,7 @@ impl Members {
                 (Finder::Hash { shift }, bits)
             }
         };
-        let memory = MemoryConsumer::new("LakeDynamicFilter").register(pool);
+        let memory = optional("LakeDynamicFilter").register(pool);
         let words = bits.div_ceil(WORD);
         memory
             .try_grow(words.saturating_mul(size_of::<u64>()))
@@ -137,6 +138,7 @@ impl Members {
 
 #[cfg(test)]
 mod tests {
+    use super::super::memory::{Budget, QueryPool};
     use super::*;
     use arrow::array::{Date32Array, Decimal128Array, Int32Array, Int64Array};
     use datafusion_execution::memory_pool::{GreedyMemoryPool, UnboundedMemoryPool};
@@ -188,5 +190,16 @@ mod tests {
         assert!(Members::new(&[&numbers], (0, 50_000), &pool).is_none());
         drop(set);
         assert_eq!(pool.reserved(), 0);
+    }
+    #[test]
+    fn it_leaves_memory_to_what_needs_it() {
+        let numbers: ArrayRef = Arc::new(Int32Array::from(vec![0, 50_000]));
+        // It takes 6256 bytes, and seven eighths are for it.
+        for (limit, fits) in [(7000, false), (8000, true)] {
+            let budget = Arc::new(Budget::new(1 << 20));
+            let pool: Arc<dyn MemoryPool> = Arc::new(QueryPool::new(budget, limit));
+            let set = Members::new(&[&numbers], (0, 50_000), &pool);
+            assert_eq!(set.is_some(), fits, "{limit}");
+        }
     }
 }

@@ -1,7 +1,9 @@
 //! The engine's memory budget: one limit for all queries, one within it for each.
 
 use datafusion_common::{DataFusionError, Result};
-use datafusion_execution::memory_pool::{MemoryLimit, MemoryPool, MemoryReservation};
+use datafusion_execution::memory_pool::{
+    MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation,
+};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -71,6 +73,11 @@ fn take(used: &AtomicUsize, additional: usize, limit: usize) -> std::result::Res
     })
 }
 
+/// Memory that a query can do without: it leaves as much as what can spill does.
+pub(super) fn optional(name: &str) -> MemoryConsumer {
+    MemoryConsumer::new(name).with_can_spill(true)
+}
+
 /// What can spill leaves an eighth to what can't: files are merged while others still fill what there is.
 fn within(limit: usize, can_spill: bool) -> usize {
     match can_spill {
@@ -126,7 +133,6 @@ impl MemoryPool for QueryPool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use datafusion_execution::memory_pool::MemoryConsumer;
 
     #[test]
     fn both_limits_hold() {

@@ -6,7 +6,7 @@
 
 use super::Engine;
 use super::error::internal;
-use super::memory::QueryPool;
+use super::memory::{QueryPool, optional};
 use super::remote::Use;
 use super::rowgroup::RowGroupReader;
 use super::source::{Morsel, Source};
@@ -14,7 +14,7 @@ use super::stats::{Counters, add};
 use super::validate::validate;
 use crate::arrow_types::scan_schema;
 use arrow::record_batch::RecordBatch;
-use datafusion_execution::memory_pool::{MemoryConsumer, MemoryPool};
+use datafusion_execution::memory_pool::MemoryPool;
 use pg_lake_plan::ir::{Plan, Scan};
 use pg_lake_plan::message::{Execute, FileRef, ScanStats, TableInput, WireError};
 use pg_lake_plan::store::Store;
@@ -141,7 +141,7 @@ impl Engine {
         let mut batches = vec![];
         while let Some(morsel) = few.next_morsel().await? {
             let place = morsel.place();
-            let reservation = MemoryConsumer::new("LakeScan").register(&pool);
+            let reservation = optional("LakeScan").register(&pool);
             let mut reader = RowGroupReader::open(few.clone(), morsel, reservation)?;
             let decodes = reader.decodes();
             reader.begin(vec![], None)?;
@@ -198,7 +198,7 @@ async fn decode(
         if morsel.place() != Some((0, row_group)) || morsel.bytes() > room {
             continue;
         }
-        let reservation = MemoryConsumer::new("LakeScan").register(&pool);
+        let reservation = optional("LakeScan").register(&pool);
         let mut reader = RowGroupReader::open(source.clone(), morsel, reservation)?;
         let parts = match reader.ranges() {
             Some((file, ranges)) => source.fetch(file, ranges, Use::Ahead).await?,

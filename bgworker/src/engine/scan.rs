@@ -4,6 +4,7 @@
 //! a point where the task yields and cancellation is noticed.
 
 use super::error::{cancelled, from_arrow, internal, raise};
+use super::memory::optional;
 use super::remote::{Parts, Use};
 use super::rowgroup::RowGroupReader;
 use super::source::{Morsel, Source};
@@ -15,7 +16,7 @@ use arrow::compute::filter_record_batch;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion_common::Result;
-use datafusion_execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
+use datafusion_execution::memory_pool::{MemoryPool, MemoryReservation};
 use datafusion_execution::{SendableRecordBatchStream, TaskContext};
 use datafusion_physical_expr::{EquivalenceProperties, Partitioning};
 use datafusion_physical_plan::execution_plan::{Boundedness, EmissionType, SchedulingType};
@@ -349,7 +350,7 @@ impl Opening {
         pool: &Arc<dyn MemoryPool>,
         room: Option<usize>,
     ) -> Result<Self, WireError> {
-        let reservation = MemoryConsumer::new("LakeScan").register(pool);
+        let reservation = optional("LakeScan").register(pool);
         let reader = RowGroupReader::open(source.clone(), morsel, reservation)?;
         let mut opening = Opening {
             reader,
@@ -411,7 +412,7 @@ impl Fetching {
         if room.is_some_and(|room| bytes > room) {
             return None;
         }
-        let memory = MemoryConsumer::new("LakeFetch").register(pool);
+        let memory = optional("LakeFetch").register(pool);
         memory.try_grow(bytes).ok()?;
         let purpose = match room {
             None => Use::Scan,
