@@ -73,13 +73,16 @@ impl Service {
             // The engine may spawn tasks.
             let _runtime = runtime.enter();
             match config.kind {
-                Kind::Engine => Role::Engine(Engine::new(
-                    config.memory,
-                    config.memory_cache,
-                    config.spill_directory,
-                    config.threads,
-                    Some(client.clone()),
-                )?),
+                Kind::Engine => {
+                    Engine::spill_lazily(&config.spill_directory);
+                    Role::Engine(Engine::new(
+                        config.memory,
+                        config.memory_cache,
+                        config.spill_directory,
+                        config.threads,
+                        Some(client.clone()),
+                    )?)
+                }
                 Kind::Io => {
                     let workers = region.layout().workers.saturating_sub(1);
                     let client = client.clone();

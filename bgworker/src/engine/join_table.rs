@@ -8,9 +8,9 @@ use super::error::{internal, raise};
 use super::handed::{Handed, locked};
 use super::lower::Operator;
 use super::told::KeyFilter;
-use arrow::array::AsArray;
+use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::{max, min};
-use arrow::datatypes::{Int32Type, Int64Type, SchemaRef};
+use arrow::datatypes::{DataType, Int32Type, Int64Type, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use datafusion_common::utils::memory::get_record_batch_memory_size;
 use datafusion_common::{DataFusionError, JoinType, Result};
@@ -44,7 +44,37 @@ pub(super) struct HashJoin {
     pub(super) kept_keys: Vec<usize>,
     pub(super) passing_keys: Vec<usize>,
     /// Those of all tables.
-    metrics: Arc<Mutex<MetricsSet>>,
+    metrics: Arc<Mutex<Totals>>,
+}
+
+/// Metrics of a join's tables, of which a spilled join has many.
+#[derive(Debug, Default)]
+struct Totals {
+    /// Sums of the streams that have gone.
+    ended: MetricsSet,
+    /// The others, which still count.
+    running: HashMap<u64, MetricsSet>,
+    /// How many there have been.
+    streams: u64,
+}
+
+impl Totals {
+    fn begin(&mut self, metrics: MetricsSet) -> u64 {
+        let number = self.streams;
+        self.streams += 1;
+        self.running.insert(number, metrics);
+        number
+    }
+
+    fn end(&mut self, number: u64) {
+        let Some(metrics) = self.running.remove(&number) else {
+            return;
+        };
+        for metric in metrics.iter() {
+            self.ended.push(metric.clone());
+        }
+        self.ended = self.ended.aggregate_by_name();
+    }
 }
 
 impl HashJoin {
@@ -95,7 +125,9 @@ impl HashJoin {
 
     /// Adds the metrics of its tables.
     pub(super) fn add_metrics(&self, all: &mut MetricsSet) {
-        for metric in locked(&self.metrics).iter() {
+        let totals = locked(&self.metrics);
+        let running = totals.running.values().flat_map(MetricsSet::iter);
+        for metric in totals.ended.iter().chain(running) {
             all.push(metric.clone());
         }
     }
@@ -149,9 +181,7 @@ impl Kept {
     /// Takes rows in. They come back if memory is short.
     pub(super) fn add(&mut self, batch: RecordBatch) -> Option<RecordBatch> {
         let rows = self.rows.saturating_add(batch.num_rows());
-        let bytes = self
-            .bytes
-            .saturating_add(get_record_batch_memory_size(&batch));
+        let bytes = self.bytes.saturating_add(own_bytes(&batch));
         let needed = needed(bytes, rows, hash_table(rows));
         let with_room = needed.saturating_add(needed / ROOM);
         if needed > self.assured && self.memory.try_resize(with_room).is_err() {
@@ -265,6 +295,17 @@ impl Kept {
     }
 }
 
+/// What a batch takes. Of arrays that are slices only their part is counted: the others are kept, too, and share its buffers.
+fn own_bytes(batch: &RecordBatch) -> usize {
+    let own = |column: &ArrayRef| match column.data_type() {
+        DataType::Utf8View | DataType::BinaryView => column.get_array_memory_size(),
+        _ => (column.to_data().get_slice_memory_size())
+            .unwrap_or_else(|_| column.get_array_memory_size()),
+    };
+    let bytes: usize = batch.columns().iter().map(own).sum();
+    bytes.min(get_record_batch_memory_size(batch))
+}
+
 /// How many numbers there are from a key's least to its largest one, where that is simple.
 fn places(batches: &[RecordBatch], key: usize) -> Option<usize> {
     let (mut least, mut largest) = (i64::MAX, i64::MIN);
@@ -317,19 +358,34 @@ impl Table {
         self.passing
             .hand(stream, after_table(rows, self.memory.clone()));
         let joined = self.exec.execute(stream, self.context.clone())?;
-        if let Some(own) = self.exec.metrics() {
-            let mut metrics = locked(&self.join.metrics);
-            for metric in own.iter().filter(|m| m.partition() == Some(stream)) {
-                metrics.push(metric.clone());
-            }
+        let mut metrics = MetricsSet::new();
+        let own = self.exec.metrics().unwrap_or_default();
+        for metric in own.iter().filter(|m| m.partition() == Some(stream)) {
+            metrics.push(metric.clone());
         }
-        // The memory is reserved until the stream is dropped.
-        let memory = self.memory.clone();
+        let lookup = Lookup {
+            number: locked(&self.join.metrics).begin(metrics),
+            join: self.join.clone(),
+            _memory: self.memory.clone(),
+        };
         let schema = joined.schema();
         let joined = joined.inspect(move |_| {
-            let _held = &memory;
+            let _held = &lookup;
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, joined)))
+    }
+}
+
+/// What goes with a stream that looks rows up: the table's memory is reserved until then, and its metrics are final.
+struct Lookup {
+    number: u64,
+    join: Arc<HashJoin>,
+    _memory: Arc<TableMemory>,
+}
+
+impl Drop for Lookup {
+    fn drop(&mut self) {
+        locked(&self.join.metrics).end(self.number);
     }
 }
 
@@ -369,10 +425,11 @@ impl TableMemory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::array::{ArrayRef, Int32Array, Int64Array, StringArray};
+    use arrow::array::{Int32Array, Int64Array, StringArray};
     use arrow::datatypes::{Field, Schema};
     use datafusion_execution::memory_pool::GreedyMemoryPool;
     use datafusion_execution::runtime_env::RuntimeEnvBuilder;
+    use datafusion_physical_plan::metrics::{ExecutionPlanMetricsSet, MetricBuilder};
 
     fn batch(column: ArrayRef) -> RecordBatch {
         let field = Field::new("k", column.data_type().clone(), true);
@@ -411,7 +468,7 @@ mod tests {
         let context = context(1 << 30);
         let mut kept = Kept::new(&context, 0);
         let rows = numbers(10_000);
-        let bytes = get_record_batch_memory_size(&rows);
+        let bytes = own_bytes(&rows);
         assert!(kept.add(rows).is_none());
         let reserved = context.memory_pool().reserved();
         assert!(reserved >= 2 * bytes + 16_384 * ENTRY_BYTES, "{reserved}");
@@ -422,6 +479,18 @@ mod tests {
     }
 
     #[test]
+    fn slices_of_a_batch_are_counted_as_it_is() {
+        let context = context(1 << 30);
+        let whole = numbers(16_384);
+        let mut kept = Kept::new(&context, 0);
+        for start in [0, 8192] {
+            assert!(kept.add(whole.slice(start, 8192)).is_none());
+        }
+        assert_eq!(kept.bytes, own_bytes(&whole));
+        assert!(kept.bytes <= get_record_batch_memory_size(&whole));
+    }
+
+    #[test]
     fn rows_that_do_not_fit_come_back_unless_they_are_assured() {
         let context = context(100_000);
         let mut kept = Kept::new(&context, 0);
@@ -429,6 +498,20 @@ mod tests {
         assert!(kept.is_empty());
         let mut kept = Kept::new(&context, 1_000_000);
         assert!(kept.add(numbers(10_000)).is_none());
+    }
+
+    #[test]
+    fn metrics_of_many_tables_are_added_up() {
+        let mut totals = Totals::default();
+        for rows in 1..=100 {
+            let set = ExecutionPlanMetricsSet::new();
+            MetricBuilder::new(&set).output_rows(0).add(rows);
+            let number = totals.begin(set.clone_inner());
+            totals.end(number);
+        }
+        assert!(totals.running.is_empty());
+        assert_eq!(totals.ended.iter().count(), 1);
+        assert_eq!(totals.ended.output_rows(), Some(5050));
     }
 
     /// The hash table is reserved already.

@@ -19,7 +19,7 @@ use pg_lake_plan::message::{Execute, WireError};
 use pg_lake_plan::store::Store;
 use std::collections::HashMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -84,6 +84,13 @@ impl Engine {
             spill_directory,
             threads,
         })
+    }
+
+    /// Has the queries of an engine that spills to this directory make theirs when they spill, not before: a full disk is in
+    /// no other query's way. There is one such directory in a process, that of all its temporary files.
+    pub fn spill_lazily(directory: &Path) {
+        // The first one stays.
+        let _ = tempfile::env::override_temp_dir(directory);
     }
 
     /// Changes the limits; running queries feel it at their next allocation.
@@ -166,9 +173,12 @@ impl Engine {
         if only_passes_rows(plan) {
             return Ok(self.runtime.disk_manager.clone());
         }
-        let directories = DiskManagerMode::Directories(vec![self.spill_directory.clone()]);
+        let mode = match tempfile::env::temp_dir() == self.spill_directory {
+            true => DiskManagerMode::OsTmpDirectory,
+            false => DiskManagerMode::Directories(vec![self.spill_directory.clone()]),
+        };
         DiskManagerBuilder::default()
-            .with_mode(directories)
+            .with_mode(mode)
             .with_max_temp_directory_size(limit.map_or(u64::MAX, |kb| kb.saturating_mul(1024)))
             .build()
             .map(Arc::new)
@@ -213,4 +223,26 @@ fn bytes(n: u64) -> usize {
 
 fn for_queries(memory: u64, memory_cache: u64) -> usize {
     bytes(memory.saturating_sub(memory_cache).max(LEAST_MEMORY))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::datatypes::Schema;
+    use datafusion_physical_plan::empty::EmptyExec;
+
+    #[test]
+    fn a_query_has_no_directory_until_it_spills() {
+        // Other tests have their files there, too.
+        let directory = std::env::temp_dir();
+        Engine::spill_lazily(&directory);
+        let engine = Engine::new(64 << 20, 0, directory.clone(), 1, None).expect("an engine");
+        let plan = EmptyExec::new(Arc::new(Schema::empty()));
+        let disk = engine.disk(&plan, Some(1)).expect("a disk");
+        assert!(disk.temp_dir_paths().is_empty());
+        let _file = disk.create_tmp_file("a test").expect("a file");
+        let made = disk.temp_dir_paths();
+        assert_eq!(made.len(), 1);
+        assert!(made.iter().all(|path| path.starts_with(&directory)));
+    }
 }

@@ -5,6 +5,7 @@
 //! * [`fragment`]: a subtree in the engine
 //! * [`feeds`]: the rows that it is fed with; [`encoding`]: as batches
 //! * [`params`]: parameter values
+//! * [`rights`]: to the functions that the engine runs
 //! * [`explain`]: what EXPLAIN shows
 
 mod encoding;
@@ -13,11 +14,14 @@ mod feeds;
 mod fragment;
 mod leaf;
 mod params;
+mod rights;
 mod state;
 
 pub use state::{Returned, init, methods, returned};
 
 /// The plan's private data, by the name under which `lower` expects it.
 pub mod private {
-    pub use crate::lower::private::{Input, Mode, ParamKind, ParamUse, Private, Source, decode};
+    pub use crate::lower::private::{
+        Called, Input, Mode, ParamKind, ParamUse, Private, Source, decode,
+    };
 }

@@ -3,7 +3,7 @@
 use crate::custom::explain;
 use crate::custom::leaf::Leaf;
 use crate::custom::private::{Mode, ParamKind, Private, decode};
-use crate::custom::{fragment, params};
+use crate::custom::{fragment, params, rights};
 use crate::pg::missing;
 use pg_lake_plan::ir::Fragment;
 use pg_lake_plan::types::Value;
@@ -152,6 +152,7 @@ unsafe extern "C-unwind" fn begin(
     unsafe {
         let plan = (*node).ss.ps.plan.cast::<pg_sys::CustomScan>();
         let private = decode((*plan).custom_private);
+        rights::check(&private.called);
         let work = match private.mode {
             Mode::Leaf => Work::Leaf(Leaf::begin(node, plan, &private)),
             Mode::Fragment => {

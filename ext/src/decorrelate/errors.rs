@@ -3,6 +3,7 @@
 use crate::lower::functions::{self, Call, Number};
 use crate::lower::node::{self, Node, get, nodes, tag};
 use crate::lower::operator_function;
+use pg_lake_plan::expr::Function;
 use pg_lake_plan::ir::ArithmeticOp;
 use pgrx::FromDatum;
 use pgrx::pg_sys;
@@ -76,10 +77,25 @@ fn never_fails(function: pg_sys::Oid, args: *mut pg_sys::List) -> bool {
         ),
         Some(Call::Negate(Number::Decimal)) => true,
         Some(Call::Like { .. }) => nodes(args).last().is_some_and(|last| is_pattern(*last)),
+        Some(Call::Plain(Function::Substring, _)) => takes_no_negative_count(args),
+        // Blanks, as of `character(n)` that becomes a text.
+        Some(Call::Plain(Function::Trim(_), _)) => nodes(args).len() == 1,
         // A function that raises an error for some arguments isn't leakproof.
         // SAFETY: looks the function up.
         _ => unsafe { pg_sys::get_func_leakproof(function) },
     }
+}
+
+/// Whether a substring's place is constant, and its length, if it has one, not negative.
+fn takes_no_negative_count(args: *mut pg_sys::List) -> bool {
+    let args = nodes(args);
+    let mut bounds = args.iter().skip(1).map(|bound| {
+        let constant = get::<pg_sys::Const>(*bound).filter(|c| c.consttype == pg_sys::INT4OID)?;
+        // SAFETY: of this type.
+        unsafe { i32::from_datum(constant.constvalue, constant.constisnull) }
+    });
+    let (from, count) = (bounds.next().flatten(), bounds.next());
+    from.is_some() && count.is_none_or(|count| count.is_some_and(|count| count >= 0))
 }
 
 /// Whether it is a constant pattern that doesn't end with an escape character.

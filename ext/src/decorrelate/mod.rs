@@ -21,6 +21,9 @@ mod levels;
 mod sublink;
 mod target;
 
+pub use errors::is_safe;
+pub use target::raises_nothing;
+
 use crate::lower::node::{self, Node, get, nodes};
 use pgrx::pg_sys;
 

@@ -34,9 +34,14 @@ fn is_fit_aggregate(aggregate: &pg_sys::Aggref) -> bool {
         && aggregate.aggorder.is_null()
         && aggregate.aggdirectargs.is_null()
         && !aggregate.aggvariadic
-        && (is_count(aggregate) || is_null_over_nothing(aggregate.aggfnoid))
+        && raises_nothing(aggregate)
         && is_closed_and_safe(aggregate.args.cast())
         && is_closed_and_safe(aggregate.aggfilter.cast())
+}
+
+/// Whether it is known to raise no error, whatever the values are.
+pub fn raises_nothing(aggregate: &pg_sys::Aggref) -> bool {
+    is_count(aggregate) || is_null_over_nothing(aggregate.aggfnoid)
 }
 
 /// Whether it is 0 over no rows.

@@ -5,7 +5,8 @@
 //! * ALTER: Postgres validates the whole array, so ours are taken off the row, and put back, changed as
 //!   the statement says, when it has run. `pg_dumpall` creates a tablespace first and then sets its
 //!   options, so that this may put an empty one into a store.
-//! * DROP: what waits to be removed is removed first.
+//! * DROP: what waits to be removed is removed first. Nothing must be left, in other databases either: nobody would know
+//!   where it is.
 //!
 //! The roots of two stores must not overlap, or a location could be one of either. `pg_tablespace` is
 //! locked while they are compared, to the end of the transaction.
@@ -21,6 +22,8 @@ use pg_lake_plan::message::Reply;
 use pg_lake_plan::store::Store;
 use pgrx::{PgList, PgSqlErrorCode, pg_sys};
 use std::ffi::{CStr, c_char};
+
+const SWEEP_THERE: &str = "Run CHECKPOINT and SELECT lake.sweep('0') in that database when no transaction and no reader of what was published needs them any more.";
 
 /// What is left to do when a statement has run. Names and lists live as long as the statement.
 #[derive(Clone, Copy)]
@@ -197,13 +200,18 @@ unsafe fn before_drop(drop: &pg_sys::DropTableSpaceStmt) {
     unsafe {
         let oid = pg_sys::get_tablespace_oid(drop.tablespacename, true);
         // The command itself checks the right.
-        if oid == pg_sys::InvalidOid || !is_owner(oid) || !has_own_catalog() {
+        if oid == pg_sys::InvalidOid || !is_owner(oid) {
             return;
         }
-        maintenance::sweep_now();
-        pg_sys::CommandCounterIncrement();
-        // Of a local one Postgres sees it.
-        if tablespace::is_store(oid) && has_leftovers(oid) {
+        if has_own_catalog() {
+            maintenance::sweep_now();
+            pg_sys::CommandCounterIncrement();
+        }
+        // Of a local one Postgres sees what is there.
+        if !tablespace::is_store(oid) {
+            return;
+        }
+        if has_leftovers(oid) {
             error::raise(
                 PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 &format!("tablespace \"{}\" is not empty", text(drop.tablespacename)),
@@ -211,6 +219,16 @@ unsafe fn before_drop(drop: &pg_sys::DropTableSpaceStmt) {
                 Some(
                     "Run SELECT lake.sweep('0') when no transaction and no reader of what was published needs them any more; lake.sweep() leaves them for lake.garbage_retention.",
                 ),
+            );
+        }
+        if let Some(database) = other_database(oid) {
+            error::raise(
+                PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                &format!("tablespace \"{}\" is not empty", text(drop.tablespacename)),
+                Some(&format!(
+                    "Database \"{database}\" may have objects in its store: what was dropped or moved away is there until a sweep removes it."
+                )),
+                Some(SWEEP_THERE),
             );
         }
     }
@@ -273,9 +291,7 @@ fn refuse_unless_empty(oid: pg_sys::Oid, name: &str, was_store: bool) {
                 "cannot change where the files of tablespace \"{name}\" are: database \"{database}\" may have objects there"
             ),
             Some("What was dropped or moved away is in the store until a sweep removes it."),
-            Some(
-                "Run CHECKPOINT and SELECT lake.sweep('0') in that database when no transaction and no reader of what was published needs them any more. Or create another tablespace.",
-            ),
+            Some(&format!("{SWEEP_THERE} Or create another tablespace.")),
         );
     }
 }

@@ -5,7 +5,7 @@ use super::calls::condition;
 use super::compare::{padded, padded_length, trimmed};
 use super::consts::{self, adapt, type_name};
 use super::control::count;
-use super::expr::{Exprs, boolean, operator_function, param_kind};
+use super::expr::{Exprs, boolean, operator_function};
 use super::functions::{self, Call};
 use super::node::{Node, get, nodes};
 use super::numeric::Numerics;
@@ -94,7 +94,7 @@ impl Exprs<'_> {
         }
         let element = Box::new(arg.ty.lake.clone());
         let number = self.param_number(ParamUse {
-            kind: param_kind(param)?,
+            kind: self.param_kind(param)?,
             id: param.paramid,
             typid: param.paramtype.to_u32(),
             lake: LakeType::List {

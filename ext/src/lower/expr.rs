@@ -6,6 +6,7 @@
 
 use super::Lowered;
 use super::consts::{self, adapt, constant, type_name};
+use super::initplans::Params;
 use super::node::{self, Node, get};
 use super::numeric::Numerics;
 use super::private::{ParamKind, ParamUse};
@@ -22,6 +23,7 @@ const PLAN_DEPTH: usize = 20;
 const MAX_NODES: usize = 20_000;
 const TOO_DEEP: &str = "an expression is nested too deeply";
 const TOO_LARGE: &str = "an expression is too large";
+const LATE: &str = "the result of a subquery that could raise an error is left to Postgres";
 
 /// What the Vars of an expression refer to.
 pub enum Scope<'a> {
@@ -34,7 +36,7 @@ pub enum Scope<'a> {
 /// Lowers expressions over one input.
 pub struct Exprs<'a> {
     scope: Scope<'a>,
-    pub params: &'a mut Vec<ParamUse>,
+    pub params: &'a mut Params,
     /// The arguments of the simple CASEs around the current node.
     pub(super) case_values: Vec<Expr>,
     depth: usize,
@@ -42,16 +44,16 @@ pub struct Exprs<'a> {
 }
 
 impl<'a> Exprs<'a> {
-    pub fn new(table: &'a mut Table, params: &'a mut Vec<ParamUse>) -> Self {
+    pub fn new(table: &'a mut Table, params: &'a mut Params) -> Self {
         Exprs::over(Scope::Table(table), params)
     }
 
     /// Over the columns of a subtree.
-    pub fn of(columns: &'a [Column], params: &'a mut Vec<ParamUse>) -> Self {
+    pub fn of(columns: &'a [Column], params: &'a mut Params) -> Self {
         Exprs::over(Scope::Columns(columns), params)
     }
 
-    fn over(scope: Scope<'a>, params: &'a mut Vec<ParamUse>) -> Self {
+    fn over(scope: Scope<'a>, params: &'a mut Params) -> Self {
         Exprs {
             scope,
             params,
@@ -104,7 +106,7 @@ impl<'a> Exprs<'a> {
         lower: impl FnOnce(&mut Self, Node) -> Lowered<Expr>,
     ) -> Lowered<Expr> {
         self.size = 0;
-        let params = self.params.len();
+        let params = self.params.uses.len();
         let lowered = lower(self, node).and_then(|expr| {
             if expr.depth() + PLAN_DEPTH > MAX_DEPTH {
                 return Err(TOO_DEEP.to_owned());
@@ -112,7 +114,7 @@ impl<'a> Exprs<'a> {
             Ok(expr)
         });
         if lowered.is_err() {
-            self.params.truncate(params);
+            self.params.uses.truncate(params);
         }
         lowered
     }
@@ -229,7 +231,7 @@ impl<'a> Exprs<'a> {
 
     /// A parameter. With what scale a numeric is shown is known when its value is: until then it has none here.
     fn param(&mut self, param: &pg_sys::Param, numerics: Numerics) -> Lowered<Expr> {
-        let kind = param_kind(param)?;
+        let kind = self.param_kind(param)?;
         let lake = match param.paramtype {
             pg_sys::NUMERICOID if !numerics.late => {
                 return Err("a numeric parameter is lowered only where it is compared".to_owned());
@@ -258,13 +260,23 @@ impl<'a> Exprs<'a> {
         })
     }
 
+    /// Where a parameter of the plan comes from.
+    pub(super) fn param_kind(&self, param: &pg_sys::Param) -> Lowered<ParamKind> {
+        match param.paramkind {
+            pg_sys::ParamKind::PARAM_EXTERN => Ok(ParamKind::Extern),
+            _ if self.params.is_late(param) => Err(LATE.to_owned()),
+            pg_sys::ParamKind::PARAM_EXEC => Ok(ParamKind::Exec),
+            _ => Err("this kind of parameter is not lowered".to_owned()),
+        }
+    }
+
     /// The fragment's number of a parameter.
     pub(super) fn param_number(&mut self, used: ParamUse) -> u32 {
-        let at = match self.params.iter().position(|p| *p == used) {
+        let at = match self.params.uses.iter().position(|p| *p == used) {
             Some(at) => at,
             None => {
-                self.params.push(used);
-                self.params.len() - 1
+                self.params.uses.push(used);
+                self.params.uses.len() - 1
             }
         };
         at as u32
@@ -293,15 +305,6 @@ impl<'a> Exprs<'a> {
         expr.ty.typmod = relabel.resulttypmod;
         expr.ty.collation = relabel.resultcollid.to_u32();
         Ok(expr)
-    }
-}
-
-/// Where a parameter of the plan comes from.
-pub fn param_kind(param: &pg_sys::Param) -> Lowered<ParamKind> {
-    match param.paramkind {
-        pg_sys::ParamKind::PARAM_EXTERN => Ok(ParamKind::Extern),
-        pg_sys::ParamKind::PARAM_EXEC => Ok(ParamKind::Exec),
-        _ => Err("this kind of parameter is not lowered".to_owned()),
     }
 }
 

@@ -6,7 +6,7 @@
 use super::custom_scan::{Parts, build};
 use super::node::{self, Node, get, nodes};
 use super::ordering::{UNKNOWN_ORDER, stops_early};
-use super::private::{Mode, Private};
+use super::private::{Called, Mode, Private};
 use super::statement::Statement;
 use super::sub::Sub;
 use super::tree::Builder;
@@ -94,6 +94,7 @@ impl Candidate<'_> {
         });
         let (targetlist, custom_scan_tlist) = (node::list(targets), node::list(scan_targets));
         let qual = node::list(sub.kept.iter().copied());
+        let called = Called::by(&builder.absorbed);
         // The top was visited last.
         let mut absorbed = builder.absorbed;
         absorbed.reverse();
@@ -102,9 +103,10 @@ impl Candidate<'_> {
             fragment: fragment_of(sub.plan),
             inputs: builder.inputs,
             used: 0,
-            params: builder.params,
+            params: builder.params.uses,
             reasons,
             restartable: true,
+            called,
         };
         let parts = Parts {
             scanrelid: 0,

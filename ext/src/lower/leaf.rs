@@ -6,12 +6,14 @@
 
 use super::custom_scan::{Parts, build};
 use super::expr::Exprs;
+use super::initplans::Params;
 use super::node::{attnos, get, list, nodes};
-use super::private::{Input, Mode, Private, Source};
+use super::private::{Called, Input, Mode, Private, Source};
 use super::table::{CTID, Table};
 use super::{Lowered, fragment_of};
 use pg_lake_plan::ir::Plan;
 use pgrx::pg_sys;
+use std::rc::Rc;
 
 const TABLEOID: i16 = pg_sys::TableOidAttributeNumber as i16;
 
@@ -23,6 +25,8 @@ pub struct Readers<'a> {
     pub positioned: bool,
     /// Whether rows are fetched again by their `ctid`: to be updated, or locked.
     pub fetched: bool,
+    /// Parameters for which nobody must ask before Postgres does.
+    pub late: Rc<Vec<i32>>,
 }
 
 /// The node that replaces the scan. `notes` says why its ancestors weren't lowered.
@@ -38,11 +42,11 @@ pub fn lower(
     for attnum in needed_columns(&plan, rtindex, &table, readers) {
         table.column(attnum)?;
     }
-    let mut params = vec![];
+    let mut params = Params::new(readers.late.clone());
     let mut reasons = notes.to_vec();
     let (mut predicates, mut pushed, mut kept) = (vec![], vec![], vec![]);
     for qual in nodes(plan.qual) {
-        let used = params.len();
+        let used = params.uses.len();
         match Exprs::new(&mut table, &mut params).expression(qual) {
             Ok(expr) if !expr.can_fail() => {
                 predicates.push(expr);
@@ -52,7 +56,7 @@ pub fn lower(
             Ok(_) => reasons.push("a filter that can fail stays above the scan".to_owned()),
             Err(reason) => reasons.push(format!("a filter stays above the scan: {reason}")),
         }
-        params.truncate(used);
+        params.uses.truncate(used);
         kept.push(qual);
     }
     let used = table.width();
@@ -73,9 +77,10 @@ pub fn lower(
             columns: attnums,
         }],
         used,
-        params,
+        params: params.uses,
         reasons,
         restartable: false,
+        called: Called::default(),
     };
     let parts = Parts {
         scanrelid: rtindex,

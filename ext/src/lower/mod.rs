@@ -12,9 +12,10 @@
 //! * [`aggregates`]: the whitelist of aggregates, with [`spread`] and [`ordered`]; [`finals`]: their last steps
 //! * [`expr`], [`control`], [`arrays`], [`compare`], [`calls`], [`numeric`], [`dates`], [`zones`], [`texts`]: expressions;
 //!   [`functions`]: the whitelist; [`consts`]: constants
+//! * [`initplans`]: parameters, and which must not be computed early
 //! * [`order`]: where equality and order agree
 //! * [`table`]: the columns of a relation
-//! * [`custom_scan`], [`private`]: the node that takes the place, and what it carries
+//! * [`custom_scan`], [`private`]: the node that takes the place, and what it carries; [`rights`]: whose functions it runs
 //! * [`explain`]: a fragment in words
 //! * [`node`]: Postgres' node trees
 
@@ -34,6 +35,7 @@ mod fragment;
 mod frames;
 pub mod functions;
 mod grouping_sets;
+mod initplans;
 mod joins;
 mod leaf;
 mod membership;
@@ -44,6 +46,7 @@ mod order;
 mod ordered;
 mod ordering;
 pub mod private;
+mod rights;
 mod setops;
 mod spread;
 mod statement;

@@ -11,6 +11,8 @@
 //!
 //! In both, `plan.qual` and `plan.targetlist` are still to be evaluated over the engine's rows.
 
+pub use super::rights::Called;
+
 use super::node::{self, Node};
 use pg_lake_plan::ir::Fragment;
 use pg_lake_plan::types::LakeType;
@@ -32,6 +34,8 @@ pub struct Private {
     pub reasons: Vec<String>,
     /// Whether `custom_plans` holds a subtree that can be run instead, as long as no row was returned.
     pub restartable: bool,
+    /// By the nodes that a fragment stands for. A leaf's quals are initialized by Postgres.
+    pub called: Called,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,6 +4,7 @@ use super::node::{get, ints, nodes, plan_tag};
 use super::{Lowered, refused};
 use pgrx::pg_sys;
 use pgrx::pg_sys::NodeTag;
+use std::rc::Rc;
 
 pub struct Statement {
     range_table: Vec<Option<pg_sys::Oid>>,
@@ -14,6 +15,8 @@ pub struct Statement {
     /// The plans of its sublinks, as they were before they were lowered.
     subplans: Vec<*mut pg_sys::Plan>,
     main: *mut pg_sys::Plan,
+    /// Parameters for which nobody must ask before Postgres does.
+    pub late: Rc<Vec<i32>>,
     /// `lake.engine = force`
     pub force: bool,
     /// Rows may be asked for their `ctid` from outside the plan.
@@ -50,16 +53,22 @@ impl Statement {
             .iter()
             .filter(|mark| mark.markType <= pg_sys::RowMarkType::ROW_MARK_KEYSHARE)
             .map(|mark| mark.rti);
+        let subplans: Vec<*mut pg_sys::Plan> = (nodes(stmt.subplans).into_iter())
+            .map(|plan| plan.cast())
+            .collect();
+        // Of other statements nothing is lowered.
+        let late = match range_table.iter().any(Option::is_some) {
+            true => super::initplans::late(stmt.planTree, &subplans),
+            false => vec![],
+        };
         Statement {
             kept: marks.iter().map(|m| m.rti).chain(targets.clone()).collect(),
             fetched: locked
                 .chain(targets.iter().copied().filter(fetched_target))
                 .collect(),
             range_table,
-            subplans: nodes(stmt.subplans)
-                .into_iter()
-                .map(|plan| plan.cast())
-                .collect(),
+            subplans,
+            late: Rc::new(late),
             main: stmt.planTree,
             force,
             positioned,

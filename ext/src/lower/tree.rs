@@ -5,9 +5,10 @@
 
 use super::explain::FEED;
 use super::expr::Exprs;
+use super::initplans::Params;
 use super::membership::Membership;
 use super::node::{self, Node, attnos, get, nodes, plan_tag};
-use super::private::{Input, ParamUse, Source};
+use super::private::{Input, Source};
 use super::statement::Statement;
 use super::sub::{Column, Sub, column_expr};
 use super::table::{Table, sql_type};
@@ -22,7 +23,7 @@ use pgrx::pg_sys::NodeTag;
 pub struct Builder<'a> {
     pub statement: &'a Statement,
     pub inputs: Vec<Input>,
-    pub params: Vec<ParamUse>,
+    pub params: Params,
     /// The plan nodes that the fragment stands for.
     pub absorbed: Vec<*mut pg_sys::Plan>,
     /// Plans that are fed, in the order of the inputs.
@@ -50,7 +51,7 @@ impl<'a> Builder<'a> {
         Builder {
             statement,
             inputs: vec![],
-            params: vec![],
+            params: Params::new(statement.late.clone()),
             absorbed: vec![],
             feeds: vec![],
             reasons: vec![],
@@ -62,7 +63,7 @@ impl<'a> Builder<'a> {
     fn mark(&self) -> Mark {
         Mark {
             inputs: self.inputs.len(),
-            params: self.params.len(),
+            params: self.params.uses.len(),
             absorbed: self.absorbed.len(),
             feeds: self.feeds.len(),
             reasons: self.reasons.len(),
@@ -73,7 +74,7 @@ impl<'a> Builder<'a> {
 
     fn back_to(&mut self, mark: Mark) {
         self.inputs.truncate(mark.inputs);
-        self.params.truncate(mark.params);
+        self.params.uses.truncate(mark.params);
         self.absorbed.truncate(mark.absorbed);
         self.feeds.truncate(mark.feeds);
         self.reasons.truncate(mark.reasons);

@@ -158,6 +158,7 @@ impl Walk {
             needed: place.needed,
             positioned: self.statement.positioned,
             fetched: self.statement.fetched.contains(&scan.scan.scanrelid),
+            late: self.statement.late.clone(),
         };
         leaf::lower(plan.cast(), relid, &readers, notes)
     }

@@ -304,5 +304,21 @@ SELECT seq_scan, seq_tup_read = 2 * (SELECT count(*) FROM e_lake) AS all_read
 FROM pg_stat_xact_user_tables WHERE relname = 'e_lake';
 COMMIT;
 DEALLOCATE ALL;
+-- rights to functions are asked for as Postgres does, of whoever executes
+BEGIN;
+CREATE ROLE e_reader;
+GRANT SELECT ON e_lake TO e_reader;
+PREPARE e_sum AS SELECT sum(i8) > 0 FROM e_lake WHERE mod(id, 3) = 1;
+EXECUTE e_sum;
+REVOKE EXECUTE ON FUNCTION mod(int, int), sum(bigint) FROM PUBLIC;
+SET LOCAL ROLE e_reader;
+SAVEPOINT s;
+SELECT sum(i8) > 0 FROM e_lake;
+ROLLBACK TO s;
+SELECT count(*) FROM e_lake WHERE mod(id, 3) = 1;
+ROLLBACK TO s;
+EXECUTE e_sum;
+ROLLBACK;
+DEALLOCATE e_sum;
 DROP TABLE e_heap, e_lake, e_prune;
 DROP FUNCTION e_counts;

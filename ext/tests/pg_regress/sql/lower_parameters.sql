@@ -125,5 +125,9 @@ SELECT twins('SELECT a.g, (SELECT count(*) FROM @p WHERE i4 = ANY (a.g)) FROM (V
 SELECT twins('SELECT count(*) FROM @p WHERE i4 = ANY (NULL::int[])');
 SELECT twins('SELECT count(*) FROM @p WHERE NOT i4 = ANY (''{}''::int[])');
 SELECT twins('SELECT count(*) FROM @p WHERE t LIKE (SELECT max(pattern) FROM @p WHERE id = 1)');
+-- what could raise an error is computed only where it is asked for
+SELECT count(*) FROM p_lake WHERE id < 0 AND i4 = (SELECT 1 / (id - id) FROM p_heap WHERE id = 1);
+SELECT count(*) FROM p_lake WHERE id < 0 AND i4 = (SELECT id FROM p_heap);
+SELECT count(*) FROM p_lake WHERE id < 0 AND i4 = ANY (ARRAY(SELECT 1 / (id - id) FROM p_heap));
 DROP FUNCTION p_check, p_counts;
 DROP TABLE p_heap, p_lake;

@@ -131,6 +131,8 @@ pub fn other_database(run: &mut Run) -> Result<()> {
         &elsewhere,
         &["database \"other\" may have objects"],
     )?;
+    let drop = format!("DROP TABLESPACE {TABLESPACE}");
+    must_fail(cluster, &drop, &["is not empty"])?;
     wait_until(limit, "the other database has nothing left", || {
         cluster.sql_in("other", "CHECKPOINT; SELECT lake.sweep('0');")?;
         let left =
