@@ -138,7 +138,7 @@ impl Operator {
         let names = [
             ("{t}", "many_big"),
             ("{f}", "many_fed"),
-            ("{s}", "(SELECT * FROM big WHERE id <= 600000)"),
+            ("{s}", "(SELECT * FROM big WHERE id <= 400000)"),
             ("{n}", most.as_str()),
         ];
         self.on(&names)
