@@ -83,7 +83,7 @@ pub fn dropped_database(run: &mut Run) -> Result<()> {
     let cluster = &rig.cluster;
     cluster.create_database("short_lived")?;
     let made = format!(
-        "{BULK}CREATE TABLE g USING iceberg TABLESPACE {TABLESPACE} AS {};",
+        "{BULK}CREATE TABLE g (id, amount, note) USING iceberg TABLESPACE {TABLESPACE} AS {};",
         rows(1, 1000)
     );
     cluster.sql_in("short_lived", &made)?;
@@ -112,7 +112,7 @@ pub fn other_database(run: &mut Run) -> Result<()> {
     cluster.create_database("other")?;
     // What was published stays for its readers, whoever sweeps.
     let made = format!(
-        "{BULK}CREATE TABLE g USING iceberg TABLESPACE {TABLESPACE} AS {};
+        "{BULK}CREATE TABLE g (id, amount, note) USING iceberg TABLESPACE {TABLESPACE} AS {};
          SELECT lake.publish('g'); DROP TABLE g;",
         rows(1, 1000)
     );
