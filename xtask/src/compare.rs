@@ -123,8 +123,11 @@ fn sorted(rows: &Rows) -> Vec<Vec<&Value>> {
         let near = floats
             .iter()
             .map(|&at| by_number(one.get(at), other.get(at)));
+        // Rows that differ in the sign of zeros alone.
+        let signs = floats.iter().map(|&at| one.get(at).cmp(&other.get(at)));
         exact
             .chain(near)
+            .chain(signs)
             .find(|ordering| ordering.is_ne())
             .unwrap_or(Ordering::Equal)
     });
@@ -229,6 +232,15 @@ mod tests {
         let other = rows(&[23, 25], &[&["2", "b"], &["2", "a"], &["1", "c"]]);
         let by_key = difference(&one, &other, Order::Keys(&[0]), Tolerance::NONE);
         assert_eq!(by_key, None);
+    }
+
+    #[test]
+    fn zeros_of_either_sign_have_a_place() {
+        let one = rows(&[701], &[&["0"], &["-0"], &["1"]]);
+        let other = rows(&[701], &[&["-0"], &["1"], &["0"]]);
+        let compare = |other: &Rows| difference(&one, other, Order::None, Tolerance::NONE);
+        assert_eq!(compare(&other), None);
+        assert!(compare(&rows(&[701], &[&["0"], &["0"], &["1"]])).is_some());
     }
 
     #[test]
