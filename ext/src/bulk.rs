@@ -3,7 +3,8 @@
 //! It is taken only where nothing can look at the rows before the statement ends: no index, no
 //! trigger, no RETURNING, no volatile function (STORAGE section 3); and where no publication of logical
 //! replication covers the table. Files are registered at the end of the statement with its command id,
-//! so that the next command sees them and an abort doesn't.
+//! so that the next command sees them and an abort doesn't. Rows from the engine may come in whole batches
+//! ([`write_batch`]), if no more is to be done with them.
 
 use crate::am::hot;
 use crate::catalog::{data_file, storage};
@@ -83,6 +84,44 @@ pub fn leave_executor() {
 pub fn copy_runs() -> bool {
     ALLOWED.get()
         && STATEMENTS.with_borrow(|s| s.last().is_some_and(|s| s.copy && s.depth == DEPTH.get()))
+}
+
+/// The innermost statement that writes, if its rows may go the bulk path one by one.
+pub fn allowed_statement() -> Option<usize> {
+    if !ALLOWED.get() {
+        return None;
+    }
+    STATEMENTS.with_borrow(|s| s.last().filter(|s| !s.copy).map(|s| s.key))
+}
+
+/// Whether rows of a statement are on their way to Parquet, and all go to one table.
+pub fn is_writing(key: usize) -> bool {
+    STATEMENTS.with_borrow(|s| {
+        s.last().is_some_and(|s| {
+            s.key == key
+                && matches!(s.tables.as_slice(), [table] if matches!(table.state, State::Writing(_)))
+        })
+    })
+}
+
+/// Lets `write` send rows of a statement for which [`is_writing`] holds; says what it says.
+pub fn write_batch(key: usize, write: impl FnOnce(&mut Sink) -> bool) -> bool {
+    if !is_writing(key) {
+        return false;
+    }
+    // SAFETY: in a transaction.
+    let subxact = unsafe { pg_sys::GetCurrentSubTransactionId() };
+    let found = STATEMENTS.with_borrow_mut(|s| {
+        let statement = s.last_mut().filter(|s| s.subxact == subxact)?;
+        let table = statement.tables.first_mut()?;
+        Some((table.relid, take_sink(table)?))
+    });
+    let Some((relid, mut sink)) = found else {
+        return false;
+    };
+    let written = write(sink.as_mut());
+    put_back(relid, sink);
+    written
 }
 
 /// Registers what statements have written so far: a nested one must see it, as with heap.

@@ -324,8 +324,14 @@ impl Sink {
         }
     }
 
+    /// Whether rows are sent as they come, so that they may come by the batch.
+    pub fn takes_batches(&self) -> bool {
+        self.sorter.is_none()
+    }
+
     /// Appends rows as another stream has brought them, with the columns of the table.
     pub fn push_batch(&mut self, batch: &[u8], rows: u64) {
+        self.send();
         self.rows += rows;
         let sent = self.call.feed(0, batch);
         self.check(sent);

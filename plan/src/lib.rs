@@ -6,13 +6,14 @@
 //! * [`types`]: the logical types and how each is laid out on the wire
 //! * [`ir`]: fragments: plan nodes; [`expr`]: expressions; [`function`]: what they call
 //! * [`settle`]: numerics whose scale execution decides; [`lists`]: arrays that are parameters
-//! * [`batch`]: columns of rows in one frame
+//! * [`batch`]: columns of rows in one frame; [`columns`]: frames that are put together from others
 //! * [`layout`]: partition transforms and sort orders
 //! * [`message`]: requests, replies, errors and their frame kinds
 //! * [`rows`]: which row numbers the rows of a file have
 //! * [`store`]: object stores, and locations
 
 pub mod batch;
+pub mod columns;
 pub mod expr;
 pub mod function;
 pub mod ir;

@@ -147,6 +147,7 @@ cargo xtask bench <name>… [--scale N] [--memory MB,…]
   ring    latency and throughput of the rings (cargo bench)
   copy    COPY of TPC-H SF1 lineitem, iceberg beside heap
   insert  single-row INSERT by pgbench, iceberg beside heap
+  insert.select  SF1 lineitem into another table: heap; iceberg by rows (lake.engine = off) and by batches
   tpcb    pgbench's TPC-B on hot tables, iceberg beside heap
   lookup  one cold, cached row by its primary key, iceberg beside heap
   flush   rows a second that become cold, without and with a primary key

@@ -305,6 +305,18 @@ impl Rows {
         self.batch.as_ref().filter(|_| self.next == 1)
     }
 
+    /// Leaves out the other rows of the current row's batch.
+    pub fn skip_batch(&mut self) {
+        if let Some(batch) = &self.batch {
+            self.next = batch.reader().rows;
+        }
+    }
+
+    /// Of the columns.
+    pub fn types(&self) -> &[LakeType] {
+        &self.types
+    }
+
     /// The current row's column `i`.
     pub fn datum(&self, i: usize, codec: &Codec) -> (pg_sys::Datum, bool) {
         let Some(batch) = &self.batch else {

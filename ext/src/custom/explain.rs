@@ -18,6 +18,9 @@ pub fn show(run: &Run, es: *mut pg_sys::ExplainState) {
     if let Some(why) = fallback {
         text(es, c"Run by Postgres", why);
     }
+    if let Some(direct) = run.direct.as_ref().filter(|direct| direct.rows > 0) {
+        number(es, c"Rows Written in Batches", direct.rows);
+    }
     // SAFETY: the caller's state.
     if unsafe { (*es).analyze }
         && let Some(stats) = stats

@@ -7,6 +7,7 @@ use crate::am::dml::row_context;
 use crate::am::hot::HotScan;
 use crate::catalog::{data_file, storage};
 use crate::cold::{Arrived, Rows, Step};
+use crate::custom::direct::Direct;
 use crate::custom::encoding::Encoding;
 use crate::custom::feeds::{Contexts, Feeds, Origin, Pumped};
 use crate::custom::params;
@@ -224,7 +225,11 @@ impl Fragment {
     }
 
     /// The next row of the engine, in the node's scan slot.
-    pub fn next(&mut self, node: *mut pg_sys::CustomScanState) -> *mut pg_sys::TupleTableSlot {
+    pub fn next(
+        &mut self,
+        node: *mut pg_sys::CustomScanState,
+        direct: Option<&mut Direct>,
+    ) -> *mut pg_sys::TupleTableSlot {
         // SAFETY: the node's own slot; values go to a context that lives until the next row.
         unsafe {
             let slot = (*node).ss.ss_ScanTupleSlot;
@@ -233,7 +238,12 @@ impl Fragment {
                 return slot;
             };
             let old = pg_sys::MemoryContextSwitchTo((*self.estate).es_query_cxt);
-            let step = running.step();
+            let mut step = running.step();
+            if let Some(direct) = direct {
+                while matches!(step, Ok(Step::Row)) && direct.take(&mut running.rows) {
+                    step = running.step();
+                }
+            }
             pg_sys::MemoryContextSwitchTo(old);
             match step {
                 Ok(Step::Row) => {

@@ -7,6 +7,7 @@ use crate::am::hot::HotScan;
 use crate::catalog::{data_file, storage};
 use crate::cold::recent::{self, Layout};
 use crate::cold::{Rows, Step};
+use crate::custom::direct::Direct;
 use crate::custom::params;
 use crate::custom::private::Private;
 use crate::relation::{self, Info};
@@ -80,6 +81,7 @@ impl Leaf {
         &mut self,
         node: *mut pg_sys::CustomScanState,
         private: &Private,
+        mut direct: Option<&mut Direct>,
     ) -> *mut pg_sys::TupleTableSlot {
         // SAFETY: the node's own slot and contexts.
         unsafe {
@@ -115,6 +117,12 @@ impl Leaf {
                     }
                     Stage::Cold(rows) => {
                         if matches!(rows.advance(), Step::Row) {
+                            if let Some(direct) = &mut direct
+                                && !self.recheck
+                                && direct.take(rows)
+                            {
+                                continue;
+                            }
                             if let (Some(layout), Some(batch)) = (&self.whole, rows.fresh_batch()) {
                                 recent::remember(self.relation, &self.info, batch, layout);
                             }

@@ -4,10 +4,13 @@
 //! * [`leaf`]: one table's rows, hot ones by Postgres, cold ones by the engine
 //! * [`fragment`]: a subtree in the engine
 //! * [`feeds`]: the rows that it is fed with; [`encoding`]: as batches
+//! * [`direct`]: batches that a bulk load takes whole, put together by [`assembly`]
 //! * [`params`]: parameter values
 //! * [`rights`]: to the functions that the engine runs
 //! * [`explain`]: what EXPLAIN shows
 
+mod assembly;
+mod direct;
 mod encoding;
 mod explain;
 mod feeds;
@@ -17,6 +20,7 @@ mod params;
 mod rights;
 mod state;
 
+pub use direct::prepare as prepare_direct;
 pub use state::{Returned, init, methods, returned};
 
 /// The plan's private data, by the name under which `lower` expects it.

@@ -1,5 +1,6 @@
 //! Executor callbacks of the node.
 
+use crate::custom::direct::Direct;
 use crate::custom::explain;
 use crate::custom::leaf::Leaf;
 use crate::custom::private::{Mode, ParamKind, Private, decode};
@@ -59,6 +60,8 @@ pub struct State {
 pub struct Run {
     pub private: Private,
     pub work: Work,
+    /// If a bulk load may take its batches.
+    pub direct: Option<Direct>,
 }
 
 pub enum Work {
@@ -99,6 +102,20 @@ pub unsafe fn returned(node: *mut pg_sys::CustomScanState) -> Option<Returned> {
         }
         let (fragment, values) = params::bind(node, fragment, params)?;
         Some(Returned::Passing(Box::new(fragment), values))
+    }
+}
+
+/// What a node of a started plan runs; `None` for one that isn't ours.
+///
+/// # Safety
+/// It is one, and nobody else has what it runs meanwhile.
+pub unsafe fn ours<'a>(node: *mut pg_sys::PlanState) -> Option<&'a mut Run> {
+    let custom = node.cast::<pg_sys::CustomScanState>();
+    // SAFETY: by contract; the tag and the methods tell ours.
+    unsafe {
+        let is_ours = (*node).type_ == pg_sys::NodeTag::T_CustomScanState
+            && (*custom).methods == &raw const METHODS.1;
+        is_ours.then(|| run(custom))
     }
 }
 
@@ -160,7 +177,11 @@ unsafe extern "C-unwind" fn begin(
                 Work::Fragment(fragment)
             }
         };
-        (*node.cast::<State>()).run = Box::into_raw(Box::new(Run { private, work }));
+        (*node.cast::<State>()).run = Box::into_raw(Box::new(Run {
+            private,
+            work,
+            direct: None,
+        }));
     }
 }
 
@@ -173,6 +194,7 @@ unsafe extern "C-unwind" fn exec(
         if let Run {
             work: Work::Fragment(fragment),
             private,
+            ..
         } = run(node)
         {
             fragment.start(node, private);
@@ -196,8 +218,8 @@ unsafe extern "C-unwind" fn next(scan: *mut pg_sys::ScanState) -> *mut pg_sys::T
     let node = scan.cast::<pg_sys::CustomScanState>();
     let run = run(node);
     match &mut run.work {
-        Work::Leaf(leaf) => leaf.next(node, &run.private),
-        Work::Fragment(fragment) => fragment.next(node),
+        Work::Leaf(leaf) => leaf.next(node, &run.private, run.direct.as_mut()),
+        Work::Fragment(fragment) => fragment.next(node, run.direct.as_mut()),
     }
 }
 

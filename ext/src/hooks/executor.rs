@@ -51,6 +51,9 @@ unsafe extern "C-unwind" fn start(desc: *mut pg_sys::QueryDesc, eflags: i32) {
             None => missing::standard_ExecutorStart(desc, eflags),
         }
         fit((*desc).planstate, std::ptr::null_mut());
+        if let Some(statement) = bulk::allowed_statement() {
+            crate::custom::prepare_direct(desc, statement);
+        }
     }
 }
 

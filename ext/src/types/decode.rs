@@ -14,11 +14,11 @@ use pgrx::varlena::set_varsize_4b;
 use pgrx::{PgSqlErrorCode, pg_sys};
 
 /// `DATETIME_MIN_JULIAN - POSTGRES_EPOCH_JDATE`, `DATE_END_JULIAN - POSTGRES_EPOCH_JDATE`
-const MIN_DATE: i32 = -2_451_545;
-const END_DATE: i32 = 2_147_483_494 - 2_451_545;
+pub(super) const MIN_DATE: i32 = -2_451_545;
+pub(super) const END_DATE: i32 = 2_147_483_494 - 2_451_545;
 /// `MIN_TIMESTAMP`, `END_TIMESTAMP`
-const MIN_TIMESTAMP: i64 = -211_813_488_000_000_000;
-const END_TIMESTAMP: i64 = 9_223_371_331_200_000_000;
+pub(super) const MIN_TIMESTAMP: i64 = -211_813_488_000_000_000;
+pub(super) const END_TIMESTAMP: i64 = 9_223_371_331_200_000_000;
 
 impl Codec {
     /// The value of a row of the column, and whether it is null. What is passed by reference is

@@ -153,7 +153,7 @@ unsafe fn find_codec(lake: &LakeType, typid: pg_sys::Oid) -> Result<Codec, Value
 }
 
 /// Whether values of both look the same on the wire: the types without field ids and names.
-fn same_layout(a: &LakeType, b: &LakeType) -> bool {
+pub(super) fn same_layout(a: &LakeType, b: &LakeType) -> bool {
     match (a, b) {
         (LakeType::List { element: a, .. }, LakeType::List { element: b, .. }) => same_layout(a, b),
         (LakeType::Struct(a), LakeType::Struct(b)) => {

@@ -8,6 +8,7 @@
 //! * [`scalar`]: the same for built-in types that aren't nested; constants and expression types
 //! * [`encode`]: datum → batch
 //! * [`decode`]: batch → datum
+//! * [`columns`]: whole columns of batches that are stored without becoming datums
 //! * [`refuse`]: the errors for values that can't be stored
 //! * [`text`]: types stored as the text that their output function prints; pinned settings
 //! * [`numeric`]: the digits of a `numeric`, without Postgres
@@ -18,6 +19,7 @@
 //!
 //! No value is ever changed to make it fit: what its Iceberg type can't hold is a [`ValueError`].
 
+mod columns;
 mod decode;
 mod encode;
 mod mapping;

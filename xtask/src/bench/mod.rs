@@ -15,7 +15,18 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const NAMES: &[&str] = &[
-    "ring", "copy", "insert", "q1q6", "count", "dml", "tpcb", "lookup", "flush", "tpch", "remote",
+    "ring",
+    "copy",
+    "insert",
+    "insert.select",
+    "q1q6",
+    "count",
+    "dml",
+    "tpcb",
+    "lookup",
+    "flush",
+    "tpch",
+    "remote",
 ];
 
 /// A server for one call of `bench`.
@@ -108,6 +119,7 @@ pub fn command(names: &[String], scale: Option<&str>, memory: Option<&str>) -> R
         match name.as_str() {
             "copy" => copy(bench)?,
             "insert" => insert(bench)?,
+            "insert.select" => rows::insert_select(bench)?,
             "q1q6" => q1q6(bench)?,
             "dml" => dml(bench)?,
             "tpcb" => rows::tpcb(bench)?,

@@ -1,10 +1,10 @@
-//! Single rows: TPC-B, look-ups by key, and what makes rows cold.
+//! Single rows: TPC-B, look-ups by key; and what makes many of them cold.
 
 use super::Bench;
 use crate::cluster::Cluster;
 use crate::process;
 use crate::timing::{median, ratio, report, statement};
-use crate::{Result, os, say};
+use crate::{Context, Result, os, say};
 
 const ROUNDS: usize = 5;
 
@@ -109,6 +109,55 @@ pub fn flush(bench: &Bench) -> Result<()> {
         &[
             ("rows_per_s", ROWS / median(plain)),
             ("rows_per_s_with_key", ROWS / median(keyed)),
+        ],
+    );
+    Ok(())
+}
+
+/// lineitem into another table: heap to heap, and cold rows to Parquet, one by one and by the batch.
+pub fn insert_select(bench: &Bench) -> Result<()> {
+    super::load(bench)?;
+    let cluster = &bench.cluster;
+    let rows = cluster.sql("SELECT count(*) FROM bench.lineitem")?;
+    let rows: f64 = rows.parse().context("count(*) of lineitem")?;
+    let ways = [
+        ("bench_heap", "heap", "on"),
+        ("bench", "iceberg", "off"),
+        ("bench", "iceberg", "on"),
+    ];
+    let mut times = [Vec::new(), Vec::new(), Vec::new()];
+    for round in 0..=ROUNDS {
+        for ((schema, method, engine), times) in ways.iter().zip(&mut times) {
+            say(&format!(
+                "    INSERT … SELECT into {method}, lake.engine = {engine}, {round} of {ROUNDS}"
+            ));
+            cluster.sql(&format!(
+                "DROP TABLE IF EXISTS {schema}.copied; CREATE TABLE {schema}.copied (LIKE {schema}.lineitem) USING {method}"
+            ))?;
+            cluster.sql("CHECKPOINT")?;
+            let seconds = statement(
+                cluster,
+                &format!(
+                    "SET lake.engine = {engine};\nINSERT INTO {schema}.copied SELECT * FROM {schema}.lineitem;"
+                ),
+            )? / 1000.0;
+            // The first round warms up.
+            if round > 0 {
+                times.push(seconds);
+            }
+        }
+    }
+    cluster.sql("DROP TABLE bench_heap.copied, bench.copied")?;
+    let [heap, by_row, by_batch] = times;
+    let (to_heap, to_rows) = (ratio(&heap, &by_batch), ratio(&by_row, &by_batch));
+    report(
+        "insert.select",
+        &[
+            ("heap_rows_per_s", rows / median(heap)),
+            ("by_row_rows_per_s", rows / median(by_row)),
+            ("by_batch_rows_per_s", rows / median(by_batch)),
+            ("ratio", to_heap),
+            ("ratio_by_row", to_rows),
         ],
     );
     Ok(())
