@@ -6,7 +6,7 @@ mod engine_support;
 use arrow::array::*;
 use engine_support::*;
 use pg_lake_plan::ir::*;
-use pg_lake_plan::message::ErrorCode;
+use pg_lake_plan::message::{ErrorCode, WireError};
 use pg_lake_plan::types::{LakeType, Value};
 use std::sync::Arc;
 
@@ -60,6 +60,42 @@ async fn smallints_have_their_own_range() {
         .await
         .unwrap_err();
     assert_eq!(error.message, "smallint out of range");
+}
+
+/// `x > 5 AND 10 / y > 1` for a row whose x is null and whose y is 0, as a scan's predicate, alone in another AND or not.
+async fn filtered_by_a_null(nested: bool) -> Result<usize, WireError> {
+    let guard = compare(CompareOp::Gt, x(), int(5));
+    let ratio = arith(
+        LakeType::Int4,
+        ArithmeticOp::Divide,
+        int(10),
+        col(1, LakeType::Int4),
+    );
+    let test = compare(CompareOp::Gt, ratio, int(1));
+    let mut predicate = expr(LakeType::Bool, ExprKind::And(vec![guard, test]));
+    if nested {
+        predicate = expr(LakeType::Bool, ExprKind::And(vec![predicate]));
+    }
+    let spill = tempfile::tempdir().unwrap();
+    let plan = scan(&[LakeType::Int4, LakeType::Int4], Some(predicate));
+    let columns = vec![
+        ints(vec![None, Some(1), Some(7), Some(8)]),
+        ints(vec![Some(0), Some(0), Some(3), Some(10)]),
+    ];
+    let (batches, _) = run(
+        &engine(spill.path()),
+        request(plan, vec![]),
+        Some(feed(columns)),
+    )
+    .await?;
+    Ok(batches.iter().map(|batch| batch.num_rows()).sum())
+}
+
+#[tokio::test]
+async fn a_null_ends_quals_but_no_and() {
+    assert_eq!(filtered_by_a_null(false).await.unwrap(), 1);
+    let error = filtered_by_a_null(true).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::DivisionByZero);
 }
 
 #[tokio::test]

@@ -72,7 +72,8 @@ pub struct Join {
     /// None: every pair is looked at. A side that can raise an error is not evaluated for a row without a partner
     /// in Postgres either, but for all rows here: such keys aren't made.
     pub keys: Vec<JoinKey>,
-    /// Over the left columns, followed by the right ones. It can be evaluated for any pair.
+    /// Over the left columns, followed by the right ones. It can be evaluated for any pair. The arguments of an AND at its
+    /// top are quals, as in [`Scan::predicate`].
     pub filter: Option<Expr>,
     /// Postgres' estimates.
     pub left_rows: f64,
@@ -289,7 +290,8 @@ pub struct Scan {
     /// For messages and EXPLAIN: the table's qualified name.
     pub name: String,
     pub columns: Vec<ScanColumn>,
-    /// Over `columns`. Rows for which it is false or null are not returned.
+    /// Over `columns`. Rows for which it is false or null are not returned. The arguments of an AND at its top are quals:
+    /// one that is false or null decides, and none after it that can raise an error is evaluated for the row.
     pub predicate: Option<Expr>,
 }
 
@@ -351,6 +353,14 @@ pub enum AggregateFunction {
     Mode,
     /// A list of the values in their order, with nulls; null if there are no values.
     ArrayAgg,
+}
+
+impl Aggregate {
+    /// What is evaluated for each row of the input.
+    fn exprs(&self) -> Vec<&Expr> {
+        let order = self.order.iter().map(|key| &key.expr);
+        self.arg.iter().chain(&self.filter).chain(order).collect()
+    }
 }
 
 impl AggregateFunction {
@@ -437,6 +447,29 @@ impl Plan {
                 .any(|column| column.source == ColumnSource::RowNumber),
             other => other.inputs().into_iter().any(Plan::reads_row_numbers),
         }
+    }
+
+    /// Whether running it could raise an error that Postgres would raise too: see [`Expr::can_raise`].
+    pub fn can_raise(&self) -> bool {
+        let exprs: Vec<&Expr> = match self {
+            Plan::Scan(scan) => scan.predicate.iter().collect(),
+            Plan::Filter { predicate, .. } => vec![predicate],
+            Plan::Project { exprs, .. } => exprs.iter().collect(),
+            Plan::Join(join) => {
+                let keys = join.keys.iter().flat_map(|key| [&key.left, &key.right]);
+                keys.chain(&join.filter).collect()
+            }
+            Plan::Window(window) => window.exprs(),
+            Plan::Aggregate {
+                groups, aggregates, ..
+            } => {
+                let calls = aggregates.iter().flat_map(Aggregate::exprs);
+                groups.iter().chain(calls).collect()
+            }
+            Plan::Sort { keys, .. } => keys.iter().map(|key| &key.expr).collect(),
+            Plan::Append { .. } | Plan::Limit { .. } => vec![],
+        };
+        exprs.into_iter().any(Expr::can_raise) || self.inputs().into_iter().any(Plan::can_raise)
     }
 
     /// The inputs of this node.

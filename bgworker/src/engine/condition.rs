@@ -6,6 +6,7 @@ use super::describe::describe;
 use super::error::{cancelled, internal, raise};
 use super::expr::{Frame, Node, columnar};
 use super::join_input::Side;
+use arrow::array::new_empty_array;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema};
 use arrow::record_batch::RecordBatch;
 use datafusion_common::{JoinSide, Result as DfResult};
@@ -43,8 +44,10 @@ impl Condition {
             .chain(right.fields())
             .cloned()
             .collect();
+        let node = Node::all(Node::quals(filter, params)?);
+        let node = node.ok_or_else(|| internal("a join's filter is empty"))?;
         Ok(Condition {
-            node: Arc::new(Node::compile(filter, params)?),
+            node: Arc::new(node),
             text: describe(filter, &Schema::new(both)).into(),
             cancel,
         })
@@ -115,6 +118,10 @@ impl PhysicalExpr for Condition {
     fn evaluate(&self, batch: &RecordBatch) -> DfResult<ColumnarValue> {
         if self.cancel.is_cancelled() {
             return Err(raise(cancelled()));
+        }
+        // What is the same for all pairs may raise an error, too.
+        if batch.num_rows() == 0 {
+            return Ok(ColumnarValue::Array(new_empty_array(&DataType::Boolean)));
         }
         let frame = Frame::scattered(batch, self.reads());
         columnar(self.node.eval(&frame))

@@ -7,6 +7,7 @@
 use super::error::{from_arrow, internal, protocol, raise};
 use super::inlist::Set;
 use super::like::Pattern;
+use super::select::Connective;
 use super::{arith, cast, compare, describe, functions, inlist, like, select, values};
 use crate::arrow_types::arrow_type;
 use arrow::array::{Array, ArrayRef, BooleanArray, NullArray, new_empty_array};
@@ -143,6 +144,8 @@ enum Kind {
     Negate(Box<Node>),
     And(Vec<Node>),
     Or(Vec<Node>),
+    /// Conditions that a row has to pass one by one.
+    Quals(Vec<Node>),
     Not(Box<Node>),
     IsNull(Box<Node>, bool),
     BoolTest(Box<Node>, bool, bool),
@@ -219,11 +222,22 @@ impl Node {
         Ok(Node::new(ty.clone(), kind, expr.raises()))
     }
 
-    /// The conjunction of predicates.
-    pub(super) fn and(mut list: Vec<Node>) -> Option<Node> {
-        match list.len() {
-            0 | 1 => list.pop(),
-            _ => Some(Node::new(LakeType::Bool, Kind::And(list), false)),
+    /// Compiles the quals that a predicate of a scan or join consists of, in their order.
+    pub(super) fn quals(
+        predicate: &Expr,
+        params: &[Option<Value>],
+    ) -> Result<Vec<Node>, WireError> {
+        match &predicate.kind {
+            ExprKind::And(list) => list.iter().map(|e| Node::compile(e, params)).collect(),
+            _ => Ok(vec![Node::compile(predicate, params)?]),
+        }
+    }
+
+    /// Whether a row passes all quals. Unlike an AND it ends at the first one that is null: `ExecQual`.
+    pub(super) fn all(mut quals: Vec<Node>) -> Option<Node> {
+        match quals.len() {
+            0 | 1 => quals.pop(),
+            _ => Some(Node::new(LakeType::Bool, Kind::Quals(quals), false)),
         }
     }
 
@@ -273,8 +287,9 @@ impl Node {
                 arith::arithmetic(*op, &self.ty, &l, &r)
             }
             Kind::Negate(arg) => arg.eval(frame)?.map(|array| arith::negate(&self.ty, array)),
-            Kind::And(args) => select::connect(true, args, &self.columns, frame),
-            Kind::Or(args) => select::connect(false, args, &self.columns, frame),
+            Kind::And(args) => select::connect(Connective::And, args, &self.columns, frame),
+            Kind::Or(args) => select::connect(Connective::Or, args, &self.columns, frame),
+            Kind::Quals(args) => select::connect(Connective::Quals, args, &self.columns, frame),
             Kind::Not(arg) => arg.eval(frame)?.map(|array| {
                 let not = compute::not(boolean(array)?).map_err(|e| from_arrow(&e))?;
                 Ok(Arc::new(not))
@@ -352,9 +367,11 @@ impl Kind {
             | Kind::Like(e, _, _)
             | Kind::Cast(e)
             | Kind::Canonical(e) => vec![e.as_ref()],
-            Kind::And(list) | Kind::Or(list) | Kind::Extreme(_, list) | Kind::Call(_, list) => {
-                list.iter().collect()
-            }
+            Kind::And(list)
+            | Kind::Or(list)
+            | Kind::Quals(list)
+            | Kind::Extreme(_, list)
+            | Kind::Call(_, list) => list.iter().collect(),
             Kind::Case(branches, otherwise) => branches
                 .iter()
                 .flat_map(|(when, then)| [when, then])

@@ -157,9 +157,12 @@ impl Lowering {
             .iter()
             .chain(filters.iter().copied())
             .collect();
-        let mut nodes = vec![];
-        for conjunct in &conjuncts {
-            nodes.push(Node::compile(conjunct, &self.params)?);
+        let mut quals = match &scan.predicate {
+            Some(predicate) => Node::quals(predicate, &self.params)?,
+            None => vec![],
+        };
+        for filter in filters {
+            quals.push(Node::compile(filter, &self.params)?);
         }
         let predicate = conjunction(&conjuncts);
         let bounds = prune::bounds(predicate.as_ref(), &self.params);
@@ -167,7 +170,7 @@ impl Lowering {
         let source = Source::new(
             scan,
             schema,
-            Node::and(nodes),
+            Node::all(quals),
             bounds,
             table.files,
             self.cache.clone(),

@@ -1,4 +1,4 @@
-//! AND, OR and CASE: three-valued, and never evaluating for a row what Postgres wouldn't; GREATEST and LEAST.
+//! AND, OR, quals and CASE: never evaluating for a row what Postgres wouldn't; GREATEST and LEAST.
 //!
 //! As arguments decide rows, the rest continues on the rows that are left: always before an
 //! argument that can raise an error, and otherwise when few are left. The results are scattered
@@ -45,13 +45,23 @@ impl Live {
     }
 }
 
-/// AND (`all`) or OR of `args`.
+/// How several conditions become one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Connective {
+    And,
+    Or,
+    /// False where one of them is false or null, which then decides the row. Never null.
+    Quals,
+}
+
+/// `args` as one condition.
 pub(super) fn connect(
-    all: bool,
+    connective: Connective,
     args: &[Node],
     columns: &[usize],
     frame: &Frame<'_>,
 ) -> Result<Val, WireError> {
+    let all = connective != Connective::Or;
     let mut live: Option<Live> = None;
     let mut result: Option<BooleanArray> = None;
     for arg in args {
@@ -75,15 +85,18 @@ pub(super) fn connect(
         }
         let current = live.as_ref().map_or(frame, |l| &l.frame);
         let value = arg.eval(current)?.spread(current.rows)?;
-        let value = boolean(&value)?;
+        let value = match connective {
+            Connective::Quals => BooleanArray::new(definite(boolean(&value)?), None),
+            _ => boolean(&value)?.clone(),
+        };
         result = Some(match &result {
-            None => value.clone(),
-            Some(sofar) if all => compute::and_kleene(sofar, value).map_err(|e| from_arrow(&e))?,
-            Some(sofar) => compute::or_kleene(sofar, value).map_err(|e| from_arrow(&e))?,
+            None => value,
+            Some(sofar) if all => compute::and_kleene(sofar, &value).map_err(|e| from_arrow(&e))?,
+            Some(sofar) => compute::or_kleene(sofar, &value).map_err(|e| from_arrow(&e))?,
         });
     }
     let Some(result) = result else {
-        return Err(internal("AND or OR of nothing"));
+        return Err(internal("conditions of nothing"));
     };
     Ok(Val::Array(match live {
         None => Arc::new(result),

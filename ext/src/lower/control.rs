@@ -383,10 +383,13 @@ pub fn count(expr: &Expr) -> usize {
     1 + expr.children().into_iter().map(count).sum::<usize>()
 }
 
-/// The terms as one predicate, `None` if there are none.
-pub fn conjunction(mut terms: Vec<Expr>) -> Option<Expr> {
-    match terms.len() {
-        0 | 1 => terms.pop(),
-        _ => Some(boolean(ExprKind::And(terms))),
+/// Quals as one predicate, `None` if there are none. A null ends them, as it doesn't end an AND: one that is alone isn't
+/// taken apart.
+pub fn conjunction(mut quals: Vec<Expr>) -> Option<Expr> {
+    let is_and = |qual: &Expr| matches!(qual.kind, ExprKind::And(_)) && qual.can_fail();
+    match quals.len() {
+        0 => None,
+        1 if !quals.iter().any(is_and) => quals.pop(),
+        _ => Some(boolean(ExprKind::And(quals))),
     }
 }

@@ -5,7 +5,7 @@
 
 use super::custom_scan::{Parts, build};
 use super::node::{self, Node, get, nodes};
-use super::ordering::{UNKNOWN_ORDER, stops_early};
+use super::ordering::{UNKNOWN_ORDER, may_end_early};
 use super::private::{Called, Mode, Private};
 use super::statement::Statement;
 use super::sub::Sub;
@@ -64,7 +64,7 @@ fn plan_of<'a>(plan: *mut pg_sys::Plan) -> &'a pg_sys::Plan {
 impl Candidate<'_> {
     /// Whether Postgres may stop before a row whose computation fails, if not all rows are wanted.
     pub fn stops_early(&self) -> bool {
-        stops_early(&self.sub.plan)
+        may_end_early(self.top, &self.sub.plan)
     }
 
     /// The plans that are fed; each may be replaced by what it is lowered to.
@@ -122,7 +122,8 @@ impl Candidate<'_> {
     }
 }
 
-/// An entry of the target list over the fragment's columns; null if nobody looks at it.
+/// An entry of the target list over the fragment's columns; null if nobody looks at it. What it is reported to be doesn't
+/// follow from its columns: an Append has those of its first input, but no type modifier where its inputs differ.
 fn target(entry: Node, output: Option<&Node>) -> Node {
     let new = node::copy(entry).cast::<pg_sys::TargetEntry>();
     let Some(old) = get::<pg_sys::TargetEntry>(entry) else {
@@ -131,7 +132,7 @@ fn target(entry: Node, output: Option<&Node>) -> Node {
     // SAFETY: `new` is a fresh copy of a target entry.
     unsafe {
         (*new).expr = match output {
-            Some(output) => node::copy(*output).cast(),
+            Some(output) => node::reported_as(node::copy(*output), old.expr.cast()).cast(),
             None => {
                 let (typid, typmod, collation) = node::type_of(old.expr.cast());
                 pg_sys::makeNullConst(typid, typmod, collation).cast()

@@ -4,6 +4,7 @@
 
 use super::node::{Node, get, inputs, ints, nodes, plan_tag};
 use super::private::ParamUse;
+use super::single_row::{SingleRows, count};
 use crate::decorrelate::{is_safe, raises_nothing};
 use pgrx::pg_sys;
 use pgrx::pg_sys::{NodeTag, SubLinkType};
@@ -29,12 +30,20 @@ impl Params {
     }
 }
 
-/// The parameters that are set by initplans which must not be run before Postgres would run them.
-pub fn late(main: *mut pg_sys::Plan, subplans: &[*mut pg_sys::Plan]) -> Vec<i32> {
+/// The parameters that are set by initplans which must not be run before Postgres would run them. `relations`: those of
+/// the range table.
+pub fn late(
+    main: *mut pg_sys::Plan,
+    subplans: &[*mut pg_sys::Plan],
+    relations: &[Option<pg_sys::Oid>],
+) -> Vec<i32> {
     let mut open: Vec<*mut pg_sys::Plan> = subplans.to_vec();
     open.push(main);
     let mut initplans = Initplans {
-        subplans,
+        rows: SingleRows {
+            relations,
+            subplans,
+        },
         by_param: HashMap::new(),
     };
     while let Some(plan) = open.pop() {
@@ -60,18 +69,13 @@ pub fn late(main: *mut pg_sys::Plan, subplans: &[*mut pg_sys::Plan]) -> Vec<i32>
 }
 
 struct Initplans<'a> {
-    subplans: &'a [*mut pg_sys::Plan],
+    rows: SingleRows<'a>,
     by_param: HashMap<i32, &'a pg_sys::SubPlan>,
 }
 
 impl Initplans<'_> {
-    fn plan(&self, id: i32) -> Option<*mut pg_sys::Plan> {
-        let plan = self.subplans.get(usize::try_from(id).ok()?.checked_sub(1)?);
-        plan.copied().filter(|plan| !plan.is_null())
-    }
-
     fn is_safe(&self, subplan: &pg_sys::SubPlan) -> bool {
-        let Some(plan) = self.plan(subplan.plan_id) else {
+        let Some(plan) = self.rows.subplan(subplan.plan_id) else {
             return false;
         };
         let fits = match subplan.subLinkType {
@@ -79,7 +83,9 @@ impl Initplans<'_> {
                 true
             }
             // Of more than one row Postgres makes an error.
-            SubLinkType::EXPR_SUBLINK | SubLinkType::ROWCOMPARE_SUBLINK => gives_one_row(plan),
+            SubLinkType::EXPR_SUBLINK | SubLinkType::ROWCOMPARE_SUBLINK => {
+                self.rows.is_single(plan)
+            }
             _ => false,
         };
         fits && self.is_safe_plan(plan)
@@ -96,7 +102,7 @@ impl Initplans<'_> {
             _ => inputs(plan),
         };
         if let Some(scan) = get::<pg_sys::CteScan>(plan.cast()) {
-            match self.plan(scan.ctePlanId) {
+            match self.rows.subplan(scan.ctePlanId) {
                 Some(cte) => below.push(cte),
                 None => return false,
             }
@@ -189,29 +195,4 @@ fn expressions(plan: *mut pg_sys::Plan) -> Option<Vec<*mut pg_sys::List>> {
         }
     }
     Some(lists)
-}
-
-/// Whether there is never more than one row.
-fn gives_one_row(plan: *mut pg_sys::Plan) -> bool {
-    if let Some(agg) = get::<pg_sys::Agg>(plan.cast()) {
-        let plain = agg.aggstrategy == pg_sys::AggStrategy::AGG_PLAIN;
-        return plain && agg.chain.is_null() && agg.groupingSets.is_null();
-    }
-    if let Some(limit) = get::<pg_sys::Limit>(plan.cast()) {
-        let ties = limit.limitOption == pg_sys::LimitOption::LIMIT_OPTION_WITH_TIES;
-        return !ties && count(limit.limitCount).is_some_and(|count| count <= 1);
-    }
-    let result = get::<pg_sys::Result>(plan.cast());
-    result.is_some_and(|result| {
-        let input = result.plan.lefttree;
-        input.is_null() || gives_one_row(input)
-    })
-}
-
-/// A constant number of rows.
-fn count(bound: Node) -> Option<i64> {
-    let constant = get::<pg_sys::Const>(bound)?;
-    let is_count = constant.consttype == pg_sys::INT8OID && !constant.constisnull;
-    let count = constant.constvalue.value() as i64;
-    (is_count && count >= 0).then_some(count)
 }

@@ -156,7 +156,8 @@ impl Builder<'_> {
         // SAFETY: the nodes of the three kinds of joins begin with a Join.
         let join = unsafe { &*plan.cast::<pg_sys::Join>() };
         let mut conditions = clauses(plan);
-        let hashed = !conditions.is_empty();
+        let found_by = conditions.len();
+        let hashed = found_by > 0;
         if let Some(nest) = get::<pg_sys::NestLoop>(plan.cast())
             && !nest.nestParams.is_null()
         {
@@ -176,10 +177,17 @@ impl Builder<'_> {
         };
         let mut pair = self.pair(join, needed, kind, swapped)?;
         let (mut keys, mut filters) = (vec![], vec![]);
-        for condition in conditions {
+        for (at, condition) in conditions.into_iter().enumerate() {
             let condition = self.expression(&pair.columns, pair.over(condition)?)?;
             match Pair::key_of(&condition, pair.left.columns.len(), pair.columns.len()) {
+                Some(_) if filters.iter().any(Expr::can_raise) => {
+                    return refused("a condition of a join that can fail comes before another one");
+                }
                 Some(key) => keys.push(key),
+                // Postgres evaluates it for rows that have no partner by the others.
+                None if at < found_by && condition.can_raise() => {
+                    return refused("a join by an expression that can fail is not lowered");
+                }
                 None => filters.push(condition),
             }
         }

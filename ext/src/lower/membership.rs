@@ -40,6 +40,10 @@ impl Builder<'_> {
         let params = ints(sublink.paramIds);
         let needed: Vec<i16> = (1..).take(params.len()).collect();
         let right = self.input(plan, &needed)?;
+        // Postgres runs it when the first row comes to it, if one does.
+        if right.plan.can_raise() {
+            return refused("a sublink whose rows could raise an error is left to Postgres");
+        }
 
         let width = sub.columns.len();
         let comparisons = match get::<pg_sys::BoolExpr>(sublink.testexpr) {

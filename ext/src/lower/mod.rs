@@ -12,9 +12,9 @@
 //! * [`aggregates`]: the whitelist of aggregates, with [`spread`] and [`ordered`]; [`finals`]: their last steps
 //! * [`expr`], [`control`], [`arrays`], [`compare`], [`calls`], [`numeric`], [`dates`], [`zones`], [`texts`]: expressions;
 //!   [`functions`]: the whitelist; [`consts`]: constants
-//! * [`initplans`]: parameters, and which must not be computed early
+//! * [`initplans`]: parameters, and which must not be computed early; [`single_row`]: subqueries of one row
 //! * [`order`]: where equality and order agree
-//! * [`table`]: the columns of a relation
+//! * [`table`]: the columns of a relation; [`targets`]: outputs of a node
 //! * [`custom_scan`], [`private`]: the node that takes the place, and what it carries; [`rights`]: whose functions it runs
 //! * [`explain`]: a fragment in words
 //! * [`node`]: Postgres' node trees
@@ -48,10 +48,12 @@ mod ordering;
 pub mod private;
 mod rights;
 mod setops;
+mod single_row;
 mod spread;
 mod statement;
 mod sub;
 mod table;
+mod targets;
 mod texts;
 mod ties;
 mod tree;

@@ -238,6 +238,37 @@ pub fn output_var(varno: i32, attno: usize, like: Node) -> Node {
     }
 }
 
+/// An expression that stands for another one of its type, with the type modifier and collation that Postgres reports
+/// for that. The expression is changed.
+pub fn reported_as(node: Node, original: Node) -> Node {
+    let (typid, typmod, collation) = type_of(original);
+    let own = type_of(node);
+    if own.0 != typid || own == (typid, typmod, collation) {
+        return node;
+    }
+    // SAFETY: nodes as their tags say; the caller's own.
+    unsafe {
+        match tag(node) {
+            NodeTag::T_Var => {
+                let var = node.cast::<pg_sys::Var>();
+                (*var).vartypmod = typmod;
+                (*var).varcollid = collation;
+                node
+            }
+            NodeTag::T_Const => {
+                let constant = node.cast::<pg_sys::Const>();
+                (*constant).consttypmod = typmod;
+                (*constant).constcollid = collation;
+                node
+            }
+            _ => {
+                let form = pg_sys::CoercionForm::COERCE_IMPLICIT_CAST;
+                pg_sys::makeRelabelType(node.cast(), typid, typmod, collation, form).cast()
+            }
+        }
+    }
+}
+
 /// The expressions of a target list, in order.
 pub fn target_exprs(list: *mut pg_sys::List) -> Vec<Node> {
     nodes(list)

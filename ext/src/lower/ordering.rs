@@ -109,9 +109,8 @@ impl Builder<'_> {
             return refused(UNKNOWN_ORDER);
         }
         // SAFETY: a plan node of the tree.
-        let sorted = unsafe { plan_tag((*plan).lefttree) };
-        let sorted = matches!(sorted, NodeTag::T_Sort | NodeTag::T_IncrementalSort);
-        if !sorted && fetch.is_some() && stops_early(&sub.plan) {
+        let input = unsafe { (*plan).lefttree };
+        if fetch.is_some() && may_end_early(input, &sub.plan) {
             return refused(EARLY_END);
         }
         let first = fetch.and_then(|fetch| fetch.checked_add(skip));
@@ -180,15 +179,12 @@ impl Builder<'_> {
         if inputs.is_empty() {
             return refused("an append of nothing");
         }
+        // Postgres' node says what they are: inputs may differ in their type modifiers.
         let outputs = (1i16..)
-            .zip(&wanted)
+            .zip(node::target_exprs(node.targetlist))
             .map(
-                |(number, _)| match numbers.iter().position(|n| *n == number) {
-                    Some(at) => Ok(node::output_var(
-                        pg_sys::INDEX_VAR,
-                        at + 1,
-                        columns[at].node,
-                    )),
+                |(number, target)| match numbers.iter().position(|n| *n == number) {
+                    Some(at) => Ok(node::output_var(pg_sys::INDEX_VAR, at + 1, target)),
                     None => refused("a column that its parent doesn't use"),
                 },
             )
@@ -230,8 +226,34 @@ impl Builder<'_> {
     }
 }
 
+/// Whether Postgres, if not all rows of its plan are wanted, may stop before one whose computation fails. `lowered` is what
+/// the engine would run.
+pub fn may_end_early(plan: *mut pg_sys::Plan, lowered: &Plan) -> bool {
+    if plan_tag(plan) == NodeTag::T_Sort {
+        return false;
+    }
+    stops_early(lowered) || (gives_groups_early(plan) && lowered.can_raise())
+}
+
+/// Whether Postgres' plan gives groups before it has aggregated all of its rows.
+fn gives_groups_early(plan: *mut pg_sys::Plan) -> bool {
+    // SAFETY: raises an error if the stack is nearly used up.
+    unsafe { pg_sys::check_stack_depth() };
+    match plan_tag(plan) {
+        NodeTag::T_Sort | NodeTag::T_Hash => false,
+        NodeTag::T_Group => true,
+        NodeTag::T_Agg => get::<pg_sys::Agg>(plan.cast()).is_some_and(|agg| {
+            !matches!(
+                agg.aggstrategy,
+                pg_sys::AggStrategy::AGG_PLAIN | pg_sys::AggStrategy::AGG_HASHED
+            )
+        }),
+        _ => node::inputs(plan).into_iter().any(gives_groups_early),
+    }
+}
+
 /// Whether rows are computed one by one, so that Postgres may stop before one whose computation fails.
-pub fn stops_early(plan: &Plan) -> bool {
+fn stops_early(plan: &Plan) -> bool {
     match plan {
         Plan::Sort { .. } | Plan::Aggregate { .. } => false,
         // What it is ordered by was sorted before.

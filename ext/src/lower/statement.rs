@@ -25,16 +25,16 @@ pub struct Statement {
 
 impl Statement {
     pub fn new(stmt: &pg_sys::PlannedStmt, force: bool, positioned: bool) -> Statement {
-        let range_table: Vec<Option<pg_sys::Oid>> = nodes(stmt.rtable)
+        let relations: Vec<Option<pg_sys::Oid>> = nodes(stmt.rtable)
             .into_iter()
             .map(|entry| {
                 get::<pg_sys::RangeTblEntry>(entry)
-                    .filter(|entry| {
-                        entry.rtekind == pg_sys::RTEKind::RTE_RELATION
-                            && crate::am::is_iceberg(entry.relid)
-                    })
+                    .filter(|entry| entry.rtekind == pg_sys::RTEKind::RTE_RELATION)
                     .map(|entry| entry.relid)
             })
+            .collect();
+        let range_table: Vec<Option<pg_sys::Oid>> = (relations.iter())
+            .map(|relid| relid.filter(|relid| crate::am::is_iceberg(*relid)))
             .collect();
         let marks: Vec<&pg_sys::PlanRowMark> = nodes(stmt.rowMarks)
             .into_iter()
@@ -58,7 +58,7 @@ impl Statement {
             .collect();
         // Of other statements nothing is lowered.
         let late = match range_table.iter().any(Option::is_some) {
-            true => super::initplans::late(stmt.planTree, &subplans),
+            true => super::initplans::late(stmt.planTree, &subplans, &relations),
             false => vec![],
         };
         Statement {

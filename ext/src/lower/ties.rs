@@ -6,8 +6,8 @@
 use super::compare::comparison;
 use super::control::conjunction;
 use super::frames::DEFAULT_FRAME;
-use super::node::{Node, array, attnos, get, plan_tag};
-use super::ordering::{EARLY_END, UNKNOWN_ORDER, row_count, stops_early};
+use super::node::{Node, array, attnos, get};
+use super::ordering::{EARLY_END, UNKNOWN_ORDER, may_end_early, row_count};
 use super::private::Source;
 use super::setops::{bigint, constant, counted};
 use super::sub::{Sub, column_expr};
@@ -18,7 +18,6 @@ use pg_lake_plan::ir::{CompareOp, Expr, ExprKind, Plan, Window, WindowFunction};
 use pg_lake_plan::types::Value;
 use pgrx::pg_sys;
 use pgrx::pg_sys::IndexAttrBitmapKind::INDEX_ATTR_BITMAP_PRIMARY_KEY;
-use pgrx::pg_sys::NodeTag;
 
 impl Builder<'_> {
     /// The rows up to a place, and those that are equal to the last of them.
@@ -41,11 +40,7 @@ impl Builder<'_> {
         if sub.unknown_order || !(is_in_order(&peers, &sub) || self.is_sorted(input)) {
             return refused(UNKNOWN_ORDER);
         }
-        let sorted = matches!(
-            plan_tag(input),
-            NodeTag::T_Sort | NodeTag::T_IncrementalSort
-        );
-        if !sorted && stops_early(&sub.plan) {
+        if may_end_early(input, &sub.plan) {
             return refused(EARLY_END);
         }
         if fetch == 0 {

@@ -12,6 +12,7 @@ use super::private::{Input, Source};
 use super::statement::Statement;
 use super::sub::{Column, Sub, column_expr};
 use super::table::{Table, sql_type};
+use super::targets::{is_deferrable, is_noticed};
 use super::{Lowered, refused};
 use crate::types::{expression_type, has_codec};
 use pg_lake_plan::ir::{ColumnSource, Expr, Plan, Scan, ScanColumn};
@@ -101,10 +102,21 @@ impl<'a> Builder<'a> {
     /// The same as a part of the plan, not as a feed.
     fn settled(&mut self, plan: *mut pg_sys::Plan, needed: &[i16]) -> Lowered<Sub> {
         let sub = self.node(plan, Some(needed))?;
-        match sub.kept.is_empty() {
-            true => self.settle(sub, plan, false),
-            false => refused("a filter is left to Postgres"),
+        if !sub.kept.is_empty() {
+            return refused("a filter is left to Postgres");
         }
+        let sub = self.settle(sub, plan, false)?;
+        // SAFETY: a plan node of the tree.
+        let targets = node::target_exprs(unsafe { (*plan).targetlist });
+        for ((number, target), output) in (1..).zip(targets).zip(&sub.outputs) {
+            if let Err(reason) = output
+                && !needed.contains(&number)
+                && is_noticed(target)
+            {
+                return Err(reason.clone());
+            }
+        }
+        Ok(sub)
     }
 
     /// The subtree; `needed` as [`Self::wanted`] takes it.
@@ -141,11 +153,14 @@ impl<'a> Builder<'a> {
         Ok(sub)
     }
 
-    /// Numbers (from 1) of a node's outputs that are wanted; all, unless its parent says.
+    /// Which of a node's outputs are wanted: those that its parent uses, all unless it says, and those whose computation
+    /// could be noticed, as Postgres computes them anyway.
     pub fn wanted(plan: &pg_sys::Plan, needed: Option<&[i16]>) -> Vec<bool> {
         (1..)
-            .zip(nodes(plan.targetlist))
-            .map(|(number, _)| needed.is_none_or(|needed| needed.contains(&number)))
+            .zip(node::target_exprs(plan.targetlist))
+            .map(|(number, target)| {
+                needed.is_none_or(|needed| needed.contains(&number)) || is_noticed(target)
+            })
             .collect()
     }
 
@@ -529,32 +544,6 @@ fn feed_type(target: Node) -> Lowered<SqlType> {
 pub fn has_datum(ty: &SqlType, node: Node) -> bool {
     // SAFETY: a type of the plan.
     unsafe { has_codec(&ty.lake, node::type_of(node).0) }
-}
-
-/// Whether Postgres may compute an output at another place, with other rows around it: it has nothing but
-/// aggregates, and arithmetic of numerics on them that raises no error.
-fn is_deferrable(target: Node) -> bool {
-    let mut safe = true;
-    node::visit(target, &mut |node| {
-        if let Some(op) = get::<pg_sys::OpExpr>(node) {
-            let function = super::expr::operator_function(op.opfuncid, op.opno);
-            safe &= matches!(
-                function.to_u32(),
-                pg_sys::F_NUMERIC_ADD | pg_sys::F_NUMERIC_SUB | pg_sys::F_NUMERIC_MUL
-            );
-            return safe;
-        }
-        safe &= matches!(
-            node::tag(node),
-            NodeTag::T_Aggref
-                | NodeTag::T_WindowFunc
-                | NodeTag::T_Var
-                | NodeTag::T_Const
-                | NodeTag::T_List
-        );
-        safe && node::tag(node) == NodeTag::T_List
-    });
-    safe
 }
 
 /// Whether rows of a node of this kind have no order that a plan could rely on.

@@ -129,5 +129,60 @@ SELECT twins('SELECT count(*) FROM @p WHERE t LIKE (SELECT max(pattern) FROM @p 
 SELECT count(*) FROM p_lake WHERE id < 0 AND i4 = (SELECT 1 / (id - id) FROM p_heap WHERE id = 1);
 SELECT count(*) FROM p_lake WHERE id < 0 AND i4 = (SELECT id FROM p_heap);
 SELECT count(*) FROM p_lake WHERE id < 0 AND i4 = ANY (ARRAY(SELECT 1 / (id - id) FROM p_heap));
+-- Of these an index, a limit or a single group says that they have one row at most; printed are those of which nothing says so.
+\pset format unaligned
+\pset tuples_only on
+CREATE TABLE p_dim (id int PRIMARY KEY, name varchar(20) UNIQUE, kind int, late int UNIQUE DEFERRABLE, a int, b int, UNIQUE (a, b));
+CREATE UNIQUE INDEX p_some ON p_dim (kind) WHERE id > 2;
+CREATE UNIQUE INDEX p_computed ON p_dim (abs(kind));
+INSERT INTO p_dim SELECT g, 'n' || g, g, g, g, g FROM generate_series(1, 5) g;
+ANALYZE p_dim;
+CREATE FUNCTION p_late(queries text) RETURNS SETOF text LANGUAGE plpgsql AS $$
+DECLARE
+    query text;
+BEGIN
+    PERFORM set_config('lake.engine', 'force', true);
+    FOREACH query IN ARRAY string_to_array(trim(E'\n' FROM queries), E'\n') LOOP
+        IF sqlstate_of(format('EXPLAIN SELECT count(*) FROM p_lake WHERE i4 > (%s)', query)) <> '00000' THEN
+            RETURN NEXT query;
+        END IF;
+    END LOOP;
+END $$;
+SELECT p_late($$
+SELECT id FROM p_dim WHERE id = 2
+SELECT id FROM p_dim WHERE 2::bigint = id
+SELECT id FROM p_dim WHERE name = 'n2'
+SELECT id FROM p_dim WHERE name = 'n2' AND kind > 1
+SELECT id FROM p_dim WHERE a = 2 AND b = 2
+SELECT id FROM p_dim WHERE kind = 3 AND id > 2
+SELECT id FROM (SELECT id FROM p_dim WHERE id = 2 OFFSET 0) d
+SELECT d.id FROM p_dim d, p_dim e WHERE d.name = 'n2' AND e.id = 3
+SELECT a FROM p_dim WHERE id = 2 GROUP BY a
+SELECT DISTINCT 1 FROM p_dim
+SELECT id FROM p_dim WHERE id > 2
+SELECT id FROM p_dim WHERE name > 'n2'
+SELECT id FROM p_dim WHERE late = 2
+SELECT id FROM p_dim WHERE kind = 2
+SELECT id FROM p_dim WHERE a = 2
+SELECT id FROM p_dim WHERE id = kind
+SELECT id FROM p_dim WHERE id = 2 OR id = 3
+SELECT d.id FROM p_dim d, p_dim e WHERE d.name = 'n2'
+$$);
+SELECT twins('SELECT count(*), sum(i4) FROM @p WHERE i4 / 1000 = (SELECT id FROM p_dim WHERE name = ''n2'')');
+SELECT twins('SELECT count(*) FROM @p WHERE i4 = (SELECT id FROM p_dim WHERE name = ''none'')');
+-- A plan is made anew when the index has gone on which it depends.
+PREPARE of_dim AS SELECT count(*) FROM p_lake WHERE i4 > (SELECT id FROM p_dim WHERE name = 'n2');
+SET lake.engine = force;
+EXECUTE of_dim;
+ALTER TABLE p_dim DROP CONSTRAINT p_dim_name_key;
+SELECT sqlstate_of('EXECUTE of_dim');
+RESET lake.engine;
+INSERT INTO p_dim VALUES (6, 'n2');
+EXECUTE of_dim;
+DEALLOCATE of_dim;
+DROP FUNCTION p_late;
+DROP TABLE p_dim;
+\pset format aligned
+\pset tuples_only off
 DROP FUNCTION p_check, p_counts;
 DROP TABLE p_heap, p_lake;
