@@ -29,7 +29,8 @@ pub enum Plan {
         input: Box<Plan>,
         exprs: Vec<Expr>,
     },
-    /// Output: the columns of both sides, of [`JoinKind::Semi`] and the anti joins those of the left one.
+    /// Output: the columns of both sides, of [`JoinKind::Semi`] and the anti joins those of the left one, which the marks
+    /// follow with a boolean.
     Join(Join),
     /// The rows of all inputs, whose columns have the same types; in no order.
     Append {
@@ -93,6 +94,18 @@ pub enum JoinKind {
     /// `left NOT IN (right)`, one key, no filter: a null on the right and nothing comes out; a null on the left
     /// comes out only if the right side is empty.
     NullAwareAnti,
+    /// All rows of the left side, each with whether it has a partner. Keys, no filter.
+    Mark,
+    /// The same with what `left IN (right)` is: without a partner it is null if there is a null on the right, or one
+    /// on the left and the right side isn't empty. One key, no filter.
+    NullAwareMark,
+}
+
+impl JoinKind {
+    /// Whether what comes out is the left side and a boolean.
+    pub fn is_mark(self) -> bool {
+        matches!(self, JoinKind::Mark | JoinKind::NullAwareMark)
+    }
 }
 
 /// Both sides have the same [`LakeType`], decimals the same scale. Floats compare as Postgres compares them
@@ -415,6 +428,9 @@ impl Plan {
                 let mut columns = join.left.output();
                 if matches!(join.kind, JoinKind::Inner | JoinKind::Left | JoinKind::Full) {
                     columns.extend(join.right.output());
+                }
+                if join.kind.is_mark() {
+                    columns.push(LakeType::Bool);
                 }
                 columns
             }

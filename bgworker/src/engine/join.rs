@@ -52,15 +52,24 @@ impl Lowering {
             if gives_both(join.kind) {
                 width += right.schema().fields().len();
             }
+            if join.kind.is_mark() {
+                width += 1;
+            }
             (0..width).collect()
         });
         match join.kind {
             JoinKind::NullAwareAnti => self.not_in(join, left, right, &outputs),
+            JoinKind::Mark | JoinKind::NullAwareMark => self.mark(join, left, right, &outputs),
             _ => self.partners(join, left, right, &outputs, filters),
         }
     }
 
-    /// Every kind that isn't null-aware.
+    /// Whether a kept side of that many rows is spread over partitions.
+    pub(super) fn spreads(&self, kept_rows: f64) -> bool {
+        self.threads > 1 && kept_rows >= large(self.threads)
+    }
+
+    /// Every kind that is neither null-aware nor a mark.
     fn partners(
         &self,
         join: &Join,
@@ -95,7 +104,7 @@ impl Lowering {
         };
         let keeps_left = join.left_rows < right_rows;
         let kept_rows = join.left_rows.min(right_rows);
-        let spread = self.threads > 1 && !join.keys.is_empty() && kept_rows >= large(self.threads);
+        let spread = !join.keys.is_empty() && self.spreads(kept_rows);
         let left = self.side(
             left,
             Wanted {
@@ -213,13 +222,14 @@ impl Pair {
     }
 
     /// The kind of join of the kept side with the other one.
-    fn join_type(&self, kind: JoinKind) -> Result<JoinType, WireError> {
+    pub(super) fn join_type(&self, kind: JoinKind) -> Result<JoinType, WireError> {
         let as_written = match kind {
             JoinKind::Inner => JoinType::Inner,
             JoinKind::Left => JoinType::Left,
             JoinKind::Full => JoinType::Full,
             JoinKind::Semi => JoinType::LeftSemi,
             JoinKind::Anti => JoinType::LeftAnti,
+            JoinKind::Mark | JoinKind::NullAwareMark => JoinType::LeftMark,
             JoinKind::NullAwareAnti => return Err(internal("a null-aware join")),
         };
         Ok(if self.keeps_left {
@@ -299,7 +309,11 @@ pub(super) fn hash_join(
 /// Rows that the kept side has for the end come as one batch.
 fn in_pieces(join: Operator, kind: JoinType) -> Operator {
     match kind {
-        JoinType::Left | JoinType::Full | JoinType::LeftSemi | JoinType::LeftAnti => dense(join),
+        JoinType::Left
+        | JoinType::Full
+        | JoinType::LeftSemi
+        | JoinType::LeftAnti
+        | JoinType::LeftMark => dense(join),
         _ => join,
     }
 }

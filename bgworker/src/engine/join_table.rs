@@ -119,7 +119,11 @@ impl HashJoin {
     pub(super) fn is_by_kept_row(&self) -> bool {
         matches!(
             self.exec.join_type(),
-            JoinType::Inner | JoinType::Left | JoinType::LeftSemi | JoinType::LeftAnti
+            JoinType::Inner
+                | JoinType::Left
+                | JoinType::LeftSemi
+                | JoinType::LeftAnti
+                | JoinType::LeftMark
         )
     }
 

@@ -9,8 +9,8 @@
 //! * `lower`: plan nodes to DataFusion's physical operators; `exchange`: rows to partitions; `append`: the rows of
 //!   several inputs; `dense`: batches that hold just their rows
 //! * joins: `join` (sides and kinds), `join_input` (what happens to a side before it is joined, in a `steps`
-//!   operator), `lately` (copies of rows), `condition` (the filter), `not_in` (as nulls have it), `join_exec` (operator),
-//!   `join_table` (the kept side in memory), `join_pairs` and `join_parts` (both sides in files), `handed` (rows for
+//!   operator), `lately` (copies of rows), `condition` (the filter), `not_in` and `mark` (as nulls have it),
+//!   `join_exec` (operator), `join_table` (the kept side in memory), `join_pairs` and `join_parts` (both sides in files), `handed` (rows for
 //!   DataFusion's operator)
 //! * scan: `scan` (operator), `source` (files to row groups), `remote` (their bytes), `rowgroup` (decoding),
 //!   `selection` (deleted rows and ranges), `prune` (row-group statistics), `adapt` (file types),
@@ -55,6 +55,7 @@ mod join_table;
 mod lately;
 mod like;
 mod lower;
+mod mark;
 mod members;
 mod memory;
 mod not_in;

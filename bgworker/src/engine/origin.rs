@@ -98,7 +98,9 @@ fn through_join(join: &Join, column: usize, found: &mut Vec<Origin>) {
     let matches = matches!(join.kind, JoinKind::Inner | JoinKind::Semi);
     match column.checked_sub(join.left.output().len()) {
         None => {
-            if left && (matches || matches!(join.kind, JoinKind::Left | JoinKind::Anti)) {
+            let by_row =
+                matches!(join.kind, JoinKind::Left | JoinKind::Anti) || join.kind.is_mark();
+            if left && (matches || by_row) {
                 collect(&join.left, column, found);
             }
             // What is of no use for its key finds partners that aren't either.
@@ -337,6 +339,10 @@ mod tests {
         assert_eq!(of(JoinKind::Semi, 0), [(0, 0), (1, 0)]);
         assert_eq!(of(JoinKind::Anti, 0), [(0, 0)]);
         assert!(of(JoinKind::NullAwareAnti, 0).is_empty());
+        for mark in [JoinKind::Mark, JoinKind::NullAwareMark] {
+            assert_eq!(of(mark, 0), [(0, 0)]);
+            assert!(of(mark, 2).is_empty());
+        }
         let mut raising = join(JoinKind::Inner);
         raising.left = Box::new(filter(scan(0), fallible(1)));
         assert_eq!(found(&Plan::Join(raising.clone()), 0), [(0, 0)]);

@@ -52,7 +52,9 @@ impl Lowering {
         let drops = match join.kind {
             JoinKind::Inner | JoinKind::Semi => true,
             JoinKind::Left | JoinKind::Anti => keeps_left,
-            JoinKind::Full | JoinKind::NullAwareAnti => false,
+            JoinKind::Full | JoinKind::NullAwareAnti | JoinKind::Mark | JoinKind::NullAwareMark => {
+                false
+            }
         };
         let (kept, passing) = if keeps_left {
             (&join.left, &join.right)

@@ -240,6 +240,15 @@ fn check_join(
         join.kind != JoinKind::NullAwareAnti || one_key,
         "a null-aware join has one key and no filter",
     )?;
+    let plain_keys = !join.keys.is_empty() && join.filter.is_none();
+    require(
+        join.kind != JoinKind::NullAwareMark || one_key,
+        "a null-aware mark has one key and no filter",
+    )?;
+    require(
+        join.kind != JoinKind::Mark || plain_keys,
+        "a mark has keys and no filter",
+    )?;
     let both: Vec<LakeType> = left.iter().chain(right).cloned().collect();
     if let Some(filter) = &join.filter {
         check_condition(filter, &both, params)?;
@@ -247,6 +256,11 @@ fn check_join(
     Ok(match join.kind {
         JoinKind::Inner | JoinKind::Left | JoinKind::Full => both,
         JoinKind::Semi | JoinKind::Anti | JoinKind::NullAwareAnti => left.clone(),
+        JoinKind::Mark | JoinKind::NullAwareMark => {
+            let mut columns = left.clone();
+            columns.push(LakeType::Bool);
+            columns
+        }
     })
 }
 

@@ -1,5 +1,5 @@
-//! Correlated scalar subqueries as joins: `x < (SELECT avg(y) FROM t WHERE t.a = o.a)` in a WHERE
-//! becomes a join with `SELECT a, avg(y) FROM t GROUP BY a`.
+//! Correlated scalar subqueries as joins: `x < (SELECT avg(y) FROM t WHERE t.a = o.a)` in a WHERE or among
+//! the results becomes a join with `SELECT a, avg(y) FROM t GROUP BY a`.
 //!
 //! Postgres runs such a subquery for each row, which is right where few rows ask and an index answers;
 //! the engine wants to compute all groups at once. So this is done to queries that are planned for the
@@ -61,9 +61,58 @@ unsafe fn rewrite(query: *mut pg_sys::Query) {
         // SAFETY: as above; there is at least one qual.
         unsafe {
             (*outer.jointree).quals = pg_sys::make_ands_explicit(node::list(rewritten)).cast();
+        }
+    }
+    // SAFETY: by contract.
+    changed |= unsafe { rewrite_results(outer) };
+    if changed {
+        // SAFETY: as above.
+        unsafe {
             outer.hasSubLinks = pg_sys::checkExprHasSubLink(query.cast());
         }
     }
+}
+
+/// The same for the target list, where each row is a result. Returns whether there was something to do.
+///
+/// # Safety
+/// As for `rewrite`.
+unsafe fn rewrite_results(outer: &mut pg_sys::Query) -> bool {
+    if !gives_its_rows(outer) {
+        return false;
+    }
+    let mut changed = false;
+    for entry in nodes(outer.targetList) {
+        if node::tag(entry) != pg_sys::NodeTag::T_TargetEntry {
+            continue;
+        }
+        let entry = entry.cast::<pg_sys::TargetEntry>();
+        // SAFETY: as its tag says; a part of the query.
+        let expr: Node = unsafe { (*entry).expr.cast() };
+        let Some(found) = sublink::correlated_result(expr) else {
+            continue;
+        };
+        // SAFETY: both are parts of the query; a left join leaves one expression.
+        let value = unsafe { join::attach(outer, expr, &found) };
+        if let &[value] = value.as_slice() {
+            // SAFETY: as above.
+            unsafe { (*entry).expr = value.cast() };
+            changed = true;
+        }
+    }
+    changed
+}
+
+/// Whether the target list is computed for each row that passes WHERE, once.
+fn gives_its_rows(query: &pg_sys::Query) -> bool {
+    !query.hasAggs
+        && !query.hasWindowFuncs
+        && !query.hasTargetSRFs
+        && query.groupClause.is_null()
+        && query.groupingSets.is_null()
+        && query.havingQual.is_null()
+        && query.distinctClause.is_null()
+        && query.setOperations.is_null()
 }
 
 /// Whether the query's own WHERE may be looked at. Quals of row security and of security barriers

@@ -74,19 +74,23 @@ pub fn correlated(qual: Node) -> Option<Correlated> {
     })
 }
 
-/// The one sublink of a qual that always needs it: not one under OR, NOT or CASE.
-fn only_sublink(qual: Node) -> Option<Node> {
+/// The same in an expression whose value is a result: it is one for each row.
+pub fn correlated_result(expr: Node) -> Option<Correlated> {
+    correlated(expr).map(|found| Correlated {
+        rejects_empty: false,
+        ..found
+    })
+}
+
+/// The one sublink of an expression, which may ask for it or not.
+fn only_sublink(expr: Node) -> Option<Node> {
     let (mut found, mut fit) = (None, true);
-    node::visit(qual, &mut |node| match tag(node) {
-        NodeTag::T_SubLink => {
+    node::visit(expr, &mut |node| {
+        let is_sublink = tag(node) == NodeTag::T_SubLink;
+        if is_sublink {
             fit &= found.replace(node).is_none();
-            false
         }
-        NodeTag::T_BoolExpr | NodeTag::T_CaseExpr => {
-            fit = false;
-            false
-        }
-        _ => true,
+        !is_sublink
     });
     found.filter(|_| fit)
 }

@@ -3,6 +3,7 @@
 use super::aggregates::Aggregates;
 use super::expr::{Exprs, operator_function};
 use super::grouping_sets::{Groupings, Keys, set_column};
+use super::marks::with_marks;
 use super::node::{self, Node, array, get, nodes};
 use super::order::check_group;
 use super::ordered::check_kept_values;
@@ -77,14 +78,15 @@ impl Builder<'_> {
         let mut used = Self::uses(spec.plan, needed, &[], pg_sys::OUTER_VAR);
         used.extend(&spec.keys.columns);
         let mut input = self.input(spec.plan.lefttree, &used)?;
-        let (numbers, groups) = self.groups(&spec, &input, needed)?;
-
         let keys = &spec.keys;
         let targets = Self::wanted(spec.plan, needed)
             .into_iter()
             .zip(node::target_exprs(spec.plan.targetlist))
             .filter_map(|(wanted, target)| wanted.then_some(target));
-        let groupings = Groupings::within(targets.chain([spec.plan.qual.cast()]), keys);
+        let exprs: Vec<Node> = targets.chain([spec.plan.qual.cast()]).collect();
+        let marks = self.marks_within(&mut input, &exprs);
+        let (numbers, groups) = self.groups(&spec, &input, needed)?;
+        let groupings = Groupings::within(exprs, keys);
         let before_aggregates = groups.len() + groupings.count();
         let mut aggregates = Aggregates::default();
         let mut rewrite = |node: Node, exprs: &mut Exprs<'_>| {
@@ -92,6 +94,7 @@ impl Builder<'_> {
             let rewritten = node::rewrite(node, &mut |node| {
                 let replaced = match node::tag(node) {
                     pg_sys::NodeTag::T_Aggref => over(node, pg_sys::OUTER_VAR, &input)
+                        .map(|call| with_marks(call, &marks))
                         .and_then(|call| aggregates.lower(exprs, call, before_aggregates)),
                     pg_sys::NodeTag::T_Var => group_var(node, &numbers, &groups),
                     pg_sys::NodeTag::T_GroupingFunc => groupings.var(node, keys, groups.len() + 1),

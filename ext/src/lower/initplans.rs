@@ -37,6 +37,33 @@ pub fn late(
     subplans: &[*mut pg_sys::Plan],
     relations: &[Option<pg_sys::Oid>],
 ) -> Vec<i32> {
+    let initplans = collected(main, subplans, relations);
+    let set = initplans.by_param.iter();
+    set.filter(|(_, subplan)| !initplans.is_safe(subplan))
+        .map(|(id, _)| *id)
+        .collect()
+}
+
+/// The plans of sublinks that can be run though Postgres might not, by their numbers.
+pub fn safe(
+    main: *mut pg_sys::Plan,
+    subplans: &[*mut pg_sys::Plan],
+    relations: &[Option<pg_sys::Oid>],
+) -> Vec<i32> {
+    let initplans = collected(main, subplans, relations);
+    (1..)
+        .zip(subplans)
+        .filter(|(_, plan)| !plan.is_null() && initplans.is_safe_plan(**plan))
+        .map(|(id, _)| id)
+        .collect()
+}
+
+/// All initplans of a statement, by the parameters that they set.
+fn collected<'a>(
+    main: *mut pg_sys::Plan,
+    subplans: &'a [*mut pg_sys::Plan],
+    relations: &'a [Option<pg_sys::Oid>],
+) -> Initplans<'a> {
     let mut open: Vec<*mut pg_sys::Plan> = subplans.to_vec();
     open.push(main);
     let mut initplans = Initplans {
@@ -62,10 +89,7 @@ pub fn late(
         }
         open.extend(inputs(plan));
     }
-    let set = initplans.by_param.iter();
-    set.filter(|(_, subplan)| !initplans.is_safe(subplan))
-        .map(|(id, _)| *id)
-        .collect()
+    initplans
 }
 
 struct Initplans<'a> {

@@ -237,8 +237,7 @@ impl Builder<'_> {
             rows: 0.0,
         };
         for qual in quals {
-            let predicate = self.expression(&sub.columns, qual)?;
-            sub.wrap(|input, _| Plan::Filter { input, predicate });
+            self.qual(&mut sub, qual)?;
         }
         Ok(sub)
     }

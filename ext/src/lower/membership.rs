@@ -5,7 +5,7 @@ use super::node::{self, Node, get, ints, nodes};
 use super::sub::Sub;
 use super::tree::Builder;
 use super::{Lowered, refused};
-use pg_lake_plan::ir::{Join, JoinKind, Plan};
+use pg_lake_plan::ir::{Join, JoinKey, JoinKind, Plan};
 use pgrx::pg_sys;
 
 /// A qual of that form.
@@ -24,18 +24,49 @@ impl<'a> Membership<'a> {
             _ => (qual, false),
         };
         let sublink = get::<pg_sys::SubPlan>(sublink)?;
-        let independent = sublink.parParam.is_null() && sublink.args.is_null();
-        let is_any = sublink.subLinkType == pg_sys::SubLinkType::ANY_SUBLINK;
         // Where null counts as false, its negation would be true.
         let plain = !(negated && sublink.unknownEqFalse);
-        (is_any && independent && plain).then_some(Membership { sublink, negated })
+        (Self::is_fit(sublink) && plain).then_some(Membership { sublink, negated })
+    }
+
+    /// Whether it is of the form `x IN (SELECT …)` and doesn't depend on the row.
+    pub fn is_fit(sublink: &pg_sys::SubPlan) -> bool {
+        let independent = sublink.parParam.is_null() && sublink.args.is_null();
+        independent && sublink.subLinkType == pg_sys::SubLinkType::ANY_SUBLINK
     }
 }
 
 impl Builder<'_> {
     /// Leaves the rows of a subtree that pass the qual, which is over its columns.
     pub(super) fn membership(&mut self, sub: &mut Sub, member: &Membership<'_>) -> Lowered<()> {
-        let sublink = member.sublink;
+        let (right, keys) = self.partners(sub, member.sublink)?;
+        let kind = match member.negated {
+            false => JoinKind::Semi,
+            true if keys.len() == 1 => JoinKind::NullAwareAnti,
+            true => return refused("NOT IN of several columns is not lowered"),
+        };
+        let (left_rows, right_rows) = (sub.rows, right.rows);
+        sub.wrap(|left, _| {
+            Plan::Join(Join {
+                kind,
+                left,
+                right: Box::new(right.plan),
+                keys,
+                filter: None,
+                left_rows,
+                right_rows,
+            })
+        });
+        sub.ordered = sub.order.is_empty();
+        Ok(())
+    }
+
+    /// The rows of a sublink, and what of the subtree's columns is compared with theirs.
+    pub(super) fn partners(
+        &mut self,
+        sub: &Sub,
+        sublink: &pg_sys::SubPlan,
+    ) -> Lowered<(Sub, Vec<JoinKey>)> {
         let plan = (self.statement.subplan(sublink.plan_id)).ok_or("a sublink without a plan")?;
         let params = ints(sublink.paramIds);
         let needed: Vec<i16> = (1..).take(params.len()).collect();
@@ -75,24 +106,6 @@ impl Builder<'_> {
             let key = Pair::key_of(&condition, width, columns.len());
             keys.push(key.ok_or("a sublink that compares otherwise than by =")?);
         }
-        let kind = match member.negated {
-            false => JoinKind::Semi,
-            true if keys.len() == 1 => JoinKind::NullAwareAnti,
-            true => return refused("NOT IN of several columns is not lowered"),
-        };
-        let (left_rows, right_rows) = (sub.rows, right.rows);
-        sub.wrap(|left, _| {
-            Plan::Join(Join {
-                kind,
-                left,
-                right: Box::new(right.plan),
-                keys,
-                filter: None,
-                left_rows,
-                right_rows,
-            })
-        });
-        sub.ordered = sub.order.is_empty();
-        Ok(())
+        Ok((right, keys))
     }
 }

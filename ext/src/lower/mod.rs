@@ -7,7 +7,7 @@
 //! * [`walk`]: finds what to replace, and says why the rest stays; [`statement`]: what it knows of the whole
 //! * [`leaf`]: one scan; [`needed`]: which of its columns its parent looks at
 //! * [`fragment`]: a subtree; [`tree`]: its nodes, bottom-up; [`sub`]: what comes out of each
-//! * [`joins`], [`membership`], [`aggregation`] with [`grouping_sets`], [`windows`] with [`frames`], [`setops`],
+//! * [`joins`], [`membership`], [`marks`], [`aggregation`] with [`grouping_sets`], [`windows`] with [`frames`], [`setops`],
 //!   [`ordering`], [`ties`]: kinds of nodes
 //! * [`aggregates`]: the whitelist of aggregates, with [`spread`] and [`ordered`]; [`finals`]: their last steps
 //! * [`expr`], [`control`], [`arrays`], [`compare`], [`calls`], [`numeric`], [`dates`], [`zones`], [`texts`]: expressions;
@@ -38,6 +38,7 @@ mod grouping_sets;
 mod initplans;
 mod joins;
 mod leaf;
+mod marks;
 mod membership;
 mod needed;
 pub mod node;

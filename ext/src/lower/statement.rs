@@ -17,6 +17,8 @@ pub struct Statement {
     main: *mut pg_sys::Plan,
     /// Parameters for which nobody must ask before Postgres does.
     pub late: Rc<Vec<i32>>,
+    /// Sublinks whose plans raise no error, by the numbers of these.
+    safe: Vec<i32>,
     /// `lake.engine = force`
     pub force: bool,
     /// Rows may be asked for their `ctid` from outside the plan.
@@ -57,9 +59,12 @@ impl Statement {
             .map(|plan| plan.cast())
             .collect();
         // Of other statements nothing is lowered.
-        let late = match range_table.iter().any(Option::is_some) {
-            true => super::initplans::late(stmt.planTree, &subplans, &relations),
-            false => vec![],
+        let (late, safe) = match range_table.iter().any(Option::is_some) {
+            true => (
+                super::initplans::late(stmt.planTree, &subplans, &relations),
+                super::initplans::safe(stmt.planTree, &subplans, &relations),
+            ),
+            false => (vec![], vec![]),
         };
         Statement {
             kept: marks.iter().map(|m| m.rti).chain(targets.clone()).collect(),
@@ -69,6 +74,7 @@ impl Statement {
             range_table,
             subplans,
             late: Rc::new(late),
+            safe,
             main: stmt.planTree,
             force,
             positioned,
@@ -89,6 +95,11 @@ impl Statement {
     pub fn subplan(&self, id: i32) -> Option<*mut pg_sys::Plan> {
         let plan = self.subplans.get(usize::try_from(id).ok()?.checked_sub(1)?);
         plan.copied().filter(|plan| !plan.is_null())
+    }
+
+    /// Whether the plan of a sublink raises no error and does nothing that could be noticed.
+    pub fn raises_nothing(&self, id: i32) -> bool {
+        self.safe.contains(&id)
     }
 
     /// Whether running a plan more or less often, or to its end, could be noticed.

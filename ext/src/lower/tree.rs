@@ -6,7 +6,7 @@
 use super::explain::FEED;
 use super::expr::Exprs;
 use super::initplans::Params;
-use super::membership::Membership;
+use super::marks::has_sublink;
 use super::node::{self, Node, attnos, get, nodes, plan_tag};
 use super::private::{Input, Source};
 use super::statement::Statement;
@@ -37,7 +37,7 @@ pub struct Builder<'a> {
 }
 
 /// How far a [`Builder`] was.
-struct Mark {
+pub struct Mark {
     inputs: usize,
     params: usize,
     absorbed: usize,
@@ -61,7 +61,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn mark(&self) -> Mark {
+    pub(super) fn mark(&self) -> Mark {
         Mark {
             inputs: self.inputs.len(),
             params: self.params.uses.len(),
@@ -73,7 +73,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn back_to(&mut self, mark: Mark) {
+    pub(super) fn back_to(&mut self, mark: Mark) {
         self.inputs.truncate(mark.inputs);
         self.params.uses.truncate(mark.params);
         self.absorbed.truncate(mark.absorbed);
@@ -236,12 +236,7 @@ impl<'a> Builder<'a> {
     pub fn filter(&mut self, sub: &mut Sub, quals: *mut pg_sys::List, varno: i32) -> Lowered<()> {
         for qual in nodes(quals) {
             let qual = over(qual, varno, sub)?;
-            if let Some(member) = Membership::of(qual) {
-                self.membership(sub, &member)?;
-                continue;
-            }
-            let predicate = self.expression(&sub.columns, qual)?;
-            sub.wrap(|input, _| Plan::Filter { input, predicate });
+            self.qual(sub, qual)?;
         }
         Ok(())
     }
@@ -300,14 +295,14 @@ impl<'a> Builder<'a> {
         let relid = (self.statement.iceberg(rtindex)).ok_or("a scan of another table")?;
         self.statement.not_kept(rtindex)?;
         let mut table = Table::open(rtindex, relid);
-        let (mut predicates, mut members) = (vec![], vec![]);
+        let (mut predicates, mut with_sublinks) = (vec![], vec![]);
         for qual in nodes(scan.scan.plan.qual) {
-            if Membership::of(qual).is_some() {
-                members.push(scan_output(qual, &mut table)?);
+            if has_sublink(qual) {
+                with_sublinks.push(scan_output(qual, &mut table)?);
                 continue;
             }
             let predicate = Exprs::new(&mut table, &mut self.params).expression(qual)?;
-            if !members.is_empty() && predicate.can_fail() {
+            if !with_sublinks.is_empty() && predicate.can_fail() {
                 return refused("a filter that can fail comes after a sublink");
             }
             predicates.push(predicate);
@@ -342,9 +337,8 @@ impl<'a> Builder<'a> {
             // SAFETY: a plan node of the tree.
             rows: unsafe { (*plan).plan_rows.max(1.0) },
         };
-        for member in members {
-            let member = Membership::of(member).ok_or("a malformed sublink")?;
-            self.membership(&mut sub, &member)?;
+        for qual in with_sublinks {
+            self.qual(&mut sub, qual)?;
         }
         Ok(sub)
     }
@@ -422,6 +416,7 @@ impl<'a> Builder<'a> {
         plan: *mut pg_sys::Plan,
         constants: bool,
     ) -> Lowered<Sub> {
+        self.mark_outputs(&mut sub);
         let mut computed: Vec<(Expr, Node)> = vec![];
         // SAFETY: a plan node of the tree.
         let targets = node::target_exprs(unsafe { (*plan).targetlist });

@@ -115,6 +115,8 @@ fn join_line(join: &Join, columns: &[String]) -> String {
         JoinKind::Semi => "Semi Join",
         JoinKind::Anti => "Anti Join",
         JoinKind::NullAwareAnti => "Null-Aware Anti Join",
+        JoinKind::Mark => "Mark Join",
+        JoinKind::NullAwareMark => "Null-Aware Mark Join",
     };
     let right = columns.get(join.left.output().len()..).unwrap_or_default();
     let keys: Vec<String> = join
@@ -287,6 +289,13 @@ fn both_sides(join: &Join) -> Vec<Name> {
 fn names(plan: &Plan) -> Vec<Name> {
     if let Plan::Join(join) = plan {
         let mut both = both_sides(join);
+        if join.kind.is_mark() {
+            both.truncate(join.left.output().len());
+            both.push(Name {
+                table: None,
+                name: "mark".to_owned(),
+            });
+        }
         both.truncate(plan.output().len());
         return both;
     }
