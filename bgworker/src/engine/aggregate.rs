@@ -1,5 +1,5 @@
-//! Aggregate functions with Postgres' types and errors: `sums`, `extremes`, `bits` and `ordered` have the states of their
-//! groups, `sets` those over distinct values.
+//! Aggregate functions with Postgres' types and errors: `sums`, `extremes` and `bits` have the states of their groups, `sets`
+//! those over distinct values. Functions over ordered values have none: see `found`.
 //!
 //! DataFusion runs them in two phases: each partition accumulates, and the states meet in a second
 //! aggregation. Sums of integers and decimals have an exact 128-bit state. A state can also be the result of one
@@ -9,7 +9,6 @@ use super::bits::{BitOp, Bits};
 use super::error::{internal, raise};
 use super::extremes::{Extreme, ExtremeBytes};
 use super::group::is_distinct;
-use super::ordered::{Order, OrderedValues};
 use super::sets::{Sets, list_of};
 use super::sums::{Count, SumExact, SumFloat, SumOfSquares};
 use crate::arrow_types::arrow_type;
@@ -34,7 +33,6 @@ pub(super) struct LakeAggregate {
     /// `None`: `count(*)`
     arg: Option<LakeType>,
     result: LakeType,
-    order: Order,
     takes: Takes,
     signature: Signature,
 }
@@ -88,7 +86,6 @@ impl LakeAggregate {
             function: aggregate.function,
             arg: aggregate.arg.as_ref().map(|e| e.ty.lake.clone()),
             result: aggregate.ty.lake.clone(),
-            order: Order::of(aggregate),
             takes,
             signature: Signature::variadic_any(Volatility::Immutable),
         }
@@ -113,7 +110,6 @@ impl LakeAggregate {
     fn state_types(&self) -> Vec<DataType> {
         match (self.takes, &self.arg) {
             (Takes::Distinct, Some(arg)) => vec![list_of(arrow_type(arg))],
-            _ if self.function.is_ordered() => self.order.state_types(),
             _ => vec![arrow_type(&self.state())],
         }
     }
@@ -149,33 +145,30 @@ impl LakeAggregate {
                 Box::new(SumOfSquares::new(state, arrow_type(&self.result)))
             }
             (AggregateFunction::BoolAnd | AggregateFunction::BitAnd, Some(_)) => {
-                Box::new(Bits::new(BitOp::And, state))
+                Box::new(Bits::states(BitOp::And, state))
             }
             (AggregateFunction::BoolOr | AggregateFunction::BitOr, Some(_)) => {
-                Box::new(Bits::new(BitOp::Or, state))
+                Box::new(Bits::states(BitOp::Or, state))
             }
-            (AggregateFunction::BitXor, Some(_)) => Box::new(Bits::new(BitOp::Xor, state)),
+            (AggregateFunction::BitXor, Some(_)) => Box::new(Bits::states(BitOp::Xor, state)),
             (
                 AggregateFunction::PercentileDisc(_)
                 | AggregateFunction::PercentileCont(_)
                 | AggregateFunction::Mode
                 | AggregateFunction::ArrayAgg,
                 Some(_),
-            ) => {
-                let (order, result) = (self.order.clone(), arrow_type(&self.result));
-                Box::new(OrderedValues::new(self.function, order, result))
-            }
+            ) => return Err(raise(internal("ordered values as a state"))),
             (AggregateFunction::Min | AggregateFunction::Max, Some(arg)) => match arg {
                 LakeType::Int2 | LakeType::Int4 | LakeType::Date => {
-                    Box::new(Extreme::<i32>::new(max, state))
+                    Box::new(Extreme::<i32>::states(max, state))
                 }
                 LakeType::Int8 | LakeType::Time | LakeType::Timestamp | LakeType::Timestamptz => {
-                    Box::new(Extreme::<i64>::new(max, state))
+                    Box::new(Extreme::<i64>::states(max, state))
                 }
-                LakeType::Decimal { .. } => Box::new(Extreme::<i128>::new(max, state)),
-                LakeType::Float4 => Box::new(Extreme::<f32>::new(max, state)),
-                LakeType::Float8 => Box::new(Extreme::<f64>::new(max, state)),
-                LakeType::Text | LakeType::Bytes => Box::new(ExtremeBytes::new(max, state)),
+                LakeType::Decimal { .. } => Box::new(Extreme::<i128>::states(max, state)),
+                LakeType::Float4 => Box::new(Extreme::<f32>::states(max, state)),
+                LakeType::Float8 => Box::new(Extreme::<f64>::states(max, state)),
+                LakeType::Text | LakeType::Bytes => Box::new(ExtremeBytes::states(max, state)),
                 _ => return Err(raise(internal("min or max of another type"))),
             },
         })

@@ -5,6 +5,7 @@
 
 use super::error::{from_arrow, raise};
 use super::lower::{Lowering, Operator};
+use super::streams::{Batches, stream_of};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion_common::Result;
@@ -12,11 +13,10 @@ use datafusion_execution::{SendableRecordBatchStream, TaskContext};
 use datafusion_physical_expr::{EquivalenceProperties, Partitioning};
 use datafusion_physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion_physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
-use datafusion_physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion_physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties,
 };
-use futures::{StreamExt, stream};
+use futures::StreamExt;
 use pg_lake_plan::ir::Plan;
 use pg_lake_plan::message::WireError;
 use std::fmt;
@@ -123,14 +123,7 @@ impl ExecutionPlan for AppendExec {
             schema: self.schema.clone(),
             metrics: BaselineMetrics::new(&self.metrics, partition),
         };
-        let stream = stream::try_unfold(reader, |mut reader| async move {
-            let next = reader.next().await?;
-            Ok(next.map(|batch| (batch, reader)))
-        });
-        Ok(Box::pin(RecordBatchStreamAdapter::new(
-            self.schema.clone(),
-            stream,
-        )))
+        Ok(stream_of(self.schema.clone(), reader))
     }
 
     fn metrics(&self) -> Option<MetricsSet> {
@@ -147,7 +140,7 @@ struct Reader {
     metrics: BaselineMetrics,
 }
 
-impl Reader {
+impl Batches for Reader {
     async fn next(&mut self) -> Result<Option<RecordBatch>> {
         loop {
             let Some(current) = &mut self.current else {
@@ -168,7 +161,9 @@ impl Reader {
             }
         }
     }
+}
 
+impl Reader {
     fn renamed(&self, batch: &RecordBatch) -> Result<RecordBatch> {
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
         let columns = batch.columns().to_vec();

@@ -1,14 +1,15 @@
 //! States of `bool_and`, `bool_or`, `bit_and`, `bit_or` and `bit_xor`.
 
-use super::aggregate::{States, only, taken, validity};
+use super::aggregate::validity;
 use super::error::{internal, raise};
+use super::fold::{Fold, Folded};
 use super::sums::each;
 use super::values::{Native, from_i32, from_i64, native};
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray};
+use arrow::array::{ArrayRef, AsArray, BooleanArray};
 use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::DataType;
 use datafusion_common::Result;
-use datafusion_expr::{EmitTo, GroupsAccumulator};
+use datafusion_expr::EmitTo;
 use std::sync::Arc;
 
 /// How the bits of two values are combined.
@@ -39,13 +40,13 @@ pub(super) struct Bits {
 }
 
 impl Bits {
-    pub(super) fn new(op: BitOp, ty: DataType) -> Self {
-        Bits {
+    pub(super) fn states(op: BitOp, ty: DataType) -> Fold<Bits> {
+        Fold(Bits {
             op,
             ty,
             values: vec![],
             seen: vec![],
-        }
+        })
     }
 
     fn add<T: Copy + Into<i64>>(
@@ -66,50 +67,34 @@ impl Bits {
     }
 }
 
-impl States for Bits {
+impl Folded for Bits {
     fn ensure(&mut self, groups: usize) {
         if self.values.len() < groups {
             self.values.resize(groups, 0);
             self.seen.resize(groups, false);
         }
     }
-}
 
-impl GroupsAccumulator for Bits {
-    fn update_batch(
+    fn take(
         &mut self,
-        values: &[ArrayRef],
+        values: &ArrayRef,
+        rows: Option<&BooleanBuffer>,
         groups: &[usize],
-        filter: Option<&BooleanArray>,
-        total: usize,
     ) -> Result<()> {
-        self.ensure(total);
-        let array = only(values)?;
-        let rows = taken(array.nulls(), filter);
-        if let Some(booleans) = array.as_boolean_opt() {
+        if let Some(booleans) = values.as_boolean_opt() {
             let values: Vec<bool> = booleans.values().iter().collect();
-            self.add(groups, &values, rows.as_ref());
+            self.add(groups, &values, rows);
             return Ok(());
         }
-        match native(array) {
-            Some(Native::I32(values)) => self.add(groups, values, rows.as_ref()),
-            Some(Native::I64(values)) => self.add(groups, values, rows.as_ref()),
+        match native(values) {
+            Some(Native::I32(values)) => self.add(groups, values, rows),
+            Some(Native::I64(values)) => self.add(groups, values, rows),
             _ => return Err(raise(internal("bits of another type"))),
         }
         Ok(())
     }
 
-    fn merge_batch(
-        &mut self,
-        values: &[ArrayRef],
-        groups: &[usize],
-        filter: Option<&BooleanArray>,
-        total: usize,
-    ) -> Result<()> {
-        self.update_batch(values, groups, filter, total)
-    }
-
-    fn evaluate(&mut self, emit: EmitTo) -> Result<ArrayRef> {
+    fn results(&mut self, emit: EmitTo) -> Result<ArrayRef> {
         let nulls = validity(emit.take_needed(&mut self.seen));
         let values = emit.take_needed(&mut self.values);
         Ok(match self.ty {
@@ -126,22 +111,6 @@ impl GroupsAccumulator for Bits {
         })
     }
 
-    fn state(&mut self, emit: EmitTo) -> Result<Vec<ArrayRef>> {
-        Ok(vec![self.evaluate(emit)?])
-    }
-
-    fn convert_to_state(
-        &self,
-        values: &[ArrayRef],
-        filter: Option<&BooleanArray>,
-    ) -> Result<Vec<ArrayRef>> {
-        Ok(vec![super::extremes::filtered(only(values)?, filter)?])
-    }
-
-    fn supports_convert_to_state(&self) -> bool {
-        true
-    }
-
     fn size(&self) -> usize {
         self.values.capacity() * size_of::<i64>() + self.seen.capacity()
     }
@@ -152,6 +121,7 @@ mod tests {
     use super::*;
     use arrow::array::Int32Array;
     use arrow::datatypes::Int32Type;
+    use datafusion_expr::GroupsAccumulator;
 
     #[test]
     fn bits_of_integers_by_group() {
@@ -160,7 +130,7 @@ mod tests {
             (BitOp::Or, [Some(7), Some(-2), None]),
             (BitOp::Xor, [Some(3), Some(-2), None]),
         ] {
-            let mut bits = Bits::new(op, DataType::Int32);
+            let mut bits = Bits::states(op, DataType::Int32);
             let values: ArrayRef = Arc::new(Int32Array::from(vec![
                 Some(6),
                 Some(5),
@@ -173,7 +143,7 @@ mod tests {
             bits.update_batch(&[values], &[0, 0, 0, 1, 2, 2], Some(&filter), 3)
                 .expect("update");
             let state = bits.state(EmitTo::All).expect("a state");
-            let mut whole = Bits::new(op, DataType::Int32);
+            let mut whole = Bits::states(op, DataType::Int32);
             whole
                 .merge_batch(&state, &[0, 1, 2], None, 3)
                 .expect("merge");
@@ -189,7 +159,7 @@ mod tests {
             (BitOp::And, [Some(false), Some(true), None]),
             (BitOp::Or, [Some(true), Some(true), None]),
         ] {
-            let mut bits = Bits::new(op, DataType::Boolean);
+            let mut bits = Bits::states(op, DataType::Boolean);
             let values: ArrayRef = Arc::new(BooleanArray::from(vec![
                 Some(true),
                 Some(false),

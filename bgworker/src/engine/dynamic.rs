@@ -18,7 +18,7 @@ use arrow::datatypes::Schema;
 use arrow::record_batch::RecordBatch;
 use parquet::file::metadata::RowGroupMetaData;
 use pg_lake_plan::types::LakeType;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// Rows are looked at as long as one in so many is dropped.
@@ -29,15 +29,30 @@ const TRIAL_ROWS: u64 = 8 * BATCH_ROWS as u64;
 
 /// What is known so far; it may become stricter.
 #[derive(Debug, Default)]
-pub(super) struct DynamicFilter(Mutex<Option<Arc<Wanted>>>);
+pub(super) struct DynamicFilter {
+    wanted: Mutex<Option<Arc<Wanted>>>,
+    /// Scans that it is for and that haven't ended.
+    scans: AtomicUsize,
+}
 
 impl DynamicFilter {
     pub(super) fn set(&self, wanted: Wanted) {
-        *locked(&self.0) = Some(Arc::new(wanted));
+        let mut known = locked(&self.wanted);
+        if self.scans.load(Ordering::Relaxed) > 0 {
+            *known = Some(Arc::new(wanted));
+        }
     }
 
     fn get(&self) -> Option<Arc<Wanted>> {
-        locked(&self.0).clone()
+        locked(&self.wanted).clone()
+    }
+
+    /// One of its scans has ended. After the last one nothing is kept.
+    fn end(&self) {
+        let mut known = locked(&self.wanted);
+        if self.scans.fetch_sub(1, Ordering::Relaxed) == 1 {
+            *known = None;
+        }
     }
 }
 
@@ -124,6 +139,7 @@ pub(super) struct Sought {
 
 impl Sought {
     pub(super) fn new(column: usize, ty: LakeType, filter: Arc<DynamicFilter>) -> Self {
+        filter.scans.fetch_add(1, Ordering::Relaxed);
         Sought {
             column,
             ty,
@@ -148,6 +164,8 @@ pub(super) struct Filters {
     list: Vec<Sought>,
     /// The scan's predicate has to see all rows.
     after_predicate: bool,
+    /// Partitions of the scan that haven't ended.
+    partitions: AtomicUsize,
 }
 
 impl Filters {
@@ -155,11 +173,25 @@ impl Filters {
         Filters {
             list,
             after_predicate,
+            partitions: AtomicUsize::new(0),
         }
     }
 
     pub(super) fn are_after_predicate(&self) -> bool {
         self.after_predicate
+    }
+
+    /// The scan has so many partitions.
+    pub(super) fn begin(&self, partitions: usize) {
+        self.partitions.store(partitions, Ordering::Relaxed);
+    }
+
+    /// One of them has ended, which each does once.
+    pub(super) fn end_partition(&self) {
+        let last = self.partitions.fetch_sub(1, Ordering::Relaxed) == 1;
+        for sought in self.list.iter().filter(|_| last) {
+            sought.filter.end();
+        }
     }
 
     /// No row can be of use.
@@ -280,8 +312,29 @@ mod tests {
 
     fn filters(wanted: Wanted) -> Filters {
         let filter = Arc::new(DynamicFilter::default());
+        let sought = Sought::new(0, LakeType::Int4, filter.clone());
         filter.set(wanted);
-        Filters::new(vec![Sought::new(0, LakeType::Int4, filter)], false)
+        Filters::new(vec![sought], false)
+    }
+
+    #[test]
+    fn nothing_is_kept_for_scans_that_have_ended() {
+        let filter = Arc::new(DynamicFilter::default());
+        let sought = || Sought::new(0, LakeType::Int4, filter.clone());
+        let (one, other) = (
+            Filters::new(vec![sought()], false),
+            Filters::new(vec![sought()], false),
+        );
+        one.begin(2);
+        other.begin(1);
+        filter.set(between(1, 2, false));
+        one.end_partition();
+        other.end_partition();
+        assert!(filter.get().is_some());
+        one.end_partition();
+        assert!(filter.get().is_none());
+        filter.set(between(1, 1, false));
+        assert!(filter.get().is_none());
     }
 
     #[test]

@@ -16,6 +16,7 @@ use arrow::compute::{self, FilterBuilder};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema};
 use arrow::record_batch::RecordBatch;
 use datafusion_common::{Result as DfResult, ScalarValue};
+use datafusion_execution::memory_pool::MemoryPool;
 use datafusion_expr::ColumnarValue;
 use datafusion_physical_expr::PhysicalExpr;
 use pg_lake_plan::function::Function;
@@ -75,6 +76,8 @@ impl Val {
 pub(super) struct Frame<'a> {
     columns: Cow<'a, [ArrayRef]>,
     pub(super) rows: usize,
+    /// What results that may be long are accounted for with while they are made.
+    memory: Option<Arc<dyn MemoryPool>>,
 }
 
 impl<'a> Frame<'a> {
@@ -82,6 +85,14 @@ impl<'a> Frame<'a> {
         Frame {
             columns: Cow::Borrowed(batch.columns()),
             rows: batch.num_rows(),
+            memory: None,
+        }
+    }
+
+    pub(super) fn within(self, memory: &Arc<dyn MemoryPool>) -> Self {
+        Frame {
+            memory: Some(memory.clone()),
+            ..self
         }
     }
 
@@ -98,6 +109,7 @@ impl<'a> Frame<'a> {
         Frame {
             columns: Cow::Owned(columns),
             rows: batch.num_rows(),
+            memory: None,
         }
     }
 
@@ -119,6 +131,7 @@ impl<'a> Frame<'a> {
         Ok(Frame {
             columns: Cow::Owned(columns),
             rows: predicate.count(),
+            memory: self.memory.clone(),
         })
     }
 }
@@ -326,7 +339,7 @@ impl Node {
             Kind::Call(function, args) => {
                 let args: Result<Vec<Val>, WireError> =
                     args.iter().map(|arg| arg.eval(frame)).collect();
-                functions::call(*function, &self.ty, &args?)
+                functions::call(*function, &self.ty, &args?, frame.memory.as_ref())
             }
             Kind::Canonical(arg) => arg.eval(frame)?.map(|array| Ok(compare::canonical(array))),
         }
@@ -411,13 +424,20 @@ pub(super) fn columnar(value: Result<Val, WireError>) -> DfResult<ColumnarValue>
 pub(super) struct PgExpr {
     node: Arc<Node>,
     text: Arc<str>,
+    memory: Arc<dyn MemoryPool>,
 }
 
 impl PgExpr {
-    pub(super) fn new(node: Node, source: &Expr, schema: &Schema) -> Self {
+    pub(super) fn new(
+        node: Node,
+        source: &Expr,
+        schema: &Schema,
+        memory: &Arc<dyn MemoryPool>,
+    ) -> Self {
         PgExpr {
             node: Arc::new(node),
             text: describe::describe(source, schema).into(),
+            memory: memory.clone(),
         }
     }
 }
@@ -456,7 +476,7 @@ impl PhysicalExpr for PgExpr {
         if batch.num_rows() == 0 {
             return Ok(ColumnarValue::Array(new_empty_array(&self.node.data_type)));
         }
-        columnar(self.node.eval(&Frame::new(batch)))
+        columnar(self.node.eval(&Frame::new(batch).within(&self.memory)))
     }
 
     fn children(&self) -> Vec<&Arc<dyn PhysicalExpr>> {

@@ -1,16 +1,15 @@
 //! States of `min` and `max`.
 
-use super::aggregate::{States, only, raised, taken, validity};
+use super::aggregate::{raised, validity};
 use super::error::{internal, not_exact, raise};
+use super::fold::{Fold, Folded};
+use super::sums::each;
 use super::values::{Native, from_i32, from_i64, from_i128, native};
-use arrow::array::{
-    Array, ArrayRef, BinaryArray, BooleanArray, Float32Array, Float64Array, StringArray,
-};
+use arrow::array::{Array, ArrayRef, BinaryArray, Float32Array, Float64Array, StringArray};
 use arrow::buffer::{BooleanBuffer, NullBuffer};
-use arrow::compute;
 use arrow::datatypes::DataType;
-use datafusion_common::{DataFusionError, Result};
-use datafusion_expr::{EmitTo, GroupsAccumulator};
+use datafusion_common::Result;
+use datafusion_expr::EmitTo;
 use pg_lake_plan::message::WireError;
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -117,13 +116,13 @@ pub(super) struct Extreme<T> {
 }
 
 impl<T: Ordered> Extreme<T> {
-    pub(super) fn new(max: bool, ty: DataType) -> Self {
-        Extreme {
+    pub(super) fn states(max: bool, ty: DataType) -> Fold<Self> {
+        Fold(Extreme {
             max,
             ty,
             values: vec![],
             seen: vec![],
-        }
+        })
     }
 
     fn offer(&mut self, group: usize, value: T) {
@@ -143,56 +142,30 @@ impl<T: Ordered> Extreme<T> {
     }
 }
 
-impl<T: Ordered> States for Extreme<T> {
+impl<T: Ordered> Folded for Extreme<T> {
     fn ensure(&mut self, groups: usize) {
         if self.values.len() < groups {
             self.values.resize(groups, T::default());
             self.seen.resize(groups, Seen::Nothing);
         }
     }
-}
 
-impl<T: Ordered> GroupsAccumulator for Extreme<T> {
-    fn update_batch(
+    fn take(
         &mut self,
-        values: &[ArrayRef],
+        values: &ArrayRef,
+        rows: Option<&BooleanBuffer>,
         groups: &[usize],
-        filter: Option<&BooleanArray>,
-        total: usize,
     ) -> Result<()> {
-        self.ensure(total);
-        let array = only(values)?;
-        let Some(values) = T::slice(array) else {
+        let Some(values) = T::slice(values) else {
             return Err(raise(internal("min or max of another type")));
         };
-        match taken(array.nulls(), filter) {
-            None => {
-                for (&group, &value) in groups.iter().zip(values) {
-                    self.offer(group, value);
-                }
-            }
-            Some(rows) => {
-                for row in rows.set_indices() {
-                    if let (Some(&group), Some(&value)) = (groups.get(row), values.get(row)) {
-                        self.offer(group, value);
-                    }
-                }
-            }
-        }
+        each(groups, values, rows, |group, value| {
+            self.offer(group, value)
+        });
         Ok(())
     }
 
-    fn merge_batch(
-        &mut self,
-        values: &[ArrayRef],
-        groups: &[usize],
-        filter: Option<&BooleanArray>,
-        total: usize,
-    ) -> Result<()> {
-        self.update_batch(values, groups, filter, total)
-    }
-
-    fn evaluate(&mut self, emit: EmitTo) -> Result<ArrayRef> {
+    fn results(&mut self, emit: EmitTo) -> Result<ArrayRef> {
         let seen = emit.take_needed(&mut self.seen);
         if seen.contains(&Seen::Several) {
             return Err(raise(not_exact(ZEROS)));
@@ -205,36 +178,8 @@ impl<T: Ordered> GroupsAccumulator for Extreme<T> {
         ))
     }
 
-    fn state(&mut self, emit: EmitTo) -> Result<Vec<ArrayRef>> {
-        Ok(vec![self.evaluate(emit)?])
-    }
-
-    fn convert_to_state(
-        &self,
-        values: &[ArrayRef],
-        filter: Option<&BooleanArray>,
-    ) -> Result<Vec<ArrayRef>> {
-        Ok(vec![filtered(only(values)?, filter)?])
-    }
-
-    fn supports_convert_to_state(&self) -> bool {
-        true
-    }
-
     fn size(&self) -> usize {
         self.values.capacity() * size_of::<T>() + self.seen.capacity()
-    }
-}
-
-/// Each value is the state of its row; those that a FILTER drops become null.
-pub(super) fn filtered(array: &ArrayRef, filter: Option<&BooleanArray>) -> Result<ArrayRef> {
-    match filter {
-        None => Ok(array.clone()),
-        Some(filter) => {
-            let dropped = BooleanArray::new(!&super::expr::definite(filter), None);
-            compute::nullif(array, &dropped)
-                .map_err(|e| DataFusionError::ArrowError(Box::new(e), None))
-        }
     }
 }
 
@@ -248,13 +193,13 @@ pub(super) struct ExtremeBytes {
 }
 
 impl ExtremeBytes {
-    pub(super) fn new(max: bool, ty: DataType) -> Self {
-        ExtremeBytes {
+    pub(super) fn states(max: bool, ty: DataType) -> Fold<Self> {
+        Fold(ExtremeBytes {
             max,
             ty,
             values: vec![],
             heap: 0,
-        }
+        })
     }
 
     fn offer(&mut self, group: usize, value: &[u8]) {
@@ -274,42 +219,33 @@ impl ExtremeBytes {
     fn offer_all<'a>(
         &mut self,
         groups: &[usize],
-        rows: Option<BooleanBuffer>,
+        rows: Option<&BooleanBuffer>,
         value: impl Fn(usize) -> &'a [u8],
     ) {
         for (row, &group) in groups.iter().enumerate() {
-            if rows.as_ref().is_none_or(|rows| rows.value(row)) {
+            if rows.is_none_or(|rows| rows.value(row)) {
                 self.offer(group, value(row));
             }
         }
     }
 }
 
-impl States for ExtremeBytes {
+impl Folded for ExtremeBytes {
     fn ensure(&mut self, groups: usize) {
         if self.values.len() < groups {
             self.values.resize(groups, None);
         }
     }
-}
 
-impl GroupsAccumulator for ExtremeBytes {
-    fn update_batch(
+    fn take(
         &mut self,
-        values: &[ArrayRef],
+        values: &ArrayRef,
+        rows: Option<&BooleanBuffer>,
         groups: &[usize],
-        filter: Option<&BooleanArray>,
-        total: usize,
     ) -> Result<()> {
-        self.ensure(total);
-        let array = only(values)?;
-        let rows = taken(array.nulls(), filter);
-        if array.len() < groups.len() {
-            return Err(raise(internal("min or max of too few rows")));
-        }
-        if let Some(text) = array.as_any().downcast_ref::<StringArray>() {
+        if let Some(text) = values.as_any().downcast_ref::<StringArray>() {
             self.offer_all(groups, rows, |row| text.value(row).as_bytes());
-        } else if let Some(bytes) = array.as_any().downcast_ref::<BinaryArray>() {
+        } else if let Some(bytes) = values.as_any().downcast_ref::<BinaryArray>() {
             self.offer_all(groups, rows, |row| bytes.value(row));
         } else {
             return Err(raise(internal("min or max of another type")));
@@ -317,17 +253,7 @@ impl GroupsAccumulator for ExtremeBytes {
         Ok(())
     }
 
-    fn merge_batch(
-        &mut self,
-        values: &[ArrayRef],
-        groups: &[usize],
-        filter: Option<&BooleanArray>,
-        total: usize,
-    ) -> Result<()> {
-        self.update_batch(values, groups, filter, total)
-    }
-
-    fn evaluate(&mut self, emit: EmitTo) -> Result<ArrayRef> {
+    fn results(&mut self, emit: EmitTo) -> Result<ArrayRef> {
         let values = emit.take_needed(&mut self.values);
         let emitted: usize = values.iter().flatten().map(|v| v.len()).sum();
         self.heap = self.heap.saturating_sub(emitted);
@@ -344,22 +270,6 @@ impl GroupsAccumulator for ExtremeBytes {
         Ok(Arc::new(text))
     }
 
-    fn state(&mut self, emit: EmitTo) -> Result<Vec<ArrayRef>> {
-        Ok(vec![self.evaluate(emit)?])
-    }
-
-    fn convert_to_state(
-        &self,
-        values: &[ArrayRef],
-        filter: Option<&BooleanArray>,
-    ) -> Result<Vec<ArrayRef>> {
-        Ok(vec![filtered(only(values)?, filter)?])
-    }
-
-    fn supports_convert_to_state(&self) -> bool {
-        true
-    }
-
     fn size(&self) -> usize {
         self.values.capacity() * size_of::<Option<Box<[u8]>>>() + self.heap
     }
@@ -371,12 +281,13 @@ mod tests {
     use super::*;
     use arrow::array::AsArray;
     use arrow::datatypes::Float64Type;
+    use datafusion_expr::GroupsAccumulator;
     use pg_lake_plan::message::ErrorCode;
 
     fn smallest(values: Vec<f64>) -> Result<Vec<Option<f64>>> {
         let groups = vec![0; values.len()];
         let values: ArrayRef = Arc::new(Float64Array::from(values));
-        let mut states = Extreme::<f64>::new(false, DataType::Float64);
+        let mut states = Extreme::<f64>::states(false, DataType::Float64);
         states.update_batch(&[values], &groups, None, 1)?;
         let result = states.evaluate(EmitTo::All)?;
         Ok(result.as_primitive::<Float64Type>().iter().collect())

@@ -3,12 +3,12 @@
 //! Several partitions each group their rows, and what they have meets: in one thread if there are few groups, otherwise
 //! spread by the groups. Functions over distinct values of one argument are computed on two levels, of which each can
 //! spill: the lower one groups by the argument, too. There the other functions give their states, which the upper
-//! level merges. With several such arguments the functions keep the values themselves.
+//! level merges. With several such arguments the functions keep the values themselves. Functions over ordered values are in
+//! `ordered`.
 
 use super::aggregate::LakeAggregate;
 use super::exchange::exchange;
 use super::lower::{Lowering, Operator, check, column, single};
-use super::ordered::other_keys;
 use arrow::datatypes::SchemaRef;
 use datafusion_common::ScalarValue;
 use datafusion_expr::AggregateUDF;
@@ -40,6 +40,9 @@ impl Lowering {
         sets: &[Vec<u32>],
         estimate: f64,
     ) -> Result<Operator, WireError> {
+        if aggregates.iter().any(|a| a.function.is_ordered()) {
+            return self.aggregate_ordered(input, groups, aggregates, sets);
+        }
         let many = !groups.is_empty() && estimate >= FEW_GROUPS;
         if !sets.is_empty() {
             return self.aggregate_sets(input, groups, aggregates, sets, many);
@@ -115,12 +118,12 @@ impl Lowering {
         for aggregate in aggregates {
             if is_distinct(aggregate) {
                 let once = LakeAggregate::of_distinct(aggregate);
-                upper.push(once, vec![column(&schema, groups)?], None)?;
+                upper.push(once, column(&schema, groups)?, None)?;
                 upper.ends_late |= ends_late(aggregate);
             } else {
                 state += 1;
                 let merged = LakeAggregate::merging(aggregate);
-                upper.push(merged, vec![column(&schema, state)?], None)?;
+                upper.push(merged, column(&schema, state)?, None)?;
             }
         }
         let spread = many && !upper.ends_late;
@@ -152,7 +155,7 @@ pub(super) fn is_distinct(aggregate: &Aggregate) -> bool {
 }
 
 /// Whether it may turn out only at the end that Postgres has to compute it: nothing must have come out then.
-fn ends_late(aggregate: &Aggregate) -> bool {
+pub(super) fn ends_late(aggregate: &Aggregate) -> bool {
     picks_floats(aggregate) || may_overflow(aggregate)
 }
 
@@ -183,7 +186,7 @@ fn may_overflow(aggregate: &Aggregate) -> bool {
 /// The argument of all functions over distinct values, if it is the same: null for rows that their filter drops. None if
 /// there is a function whose states aren't merged on two levels.
 fn distinct_argument(aggregates: &[Aggregate]) -> Option<Expr> {
-    if (aggregates.iter()).any(|a| a.function.is_ordered() || picks_floats(a)) {
+    if aggregates.iter().any(picks_floats) {
         return None;
     }
     let mut distinct = aggregates.iter().filter(|a| is_distinct(a));
@@ -238,26 +241,22 @@ impl Functions {
             // count(*) counts the rows of a column that takes no memory.
             None => Arc::new(Literal::new(ScalarValue::Null)),
         };
-        let mut args = vec![arg];
-        for key in other_keys(aggregate) {
-            args.push(lowering.key(&key.expr, &self.schema)?);
-        }
         let filter = match &aggregate.filter {
             Some(filter) => Some(lowering.operand(filter, &self.schema)?),
             None => None,
         };
         self.ends_late |= ends_late(aggregate);
-        self.push(function, args, filter)
+        self.push(function, arg, filter)
     }
 
     fn push(
         &mut self,
         function: LakeAggregate,
-        args: Vec<Arc<dyn PhysicalExpr>>,
+        arg: Arc<dyn PhysicalExpr>,
         filter: Option<Arc<dyn PhysicalExpr>>,
     ) -> Result<(), WireError> {
         let function = Arc::new(AggregateUDF::new_from_impl(function));
-        let function = AggregateExprBuilder::new(function, args)
+        let function = AggregateExprBuilder::new(function, vec![arg])
             .schema(self.schema.clone())
             .alias(format!("a{}", self.functions.len()))
             .build();

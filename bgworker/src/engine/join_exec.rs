@@ -12,6 +12,7 @@ use super::handed::locked;
 use super::join_pairs::{Pairs, Spilling, Work, chained};
 use super::join_table::{HashJoin, Kept, Table};
 use super::lower::Operator;
+use super::streams::{Batches, stream_of};
 use super::told::KeyFilter;
 use arrow::record_batch::RecordBatch;
 use datafusion_common::{DataFusionError, Result};
@@ -19,12 +20,11 @@ use datafusion_execution::{SendableRecordBatchStream, TaskContext};
 use datafusion_physical_expr::Partitioning;
 use datafusion_physical_plan::joins::{HashJoinExec, HashJoinExecBuilder, PartitionMode};
 use datafusion_physical_plan::metrics::{ExecutionPlanMetricsSet, MetricsSet, SpillMetrics};
-use datafusion_physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion_physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties,
 };
+use futures::StreamExt;
 use futures::future::{BoxFuture, FutureExt, Shared};
-use futures::{StreamExt, stream};
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
@@ -146,14 +146,7 @@ impl ExecutionPlan for JoinExec {
         if self.filters.is_empty() {
             group.passing.begin(place, context)?;
         }
-        let stream = stream::try_unfold(joining, |mut joining| async move {
-            let next = joining.next().await?;
-            Ok(next.map(|batch| (batch, joining)))
-        });
-        Ok(Box::pin(RecordBatchStreamAdapter::new(
-            self.schema(),
-            stream,
-        )))
+        Ok(stream_of(self.schema(), joining))
     }
 
     fn metrics(&self) -> Option<MetricsSet> {
@@ -319,7 +312,7 @@ struct Joining {
     rest: Option<Work>,
 }
 
-impl Joining {
+impl Batches for Joining {
     async fn next(&mut self) -> Result<Option<RecordBatch>> {
         loop {
             if let Some(current) = &mut self.current {
@@ -334,7 +327,9 @@ impl Joining {
             }
         }
     }
+}
 
+impl Joining {
     /// The next rows that are joined.
     async fn following(&mut self) -> Result<Option<SendableRecordBatchStream>> {
         let ready = self.ready.clone().await.map_err(DataFusionError::Shared)?;

@@ -19,6 +19,7 @@ use crate::arrow_types::scan_schema;
 use arrow::compute::SortOptions;
 use arrow::datatypes::Schema;
 use datafusion_common::DataFusionError;
+use datafusion_execution::memory_pool::MemoryPool;
 use datafusion_physical_expr::expressions::Column;
 use datafusion_physical_expr::{LexOrdering, PhysicalExpr, PhysicalSortExpr};
 use datafusion_physical_plan::coalesce_partitions::CoalescePartitionsExec;
@@ -47,6 +48,8 @@ pub(super) struct Lowering {
     pub(super) cancel: CancellationToken,
     pub(super) remote: Remote,
     pub(super) threads: usize,
+    /// The query's.
+    pub(super) memory: Arc<dyn MemoryPool>,
     /// What operators above tell the scans of tables that are still to be lowered.
     pub(super) sought: HashMap<u32, Vec<Sought>>,
 }
@@ -193,7 +196,7 @@ impl Lowering {
             return column(schema, i as usize);
         }
         let node = Node::compile(expr, &self.params)?;
-        Ok(Arc::new(PgExpr::new(node, expr, schema)))
+        Ok(Arc::new(PgExpr::new(node, expr, schema, &self.memory)))
     }
 
     /// An expression to group or sort by: equal values are bitwise equal.
@@ -206,7 +209,7 @@ impl Lowering {
             return self.operand(expr, schema);
         }
         let node = Node::compile(expr, &self.params)?.canonical();
-        Ok(Arc::new(PgExpr::new(node, expr, schema)))
+        Ok(Arc::new(PgExpr::new(node, expr, schema, &self.memory)))
     }
 
     pub(super) fn sort(
@@ -221,6 +224,16 @@ impl Lowering {
                 None => input,
             });
         };
+        self.sort_by(input, ordering, fetch)
+    }
+
+    /// With one output partition.
+    pub(super) fn sort_by(
+        &self,
+        input: Operator,
+        ordering: LexOrdering,
+        fetch: Option<usize>,
+    ) -> Result<Operator, WireError> {
         let partitions = input.output_partitioning().partition_count();
         if partitions == 1 && is_sorted(&input, &ordering)? {
             return Ok(match fetch {

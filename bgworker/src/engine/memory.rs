@@ -1,12 +1,41 @@
 //! The engine's memory budget: one limit for all queries, one within it for each.
+//!
+//! What spills is never left without the memory that it needs to go on, beyond the limits if need be:
+//!
+//! * Each sort, aggregation and merge has [`ASSURED_BYTES`] in any case: enough for two batches that are sorted or merged.
+//! * What one of them gives back to write it to a file it gets once more: DataFusion's aggregation frees its groups, and
+//!   then asks for the memory to sort them.
+//!
+//! All that is at most a quarter of a limit, or [`BEYOND_LEAST`].
 
+use super::handed::locked;
 use datafusion_common::{DataFusionError, Result};
 use datafusion_execution::memory_pool::{
     MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation,
 };
+use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// What a reservation of an operator that spills may have in any case.
+const ASSURED_BYTES: usize = 4 << 20;
+
+/// By so much a limit may be exceeded for it, if a quarter is less.
+const BEYOND_LEAST: usize = 16 << 20;
+
+/// Begins the names of memory that a query can do without.
+const OPTIONAL: &str = "Optional";
+
+/// Begin the names of DataFusion's operators that spill, or merge what was spilled.
+const SPILLING: [&str; 3] = [
+    "ExternalSorter",
+    "GroupedHashAggregateStream",
+    "SortPreservingMergeExec",
+];
+
+/// A merge of spilled rows that is refused memory merges fewer files at a time.
+const MERGING: &str = "ExternalSorterMerge";
 
 /// What all running queries share. Its limit can change while they run.
 #[derive(Debug)]
@@ -39,6 +68,8 @@ pub(super) struct QueryPool {
     limit: usize,
     used: AtomicUsize,
     peak: AtomicUsize,
+    /// What operators that spill have given back since they last took some, by their consumers.
+    given_back: Mutex<HashMap<usize, usize>>,
 }
 
 impl QueryPool {
@@ -52,7 +83,40 @@ impl QueryPool {
             },
             used: AtomicUsize::new(0),
             peak: AtomicUsize::new(0),
+            given_back: Mutex::default(),
         }
+    }
+
+    /// Whether this much more is there for a reservation beyond the limits.
+    fn is_assured(&self, reservation: &MemoryReservation, additional: usize) -> bool {
+        let consumer = reservation.consumer();
+        if !spills(consumer) {
+            return false;
+        }
+        let given_back = locked(&self.given_back).remove(&consumer.id());
+        let few = reservation.size().saturating_add(additional) <= ASSURED_BYTES;
+        few || given_back.is_some_and(|bytes| additional <= bytes)
+    }
+
+    fn try_take(
+        &self,
+        additional: usize,
+        bound: impl Fn(usize) -> usize,
+    ) -> std::result::Result<(), Full> {
+        let used = take(&self.used, additional, bound(self.limit)).map_err(|used| Full {
+            used,
+            limit: self.limit,
+        })?;
+        let limit = self.budget.limit.load(Ordering::Relaxed);
+        if let Err(in_use) = take(&self.budget.used, additional, bound(limit)) {
+            self.used.fetch_sub(additional, Ordering::Relaxed);
+            return Err(Full {
+                used: in_use,
+                limit,
+            });
+        }
+        self.peak.fetch_max(used + additional, Ordering::Relaxed);
+        Ok(())
     }
 
     pub(super) fn peak(&self) -> u64 {
@@ -73,17 +137,33 @@ fn take(used: &AtomicUsize, additional: usize, limit: usize) -> std::result::Res
     })
 }
 
-/// Memory that a query can do without: it leaves as much as what can spill does.
-pub(super) fn optional(name: &str) -> MemoryConsumer {
-    MemoryConsumer::new(name).with_can_spill(true)
+/// A limit that has been reached.
+struct Full {
+    used: usize,
+    limit: usize,
 }
 
-/// What can spill leaves an eighth to what can't: files are merged while others still fill what there is.
+/// Memory that a query can do without: it leaves as much as what can spill does.
+pub(super) fn optional(name: &str) -> MemoryConsumer {
+    MemoryConsumer::new(format!("{OPTIONAL}{name}")).with_can_spill(true)
+}
+
+fn spills(consumer: &MemoryConsumer) -> bool {
+    let name = consumer.name();
+    SPILLING.iter().any(|spilling| name.starts_with(spilling))
+}
+
+/// What can spill leaves an eighth to what can't, but for what is assured anyway.
 fn within(limit: usize, can_spill: bool) -> usize {
     match can_spill {
         true => limit - limit / 8,
         false => limit,
     }
+}
+
+/// For what is assured.
+fn beyond(limit: usize) -> usize {
+    limit.saturating_add((limit / 4).max(BEYOND_LEAST))
 }
 
 impl MemoryPool for QueryPool {
@@ -97,28 +177,36 @@ impl MemoryPool for QueryPool {
         self.peak.fetch_max(used, Ordering::Relaxed);
     }
 
-    fn shrink(&self, _reservation: &MemoryReservation, shrink: usize) {
+    fn shrink(&self, reservation: &MemoryReservation, shrink: usize) {
         self.used.fetch_sub(shrink, Ordering::Relaxed);
         self.budget.used.fetch_sub(shrink, Ordering::Relaxed);
+        if spills(reservation.consumer()) {
+            let mut given_back = locked(&self.given_back);
+            *given_back.entry(reservation.consumer().id()).or_default() += shrink;
+        }
+    }
+
+    fn unregister(&self, consumer: &MemoryConsumer) {
+        locked(&self.given_back).remove(&consumer.id());
     }
 
     fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<()> {
-        let can_spill = reservation.consumer().can_spill();
-        let refuse = |used: usize, limit: usize| {
+        let consumer = reservation.consumer();
+        let leaves_some = consumer.can_spill() || consumer.name().starts_with(MERGING);
+        // Also if it is not needed: it is for what comes next.
+        let is_assured = self.is_assured(reservation, additional);
+        let taken = self.try_take(additional, |limit| within(limit, leaves_some));
+        let taken = match taken {
+            Err(_) if is_assured => self.try_take(additional, beyond),
+            taken => taken,
+        };
+        taken.map_err(|full| {
+            let Full { used, limit } = full;
             DataFusionError::ResourcesExhausted(format!(
                 "{} needs {additional} more bytes; {used} of {limit} bytes are in use.",
-                reservation.consumer().name(),
+                consumer.name(),
             ))
-        };
-        let own = within(self.limit, can_spill);
-        let used = take(&self.used, additional, own).map_err(|u| refuse(u, self.limit))?;
-        let limit = self.budget.limit.load(Ordering::Relaxed);
-        if let Err(in_use) = take(&self.budget.used, additional, within(limit, can_spill)) {
-            self.used.fetch_sub(additional, Ordering::Relaxed);
-            return Err(refuse(in_use, limit));
-        }
-        self.peak.fetch_max(used + additional, Ordering::Relaxed);
-        Ok(())
+        })
     }
 
     fn reserved(&self) -> usize {
@@ -163,5 +251,53 @@ mod tests {
         assert!(spills.try_grow(350).is_ok());
         assert!(stays.try_grow(50).is_ok());
         assert!(stays.try_grow(1).is_err());
+    }
+
+    #[test]
+    fn what_spills_has_some_memory_in_any_case() {
+        let limit = 64 << 20;
+        let pool: Arc<dyn MemoryPool> = Arc::new(QueryPool::new(Arc::new(Budget::new(limit)), 0));
+        let stays = MemoryConsumer::new("stays").register(&pool);
+        stays.try_grow(limit).expect("all that there is");
+        let sorter = MemoryConsumer::new("ExternalSorter[0]")
+            .with_can_spill(true)
+            .register(&pool);
+        assert!(sorter.try_grow(ASSURED_BYTES).is_ok());
+        assert!(sorter.try_grow(1).is_err());
+        let merge = MemoryConsumer::new("ExternalSorterMerge[0]").register(&pool);
+        assert!(merge.try_grow(ASSURED_BYTES).is_ok());
+        let mut others = vec![];
+        while pool.reserved() < beyond(limit) {
+            let other = MemoryConsumer::new("ExternalSorter[1]").register(&pool);
+            other.try_grow(ASSURED_BYTES).expect("a quarter more");
+            others.push(other);
+        }
+        let last = MemoryConsumer::new("ExternalSorter[2]").register(&pool);
+        assert!(last.try_grow(1).is_err());
+        let wanted = optional("LakeScan").register(&pool);
+        assert!(wanted.try_grow(1).is_err());
+    }
+
+    #[test]
+    fn what_is_given_back_to_be_spilled_is_there_to_sort_it() {
+        let limit = 80 << 20;
+        let pool: Arc<dyn MemoryPool> = Arc::new(QueryPool::new(Arc::new(Budget::new(limit)), 0));
+        let aggregate = || {
+            MemoryConsumer::new("GroupedHashAggregateStream[0] (a0)")
+                .with_can_spill(true)
+                .register(&pool)
+        };
+        let (one, other) = (aggregate(), aggregate());
+        one.try_grow(20 << 20).expect("groups");
+        other.try_grow(50 << 20).expect("groups");
+        assert!(one.try_grow(1 << 20).is_err());
+        one.shrink(20 << 20);
+        other.try_grow(20 << 20).expect("what was given back");
+        assert!(one.try_grow(10 << 20).is_ok());
+        assert!(one.try_grow(10 << 20).is_err());
+        // It isn't there without end.
+        one.shrink(10 << 20);
+        assert!(one.try_grow(1).is_ok());
+        assert!(one.try_grow(9 << 20).is_err());
     }
 }

@@ -19,9 +19,12 @@
 //! * `dynamic`: what joins (`told`, `members`) and sorts (`topmost`) let scans below leave out; `origin`: which scans
 //! * expressions: `expr` (compiled tree), `arith`, `compare`, `cast`, `select` (AND, OR, CASE),
 //!   `inlist`, `like`, `functions`, `values` (native slices and constants), `describe` (for EXPLAIN)
-//! * aggregates: `group` and `grouping` (operators), `aggregate` (the functions), `sums`, `extremes`, `bits`, `sets` and
-//!   `ordered` (their states), `picks` (what is found among ordered values)
+//! * aggregates: `group` and `grouping` (operators), `aggregate` (the functions), `sums`, `extremes`, `bits` and `sets`
+//!   (their states), `fold` (what those of some have in common)
+//! * functions over ordered values: `ordered` (the plan), `copies` (rows to sort), `ordered_exec` (operator), `found`
+//!   (results), `picks` (places among ordered values), `kept` (those of one group)
 //! * `window`: window functions
+//! * `streams`: operators of ours as streams
 //! * `memory`, `stats`, `error`: the budget, the counters, and how errors pass through DataFusion
 
 mod adapt;
@@ -33,6 +36,7 @@ mod cache;
 mod cast;
 mod compare;
 mod condition;
+mod copies;
 mod covered;
 mod dense;
 mod describe;
@@ -41,6 +45,8 @@ mod error;
 mod exchange;
 mod expr;
 mod extremes;
+mod fold;
+mod found;
 mod functions;
 mod group;
 mod grouping;
@@ -52,6 +58,7 @@ mod join_input;
 mod join_pairs;
 mod join_parts;
 mod join_table;
+mod kept;
 mod lately;
 mod like;
 mod lower;
@@ -60,6 +67,7 @@ mod members;
 mod memory;
 mod not_in;
 mod ordered;
+mod ordered_exec;
 mod origin;
 mod picks;
 mod point;
@@ -75,6 +83,7 @@ mod sets;
 mod source;
 mod stats;
 mod steps;
+mod streams;
 mod sums;
 mod told;
 mod topmost;

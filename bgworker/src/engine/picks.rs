@@ -1,153 +1,182 @@
-//! What is found among the ordered values of groups, as `orderedsetaggs.c` does.
+//! What is found among the ordered values of a group, as `orderedsetaggs.c` does.
 
 use super::error::{internal, not_exact, raise};
-use super::extremes::{ZEROS, are_zeros};
-use arrow::array::{Array, ArrayRef, AsArray, Float64Array, UInt32Array};
+use super::extremes::ZEROS;
+use arrow::array::{Array, ArrayRef, AsArray, Float64Array, UInt64Array, new_null_array};
 use arrow::compute;
-use arrow::datatypes::{Float32Type, Float64Type, UInt64Type};
+use arrow::datatypes::{Float32Type, Float64Type};
 use datafusion_common::Result;
 use pg_lake_plan::ir::Fraction;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Values by group, and in order within each.
-pub(super) struct Sorted {
-    /// Where the values of each group begin, and the end.
-    pub(super) starts: Vec<usize>,
-    pub(super) groups: ArrayRef,
-    pub(super) columns: Vec<ArrayRef>,
+/// The places of the values that make a result, and how far it is from the one to the other.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Pick {
+    pub(super) low: usize,
+    pub(super) high: usize,
+    part: f64,
 }
 
-impl Sorted {
-    pub(super) fn groups(&self) -> impl Iterator<Item = Range<usize>> {
-        let ends = self.starts.iter().skip(1);
-        let pairs = self.starts.iter().zip(ends);
-        pairs.map(|(start, end)| *start..*end)
+impl Pick {
+    pub(super) fn one(at: usize) -> Self {
+        Pick {
+            low: at,
+            high: at,
+            part: 0.0,
+        }
     }
 
-    pub(super) fn values(&self) -> Result<&ArrayRef> {
-        let values = self.columns.first();
-        values.ok_or_else(|| raise(internal("an ordered aggregate without values")))
+    /// The same of values that begin later.
+    pub(super) fn from(self, start: usize) -> Self {
+        Pick {
+            low: self.low + start,
+            high: self.high + start,
+            ..self
+        }
+    }
+
+    /// The same of two values only.
+    pub(super) fn of_two(self) -> Self {
+        Pick {
+            low: 0,
+            high: 1,
+            ..self
+        }
     }
 }
 
-/// The value up to which there is a share of a group's values: `percentile_disc_final`.
-pub(super) fn discrete(share: Fraction, group: &Range<usize>) -> Option<usize> {
-    if group.is_empty() {
-        return None;
-    }
-    let number = (share.value() * group.len() as f64).ceil() as usize;
-    Some(group.start + number.clamp(1, group.len()) - 1)
+/// The value up to which there is a share of so many: `percentile_disc_final`.
+pub(super) fn discrete(share: Fraction, count: usize) -> Pick {
+    let number = (share.value() * count as f64).ceil() as usize;
+    Pick::one(number.clamp(1, count.max(1)) - 1)
 }
 
-/// `percentile_cont_final_common` and `float8_lerp`
-pub(super) fn continuous(share: Fraction, sorted: &Sorted) -> Result<ArrayRef> {
-    let values = sorted.values()?;
-    let Some(floats) = values.as_primitive_opt::<Float64Type>() else {
-        return Err(raise(internal("a percentile of another type")));
-    };
+/// `percentile_cont_final_common`
+pub(super) fn continuous(share: Fraction, count: usize) -> Pick {
+    let last = count.saturating_sub(1);
+    let place = share.value() * last as f64;
+    let low = (place.floor() as usize).min(last);
+    Pick {
+        low,
+        high: (place.ceil() as usize).min(last),
+        part: place - low as f64,
+    }
+}
+
+/// The values at the picks.
+pub(super) fn picked(values: &ArrayRef, picks: &[Option<Pick>]) -> Result<ArrayRef> {
+    if values.is_empty() {
+        return Ok(new_null_array(values.data_type(), picks.len()));
+    }
+    let places = picks.iter().map(|pick| pick.map(|pick| pick.low as u64));
+    let places: UInt64Array = places.collect();
+    Ok(compute::take(values, &places, None)?)
+}
+
+/// What lies between the values at the picks.
+pub(super) fn between(values: &ArrayRef, picks: &[Option<Pick>]) -> Result<ArrayRef> {
     let mut results = vec![];
-    for group in sorted.groups() {
-        if group.is_empty() {
-            results.push(None);
-            continue;
-        }
-        let last = group.len() - 1;
-        let place = share.value() * last as f64;
-        let below = (place.floor() as usize).min(last);
-        let above = (place.ceil() as usize).min(last);
-        let (low, high) = (group.start + below, group.start + above);
-        let (Some(&first), Some(&second)) = (floats.values().get(low), floats.values().get(high))
-        else {
-            return Err(raise(internal("a percentile of too few values")));
-        };
-        let result = if below == above {
-            first
-        } else {
-            first + (place - below as f64) * (second - first)
-        };
-        if result == 0.0 {
-            check_zeros(values, &group, low)?;
-            check_zeros(values, &group, high)?;
-        }
-        results.push(Some(result));
+    for pick in picks {
+        results.push(match pick {
+            Some(pick) => Some(between_two(values, *pick)?),
+            None => None,
+        });
     }
     Ok(Arc::new(Float64Array::from(results)))
 }
 
-/// The first value of the longest run of equal ones, for each group.
-pub(super) fn most_frequent(sorted: &Sorted, key: &ArrayRef) -> Result<Vec<Option<usize>>> {
-    let mut best: Vec<Option<Range<usize>>> = vec![None; sorted.starts.len() - 1];
-    if key.is_empty() {
-        return Ok(vec![None; best.len()]);
-    }
-    let runs = compute::partition(&[sorted.groups.clone(), key.clone()])?;
-    let Some(groups) = sorted.groups.as_primitive_opt::<UInt64Type>() else {
-        return Err(raise(internal("a group isn't a number")));
+/// `float8_lerp`
+pub(super) fn between_two(values: &ArrayRef, pick: Pick) -> Result<f64> {
+    let Some(floats) = values.as_primitive_opt::<Float64Type>() else {
+        return Err(raise(internal("a percentile of another type")));
     };
-    for run in runs.ranges() {
-        let group = groups.values().get(run.start);
-        let Some(best) = group.and_then(|group| best.get_mut(*group as usize)) else {
-            return Err(raise(internal("a value of another group")));
-        };
-        if best.as_ref().is_none_or(|best| run.len() > best.len()) {
-            *best = Some(run);
+    let (low, high) = (
+        floats.values().get(pick.low),
+        floats.values().get(pick.high),
+    );
+    let (Some(&low), Some(&high)) = (low, high) else {
+        return Err(raise(internal("a percentile of too few values")));
+    };
+    Ok(match pick.low == pick.high {
+        true => low,
+        false => low + pick.part * (high - low),
+    })
+}
+
+/// The zeros that are among some floats. Postgres shows the one that comes first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Zeros {
+    positive: bool,
+    negative: bool,
+}
+
+impl Zeros {
+    pub(super) fn among(values: &ArrayRef, rows: Range<usize>) -> Self {
+        let mut zeros = Zeros::default();
+        if let Some(floats) = values.as_primitive_opt::<Float64Type>() {
+            zeros.look_at(floats.values().get(rows).unwrap_or_default());
+        } else if let Some(floats) = values.as_primitive_opt::<Float32Type>() {
+            zeros.look_at(floats.values().get(rows).unwrap_or_default());
+        }
+        zeros
+    }
+
+    fn look_at<T: Copy + Into<f64>>(&mut self, values: &[T]) {
+        for value in values {
+            let value: f64 = (*value).into();
+            if value == 0.0 {
+                self.negative |= value.is_sign_negative();
+                self.positive |= value.is_sign_positive();
+            }
         }
     }
-    let firsts = best.into_iter().map(|run| run.map(|run| run.start));
-    Ok(firsts.collect())
-}
 
-/// One of the values of each group.
-pub(super) fn pick(sorted: &Sorted, picks: Vec<Option<usize>>) -> Result<ArrayRef> {
-    let values = sorted.values()?;
-    for (group, pick) in sorted.groups().zip(&picks) {
-        if let Some(pick) = pick {
-            check_zeros(values, &group, *pick)?;
+    pub(super) fn add(&mut self, others: Zeros) {
+        self.positive |= others.positive;
+        self.negative |= others.negative;
+    }
+
+    /// Makes sure that a value is none of several zeros that look different.
+    pub(super) fn check(self, values: &ArrayRef, at: usize) -> Result<()> {
+        let shown = Zeros::among(values, at..at.saturating_add(1));
+        match self.positive && self.negative && shown != Zeros::default() {
+            true => Err(raise(not_exact(ZEROS))),
+            false => Ok(()),
         }
     }
-    // There are fewer than 2^32: `sort` has checked that.
-    let picks: UInt32Array = (picks.into_iter())
-        .map(|pick| pick.map(|pick| pick as u32))
-        .collect();
-    Ok(compute::take(values, &picks, None)?)
-}
-
-/// Makes sure that a value is no zero beside which there is one of the other sign in its group.
-fn check_zeros(values: &ArrayRef, group: &Range<usize>, at: usize) -> Result<()> {
-    if let Some(floats) = values.as_primitive_opt::<Float64Type>() {
-        check_signs::<f64>(floats.values(), group, at)
-    } else if let Some(floats) = values.as_primitive_opt::<Float32Type>() {
-        check_signs::<f32>(floats.values(), group, at)
-    } else {
-        Ok(())
-    }
-}
-
-fn check_signs<T: Copy + Into<f64>>(values: &[T], group: &Range<usize>, at: usize) -> Result<()> {
-    let (Some(&zero), Some(values)) = (values.get(at), values.get(group.clone())) else {
-        return Err(raise(internal("a value of another group")));
-    };
-    let at = at - group.start;
-    if !is_zero(&&zero) {
-        return Ok(());
-    }
-    let (before, after) = values.split_at(at);
-    let before = before.iter().rev().take_while(is_zero);
-    let mut zeros = before.chain(after.iter().take_while(is_zero));
-    if zeros.any(|other| are_zeros(zero, *other)) {
-        return Err(raise(not_exact(ZEROS)));
-    }
-    Ok(())
-}
-
-fn is_zero<T: Copy + Into<f64>>(value: &&T) -> bool {
-    let value: f64 = (**value).into();
-    value == 0.0
 }
 
 /// What the values of a range take.
 pub(super) fn bytes_of(values: &ArrayRef, range: Range<usize>) -> Result<usize> {
     let slice = values.slice(range.start, range.len());
     Ok(slice.to_data().get_slice_memory_size()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_of_shares() {
+        let share = Fraction::new;
+        for (part, count, place) in [(0.0, 4, 0), (0.5, 4, 1), (0.51, 4, 2), (1.0, 4, 3)] {
+            assert_eq!(discrete(share(part), count), Pick::one(place), "{part}");
+        }
+        let half = continuous(share(0.5), 4);
+        assert_eq!((half.low, half.high, half.part), (1, 2, 0.5));
+        assert_eq!(continuous(share(0.5), 3), Pick::one(1));
+        assert_eq!(continuous(share(0.7), 1), Pick::one(0));
+        let values: ArrayRef = Arc::new(Float64Array::from(vec![0.0, 1.0, 4.0, 9.0]));
+        assert_eq!(between_two(&values, half).expect("a value"), 2.5);
+    }
+
+    #[test]
+    fn zeros_of_both_signs_are_told() {
+        let values: ArrayRef = Arc::new(Float64Array::from(vec![-1.0, -0.0, 0.0, 2.0]));
+        let both = Zeros::among(&values, 0..4);
+        assert!(both.check(&values, 1).is_err() && both.check(&values, 2).is_err());
+        assert!(both.check(&values, 3).is_ok());
+        assert!(Zeros::among(&values, 0..2).check(&values, 1).is_ok());
+    }
 }

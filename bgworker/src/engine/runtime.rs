@@ -124,6 +124,7 @@ impl Engine {
         validate(&request, feeds.len())?;
         let counters = Arc::new(Counters::of_tables(request.tables.len()));
         let remote = self.remote(&request, stores);
+        let pool = Arc::new(QueryPool::new(self.budget.clone(), request.memory_limit));
         let mut lowering = Lowering {
             tables: request.tables.into_iter().map(Some).collect(),
             feeds,
@@ -133,10 +134,10 @@ impl Engine {
             cancel: cancel.clone(),
             remote,
             threads: if request.in_order { 1 } else { self.threads },
+            memory: pool.clone(),
             sought: HashMap::new(),
         };
         let plan = lowering.root(&request.fragment.root)?;
-        let pool = Arc::new(QueryPool::new(self.budget.clone(), request.memory_limit));
         let disk = self.disk(plan.as_ref(), request.temp_file_limit)?;
         let runtime = RuntimeEnv {
             memory_pool: pool.clone(),

@@ -72,6 +72,7 @@ impl LakeScanExec {
             readers = 0;
         }
         let partitions = readers + usize::from(feed.is_some());
+        source.filters.begin(partitions);
         let properties = PlanProperties::new(
             EquivalenceProperties::new(schema.clone()),
             Partitioning::UnknownPartitioning(partitions),
@@ -146,8 +147,10 @@ impl ExecutionPlan for LakeScanExec {
     ) -> Result<SendableRecordBatchStream> {
         let metrics = BaselineMetrics::new(&self.metrics, partition);
         let schema = self.schema.clone();
+        let end = PartitionEnd(self.source.clone());
         if partition < self.readers {
             let partition = Partition {
+                _end: end,
                 source: self.source.clone(),
                 outputs: self.outputs.clone(),
                 current: None,
@@ -168,6 +171,7 @@ impl ExecutionPlan for LakeScanExec {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         let fed = Fed {
+            _end: end,
             source: self.source.clone(),
             outputs: self.outputs.clone(),
             feed,
@@ -235,8 +239,18 @@ fn passing(
     Ok(Some(batch))
 }
 
+/// Tells the scan's filters that a partition has ended, or isn't wanted any more.
+struct PartitionEnd(Arc<Source>);
+
+impl Drop for PartitionEnd {
+    fn drop(&mut self) {
+        self.0.filters.end_partition();
+    }
+}
+
 /// A partition that reads files.
 struct Partition {
+    _end: PartitionEnd,
     source: Arc<Source>,
     outputs: Option<Arc<[usize]>>,
     current: Option<RowGroupReader>,
@@ -440,6 +454,7 @@ impl Drop for Fetching {
 
 /// The partition of a feed.
 struct Fed {
+    _end: PartitionEnd,
     source: Arc<Source>,
     outputs: Option<Arc<[usize]>>,
     feed: Option<Feed>,

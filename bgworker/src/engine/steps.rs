@@ -3,17 +3,17 @@
 use super::BATCH_ROWS;
 use super::error::raise;
 use super::lower::Operator;
+use super::streams::{Batches, stream_of};
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use datafusion_common::{DataFusionError, Result};
 use datafusion_execution::{SendableRecordBatchStream, TaskContext};
 use datafusion_physical_expr::{EquivalenceProperties, Partitioning};
 use datafusion_physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
-use datafusion_physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion_physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties,
 };
-use futures::{StreamExt, stream};
+use futures::StreamExt;
 use pg_lake_plan::message::WireError;
 use std::fmt;
 use std::sync::Arc;
@@ -43,11 +43,16 @@ pub(super) trait Pass: Send {
 /// What becomes of a batch.
 pub(super) enum Passed {
     Rows(RecordBatch),
+    /// One after the other, as they are wanted.
+    Several(Several),
     /// Nothing of it is left.
     Nothing,
     /// Nothing of it is left, nor of what comes after it.
     End,
 }
+
+pub(super) type Several =
+    Box<dyn Iterator<Item = std::result::Result<RecordBatch, WireError>> + Send>;
 
 /// Each partition can be executed once: scans hand out their rows once. DataFusion's nested loop join starts over
 /// with its left input when that doesn't fit into memory, and would find nothing.
@@ -133,16 +138,10 @@ impl ExecutionPlan for StepExec {
             pass: self.step.clone().start(&context)?,
             input: self.input.execute(partition, context)?,
             rest: None,
+            several: Box::new(std::iter::empty()),
             metrics: BaselineMetrics::new(&self.metrics, partition),
         };
-        let stream = stream::try_unfold(running, |mut running| async move {
-            let next = running.next().await?;
-            Ok(next.map(|batch| (batch, running)))
-        });
-        Ok(Box::pin(RecordBatchStreamAdapter::new(
-            self.step.schema(),
-            stream,
-        )))
+        Ok(stream_of(self.step.schema(), running))
     }
 
     fn metrics(&self) -> Option<MetricsSet> {
@@ -155,13 +154,25 @@ struct Running {
     input: SendableRecordBatchStream,
     /// What is left of a large batch.
     rest: Option<RecordBatch>,
+    /// What is left of what became of a batch.
+    several: Several,
     metrics: BaselineMetrics,
 }
 
-impl Running {
+impl Batches for Running {
     async fn next(&mut self) -> Result<Option<RecordBatch>> {
-        while let Some(batch) = self.piece().await? {
+        loop {
             let time = self.metrics.elapsed_compute().clone();
+            let timer = time.timer();
+            let one = self.several.next().transpose().map_err(raise)?;
+            timer.done();
+            if let Some(batch) = one {
+                self.metrics.record_output(batch.num_rows());
+                return Ok(Some(batch));
+            }
+            let Some(batch) = self.piece().await? else {
+                return Ok(None);
+            };
             let timer = time.timer();
             let passed = self.pass.pass(batch).map_err(raise)?;
             timer.done();
@@ -170,13 +181,15 @@ impl Running {
                     self.metrics.record_output(batch.num_rows());
                     return Ok(Some(batch));
                 }
+                Passed::Several(several) => self.several = several,
                 Passed::Nothing => {}
                 Passed::End => return Ok(None),
             }
         }
-        Ok(None)
     }
+}
 
+impl Running {
     /// The next rows of the input, not more than a batch should have.
     async fn piece(&mut self) -> Result<Option<RecordBatch>> {
         let batch = match self.rest.take() {

@@ -6,7 +6,6 @@ use super::grouping_sets::{Groupings, Keys, set_column};
 use super::marks::with_marks;
 use super::node::{self, Node, array, get, nodes};
 use super::order::check_group;
-use super::ordered::check_kept_values;
 use super::sub::{Column, Sub, column_expr};
 use super::tree::{Builder, in_base, over};
 use super::{Lowered, refused};
@@ -120,10 +119,6 @@ impl Builder<'_> {
         if spec.plain != groups.is_empty() || (spec.plain && aggregates.outputs.is_empty()) {
             return refused("an aggregation without groups or aggregates is not lowered");
         }
-        // SAFETY: the input's plan, which has been lowered.
-        let width = unsafe { (*spec.plan.lefttree).plan_width };
-        let values = input.rows * spec.keys.sets.len().max(1) as f64;
-        check_kept_values(&aggregates.outputs, values, width)?;
         let mut order = group_order(&spec, &input, &groups);
         let unknown_order = spec.sorted && input.loses_order(&order, groups.len());
         let mut columns: Vec<Column> = groups

@@ -5,7 +5,7 @@
 
 use super::custom_scan::{Parts, build};
 use super::node::{self, Node, get, nodes};
-use super::ordering::{UNKNOWN_ORDER, may_end_early};
+use super::ordering::{UNKNOWN_ORDER, stops_early};
 use super::private::{Called, Mode, Private};
 use super::statement::Statement;
 use super::sub::Sub;
@@ -64,7 +64,7 @@ fn plan_of<'a>(plan: *mut pg_sys::Plan) -> &'a pg_sys::Plan {
 impl Candidate<'_> {
     /// Whether Postgres may stop before a row whose computation fails, if not all rows are wanted.
     pub fn stops_early(&self) -> bool {
-        may_end_early(self.top, &self.sub.plan)
+        stops_early(self.top, &self.sub.plan)
     }
 
     /// The plans that are fed; each may be replaced by what it is lowered to.

@@ -92,6 +92,36 @@ fn collected<'a>(
     initplans
 }
 
+/// The places in the list of those subplans of which Postgres may want the first row only: whether there is one.
+pub fn asked_for_any_row(main: *mut pg_sys::Plan, subplans: *mut pg_sys::List) -> Vec<usize> {
+    let subplans: Vec<*mut pg_sys::Plan> =
+        (nodes(subplans).into_iter().map(|node| node.cast())).collect();
+    let mut found = vec![];
+    // Of EXISTS that isn't an initplan the planner has dropped what it selects.
+    for (place, plan) in subplans.iter().enumerate() {
+        // SAFETY: null, or a plan.
+        if !plan.is_null() && unsafe { (**plan).targetlist.is_null() } {
+            found.push(place);
+        }
+    }
+    let mut open = [subplans.as_slice(), &[main]].concat();
+    while let Some(plan) = open.pop() {
+        if plan.is_null() {
+            continue;
+        }
+        // SAFETY: a plan node of the tree.
+        let own = unsafe { (*plan).initPlan };
+        for subplan in nodes(own).into_iter().filter_map(get::<pg_sys::SubPlan>) {
+            if subplan.subLinkType == SubLinkType::EXISTS_SUBLINK {
+                let place = usize::try_from(subplan.plan_id).ok();
+                found.extend(place.and_then(|place| place.checked_sub(1)));
+            }
+        }
+        open.extend(inputs(plan));
+    }
+    found
+}
+
 struct Initplans<'a> {
     rows: SingleRows<'a>,
     by_param: HashMap<i32, &'a pg_sys::SubPlan>,

@@ -6,8 +6,10 @@ use super::compare::decimal_scale;
 use super::control::conjunction;
 use super::expr::cast;
 use super::node::{Node, copy, get, nodes, output_var, plan_tag, rewrite};
+use super::ordering::{EARLY_END, stops_early};
 use super::sub::{Column, Sub, mark_columns, renumber, shift_vars};
 use super::tree::Builder;
+use super::walk::takes_first;
 use super::{Lowered, consts, refused};
 use pg_lake_plan::ir::{CompareOp, Expr, ExprKind, Join, JoinKey, JoinKind, Plan};
 use pg_lake_plan::types::LakeType;
@@ -278,6 +280,9 @@ impl Builder<'_> {
             pg_sys::INNER_VAR,
             full || (left_kind && !swapped),
         )?;
+        if takes_first(plan) && stops_early(join.plan.righttree, &inner.plan) {
+            return refused(EARLY_END);
+        }
         let (left, right, left_var, right_var) = match swapped {
             false => (outer, inner, pg_sys::OUTER_VAR, pg_sys::INNER_VAR),
             true => (inner, outer, pg_sys::INNER_VAR, pg_sys::OUTER_VAR),

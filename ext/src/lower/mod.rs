@@ -117,14 +117,15 @@ pub unsafe fn lower_statement(stmt: *mut pg_sys::PlannedStmt, cursor_options: i3
     } else {
         // SAFETY: by contract.
         unsafe {
-            let top = walk.tree(planned.planTree);
+            let top = walk.tree(planned.planTree, false);
             // The planner has seen to plans that it knew not to run backward.
             let materialize =
                 has(pg_sys::CURSOR_OPT_SCROLL) && !pg_sys::ExecSupportsBackwardScan(top);
             (*stmt).planTree = if materialize { materialized(top) } else { top };
         }
     }
-    node::replace_plans(planned.subplans, |_, subplan| {
+    let first_rows = initplans::asked_for_any_row(planned.planTree, planned.subplans);
+    node::replace_plans(planned.subplans, |i, subplan| {
         // A parallel worker gets the subplans that are parallel-safe, and must find them so.
         // SAFETY: null, or a plan.
         let shared =
@@ -135,7 +136,7 @@ pub unsafe fn lower_statement(stmt: *mut pg_sys::PlannedStmt, cursor_options: i3
             return subplan;
         }
         let sorted = node::plan_tag(subplan) == pg_sys::NodeTag::T_Sort;
-        let lowered = walk.tree(subplan);
+        let lowered = walk.tree(subplan, first_rows.contains(&i));
         match sorted {
             // SAFETY: plans of the statement.
             true => unsafe { walk::rescannable(subplan, lowered) },

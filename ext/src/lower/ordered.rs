@@ -10,13 +10,9 @@ use super::node::{self, Node, get, nodes};
 use super::order::sort_key;
 use super::tree::has_datum;
 use super::{Lowered, refused};
-use crate::guc;
 use pg_lake_plan::ir::{AggregateFunction, CompareOp, Expr, ExprKind, Fraction, SortKey};
 use pg_lake_plan::types::{LakeType, SqlType};
 use pgrx::pg_sys;
-
-/// What the engine's queries have even if its cache has the rest.
-const LEAST_MEMORY: u64 = 16 << 20;
 
 /// Whether the aggregate is one of these.
 pub fn is_ordered(function: u32) -> bool {
@@ -113,28 +109,6 @@ fn joined(
     );
     let list = list(without_delimiter(renamed(node, of))?, common, value, order)?;
     Ok(Recipe::Joined(list, delimiter, aggref.aggcollid))
-}
-
-/// Checks that the values which aggregates keep until all are there fit into the engine's memory by Postgres' estimates: the
-/// engine can't spill them, Postgres sorts them on disk.
-pub fn check_kept_values(outputs: &[Output], rows: f64, width: i32) -> Lowered<()> {
-    let kept = (outputs.iter())
-        .filter(|output| output.aggregate.function.is_ordered())
-        .count();
-    let memory = (guc::worker_memory())
-        .saturating_sub(guc::memory_cache_size())
-        .max(LEAST_MEMORY);
-    match kept_bytes(kept, rows, width) > memory as f64 {
-        true => {
-            refused("an aggregate with ORDER BY of more values than fit into the engine's memory")
-        }
-        false => Ok(()),
-    }
-}
-
-/// Values are there three times when they are sorted, with the numbers of their groups.
-fn kept_bytes(aggregates: usize, rows: f64, width: i32) -> f64 {
-    3.0 * rows * aggregates as f64 * (f64::from(width.max(0)) + 8.0)
 }
 
 /// The call with its first argument only, and what it is ordered by.
@@ -261,16 +235,4 @@ pub fn check_unused_order(exprs: &mut Exprs<'_>, aggref: &pg_sys::Aggref) -> Low
         }
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::kept_bytes;
-
-    #[test]
-    fn only_kept_values_take_memory() {
-        assert_eq!(kept_bytes(0, 1e12, 100), 0.0);
-        assert_eq!(kept_bytes(2, 1000.0, 8), 96_000.0);
-        assert_eq!(kept_bytes(1, 10.0, -1), 240.0);
-    }
 }

@@ -4,12 +4,13 @@
 //! Postgres sorts for a merge join or an aggregation the engine has no use for it.
 
 use super::expr::{Exprs, operator_function};
-use super::node::{self, Node, array, get, nodes, plan_tag};
+use super::node::{self, Node, array, get, inputs, nodes, plan_tag};
 use super::order::sort_key;
 use super::sub::{Column, Sub};
 use super::tree::{Builder, in_base};
+use super::walk::takes_all;
 use super::{Lowered, refused};
-use pg_lake_plan::ir::{Expr, Plan, SortKey, WindowFunction};
+use pg_lake_plan::ir::{Aggregate, Expr, Plan, SortKey, WindowFunction};
 use pgrx::pg_sys;
 use pgrx::pg_sys::NodeTag;
 
@@ -108,9 +109,7 @@ impl Builder<'_> {
         if sub.unknown_order {
             return refused(UNKNOWN_ORDER);
         }
-        // SAFETY: a plan node of the tree.
-        let input = unsafe { (*plan).lefttree };
-        if fetch.is_some() && may_end_early(input, &sub.plan) {
+        if fetch.is_some() && stops_early(limit.plan.lefttree, &sub.plan) {
             return refused(EARLY_END);
         }
         let first = fetch.and_then(|fetch| fetch.checked_add(skip));
@@ -226,52 +225,81 @@ impl Builder<'_> {
     }
 }
 
-/// Whether Postgres, if not all rows of its plan are wanted, may stop before one whose computation fails. `lowered` is what
-/// the engine would run.
-pub fn may_end_early(plan: *mut pg_sys::Plan, lowered: &Plan) -> bool {
-    if plan_tag(plan) == NodeTag::T_Sort {
-        return false;
-    }
-    stops_early(lowered) || (gives_groups_early(plan) && lowered.can_raise())
+/// How Postgres comes to the rows of a plan.
+#[derive(Clone, Copy, Debug, Default)]
+struct Streams {
+    /// Groups, or distinct rows, one after the other.
+    groups: bool,
+    /// Groups or windows of rows that weren't sorted right before.
+    unsorted: bool,
 }
 
-/// Whether Postgres' plan gives groups before it has aggregated all of its rows.
-fn gives_groups_early(plan: *mut pg_sys::Plan) -> bool {
-    // SAFETY: raises an error if the stack is nearly used up.
-    unsafe { pg_sys::check_stack_depth() };
-    match plan_tag(plan) {
-        NodeTag::T_Sort | NodeTag::T_Hash => false,
-        NodeTag::T_Group => true,
-        NodeTag::T_Agg => get::<pg_sys::Agg>(plan.cast()).is_some_and(|agg| {
-            !matches!(
-                agg.aggstrategy,
-                pg_sys::AggStrategy::AGG_PLAIN | pg_sys::AggStrategy::AGG_HASHED
-            )
-        }),
-        _ => node::inputs(plan).into_iter().any(gives_groups_early),
+impl Streams {
+    fn of(plan: *mut pg_sys::Plan) -> Self {
+        use NodeTag::{T_Agg, T_Group, T_SetOp, T_Sort, T_Unique, T_WindowAgg};
+        let mut streams = Streams::default();
+        let mut open = vec![plan];
+        while let Some(plan) = open.pop() {
+            if plan.is_null() || takes_all(plan) {
+                continue;
+            }
+            let tag = plan_tag(plan);
+            let groups = matches!(tag, T_Agg | T_Group | T_SetOp | T_Unique);
+            let below = inputs(plan);
+            if groups || tag == T_WindowAgg {
+                streams.groups |= groups;
+                streams.unsorted |= below.iter().any(|input| plan_tag(*input) != T_Sort);
+            }
+            open.extend(below);
+        }
+        streams
     }
 }
 
-/// Whether rows are computed one by one, so that Postgres may stop before one whose computation fails.
-fn stops_early(plan: &Plan) -> bool {
+/// Whether Postgres, by its plan, may stop before a row whose computation fails, if not all rows are wanted. `lowered` is
+/// that plan for the engine, which computes all of them.
+pub fn stops_early(plan: *mut pg_sys::Plan, lowered: &Plan) -> bool {
+    !plan.is_null() && plan_tag(plan) != NodeTag::T_Sort && fails_late(lowered, Streams::of(plan))
+}
+
+fn fails_late(plan: &Plan, streams: Streams) -> bool {
+    let below = |input: &Plan| fails_late(input, streams);
     match plan {
-        Plan::Sort { .. } | Plan::Aggregate { .. } => false,
+        Plan::Sort { .. } => false,
+        // What is grouped by was computed, and sorted, before.
+        Plan::Aggregate {
+            input,
+            groups,
+            aggregates,
+            ..
+        } => {
+            let own = aggregates.iter().any(can_raise);
+            let before = || groups.iter().any(Expr::can_raise) || below(input);
+            streams.groups && (own || (streams.unsorted && before()))
+        }
         // What it is ordered by was sorted before.
         Plan::Window(window) => {
             let mut exprs = window.functions.iter().flat_map(WindowFunction::exprs);
-            exprs.any(Expr::can_raise) || (window.order_by.is_empty() && stops_early(&window.input))
+            let sorted = !(window.order_by.is_empty() || streams.unsorted);
+            exprs.any(Expr::can_raise) || (!sorted && below(&window.input))
         }
         Plan::Scan(scan) => scan.predicate.as_ref().is_some_and(Expr::can_raise),
-        Plan::Filter { input, predicate } => predicate.can_raise() || stops_early(input),
-        Plan::Project { input, exprs } => exprs.iter().any(Expr::can_raise) || stops_early(input),
+        Plan::Filter { input, predicate } => predicate.can_raise() || below(input),
+        Plan::Project { input, exprs } => exprs.iter().any(Expr::can_raise) || below(input),
         Plan::Join(join) => {
             join.filter.as_ref().is_some_and(Expr::can_raise)
-                || stops_early(&join.left)
-                || stops_early(&join.right)
+                || below(&join.left)
+                || below(&join.right)
         }
-        Plan::Append { inputs } => inputs.iter().any(stops_early),
-        Plan::Limit { input, .. } => stops_early(input),
+        Plan::Append { inputs } => inputs.iter().any(below),
+        Plan::Limit { input, .. } => below(input),
     }
+}
+
+fn can_raise(aggregate: &Aggregate) -> bool {
+    let keys = aggregate.order.iter().map(|key| &key.expr);
+    let mut exprs = aggregate.arg.iter().chain(&aggregate.filter).chain(keys);
+    exprs.any(Expr::can_raise)
 }
 
 /// A constant number of rows; `None` for null, which is no limit.

@@ -7,7 +7,7 @@ use super::compare::comparison;
 use super::control::conjunction;
 use super::frames::DEFAULT_FRAME;
 use super::node::{Node, array, attnos, get};
-use super::ordering::{EARLY_END, UNKNOWN_ORDER, may_end_early, row_count};
+use super::ordering::{EARLY_END, UNKNOWN_ORDER, row_count, stops_early};
 use super::private::Source;
 use super::setops::{bigint, constant, counted};
 use super::sub::{Sub, column_expr};
@@ -40,7 +40,7 @@ impl Builder<'_> {
         if sub.unknown_order || !(is_in_order(&peers, &sub) || self.is_sorted(input)) {
             return refused(UNKNOWN_ORDER);
         }
-        if may_end_early(input, &sub.plan) {
+        if stops_early(input, &sub.plan) {
             return refused(EARLY_END);
         }
         if fetch == 0 {

@@ -8,7 +8,7 @@ use super::statement::Statement;
 use super::{fragment, needed, refused};
 use pgrx::pg_sys;
 use pgrx::pg_sys::AggStrategy::{AGG_HASHED, AGG_PLAIN};
-use pgrx::pg_sys::NodeTag;
+use pgrx::pg_sys::{JoinType, NodeTag};
 use std::rc::Rc;
 
 /// What of its surroundings matters to a node.
@@ -44,9 +44,13 @@ impl Walk {
         }
     }
 
-    /// What takes the place of a whole plan tree.
-    pub fn tree(&mut self, plan: *mut pg_sys::Plan) -> *mut pg_sys::Plan {
-        self.walk(plan, Place::default(), &[])
+    /// What takes the place of a whole plan tree. `limited`: not all of its rows may be wanted.
+    pub fn tree(&mut self, plan: *mut pg_sys::Plan, limited: bool) -> *mut pg_sys::Plan {
+        let place = Place {
+            limited,
+            ..Place::default()
+        };
+        self.walk(plan, place, &[])
     }
 
     /// Lowers what is below nodes that keep the rows they have got. The plan can still be run
@@ -189,6 +193,7 @@ impl Walk {
         let inner = Place {
             needed: inner_needed.as_deref(),
             marked: tag == T_MergeJoin,
+            limited: plain.limited || takes_first(plan),
             ..plain
         };
         // SAFETY: a plan node of the tree; each child is replaced in place.
@@ -236,12 +241,23 @@ pub unsafe fn rescannable(
     }
 }
 
+/// Whether a join asks its inner side for no more rows once there is a partner.
+pub fn takes_first(plan: *mut pg_sys::Plan) -> bool {
+    get::<pg_sys::NestLoop>(plan.cast()).is_some_and(|nest| {
+        let kind = nest.join.jointype;
+        let asks_whether = kind == JoinType::JOIN_SEMI || kind == JoinType::JOIN_ANTI;
+        asks_whether || nest.join.inner_unique
+    })
+}
+
 /// Whether a node takes all rows of its input before it gives one.
-fn takes_all(plan: *mut pg_sys::Plan) -> bool {
+pub fn takes_all(plan: *mut pg_sys::Plan) -> bool {
     match plan_tag(plan) {
         NodeTag::T_Sort | NodeTag::T_Hash => true,
         NodeTag::T_Agg => get::<pg_sys::Agg>(plan.cast())
             .is_some_and(|agg| matches!(agg.aggstrategy, AGG_PLAIN | AGG_HASHED)),
+        NodeTag::T_SetOp => get::<pg_sys::SetOp>(plan.cast())
+            .is_some_and(|op| op.strategy == pg_sys::SetOpStrategy::SETOP_HASHED),
         _ => false,
     }
 }

@@ -77,6 +77,18 @@ const OPERATORS: &[Operator] = &[
         spills: true,
     },
     Operator {
+        name: "ordered values of one group",
+        sql: "SELECT percentile_disc(0.37) WITHIN GROUP (ORDER BY amount), mode() WITHIN GROUP (ORDER BY grp), \
+              percentile_disc(0.9) WITHIN GROUP (ORDER BY id) FROM {t}",
+        spills: true,
+    },
+    Operator {
+        name: "lists of ordered values",
+        sql: "SELECT count(*), sum(cardinality(l)), sum(l[7]) FROM \
+              (SELECT grp, array_agg(id ORDER BY amount DESC, id) AS l FROM {t} GROUP BY grp) g",
+        spills: true,
+    },
+    Operator {
         name: "DISTINCT",
         sql: "SELECT count(*), sum(id) FROM (SELECT DISTINCT note, id FROM {t}) d",
         spills: true,

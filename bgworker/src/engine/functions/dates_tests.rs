@@ -182,7 +182,7 @@ fn days_are_added() {
 }
 
 fn call(function: Function, args: &[Val]) -> Result<ArrayRef, WireError> {
-    let value = super::super::call(function, &LakeType::Date, args)?;
+    let value = super::super::call(function, &LakeType::Date, args, None)?;
     Ok(value.array().clone())
 }
 

@@ -27,16 +27,25 @@ use super::error::internal;
 use super::expr::Val;
 use crate::arrow_types::arrow_type;
 use arrow::array::new_null_array;
+use datafusion_execution::memory_pool::MemoryPool;
 use pg_lake_plan::function::Function;
 use pg_lake_plan::message::WireError;
 use pg_lake_plan::types::LakeType;
 use rows::Rows;
+use std::sync::Arc;
 
-/// The result, of type `ty`, of a call that [`check`] has accepted.
-pub(super) fn call(function: Function, ty: &LakeType, args: &[Val]) -> Result<Val, WireError> {
+/// The result, of type `ty`, of a call that [`check`] has accepted. Long texts are accounted for with `memory` while they
+/// are made.
+pub(super) fn call(
+    function: Function,
+    ty: &LakeType,
+    args: &[Val],
+    memory: Option<&Arc<dyn MemoryPool>>,
+) -> Result<Val, WireError> {
     let Some(rows) = Rows::of(args) else {
         return Ok(Val::Scalar(new_null_array(&arrow_type(ty), 1)));
     };
+    let rows = rows.within(memory);
     let array = match function {
         Function::Substring => text::substring(&rows, args),
         Function::Left => text::left(&rows, args),
@@ -113,7 +122,6 @@ fn argument(args: &[Val], number: usize) -> Result<&Val, WireError> {
 mod support {
     use super::*;
     use arrow::array::{Array, ArrayRef, Decimal128Array, Int32Array, StringArray};
-    use std::sync::Arc;
 
     pub(super) fn decimal(scale: i8) -> LakeType {
         LakeType::Decimal {
@@ -149,11 +157,11 @@ mod support {
     }
 
     pub(super) fn result(function: Function, ty: &LakeType, args: &[Val]) -> ArrayRef {
-        let result = call(function, ty, args).expect("a result");
+        let result = call(function, ty, args, None).expect("a result");
         result.array().clone()
     }
 
     pub(super) fn error(function: Function, ty: &LakeType, args: &[Val]) -> WireError {
-        call(function, ty, args).expect_err("an error")
+        call(function, ty, args, None).expect_err("an error")
     }
 }

@@ -74,6 +74,7 @@ pub(super) fn translate(rows: &Rows, args: &[Val]) -> Result<ArrayRef, WireError
         if text.len() > TRANSLATED_MAX {
             return Err(not_exact("a text is too long for the engine to translate"));
         }
+        out.expect(text.len())?;
         translated.clear();
         for c in text.chars() {
             match from.chars().position(|other| other == c) {

@@ -1,10 +1,11 @@
 //! The rows of a strict function's arguments, and arrays made from them.
 
-use crate::engine::error::{internal, not_exact};
+use crate::engine::error::{internal, not_exact, wire};
 use crate::engine::expr::Val;
 use crate::engine::values::{Native, native};
 use arrow::array::{Array, ArrayRef, StringArray, StringBuilder};
 use arrow::buffer::NullBuffer;
+use datafusion_execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
 use pg_lake_plan::message::WireError;
 use std::fmt::Write;
 use std::sync::Arc;
@@ -15,11 +16,15 @@ const TOO_LONG: &str = "the texts of a batch are too long for the engine";
 /// Bytes by which the texts of one batch may be longer than the arguments.
 const ROOM: usize = 256 << 20;
 
+/// Texts are accounted for in steps of so many bytes; the first one is free.
+const STEP: usize = 1 << 20;
+
 /// As many as the frame has, or one if all arguments are constant.
 pub(in crate::engine) struct Rows {
     pub(in crate::engine) count: usize,
     scalar: bool,
     nulls: Option<NullBuffer>,
+    memory: Option<Arc<dyn MemoryPool>>,
 }
 
 impl Rows {
@@ -34,7 +39,15 @@ impl Rows {
             count: first.map_or(1, |array| array.len()),
             scalar: first.is_none(),
             nulls: NullBuffer::union_many(arrays().map(|array| array.nulls())),
+            memory: None,
         })
+    }
+
+    pub(super) fn within(self, memory: Option<&Arc<dyn MemoryPool>>) -> Rows {
+        Rows {
+            memory: memory.cloned(),
+            ..self
+        }
     }
 
     pub(in crate::engine) fn nulls(&self) -> Option<NullBuffer> {
@@ -87,7 +100,11 @@ impl Rows {
         mut f: impl FnMut(usize, &mut Output) -> Result<(), WireError>,
     ) -> Result<ArrayRef, WireError> {
         let bytes: usize = inputs.iter().map(|texts| texts.bytes()).sum();
+        let memory = self.memory.as_ref();
         let mut output = Output {
+            written: 0,
+            free: STEP,
+            memory: memory.map(|pool| MemoryConsumer::new("LakeText").register(pool)),
             builder: StringBuilder::with_capacity(self.count, bytes.min(ROOM)),
             // The offsets in an array of texts have 32 bits.
             room: bytes.saturating_add(ROOM).min(i32::MAX as usize),
@@ -108,6 +125,10 @@ impl Rows {
 pub(super) struct Output {
     builder: StringBuilder,
     room: usize,
+    written: usize,
+    /// So many bytes may be written before more memory is asked for.
+    free: usize,
+    memory: Option<MemoryReservation>,
 }
 
 impl Output {
@@ -115,18 +136,29 @@ impl Output {
     pub(super) fn append(&mut self, part: &str) -> Result<(), WireError> {
         self.expect(part.len())?;
         self.room -= part.len();
+        self.written += part.len();
         // A builder takes everything.
         let _ = self.builder.write_str(part);
         Ok(())
     }
 
-    /// Whether there is room for so many bytes.
-    pub(super) fn expect(&self, bytes: usize) -> Result<(), WireError> {
-        if bytes <= self.room {
-            Ok(())
-        } else {
-            Err(not_exact(TOO_LONG))
+    /// Makes sure that there is room, and memory, for so many bytes.
+    pub(super) fn expect(&mut self, bytes: usize) -> Result<(), WireError> {
+        if bytes > self.room {
+            return Err(not_exact(TOO_LONG));
         }
+        let wanted = self.written.saturating_add(bytes);
+        if wanted > self.free {
+            let more = (wanted - self.free).max(STEP);
+            if let Some(memory) = &self.memory {
+                // The builder copies what it has when it grows.
+                memory
+                    .try_grow(more.saturating_mul(2))
+                    .map_err(|e| wire(&e))?;
+            }
+            self.free += more;
+        }
+        Ok(())
     }
 }
 

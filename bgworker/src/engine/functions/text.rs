@@ -262,10 +262,12 @@ pub(super) fn repeat(rows: &Rows, args: &[Val]) -> Result<ArrayRef, WireError> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::call;
     use super::super::support::*;
     use super::*;
     use arrow::array::AsArray;
     use arrow::datatypes::Int32Type;
+    use datafusion_execution::memory_pool::{GreedyMemoryPool, MemoryPool};
     use pg_lake_plan::function::Function;
     use pg_lake_plan::types::LakeType;
 
@@ -277,6 +279,22 @@ mod tests {
     fn number(function: Function, args: &[Val]) -> i32 {
         let result = result(function, &LakeType::Int4, args);
         result.as_primitive::<Int32Type>().value(0)
+    }
+
+    #[test]
+    fn texts_are_made_within_the_memory_of_the_query() {
+        let limit = 8 << 20;
+        let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(limit));
+        let repeat = |count| {
+            let args = [text("0123456789"), int(count)];
+            call(Function::Repeat, &LakeType::Text, &args, Some(&pool))
+        };
+        assert!(repeat(300_000).is_ok());
+        assert_eq!(pool.reserved(), 0);
+        let refused = repeat(900_000).map(|_| ()).expect_err("too much");
+        assert_eq!(refused.code, ErrorCode::OutOfMemory);
+        assert_eq!(refused.hint.as_deref(), Some("Raise lake.worker_memory."));
+        assert_eq!(pool.reserved(), 0);
     }
 
     // strings.out

@@ -18,10 +18,10 @@ const CANCEL_ROWS: usize = 1 << 16;
 
 /// The rows of a batch that begin something, ascending.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Starts {
-    pub(super) partitions: Vec<usize>,
+pub(in crate::engine) struct Starts {
+    pub(in crate::engine) partitions: Vec<usize>,
     /// Groups of peers. A partition begins with one.
-    pub(super) groups: Vec<usize>,
+    pub(in crate::engine) groups: Vec<usize>,
 }
 
 impl Starts {
@@ -44,7 +44,7 @@ fn split(starts: &mut Vec<usize>, row: usize) -> Vec<usize> {
 }
 
 /// Finds where something begins, batch after batch.
-pub(super) struct Cutter {
+pub(in crate::engine) struct Cutter {
     /// So many of the keys are those to partition by, the others make peers.
     partition_keys: usize,
     /// The keys of the last row.
@@ -52,7 +52,7 @@ pub(super) struct Cutter {
 }
 
 impl Cutter {
-    pub(super) fn new(partition_keys: usize) -> Self {
+    pub(in crate::engine) fn new(partition_keys: usize) -> Self {
         Cutter {
             partition_keys,
             last: None,
@@ -60,14 +60,20 @@ impl Cutter {
     }
 
     /// `keys` are those of all rows of the next batch, which has some.
-    pub(super) fn starts(&mut self, keys: &[ArrayRef], rows: usize) -> Result<Starts, WireError> {
+    pub(in crate::engine) fn starts(
+        &mut self,
+        keys: &[ArrayRef],
+        rows: usize,
+    ) -> Result<Starts, WireError> {
         let partitions = keys.get(..self.partition_keys).unwrap_or(keys);
         let last = self.last.as_deref();
         let last_partition = last.map(|last| last.get(..self.partition_keys).unwrap_or(last));
-        let starts = Starts {
-            partitions: changes(partitions, last_partition)?,
-            groups: changes(keys, last)?,
+        let partitions = changes(partitions, last_partition)?;
+        let groups = match keys.len() > self.partition_keys {
+            true => changes(keys, last)?,
+            false => partitions.clone(),
         };
+        let starts = Starts { partitions, groups };
         let row = UInt64Array::from(vec![rows.saturating_sub(1) as u64]);
         let mut copies = vec![];
         for key in keys {

@@ -5,20 +5,20 @@ use super::program::{Evaluator, Program, Span};
 use crate::engine::error::{cancelled, from_arrow, internal, raise};
 use crate::engine::join_input::compact;
 use crate::engine::lower::Operator;
+use crate::engine::streams::{Batches, evaluate, stream_of};
 use arrow::array::{Array, ArrayRef};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion_common::Result;
 use datafusion_execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion_execution::{SendableRecordBatchStream, TaskContext};
-use datafusion_physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion_physical_expr::EquivalenceProperties;
 use datafusion_physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion_physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
-use datafusion_physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion_physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties,
 };
-use futures::{StreamExt, stream};
+use futures::StreamExt;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
@@ -130,14 +130,7 @@ impl ExecutionPlan for WindowExec {
             memory,
             metrics: BaselineMetrics::new(&self.metrics, partition),
         };
-        let stream = stream::try_unfold(reader, |mut reader| async move {
-            let next = reader.next().await?;
-            Ok(next.map(|batch| (batch, reader)))
-        });
-        Ok(Box::pin(RecordBatchStreamAdapter::new(
-            self.schema.clone(),
-            stream,
-        )))
+        Ok(stream_of(self.schema.clone(), reader))
     }
 
     fn metrics(&self) -> Option<MetricsSet> {
@@ -164,7 +157,7 @@ struct Reader {
     metrics: BaselineMetrics,
 }
 
-impl Reader {
+impl Batches for Reader {
     async fn next(&mut self) -> Result<Option<RecordBatch>> {
         loop {
             if let Some((batch, bytes)) = self.ready.pop_front() {
@@ -199,7 +192,9 @@ impl Reader {
             }
         }
     }
+}
 
+impl Reader {
     /// Takes the next rows; whether those that wait are complete with them.
     fn take(&mut self, batch: RecordBatch) -> Result<bool> {
         let batch = compact(batch).map_err(raise)?;
@@ -288,12 +283,4 @@ fn computed(args: &[ArrayRef], batch: &RecordBatch) -> usize {
         .filter(|arg| !is_column(arg))
         .map(|arg| arg.get_array_memory_size())
         .sum()
-}
-
-fn evaluate(exprs: &[Arc<dyn PhysicalExpr>], batch: &RecordBatch) -> Result<Vec<ArrayRef>> {
-    let rows = batch.num_rows();
-    exprs
-        .iter()
-        .map(|expr| expr.evaluate(batch)?.into_array(rows))
-        .collect()
 }

@@ -25,6 +25,8 @@ mod tests;
 mod totals;
 mod values;
 
+pub(super) use chunk::Cutter;
+
 use super::error::{protocol, unsupported};
 use super::exchange::exchange;
 use super::lower::{Lowering, Operator, check, single};
