@@ -123,7 +123,66 @@ pub enum Function {
     WholeQuotient,
     /// A boolean, an integer or a UUID as a text.
     Print,
+    /// An interval is a text, as Postgres prints it under `IntervalStyle = postgres`. What it is compared by: its
+    /// seconds as a decimal of scale 6, where days have 24 hours and months 30 days.
+    IntervalLength,
+    /// A field of an interval, as a decimal of [`Field::scale_of_interval`] or as a `Float8`.
+    /// [`ErrorCode::NotExact`] of infinite intervals; so are the next ones.
+    ///
+    /// [`ErrorCode::NotExact`]: crate::message::ErrorCode::NotExact
+    IntervalPart(Field),
+    IntervalAdd,
+    IntervalSubtract,
+    IntervalNegate,
+    /// By a `Float8`.
+    IntervalMultiply,
+    IntervalDivide,
+    JustifyHours,
+    JustifyDays,
+    JustifyInterval,
+    /// From the second of two timestamps of one type to the first, in days and less.
+    TimestampsBetween,
+    /// The same of timestamps without a zone, in years, months and less.
+    Age,
+    /// A timestamp, and an interval that isn't constant. Of a `Timestamptz`: also an offset from UTC before it, as of
+    /// [`Function::AddIntervalAt`].
+    AddIntervalOf {
+        negated: bool,
+    },
+    /// `make_interval(years, months, weeks, days, hours, minutes, seconds)` of `Int4`s and a `Float8`
+    MakeInterval,
+    /// `jsonb` is a text, as Postgres prints it. `->` by a key, as `jsonb`, or as a text (`->>`).
+    JsonField {
+        as_text: bool,
+    },
+    /// The same by an `Int4`.
+    JsonElement {
+        as_text: bool,
+    },
+    /// One step of `#>`: by a key, or by a number that is a text.
+    JsonStep {
+        as_text: bool,
+    },
+    /// `jsonb_typeof`
+    JsonKind,
+    /// `jsonb_array_length`
+    JsonLength,
+    /// `jsonb ? text`
+    JsonHasKey,
+    /// `jsonb @> jsonb`. [`ErrorCode::NotExact`] of what is nested in more than [`JSON_DEPTH`] levels.
+    ///
+    /// [`ErrorCode::NotExact`]: crate::message::ErrorCode::NotExact
+    JsonContains,
+    /// A `jsonb` that is a boolean or a number, as such a type.
+    JsonScalar,
+    /// A text as a number. [`ErrorCode::NotExact`] of forms that are rare.
+    ///
+    /// [`ErrorCode::NotExact`]: crate::message::ErrorCode::NotExact
+    Read,
 }
+
+/// Levels of a `jsonb` that containment looks at.
+pub const JSON_DEPTH: usize = 100;
 
 /// An end of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -189,6 +248,21 @@ impl Field {
             _ => false,
         };
         exists.then_some(scale)
+    }
+
+    /// The same of an interval.
+    pub fn scale_of_interval(self) -> Option<i8> {
+        match self {
+            Field::Second | Field::Epoch => Some(6),
+            Field::Millisecond => Some(3),
+            Field::IsoYear
+            | Field::Week
+            | Field::Dow
+            | Field::IsoDow
+            | Field::Doy
+            | Field::Julian => None,
+            _ => Some(0),
+        }
     }
 
     /// Whether timestamps can be cut off at this field.
@@ -273,7 +347,20 @@ impl Function {
                 let number = args.get(2).and_then(constant);
                 !fixed || number.is_none_or(|number| number == 0)
             }
-            Function::Ascii | Function::Md5 | Function::ToHex | Function::Print => false,
+            Function::Ascii
+            | Function::Md5
+            | Function::ToHex
+            | Function::Print
+            | Function::IntervalLength
+            | Function::JsonField { .. }
+            | Function::JsonElement { .. }
+            | Function::JsonStep { .. }
+            | Function::JsonKind
+            | Function::JsonHasKey => false,
+            Function::JsonContains => !matches!(
+                args.get(1).map(|part| &part.kind),
+                Some(ExprKind::Const(Some(Value::Text(part)))) if is_shallow(part)
+            ),
             Function::Translate
             | Function::Chr
             | Function::Power
@@ -290,7 +377,23 @@ impl Function {
             | Function::SecondsBetween
             | Function::WidthBucket
             | Function::Overlay
-            | Function::WholeQuotient => true,
+            | Function::WholeQuotient
+            | Function::IntervalPart(_)
+            | Function::IntervalAdd
+            | Function::IntervalSubtract
+            | Function::IntervalNegate
+            | Function::IntervalMultiply
+            | Function::IntervalDivide
+            | Function::JustifyHours
+            | Function::JustifyDays
+            | Function::JustifyInterval
+            | Function::TimestampsBetween
+            | Function::Age
+            | Function::AddIntervalOf { .. }
+            | Function::MakeInterval
+            | Function::JsonLength
+            | Function::JsonScalar
+            | Function::Read => true,
         }
     }
 
@@ -361,6 +464,33 @@ impl Function {
             Function::Overlay => "overlay",
             Function::WholeQuotient => "div",
             Function::Print => "text",
+            Function::IntervalLength => "interval_cmp_value",
+            Function::IntervalPart(_) => "extract",
+            Function::IntervalAdd => "interval_pl",
+            Function::IntervalSubtract => "interval_mi",
+            Function::IntervalNegate => "interval_um",
+            Function::IntervalMultiply => "interval_mul",
+            Function::IntervalDivide => "interval_div",
+            Function::JustifyHours => "justify_hours",
+            Function::JustifyDays => "justify_days",
+            Function::JustifyInterval => "justify_interval",
+            Function::TimestampsBetween => "timestamp_mi",
+            Function::Age => "age",
+            Function::AddIntervalOf { negated: false } => "timestamp_pl_interval",
+            Function::AddIntervalOf { negated: true } => "timestamp_mi_interval",
+            Function::MakeInterval => "make_interval",
+            Function::JsonField { as_text: false } => "jsonb_object_field",
+            Function::JsonField { as_text: true } => "jsonb_object_field_text",
+            Function::JsonElement { as_text: false } => "jsonb_array_element",
+            Function::JsonElement { as_text: true } => "jsonb_array_element_text",
+            Function::JsonStep { as_text: false } => "jsonb_extract_path",
+            Function::JsonStep { as_text: true } => "jsonb_extract_path_text",
+            Function::JsonKind => "jsonb_typeof",
+            Function::JsonLength => "jsonb_array_length",
+            Function::JsonHasKey => "jsonb_exists",
+            Function::JsonContains => "jsonb_contains",
+            Function::JsonScalar => "jsonb_scalar",
+            Function::Read => "read",
         }
     }
 
@@ -371,7 +501,8 @@ impl Function {
             Function::Extract(field)
             | Function::DatePart(field)
             | Function::DateTrunc(field)
-            | Function::DateTruncAt(field) => Some(format!("{field:?}").to_lowercase()),
+            | Function::DateTruncAt(field)
+            | Function::IntervalPart(field) => Some(format!("{field:?}").to_lowercase()),
             Function::AddInterval(by) | Function::AddIntervalAt(by) => Some(format!(
                 "{} mons {} days {} us",
                 by.months, by.days, by.microseconds
@@ -382,6 +513,12 @@ impl Function {
     }
 }
 
+/// Whether a `jsonb` can't have more than [`JSON_DEPTH`] levels.
+fn is_shallow(value: &str) -> bool {
+    let opens = |byte: &u8| matches!(byte, b'{' | b'[');
+    value.as_bytes().iter().filter(|byte| opens(byte)).count() <= JSON_DEPTH
+}
+
 /// Whether a pattern doesn't end with an escape character that escapes nothing.
 pub fn is_complete(pattern: &str) -> bool {
     let escapes = pattern.bytes().rev().take_while(|byte| *byte == b'\\');
@@ -389,80 +526,5 @@ pub fn is_complete(pattern: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::types::SqlType;
-
-    fn expr(lake: LakeType, kind: ExprKind) -> Expr {
-        let ty = SqlType {
-            lake,
-            oid: 0,
-            typmod: -1,
-            collation: 0,
-        };
-        Expr { ty, kind }
-    }
-
-    fn int(n: i32) -> Expr {
-        expr(LakeType::Int4, ExprKind::Const(Some(Value::I32(n))))
-    }
-
-    fn call(function: Function, args: Vec<Expr>, result: LakeType) -> Expr {
-        expr(result, ExprKind::Call { function, args })
-    }
-
-    #[test]
-    fn a_substring_of_constant_length_cannot_fail() {
-        let text = || expr(LakeType::Text, ExprKind::Column(0));
-        let substring = |args| call(Function::Substring, args, LakeType::Text);
-        assert!(!substring(vec![text(), int(1), int(2)]).can_fail());
-        assert!(!substring(vec![text(), int(-5)]).can_fail());
-        assert!(substring(vec![text(), int(1), int(-2)]).can_fail());
-        let from = expr(LakeType::Int4, ExprKind::Column(1));
-        assert!(substring(vec![text(), from]).can_fail());
-    }
-
-    #[test]
-    fn a_complete_pattern_cannot_fail() {
-        assert!(is_complete(""));
-        assert!(is_complete("a\\\\"));
-        assert!(!is_complete("\\"));
-        assert!(!is_complete("a\\\\\\"));
-        let text = |kind| expr(LakeType::Text, kind);
-        let like = |pattern| {
-            let args = vec![text(ExprKind::Column(0)), text(pattern)];
-            call(Function::Like, args, LakeType::Bool)
-        };
-        let constant = |pattern: &str| ExprKind::Const(Some(Value::Text(pattern.to_owned())));
-        assert!(!like(constant("a%")).can_fail());
-        assert!(like(constant("a\\")).can_fail());
-        assert!(like(ExprKind::Param(0)).can_fail());
-    }
-
-    #[test]
-    fn rounding_away_digits_cannot_fail() {
-        let decimal = |scale| LakeType::Decimal {
-            precision: 38,
-            scale,
-        };
-        let round = |digits, scale| {
-            let arg = expr(decimal(2), ExprKind::Column(0));
-            call(Function::Round(digits), vec![arg], decimal(scale))
-        };
-        assert!(!round(1, 1).can_fail());
-        assert!(round(3, 3).can_fail());
-        assert!(round(-1, 0).can_fail());
-    }
-
-    #[test]
-    fn fields_have_the_scale_that_postgres_shows() {
-        assert_eq!(Field::Year.scale(&LakeType::Date), Some(0));
-        assert_eq!(Field::Epoch.scale(&LakeType::Date), Some(0));
-        assert_eq!(Field::Epoch.scale(&LakeType::Timestamp), Some(6));
-        assert_eq!(Field::Second.scale(&LakeType::Timestamp), Some(6));
-        assert_eq!(Field::Millisecond.scale(&LakeType::Time), Some(3));
-        assert_eq!(Field::Hour.scale(&LakeType::Date), None);
-        assert_eq!(Field::Julian.scale(&LakeType::Timestamp), None);
-        assert_eq!(Field::Year.scale(&LakeType::Time), None);
-    }
-}
+#[path = "function_tests.rs"]
+mod tests;

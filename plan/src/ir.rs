@@ -366,6 +366,14 @@ pub enum AggregateFunction {
     Mode,
     /// A list of the values in their order, with nulls; null if there are no values.
     ArrayAgg,
+    /// Of intervals ([`Function::IntervalLength`]). [`ErrorCode::NotExact`] where one is infinite, where a sum could leave
+    /// the range of intervals on the way, and where the least or the largest one is there in several forms.
+    ///
+    /// [`ErrorCode::NotExact`]: crate::message::ErrorCode::NotExact
+    /// [`Function::IntervalLength`]: crate::function::Function::IntervalLength
+    IntervalSum,
+    IntervalMin,
+    IntervalMax,
 }
 
 impl Aggregate {
@@ -385,6 +393,16 @@ impl AggregateFunction {
                 | AggregateFunction::PercentileCont(_)
                 | AggregateFunction::Mode
                 | AggregateFunction::ArrayAgg
+        )
+    }
+
+    /// Whether it takes intervals only.
+    pub fn is_of_intervals(self) -> bool {
+        matches!(
+            self,
+            AggregateFunction::IntervalSum
+                | AggregateFunction::IntervalMin
+                | AggregateFunction::IntervalMax
         )
     }
 }

@@ -483,6 +483,8 @@ pub enum ErrorCode {
     LimitExceeded,
     /// Bounds or a number of buckets that there can't be.
     WidthBucket,
+    /// A text isn't one of a type.
+    InvalidText,
 }
 
 impl WireError {

@@ -1,5 +1,5 @@
-//! Aggregate functions with Postgres' types and errors: `sums`, `extremes` and `bits` have the states of their groups, `sets`
-//! those over distinct values. Functions over ordered values have none: see `found`.
+//! Aggregate functions with Postgres' types and errors: `sums`, `extremes`, `bits` and `intervals` have the states of their
+//! groups, `sets` those over distinct values. Functions over ordered values have none: see `found`.
 //!
 //! DataFusion runs them in two phases: each partition accumulates, and the states meet in a second
 //! aggregation. Sums of integers and decimals have an exact 128-bit state. A state can also be the result of one
@@ -9,6 +9,7 @@ use super::bits::{BitOp, Bits};
 use super::error::{internal, raise};
 use super::extremes::{Extreme, ExtremeBytes};
 use super::group::is_distinct;
+use super::intervals::Intervals;
 use super::sets::{Sets, list_of};
 use super::sums::{Count, SumExact, SumFloat, SumOfSquares};
 use crate::arrow_types::arrow_type;
@@ -152,6 +153,12 @@ impl LakeAggregate {
             }
             (AggregateFunction::BitXor, Some(_)) => Box::new(Bits::states(BitOp::Xor, state)),
             (
+                AggregateFunction::IntervalSum
+                | AggregateFunction::IntervalMin
+                | AggregateFunction::IntervalMax,
+                Some(_),
+            ) => Box::new(Intervals::new(self.function)),
+            (
                 AggregateFunction::PercentileDisc(_)
                 | AggregateFunction::PercentileCont(_)
                 | AggregateFunction::Mode
@@ -193,6 +200,9 @@ impl AggregateUDFImpl for LakeAggregate {
             AggregateFunction::PercentileCont(_) => "lake_percentile_cont",
             AggregateFunction::Mode => "lake_mode",
             AggregateFunction::ArrayAgg => "lake_array_agg",
+            AggregateFunction::IntervalSum => "lake_interval_sum",
+            AggregateFunction::IntervalMin => "lake_interval_min",
+            AggregateFunction::IntervalMax => "lake_interval_max",
         }
     }
 

@@ -156,7 +156,7 @@ pub(super) fn is_distinct(aggregate: &Aggregate) -> bool {
 
 /// Whether it may turn out only at the end that Postgres has to compute it: nothing must have come out then.
 pub(super) fn ends_late(aggregate: &Aggregate) -> bool {
-    picks_floats(aggregate) || may_overflow(aggregate)
+    picks_floats(aggregate) || may_overflow(aggregate) || aggregate.function.is_of_intervals()
 }
 
 /// Whether it gives one of several floats, which may be zeros that differ in their sign.
@@ -186,7 +186,8 @@ fn may_overflow(aggregate: &Aggregate) -> bool {
 /// The argument of all functions over distinct values, if it is the same: null for rows that their filter drops. None if
 /// there is a function whose states aren't merged on two levels.
 fn distinct_argument(aggregates: &[Aggregate]) -> Option<Expr> {
-    if aggregates.iter().any(picks_floats) {
+    let unmerged = |a: &Aggregate| a.function.is_of_intervals() || picks_floats(a);
+    if aggregates.iter().any(unmerged) {
         return None;
     }
     let mut distinct = aggregates.iter().filter(|a| is_distinct(a));

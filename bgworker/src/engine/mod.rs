@@ -52,6 +52,7 @@ mod group;
 mod grouping;
 mod handed;
 mod inlist;
+mod intervals;
 mod join;
 mod join_exec;
 mod join_input;

@@ -169,7 +169,10 @@ fn aggregation_raises(groups: &[Expr], aggregates: &[Aggregate]) -> bool {
             | AggregateFunction::BoolOr
             | AggregateFunction::BitAnd
             | AggregateFunction::BitOr
-            | AggregateFunction::BitXor => false,
+            | AggregateFunction::BitXor
+            | AggregateFunction::IntervalSum
+            | AggregateFunction::IntervalMin
+            | AggregateFunction::IntervalMax => false,
             // Floats can overflow.
             AggregateFunction::Sum | AggregateFunction::SumOfSquares => {
                 arg.any(|arg| arg.ty.lake.is_float())

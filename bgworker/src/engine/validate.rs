@@ -494,6 +494,12 @@ pub(super) fn check_aggregate(
             LakeType::List { element, .. } => **element == *arg,
             _ => false,
         },
+        AggregateFunction::IntervalSum
+        | AggregateFunction::IntervalMin
+        | AggregateFunction::IntervalMax => {
+            require(!aggregate.distinct, "distinct intervals")?;
+            (arg, result) == (&LakeType::Text, &LakeType::Text)
+        }
     };
     require(fits, "an aggregate's type")
 }

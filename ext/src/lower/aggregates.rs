@@ -8,8 +8,9 @@ use super::Lowered;
 use super::compare::{padded_length, trimmed};
 use super::consts::{MAX_PRECISION, decimal};
 use super::expr::{Exprs, boolean, operator_function};
-use super::finals::{function, joined, padded, quotient};
+use super::finals::{function, interval_quotient, joined, padded, quotient};
 use super::functions::{self, Number};
+use super::intervals::{has_average, interval_type};
 use super::node::{self, Node, get, nodes};
 use super::numeric::scale;
 use super::order::{check_group, is_c, is_ordered};
@@ -34,6 +35,8 @@ pub enum Recipe {
     Sum(Sum),
     /// Sum and count.
     Average(Sum, Output),
+    /// Sum and count of intervals.
+    IntervalAverage(Output, Output),
     /// Count, sum and sum of squares; the scale of what is added up.
     Spread(Spread, [Output; 3], i8),
     /// The text of a `character` of so many characters, without its trailing blanks.
@@ -125,6 +128,9 @@ impl Aggregates {
             Recipe::Average(sum, count) => {
                 let (sum, count) = (self.sum(sum, groups), self.output(count, groups));
                 quotient(sum, count)
+            }
+            Recipe::IntervalAverage(sum, count) => {
+                interval_quotient(self.output(sum, groups), self.output(count, groups))
             }
             Recipe::Spread(spread, outputs, scale) => {
                 let [count, sum, squares] = outputs.map(|output| self.output(output, groups));
@@ -271,11 +277,35 @@ fn of_kind(
             }
             Ok(Recipe::Plain(same_type(node, function, arg, &common)?))
         }
-        Kind::Bits(function) => {
+        Kind::Bits(function) | Kind::OfIntervals(function) => {
             let arg = exprs.expression(arg)?;
             Ok(Recipe::Plain(same_type(node, function, arg, &common)?))
         }
+        Kind::IntervalAverage => interval_average(exprs, node, arg, &common),
     }
+}
+
+/// The sum that Postgres divides (`interval_avg`).
+fn interval_average(
+    exprs: &mut Exprs<'_>,
+    node: Node,
+    arg: Node,
+    common: &Common,
+) -> Lowered<Recipe> {
+    if !has_average() {
+        return Err("an average of intervals is not lowered on this machine".to_owned());
+    }
+    let arg = exprs.expression(arg)?;
+    let interval = pg_sys::INTERVALOID;
+    let sum = common.output(
+        AggregateFunction::IntervalSum,
+        Some(arg.clone()),
+        interval_type(),
+        renamed(node, (pg_sys::F_SUM_INTERVAL, interval, interval)),
+    );
+    let of = (pg_sys::F_COUNT_ANY, interval, pg_sys::INT8OID);
+    let count = common.count(Some(arg), renamed(node, of));
+    Ok(Recipe::IntervalAverage(sum, count))
 }
 
 /// An output whose type is that of the argument.
@@ -345,6 +375,8 @@ enum Kind {
     Spread(Spread),
     Extreme(AggregateFunction),
     Bits(AggregateFunction),
+    OfIntervals(AggregateFunction),
+    IntervalAverage,
 }
 
 fn known(function: u32) -> Option<Kind> {
@@ -392,6 +424,10 @@ fn known(function: u32) -> Option<Kind> {
         pg_sys::F_BIT_XOR_INT2 | pg_sys::F_BIT_XOR_INT4 | pg_sys::F_BIT_XOR_INT8 => {
             Kind::Bits(AggregateFunction::BitXor)
         }
+        pg_sys::F_SUM_INTERVAL => Kind::OfIntervals(AggregateFunction::IntervalSum),
+        pg_sys::F_MIN_INTERVAL => Kind::OfIntervals(AggregateFunction::IntervalMin),
+        pg_sys::F_MAX_INTERVAL => Kind::OfIntervals(AggregateFunction::IntervalMax),
+        pg_sys::F_AVG_INTERVAL => Kind::IntervalAverage,
         other => Kind::Spread(Spread::of(other)?),
     })
 }
@@ -408,7 +444,12 @@ pub fn needs_groups(function: pg_sys::Oid) -> bool {
             | pg_sys::F_MAX_FLOAT8
             | pg_sys::F_MAX_BPCHAR
     );
-    unframed || matches!(known(function), Some(Kind::Spread(_) | Kind::Bits(_)))
+    let kind = known(function);
+    let grouped = matches!(
+        kind,
+        Some(Kind::Spread(_) | Kind::Bits(_) | Kind::OfIntervals(_) | Kind::IntervalAverage)
+    );
+    unframed || grouped
 }
 
 /// The sum that is a numeric, and the count.

@@ -110,7 +110,7 @@ impl Exprs<'_> {
     }
 
     /// The elements of a constant or of an `ARRAY[…]`.
-    fn elements(&mut self, array: Node) -> Lowered<Vec<Expr>> {
+    pub(super) fn elements(&mut self, array: Node) -> Lowered<Vec<Expr>> {
         if let Some(array) = get::<pg_sys::Const>(array).filter(|array| !array.constisnull) {
             return elements(array);
         }

@@ -1,14 +1,15 @@
 //! Calls of functions and operators that are on the whitelist ([`functions`]).
 
 use super::Lowered;
-use super::compare::{compare, compare_padded, trimmed};
+use super::compare::{compare, compare_padded, comparison, trimmed};
 use super::consts::{self, decimal};
 use super::dates;
 use super::expr::{Exprs, boolean, cast};
 use super::functions::{self, Call, Number, Returns};
-use super::node::{Node, nodes};
+use super::intervals::length;
+use super::node::{Node, get, nodes};
 use super::numeric::{Numerics, arithmetic, scale};
-use super::order::{has_c_letters, is_deterministic};
+use super::order::{has_c_letters, is_deterministic, is_printed};
 use super::table::sql_type;
 use crate::types::expression_type;
 use pg_lake_plan::expr::{Expr, ExprKind, Function};
@@ -83,14 +84,20 @@ impl Exprs<'_> {
                 let field = dates::field(&self.lower(*field)?)?;
                 self.field(call, field, *arg)
             }
-            (Call::AddInterval { negated }, [arg, interval]) => {
-                let interval = dates::interval(*interval, negated)?;
-                self.plus_interval(*arg, interval)
-            }
+            (Call::AddInterval { negated }, [arg, by]) => match get::<pg_sys::Const>(*by) {
+                Some(_) => self.plus_interval(*arg, dates::interval(*by, negated)?),
+                None => self.plus_any_interval(*arg, *by, negated),
+            },
             (Call::CompareInstants(op), [left, right]) => self.compare_instants(op, *left, *right),
             (Call::CompareIntervals(op), [left, right]) => {
                 self.compare_intervals(op, *left, *right)
             }
+            (Call::ScaleInterval { function, flipped }, [left, right]) => match flipped {
+                true => self.scaled_interval(function, *right, *left),
+                false => self.scaled_interval(function, *left, *right),
+            },
+            (Call::JsonPath { as_text }, [value, path]) => self.json_path(*value, *path, as_text),
+            (Call::Age, [left, right]) => self.age(*left, *right),
             (Call::Local { part }, [arg]) => self.local(*arg, part),
             (Call::Instant, [arg]) => self.instant(*arg),
             (Call::AtTimeZone, [zone, arg]) => self.at_time_zone(*zone, *arg),
@@ -125,7 +132,7 @@ impl Exprs<'_> {
             (None, Some(arg)) => sql_type(arg.ty.lake.clone(), pg_sys::Oid::from(arg.ty.oid)),
             (None, None) => return Err("a function without arguments is not lowered".to_owned()),
         };
-        if ty.lake == LakeType::Text {
+        if ty.lake == LakeType::Text && !is_printed(&ty) {
             ty.collation = collation.to_u32();
         }
         Ok(call_of(function, lowered, ty))
@@ -161,12 +168,15 @@ impl Exprs<'_> {
         // SAFETY: a type that exists.
         let lake = unsafe { expression_type(pg_sys::NUMERICOID, typmod) }
             .ok_or("a numeric of this precision and scale is not lowered")?;
-        let arg = self.lower_as(arg, Numerics::VALUE)?;
-        scale(&arg)?;
         let ty = SqlType {
             typmod,
             ..sql_type(lake, pg_sys::NUMERICOID)
         };
+        if let Some(read) = self.read_numeric(arg, &ty) {
+            return read;
+        }
+        let arg = self.lower_as(arg, Numerics::VALUE)?;
+        scale(&arg)?;
         Ok(call_of(Function::Convert, vec![arg], ty))
     }
 }
@@ -183,6 +193,7 @@ pub fn condition(call: Call, left: Expr, right: Expr, collation: pg_sys::Oid) ->
     match call {
         Call::Compare(op) => compare(op, left, right, collation),
         Call::ComparePadded(op) => compare_padded(op, left, right, collation),
+        Call::CompareIntervals(op) => Ok(comparison(op, length(left), length(right))),
         Call::Like { negated } => like(left, right, collation, negated),
         Call::ILike { negated } => {
             check_letters(collation)?;

@@ -231,7 +231,9 @@ impl Exprs<'_> {
         let call = functions::known(function).filter(|call| {
             matches!(
                 call,
-                Call::Compare(CompareOp::Eq) | Call::ComparePadded(CompareOp::Eq)
+                Call::Compare(CompareOp::Eq)
+                    | Call::ComparePadded(CompareOp::Eq)
+                    | Call::CompareIntervals(CompareOp::Eq)
             )
         });
         let call = call.ok_or("an equality of other types is not lowered")?;

@@ -53,6 +53,22 @@ pub fn quotient(sum: Node, count: Node) -> Node {
     numeric(pg_sys::F_NUMERIC_DIV, &[sum, count])
 }
 
+/// `sum / count` of an interval.
+pub fn interval_quotient(sum: Node, count: Node) -> Node {
+    let count = function(
+        pg_sys::F_FLOAT8_INT8,
+        pg_sys::FLOAT8OID,
+        &[count],
+        COERCE_EXPLICIT_CAST,
+    );
+    function(
+        pg_sys::F_INTERVAL_DIV,
+        pg_sys::INTERVALOID,
+        &[sum, count],
+        COERCE_EXPLICIT_CALL,
+    )
+}
+
 /// A text as a `character` of so many characters.
 pub fn padded(text: Node, length: i32, collation: pg_sys::Oid) -> Node {
     let args = [text, constant_int4(length), constant_text(c" ")];

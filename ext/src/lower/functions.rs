@@ -4,6 +4,8 @@
 //! what is here.
 
 use super::consts;
+use super::intervals::interval_type;
+use super::json::jsonb;
 use super::node::string;
 use super::table::sql_type;
 use pg_lake_plan::function::{Function, Side};
@@ -50,14 +52,24 @@ pub enum Call {
     Extract,
     DatePart,
     DateTrunc,
-    /// A constant interval, of a date or a timestamp.
+    /// An interval, of a date or a timestamp.
     AddInterval {
         negated: bool,
     },
     /// Of a `timestamptz` with a date or a timestamp.
     CompareInstants(CompareOp),
-    /// Of what lies between two timestamps.
     CompareIntervals(CompareOp),
+    /// An interval and a number, or the other way round.
+    ScaleInterval {
+        function: Function,
+        flipped: bool,
+    },
+    /// From one `timestamptz` to another.
+    Age,
+    /// By a constant path.
+    JsonPath {
+        as_text: bool,
+    },
     /// A `timestamptz` as a timestamp of the session's time zone, or a part of that.
     Local {
         part: Option<Returns>,
@@ -114,6 +126,8 @@ pub enum Returns {
     Text,
     Date,
     Time,
+    Interval,
+    Jsonb,
     /// That of the first argument.
     Argument,
 }
@@ -132,6 +146,8 @@ impl Returns {
             Returns::Text => sql_type(LakeType::Text, pg_sys::TEXTOID),
             Returns::Date => sql_type(LakeType::Date, pg_sys::DATEOID),
             Returns::Time => sql_type(LakeType::Time, pg_sys::TIMEOID),
+            Returns::Interval => interval_type(),
+            Returns::Jsonb => jsonb(),
             Returns::Argument => return None,
         })
     }
@@ -368,6 +384,34 @@ static TABLE: &[(Call, &[u32])] = &[
         pg::F_TIMESTAMPTZ_GE_TIMESTAMP,
     ]),
     (Call::CompareIntervals(CompareOp::Ge), &[pg::F_INTERVAL_GE]),
+    (Call::Plain(Function::IntervalAdd, Returns::Interval), &[pg::F_INTERVAL_PL]),
+    (Call::Plain(Function::IntervalSubtract, Returns::Interval), &[pg::F_INTERVAL_MI]),
+    (Call::Plain(Function::IntervalNegate, Returns::Interval), &[pg::F_INTERVAL_UM]),
+    (Call::ScaleInterval { function: Function::IntervalMultiply, flipped: false }, &[pg::F_INTERVAL_MUL]),
+    (Call::ScaleInterval { function: Function::IntervalMultiply, flipped: true }, &[pg::F_MUL_D_INTERVAL]),
+    (Call::ScaleInterval { function: Function::IntervalDivide, flipped: false }, &[pg::F_INTERVAL_DIV]),
+    (Call::Plain(Function::JustifyHours, Returns::Interval), &[pg::F_JUSTIFY_HOURS]),
+    (Call::Plain(Function::JustifyDays, Returns::Interval), &[pg::F_JUSTIFY_DAYS]),
+    (Call::Plain(Function::JustifyInterval, Returns::Interval), &[pg::F_JUSTIFY_INTERVAL]),
+    (Call::Plain(Function::TimestampsBetween, Returns::Interval), &[pg::F_TIMESTAMP_MI, pg::F_TIMESTAMPTZ_MI]),
+    (Call::Plain(Function::Age, Returns::Interval), &[pg::F_AGE_TIMESTAMP_TIMESTAMP]),
+    (Call::Age, &[pg::F_AGE_TIMESTAMPTZ_TIMESTAMPTZ]),
+    (Call::Plain(Function::MakeInterval, Returns::Interval), &[pg::F_MAKE_INTERVAL]),
+    (Call::Plain(Function::JsonField { as_text: false }, Returns::Jsonb), &[pg::F_JSONB_OBJECT_FIELD]),
+    (Call::Plain(Function::JsonField { as_text: true }, Returns::Text), &[pg::F_JSONB_OBJECT_FIELD_TEXT]),
+    (Call::Plain(Function::JsonElement { as_text: false }, Returns::Jsonb), &[pg::F_JSONB_ARRAY_ELEMENT]),
+    (Call::Plain(Function::JsonElement { as_text: true }, Returns::Text), &[pg::F_JSONB_ARRAY_ELEMENT_TEXT]),
+    (Call::JsonPath { as_text: false }, &[pg::F_JSONB_EXTRACT_PATH]),
+    (Call::JsonPath { as_text: true }, &[pg::F_JSONB_EXTRACT_PATH_TEXT]),
+    (Call::Plain(Function::JsonKind, Returns::Text), &[pg::F_JSONB_TYPEOF]),
+    (Call::Plain(Function::JsonLength, Returns::Int4), &[pg::F_JSONB_ARRAY_LENGTH]),
+    (Call::Plain(Function::JsonHasKey, Returns::Bool), &[pg::F_JSONB_EXISTS]),
+    (Call::Plain(Function::JsonContains, Returns::Bool), &[pg::F_JSONB_CONTAINS]),
+    (Call::Plain(Function::JsonScalar, Returns::Bool), &[pg::F_BOOL_JSONB]),
+    (Call::Plain(Function::JsonScalar, Returns::Int2), &[pg::F_INT2_JSONB]),
+    (Call::Plain(Function::JsonScalar, Returns::Int4), &[pg::F_INT4_JSONB]),
+    (Call::Plain(Function::JsonScalar, Returns::Int8), &[pg::F_INT8_JSONB]),
+    (Call::Plain(Function::JsonScalar, Returns::Float8), &[pg::F_FLOAT8_JSONB]),
     (Call::IsFinite, &[pg::F_ISFINITE_DATE, pg::F_ISFINITE_TIMESTAMP, pg::F_ISFINITE_TIMESTAMPTZ]),
     (Call::Plain(Function::Print, Returns::Text), &[pg::F_TEXT_BOOL]),
     (Call::Concat, &[pg::F_CONCAT]),

@@ -10,8 +10,8 @@
 //! * [`joins`], [`membership`], [`marks`], [`aggregation`] with [`grouping_sets`], [`windows`] with [`frames`], [`setops`],
 //!   [`ordering`], [`ties`]: kinds of nodes
 //! * [`aggregates`]: the whitelist of aggregates, with [`spread`] and [`ordered`]; [`finals`]: their last steps
-//! * [`expr`], [`control`], [`arrays`], [`compare`], [`calls`], [`numeric`], [`dates`], [`zones`], [`texts`]: expressions;
-//!   [`functions`]: the whitelist; [`consts`]: constants
+//! * [`expr`], [`control`], [`arrays`], [`compare`], [`calls`], [`numeric`], [`dates`], [`zones`], [`intervals`],
+//!   [`texts`], [`json`]: expressions; [`functions`]: the whitelist; [`consts`]: constants
 //! * [`initplans`]: parameters, and which must not be computed early; [`single_row`]: subqueries of one row
 //! * [`order`]: where equality and order agree
 //! * [`table`]: the columns of a relation; [`targets`]: outputs of a node
@@ -36,7 +36,9 @@ mod frames;
 pub mod functions;
 mod grouping_sets;
 mod initplans;
+mod intervals;
 mod joins;
+mod json;
 mod leaf;
 mod marks;
 mod membership;

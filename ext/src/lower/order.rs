@@ -3,6 +3,7 @@
 use super::Lowered;
 use super::compare::{padded_length, trimmed};
 use super::functions::{self, Call};
+use super::intervals::{is_interval, length};
 use pg_lake_plan::ir::{CompareOp, Expr};
 use pg_lake_plan::types::{LakeType, SqlType};
 use pgrx::pg_sys;
@@ -70,6 +71,10 @@ pub fn check_equality(
     collation: pg_sys::Oid,
 ) -> Lowered<()> {
     let refused = Err(GROUPING.to_owned());
+    // Equal ones may have different texts.
+    if is_printed(&expr.ty) {
+        return refused;
+    }
     let known = match equality.map(functions::known) {
         None => true,
         Some(call) => matches!(
@@ -99,6 +104,13 @@ pub fn sort_key(
     function: pg_sys::Oid,
     collation: pg_sys::Oid,
 ) -> Lowered<(Expr, bool)> {
+    if is_interval(&expr.ty) {
+        return match functions::known(function) {
+            Some(Call::CompareIntervals(CompareOp::Lt)) => Ok((length(expr), false)),
+            Some(Call::CompareIntervals(CompareOp::Gt)) => Ok((length(expr), true)),
+            _ => Err("sorting by this operator is not lowered".to_owned()),
+        };
+    }
     let padded = is_bpchar(&expr.ty);
     let ordered = is_ordered(&expr.ty, collation) || (padded && is_c(collation));
     if !ordered {
@@ -118,9 +130,14 @@ pub fn sort_key(
 pub fn is_ordered(ty: &SqlType, collation: pg_sys::Oid) -> bool {
     match ty.lake {
         LakeType::List { .. } | LakeType::Struct(_) => false,
-        LakeType::Text => !is_bpchar(ty) && is_c(collation),
+        LakeType::Text => !is_bpchar(ty) && !is_printed(ty) && is_c(collation),
         _ => true,
     }
+}
+
+/// Whether it is another type than a text, whose values are texts in the engine.
+pub fn is_printed(ty: &SqlType) -> bool {
+    is_interval(ty) || ty.oid == pg_sys::JSONBOID.to_u32()
 }
 
 fn is_bpchar(ty: &SqlType) -> bool {

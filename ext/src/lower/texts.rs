@@ -6,7 +6,9 @@ use super::consts::type_name;
 use super::control::count;
 use super::expr::{Exprs, boolean};
 use super::functions::Number;
+use super::json::is_text;
 use super::node::{Node, get, string, type_of};
+use super::order::is_printed;
 use super::table::sql_type;
 use pg_lake_plan::expr::{Expr, ExprKind, Function};
 use pg_lake_plan::types::{LakeType, SqlType, Value};
@@ -50,14 +52,27 @@ impl Exprs<'_> {
         Ok(call_of(Function::Substring, args, typed(collation)))
     }
 
-    /// A value as the output function of its type prints it.
+    /// A value as the output function of its type prints it, or as the input function of another one reads it.
     pub(super) fn printed(&mut self, conversion: &pg_sys::CoerceViaIO) -> Lowered<Expr> {
         let (from, to) = (type_of(conversion.arg.cast()).0, conversion.resulttype);
         let is_printed = matches!(
             from,
             pg_sys::INT2OID | pg_sys::INT4OID | pg_sys::INT8OID | pg_sys::UUIDOID
         );
-        if !is_printed || !matches!(to, pg_sys::TEXTOID | pg_sys::VARCHAROID) {
+        if is_text(from) {
+            return self.read(conversion);
+        }
+        if from == pg_sys::JSONBOID && is_text(to) {
+            // The engine has it in print.
+            return Ok(Expr {
+                ty: SqlType {
+                    oid: to.to_u32(),
+                    ..typed(conversion.resultcollid)
+                },
+                kind: self.lower(conversion.arg.cast())?.kind,
+            });
+        }
+        if !is_printed || !is_text(to) {
             let (from, to) = (type_name(from), type_name(to));
             return Err(format!("{from} as {to} is not lowered"));
         }
@@ -82,7 +97,7 @@ impl Exprs<'_> {
             });
         }
         let arg = self.lower(arg)?;
-        if arg.ty.lake != LakeType::Text {
+        if arg.ty.lake != LakeType::Text || is_printed(&arg.ty) {
             return Err("concat is lowered of texts only".to_owned());
         }
         Ok(arg)

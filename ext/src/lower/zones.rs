@@ -10,7 +10,6 @@
 use super::Lowered;
 use super::calls::call_of;
 use super::compare::comparison;
-use super::consts::decimal;
 use super::dates;
 use super::expr::{Exprs, boolean, cast, operator_function};
 use super::functions::{Call, Number, Returns};
@@ -21,7 +20,7 @@ use crate::pg::time_zone;
 use crate::types::expression_type;
 use pg_lake_plan::expr::{Expr, ExprKind, Field, Function, Interval};
 use pg_lake_plan::ir::CompareOp;
-use pg_lake_plan::types::{LakeType, SqlType, Value};
+use pg_lake_plan::types::{LakeType, Value};
 use pgrx::pg_sys;
 use pgrx::pg_sys as pg;
 
@@ -85,7 +84,7 @@ impl Exprs<'_> {
     }
 
     /// The session's.
-    fn offset(&mut self) -> Lowered<Expr> {
+    pub(super) fn offset(&mut self) -> Lowered<Expr> {
         if time_zone::offset_of_session().is_none() {
             let zone = time_zone::name_of_session();
             return Err(format!(
@@ -172,7 +171,7 @@ impl Exprs<'_> {
     /// `extract`, `date_part` or `date_trunc`.
     pub(super) fn field(&mut self, call: Call, field: Field, arg: Node) -> Lowered<Expr> {
         if type_of(arg).0 == pg_sys::INTERVALOID {
-            return self.epoch(call, field, arg);
+            return self.field_of_interval(call, field, arg);
         }
         let arg = self.lower(arg)?;
         if arg.ty.lake != LakeType::Timestamptz {
@@ -188,46 +187,6 @@ impl Exprs<'_> {
             _ => self.offset()?,
         };
         dates::of_field(call, field, to_local(arg, offset))
-    }
-
-    /// The epoch of an interval that lies between two timestamps.
-    fn epoch(&mut self, call: Call, field: Field, arg: Node) -> Lowered<Expr> {
-        let refused = "of intervals only the epoch is lowered".to_owned();
-        match (call, field) {
-            (Call::Extract, Field::Epoch) => self.duration(arg, decimal(6)),
-            (Call::DatePart, Field::Epoch) => self.duration(arg, Number::Float8.ty()),
-            _ => Err(refused),
-        }
-    }
-
-    /// What lies between two timestamps, in seconds.
-    fn duration(&mut self, node: Node, ty: SqlType) -> Lowered<Expr> {
-        let refused = || "intervals are lowered between two timestamps only".to_owned();
-        let difference = get::<pg_sys::OpExpr>(node).ok_or_else(refused)?;
-        let function = operator_function(difference.opfuncid, difference.opno).to_u32();
-        let args = nodes(difference.args);
-        match (function, args.as_slice()) {
-            (pg::F_TIMESTAMP_MI | pg::F_TIMESTAMPTZ_MI, [left, right]) => {
-                let args = vec![self.lower(*left)?, self.lower(*right)?];
-                Ok(call_of(Function::SecondsBetween, args, ty))
-            }
-            _ => Err(refused()),
-        }
-    }
-
-    /// Compares what lies between two timestamps with the same or with a constant interval.
-    pub(super) fn compare_intervals(
-        &mut self,
-        op: CompareOp,
-        left: Node,
-        right: Node,
-    ) -> Lowered<Expr> {
-        let mut seconds = |node: Node| match get::<pg_sys::Const>(node) {
-            Some(_) => dates::interval(node, false).map(length),
-            None => self.duration(node, decimal(6)),
-        };
-        let (left, right) = (seconds(left)?, seconds(right)?);
-        Ok(comparison(op, left, right))
     }
 
     /// A date, a timestamp or a `timestamptz`, and a constant interval.
@@ -320,7 +279,7 @@ fn constant(offset: i64) -> Expr {
 }
 
 /// What clocks at this offset show of a `timestamptz`.
-fn to_local(arg: Expr, offset: Expr) -> Expr {
+pub fn to_local(arg: Expr, offset: Expr) -> Expr {
     let ty = sql_type(LakeType::Timestamp, pg_sys::TIMESTAMPOID);
     call_of(Function::ToLocal, vec![arg, offset], ty)
 }
@@ -331,14 +290,4 @@ fn to_instant(arg: Expr, offset: Expr) -> Expr {
     let ty = sql_type(LakeType::Timestamptz, pg_sys::TIMESTAMPTZOID);
     let args = vec![cast(arg, &timestamp), offset];
     call_of(Function::ToInstant, args, ty)
-}
-
-/// An interval as what it is compared by (`interval_cmp_value`), in seconds.
-fn length(interval: Interval) -> Expr {
-    let days = i128::from(interval.months) * 30 + i128::from(interval.days);
-    let length = days * i128::from(DAY) + i128::from(interval.microseconds);
-    Expr {
-        ty: decimal(6),
-        kind: ExprKind::Const(Some(Value::I128(length))),
-    }
 }

@@ -113,6 +113,8 @@ pub unsafe fn expression_type(typid: pg_sys::Oid, typmod: i32) -> Option<LakeTyp
         | pg_sys::BPCHAROID
         | pg_sys::BYTEAOID
         | pg_sys::UUIDOID => scalar(typid, typmod).map(|(lake, _)| lake),
+        // As it is printed.
+        pg_sys::INTERVALOID | pg_sys::JSONBOID => Some(LakeType::Text),
         _ => None,
     }
 }

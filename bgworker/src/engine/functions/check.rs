@@ -1,6 +1,6 @@
 //! Which types the functions take and give.
 
-use super::convert;
+use super::{convert, read};
 use crate::engine::error::{protocol, unsupported};
 use pg_lake_plan::expr::Expr;
 use pg_lake_plan::function::Function;
@@ -111,6 +111,34 @@ fn fits(function: Function, args: &[&LakeType], result: &LakeType) -> bool {
         (Function::SecondsBetween, [left @ (Timestamp | Timestamptz), right]) => {
             left == right && matches!(result, Decimal { scale: 6, .. } | Float8)
         }
+        (Function::IntervalLength, [Text]) => matches!(result, Decimal { scale: 6, .. }),
+        (Function::IntervalPart(field), [Text]) => match (field.scale_of_interval(), result) {
+            (Some(shown), Decimal { scale, .. }) => shown == *scale,
+            (shown, result) => shown.is_some() && *result == Float8,
+        },
+        (Function::IntervalAdd | Function::IntervalSubtract, [Text, Text]) => *result == Text,
+        (Function::IntervalMultiply | Function::IntervalDivide, [Text, Float8]) => *result == Text,
+        (
+            Function::IntervalNegate
+            | Function::JustifyHours
+            | Function::JustifyDays
+            | Function::JustifyInterval,
+            [Text],
+        ) => *result == Text,
+        (Function::TimestampsBetween, [left @ (Timestamp | Timestamptz), right]) => {
+            left == right && *result == Text
+        }
+        (Function::Age, [Timestamp, Timestamp]) => *result == Text,
+        (Function::AddIntervalOf { .. }, [Timestamp, Text]) => *result == Timestamp,
+        (Function::AddIntervalOf { .. }, [Timestamptz, Int8, Text]) => *result == Timestamptz,
+        (Function::MakeInterval, [Int4, Int4, Int4, Int4, Int4, Int4, Float8]) => *result == Text,
+        (Function::JsonField { .. } | Function::JsonStep { .. }, [Text, Text]) => *result == Text,
+        (Function::JsonElement { .. }, [Text, Int4]) => *result == Text,
+        (Function::JsonKind, [Text]) => *result == Text,
+        (Function::JsonLength, [Text]) => *result == Int4,
+        (Function::JsonHasKey | Function::JsonContains, [Text, Text]) => *result == Bool,
+        (Function::JsonScalar, [Text]) => *result == Bool || read::is_read(result),
+        (Function::Read, [Text]) => read::is_read(result),
         _ => false,
     }
 }

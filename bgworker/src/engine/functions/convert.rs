@@ -178,16 +178,19 @@ fn with_typmod(
             .filter(|value| (-bound < *value) && (*value < bound))
             .ok_or(())
     };
-    let values = rows.try_map(coerced, |()| {
-        let less_than = match precision - scale {
-            0 => "1".to_owned(),
-            digits => format!("10^{digits}"),
-        };
-        out_of_range("numeric field overflow").detail(format!(
-            "A field with precision {precision}, scale {scale} must round to an absolute value less than {less_than}."
-        ))
-    })?;
+    let values = rows.try_map(coerced, |()| field_overflow(precision, scale))?;
     from_i128(values, rows.nulls(), data_type)
+}
+
+/// A value has more digits than its type.
+pub(super) fn field_overflow(precision: i32, scale: i32) -> WireError {
+    let less_than = match precision - scale {
+        0 => "1".to_owned(),
+        digits => format!("10^{digits}"),
+    };
+    out_of_range("numeric field overflow").detail(format!(
+        "A field with precision {precision}, scale {scale} must round to an absolute value less than {less_than}."
+    ))
 }
 
 /// Powers of ten that a `f64` holds exactly.

@@ -32,7 +32,7 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    fn error(self) -> WireError {
+    pub(super) fn error(self) -> WireError {
         match self {
             Failure::OutOfRange => datetime_overflow("timestamp out of range"),
             Failure::TooLate => not_exact("a timestamp is too late for the engine"),

@@ -5,7 +5,9 @@
 //! * `check`: which types a function takes
 //! * `rows`: the rows of a call: arguments, nulls, and results made from them
 //! * `text`, `patterns`, `codes`; `numbers`, `powers`, `quotient`, `buckets`, `convert`
-//! * `calendar`: days and dates; `dates`: functions of dates and timestamps; `zones`: and of where clocks show them
+//! * `calendar`: days and dates; `dates`: functions of dates and timestamps; `zones`: and of where clocks show them;
+//!   `intervals`: of intervals
+//! * `json`: `jsonb`; `read`: what is read from it and from texts
 
 mod buckets;
 mod calendar;
@@ -13,10 +15,13 @@ mod check;
 mod codes;
 mod convert;
 pub(super) mod dates;
+pub(super) mod intervals;
+mod json;
 mod numbers;
 mod patterns;
 mod powers;
 mod quotient;
+mod read;
 pub(super) mod rows;
 mod text;
 mod zones;
@@ -109,6 +114,29 @@ pub(super) fn call(
         Function::Overlay => text::overlay(&rows, args),
         Function::WholeQuotient => quotient::whole(&rows, ty, args),
         Function::Print => codes::printed(&rows, args),
+        Function::IntervalLength => intervals::lengths(&rows, ty, args),
+        Function::IntervalPart(field) => intervals::part(&rows, ty, field, args),
+        Function::IntervalAdd => intervals::combined(&rows, args, intervals::sum),
+        Function::IntervalSubtract => intervals::combined(&rows, args, intervals::difference),
+        Function::IntervalNegate => intervals::changed(&rows, args, intervals::negative),
+        Function::IntervalMultiply => intervals::scaled(&rows, args, intervals::product),
+        Function::IntervalDivide => intervals::scaled(&rows, args, intervals::quotient),
+        Function::JustifyHours => intervals::changed(&rows, args, intervals::justified_hours),
+        Function::JustifyDays => intervals::changed(&rows, args, intervals::justified_days),
+        Function::JustifyInterval => intervals::changed(&rows, args, intervals::justified),
+        Function::TimestampsBetween => intervals::distance(&rows, args, false),
+        Function::Age => intervals::distance(&rows, args, true),
+        Function::AddIntervalOf { negated } => intervals::moved(&rows, ty, negated, args),
+        Function::MakeInterval => intervals::made(&rows, args),
+        Function::JsonField { as_text } => json::field(&rows, as_text, args),
+        Function::JsonElement { as_text } => json::at(&rows, as_text, args),
+        Function::JsonStep { as_text } => json::step(&rows, as_text, args),
+        Function::JsonKind => json::kind(&rows, args),
+        Function::JsonLength => json::length(&rows, args),
+        Function::JsonHasKey => json::has_key(&rows, args),
+        Function::JsonContains => json::contains(&rows, args),
+        Function::JsonScalar => read::scalar(&rows, ty, args),
+        Function::Read => read::read(&rows, ty, args),
     }?;
     Ok(rows.wrap(array))
 }

@@ -99,6 +99,15 @@ impl Rows {
         inputs: &[&Texts<'_>],
         mut f: impl FnMut(usize, &mut Output) -> Result<(), WireError>,
     ) -> Result<ArrayRef, WireError> {
+        self.some_texts(inputs, |row, out| f(row, out).map(|()| true))
+    }
+
+    /// The same, and null where `f` says that there is none; it has appended nothing then.
+    pub(super) fn some_texts(
+        &self,
+        inputs: &[&Texts<'_>],
+        mut f: impl FnMut(usize, &mut Output) -> Result<bool, WireError>,
+    ) -> Result<ArrayRef, WireError> {
         let bytes: usize = inputs.iter().map(|texts| texts.bytes()).sum();
         let memory = self.memory.as_ref();
         let mut output = Output {
@@ -110,11 +119,10 @@ impl Rows {
             room: bytes.saturating_add(ROOM).min(i32::MAX as usize),
         };
         for row in 0..self.count {
-            if self.is_null(row) {
-                output.builder.append_null();
-            } else {
-                f(row, &mut output)?;
+            if !self.is_null(row) && f(row, &mut output)? {
                 output.builder.append_value("");
+            } else {
+                output.builder.append_null();
             }
         }
         Ok(Arc::new(output.builder.finish()))

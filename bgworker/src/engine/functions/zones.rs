@@ -42,7 +42,7 @@ fn shown(
     moved(f(moved(at, offset)?)?, offset.wrapping_neg())
 }
 
-fn near_the_end(_: Failure) -> WireError {
+pub(super) fn near_the_end(_: Failure) -> WireError {
     not_exact("a timestamp is near the first or the last one")
 }
 
@@ -72,7 +72,7 @@ pub(super) fn date_trunc(
 }
 
 /// `timestamptz_pl_interval`: months, then days, then the rest, and an instant after each.
-fn plus_at(at: i64, offset: i64, by: Interval) -> Result<i64, Failure> {
+pub(super) fn plus_at(at: i64, offset: i64, by: Interval) -> Result<i64, Failure> {
     let nothing = Interval {
         months: 0,
         days: 0,

@@ -27,9 +27,9 @@ pub(super) fn call(aggregate: &Aggregate, columns: &[String]) -> String {
         |name: &str, fraction: String| format!("{name}({fraction}) WITHIN GROUP ({order}){filter}");
     match aggregate.function {
         AggregateFunction::Count => plain("count"),
-        AggregateFunction::Sum => plain("sum"),
-        AggregateFunction::Min => plain("min"),
-        AggregateFunction::Max => plain("max"),
+        AggregateFunction::Sum | AggregateFunction::IntervalSum => plain("sum"),
+        AggregateFunction::Min | AggregateFunction::IntervalMin => plain("min"),
+        AggregateFunction::Max | AggregateFunction::IntervalMax => plain("max"),
         AggregateFunction::SumOfSquares => plain("sum of squares"),
         AggregateFunction::BoolAnd => plain("bool_and"),
         AggregateFunction::BoolOr => plain("bool_or"),

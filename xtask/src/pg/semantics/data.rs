@@ -82,6 +82,7 @@ pub const COLUMNS: &[Column] = &[
     column("zn", Type::Timestamptz, "timestamptz", Values::Days(true), true),
     column("ti", Type::Time, "time", Values::Nasty, false),
     column("u", Type::Uuid, "uuid", Values::Nasty, false),
+    column("iv", Type::Interval, "interval", Values::Nasty, false),
     column("x", Type::Bytea, "bytea", Values::Nasty, false),
 ];
 

@@ -227,6 +227,20 @@ interval ; $1 + $2 ; interval interval ; 22008
 interval ; $1 * $2 ; interval float8' ; 22008
 interval ; $1::interval ; time
 interval ; justify_hours($1) ; interval ; 22008
+interval ; justify_days($1) ; interval ; 22008
+interval ; justify_interval($1) ; interval ; 22008
+interval ; - $1 ; interval ; 22008
+interval ; $1 - $2 ; interval interval ; 22008
+interval ; $1 / $2 ; interval float8' ; 22008 22012
+interval ; $2 * $1 ; interval float8' ; 22008
+interval ; make_interval(days => $1, secs => $2) ; int2 float8' ; 22008
+interval ; age($1, $2) ; timestamptz timestamptz ; 22008
+timestamp ; $1 + $2 ; timestamp interval ; 22008
+timestamptz ; $1 - $2 ; timestamptz interval ; 22008
+numeric ; extract(day FROM $1) ; interval ; ; shows
+numeric ; extract(month FROM $1) ; interval ; ; shows
+numeric ; extract(second FROM $1) ; interval ; ; shows
+float8 ; date_part('hour', $1) ; interval ; ; shows
 timestamp ; $1::timestamp ; date ; 22008
 timestamptz ; $1::timestamptz ; date ; 22008
 date ; $1::date ; timestamp ; 22008
@@ -315,6 +329,8 @@ numeric ; avg($d$1) ; int2
 numeric ; avg($d$1) ; int4
 numeric ; avg($d$1) ; int8
 numeric ; avg($d$1) ; numeric
+interval ; sum($1) ; interval ; 22008
+interval ; avg($1) ; interval ; 22008
 float8 ; avg($d$1) ; float4 ; ; exact
 float8 ; avg($d$1) ; float8 ; ; exact
 text ; min($1) ; varchar
