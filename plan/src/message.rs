@@ -431,6 +431,9 @@ pub struct ScanStats {
     pub rows_of_tables: Vec<u64>,
     /// Rows that were read, and that a join or a sort above had no use for.
     pub rows_skipped: u64,
+    /// Pages of the columns of row groups in which some had no row of use; those of them that weren't read.
+    pub pages: u64,
+    pub pages_pruned: u64,
 }
 
 /// An error that crosses a ring.

@@ -1,11 +1,12 @@
 //! Decoded columns and Parquet footers, kept over queries.
 //!
 //! A column of a row group is kept as chunks of [`super::BATCH_ROWS`] rows, which scans slice into
-//! batches without a copy. Files never change (invariant I2), so that path and size name their
-//! contents. Locks are held for look-ups only, never while reading or decoding; two queries may
+//! batches without a copy. Indexes of pages are in the same memory. Files never change (invariant
+//! I2), so that path and size name their contents. Locks are held for look-ups only, never while reading or decoding; two queries may
 //! decode the same column at the same time. Eviction is CLOCK: an entry that was used since the
 //! hand passed it gets another round.
 
+use super::pages::PageIndex;
 use arrow::array::{Array, ArrayRef};
 use parquet::arrow::arrow_reader::ArrowReaderMetadata;
 use pg_lake_plan::types::LakeType;
@@ -32,9 +33,39 @@ pub(super) struct ChunkKey {
     pub(super) ty: LakeType,
 }
 
+/// The index of the pages of a column of a row group.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct IndexKey {
+    pub(super) path: Arc<str>,
+    pub(super) size: u64,
+    pub(super) row_group: usize,
+    pub(super) leaf: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Key {
+    Chunks(ChunkKey),
+    Pages(IndexKey),
+}
+
+#[derive(Clone, Debug)]
+enum Kept {
+    Chunks(Chunks),
+    Pages(PageIndex),
+}
+
+/// An index takes so many times the bytes that it has in the file, and so many more, at most.
+const INDEX_SCALE: usize = 8;
+const INDEX_BYTES: usize = 512;
+
+/// Row groups of which rows that were read by pages are counted.
+const PAGED_MAX: usize = 4096;
+
 #[derive(Debug)]
 pub(super) struct Cache {
-    columns: Mutex<Clock<ChunkKey, Chunks>>,
+    columns: Mutex<Clock<Key, Kept>>,
+    /// Rows that were read by pages, of files and their row groups.
+    paged: Mutex<HashMap<(Arc<str>, usize), u64>>,
     footers: Mutex<Clock<(Arc<str>, u64), ArrowReaderMetadata>>,
 }
 
@@ -43,6 +74,7 @@ impl Cache {
     pub(super) fn new(limit: usize) -> Self {
         Cache {
             columns: Mutex::new(Clock::new(limit)),
+            paged: Mutex::default(),
             footers: Mutex::new(Clock::new(MAX_FOOTERS)),
         }
     }
@@ -75,14 +107,57 @@ impl Cache {
     }
 
     pub(super) fn get(&self, key: &ChunkKey) -> Option<Chunks> {
-        lock(&self.columns).get(key)
+        match lock(&self.columns).get(&Key::Chunks(key.clone()))? {
+            Kept::Chunks(chunks) => Some(chunks),
+            Kept::Pages(_) => None,
+        }
     }
 
     pub(super) fn put(&self, key: ChunkKey, chunks: Vec<ArrayRef>) {
         let bytes: usize = chunks.iter().map(|c| c.get_array_memory_size()).sum();
         if self.admits(bytes) {
-            lock(&self.columns).put(key, Arc::new(chunks), bytes);
+            let kept = Kept::Chunks(Arc::new(chunks));
+            lock(&self.columns).put(Key::Chunks(key), kept, bytes);
         }
+    }
+
+    pub(super) fn page_index(&self, key: &IndexKey) -> Option<PageIndex> {
+        match lock(&self.columns).get(&Key::Pages(key.clone()))? {
+            Kept::Pages(index) => Some(index),
+            Kept::Chunks(_) => None,
+        }
+    }
+
+    /// `encoded`: the bytes that it has in the file.
+    pub(super) fn put_page_index(&self, key: IndexKey, index: PageIndex, encoded: usize) {
+        let bytes = encoded
+            .saturating_mul(INDEX_SCALE)
+            .saturating_add(INDEX_BYTES);
+        if self.admits(bytes) {
+            lock(&self.columns).put(Key::Pages(key), Kept::Pages(index), bytes);
+        }
+    }
+
+    /// Whether some rows of a row group had better be read by pages, which keeps none of them. Once as many have been as it
+    /// has, it is read whole, so that further queries find it here.
+    pub(super) fn prefers_pages(
+        &self,
+        path: &Arc<str>,
+        row_group: usize,
+        some: u64,
+        rows: u64,
+    ) -> bool {
+        let mut paged = lock(&self.paged);
+        if paged.len() >= PAGED_MAX {
+            paged.clear();
+        }
+        let read = paged.entry((path.clone(), row_group)).or_insert(0);
+        *read = read.saturating_add(some);
+        let is_worth = *read <= rows;
+        if !is_worth {
+            *read = 0;
+        }
+        is_worth
     }
 
     pub(super) fn footer(&self, path: &Arc<str>, size: u64) -> Option<ArrowReaderMetadata> {
@@ -171,6 +246,7 @@ impl<K: Clone + Eq + Hash, V: Clone> Clock<K, V> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use parquet::file::page_index::column_index::ColumnIndexMetaData;
 
     #[test]
     fn the_hand_spares_what_was_used() {
@@ -186,6 +262,42 @@ mod tests {
         clock.limit = 1;
         clock.shrink(0);
         assert_eq!(clock.used, 1);
+    }
+
+    #[test]
+    fn a_row_group_is_read_by_pages_until_that_was_as_much_as_the_whole() {
+        let cache = Cache::new(0);
+        let (one, other): (Arc<str>, Arc<str>) = (Arc::from("one"), Arc::from("other"));
+        for _ in 0..2 {
+            for _ in 0..3 {
+                assert!(cache.prefers_pages(&one, 0, 30, 100));
+            }
+            assert!(!cache.prefers_pages(&one, 0, 30, 100));
+        }
+        assert!(cache.prefers_pages(&one, 1, 75, 100));
+        assert!(cache.prefers_pages(&other, 0, 75, 100));
+        for _ in 0..100 {
+            assert!(cache.prefers_pages(&other, 0, 0, 100));
+        }
+    }
+
+    #[test]
+    fn indexes_of_pages_count_as_columns_do() {
+        let cache = Cache::new(1 << 20);
+        let key = |leaf: usize| IndexKey {
+            path: Arc::from("file"),
+            size: 1,
+            row_group: 0,
+            leaf,
+        };
+        let index = || Arc::new(ColumnIndexMetaData::NONE);
+        cache.put_page_index(key(0), index(), 100);
+        cache.put_page_index(key(1), index(), 1 << 20);
+        assert!(cache.page_index(&key(0)).is_some());
+        assert!(cache.page_index(&key(1)).is_none());
+        assert_eq!(cache.used(), 100 * INDEX_SCALE + INDEX_BYTES);
+        cache.set_limit(0);
+        assert!(cache.page_index(&key(0)).is_none());
     }
 
     #[test]

@@ -66,7 +66,7 @@ pub(super) struct Wanted {
 
 impl Wanted {
     fn is_nothing(&self) -> bool {
-        self.span.empty && !self.span.nulls
+        self.span.wants_nothing()
     }
 
     /// The rows of a column that are wanted. `None`: rows of its type aren't looked at.
@@ -218,6 +218,17 @@ impl Filters {
             wanted.is_some_and(|wanted| wanted.span.misses(column, row_group, schema, leaf))
         };
         !self.after_predicate && self.list.iter().any(misses)
+    }
+
+    /// What is known of columns, by which pages may be left out.
+    pub(super) fn wanted(&self) -> Vec<(usize, &LakeType, Arc<Wanted>)> {
+        if self.after_predicate {
+            return vec![];
+        }
+        let known = self.list.iter();
+        known
+            .filter_map(|sought| Some((sought.column, &sought.ty, sought.filter.get()?)))
+            .collect()
     }
 
     /// Those rows of a batch that may be of use, of the ones that `pass`. `copied`: rows are going to be chosen in any

@@ -13,9 +13,9 @@
 //!   `join_exec` (operator), `join_table` (the kept side in memory), `join_pairs` and `join_parts` (both sides in files), `handed` (rows for
 //!   DataFusion's operator)
 //! * scan: `scan` (operator), `source` (files to row groups), `remote` (their bytes), `rowgroup` (decoding),
-//!   `selection` (deleted rows and ranges), `prune` (row-group statistics), `adapt` (file types),
-//!   `cache` (decoded columns and footers), `point` (few rows, without a plan), `covered` (files of
-//!   which every row passes)
+//!   `chosen` and `picked` (some pages and rows of a row group), `selection` (deleted rows and ranges), `prune`
+//!   (statistics), `pages` (those of pages), `adapt` (file types), `cache` (decoded columns and footers), `point` (few
+//!   rows, without a plan), `covered` (files of which every row passes)
 //! * `dynamic`: what joins (`told`, `members`) and sorts (`topmost`) let scans below leave out; `origin`: which scans
 //! * expressions: `expr` (compiled tree), `arith`, `compare`, `cast`, `select` (AND, OR, CASE),
 //!   `inlist`, `like`, `functions`, `values` (native slices and constants), `describe` (for EXPLAIN)
@@ -34,6 +34,7 @@ mod arith;
 mod bits;
 mod cache;
 mod cast;
+mod chosen;
 mod compare;
 mod condition;
 mod copies;
@@ -70,6 +71,8 @@ mod not_in;
 mod ordered;
 mod ordered_exec;
 mod origin;
+mod pages;
+mod picked;
 mod picks;
 mod point;
 mod prune;

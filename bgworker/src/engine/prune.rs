@@ -1,11 +1,13 @@
-//! Row groups whose statistics show that no row passes the predicate, or that every row does.
+//! Row groups and pages whose statistics show that no row passes the predicate, or that every row does.
 //!
-//! Only conjuncts before the first one that can raise an error are used: a row group that is not
-//! read can't raise what Postgres would have raised. Floats are left alone (NaN, −0.0).
+//! What either says becomes an [`Extent`], which conditions are compared with. Only conjuncts before
+//! the first one that can raise an error are used: a row that is not read can't raise what Postgres
+//! would have raised. Floats are left alone (NaN, −0.0).
 
 use crate::arrow_types::arrow_type;
 use arrow::datatypes::{DataType, Schema};
 use parquet::file::metadata::RowGroupMetaData;
+use parquet::file::page_index::column_index::{ByteArrayColumnIndex, ColumnIndexMetaData};
 use parquet::file::statistics::Statistics;
 use pg_lake_plan::ir::{CompareOp, Expr, ExprKind};
 use pg_lake_plan::types::{LakeType, Value};
@@ -15,7 +17,7 @@ use pg_lake_plan::types::{LakeType, Value};
 pub(super) struct Bound {
     /// Index into the scan's columns.
     pub(super) column: usize,
-    ty: LakeType,
+    pub(super) ty: LakeType,
     test: Test,
 }
 
@@ -137,6 +139,49 @@ fn key(column: &LakeType, ty: &LakeType, value: &Value) -> Option<Key> {
     })
 }
 
+/// What is known of a column in a row group or a page.
+#[derive(Debug)]
+pub(super) struct Extent {
+    rows: u64,
+    nulls: Option<u64>,
+    /// Smallest and largest value (text: bounds of them), where the file's order is ours.
+    range: Option<(Key, Key)>,
+}
+
+impl Extent {
+    fn has_only_nulls(&self) -> bool {
+        self.nulls == Some(self.rows)
+    }
+
+    /// Of a page with so many rows; `file` is the column's type in the file, `ty` the one in the scan.
+    pub(super) fn of_page(
+        index: &ColumnIndexMetaData,
+        page: usize,
+        rows: u64,
+        (file, ty): (&DataType, &LakeType),
+    ) -> Extent {
+        let nulls = index.null_counts().and_then(|counts| counts.get(page));
+        let nulls = nulls.and_then(|nulls| u64::try_from(*nulls).ok());
+        match page_ends(index, page) {
+            PageEnds::Unknown => Extent {
+                rows,
+                nulls,
+                range: None,
+            },
+            PageEnds::Nulls => Extent {
+                rows,
+                nulls: Some(rows),
+                range: None,
+            },
+            PageEnds::Known(ends) => Extent {
+                rows,
+                nulls,
+                range: range(ends, file, ty),
+            },
+        }
+    }
+}
+
 /// Whether a row group can be left out. `leaf` finds the Parquet column of a scan column: its
 /// index among the leaves and its place among the file's fields.
 pub(super) fn prunable(
@@ -146,16 +191,8 @@ pub(super) fn prunable(
     leaf: impl Fn(usize) -> Option<(usize, usize)>,
 ) -> bool {
     bounds.iter().any(|bound| {
-        let Some((statistics, file)) = statistics(bound.column, row_group, schema, &leaf) else {
-            return false;
-        };
-        if statistics.null_count_opt() == u64::try_from(row_group.num_rows()).ok() {
-            return true;
-        }
-        match range(statistics, file, &bound.ty) {
-            Some((min, max)) => !bound.possible(&min, &max),
-            None => false,
-        }
+        let extent = extent((bound.column, &bound.ty), row_group, schema, &leaf);
+        extent.is_some_and(|extent| bound.excludes(&extent))
     })
 }
 
@@ -167,12 +204,13 @@ pub(super) fn covers(
     leaf: impl Fn(usize) -> Option<(usize, usize)>,
 ) -> bool {
     proof.iter().all(|bound| {
-        let Some((statistics, file)) = statistics(bound.column, row_group, schema, &leaf) else {
+        let Some(extent) = extent((bound.column, &bound.ty), row_group, schema, &leaf) else {
             return false;
         };
         // A condition on a null is not met.
-        statistics.null_count_opt() == Some(0)
-            && range(statistics, file, &bound.ty)
+        extent.nulls == Some(0)
+            && extent
+                .range
                 .is_some_and(|(min, max)| bound.certain(&min, &max))
     })
 }
@@ -197,38 +235,60 @@ impl Span {
         schema: &Schema,
         leaf: impl Fn(usize) -> Option<(usize, usize)>,
     ) -> bool {
-        if self.empty && !self.nulls {
+        self.wants_nothing()
+            || extent((column, ty), row_group, schema, &leaf)
+                .is_some_and(|extent| self.excludes(&extent))
+    }
+
+    pub(super) fn wants_nothing(&self) -> bool {
+        self.empty && !self.nulls
+    }
+
+    /// Whether none of what is wanted is there.
+    pub(super) fn excludes(&self, extent: &Extent) -> bool {
+        if self.wants_nothing() {
             return true;
         }
-        let Some((statistics, file)) = statistics(column, row_group, schema, &leaf) else {
-            return false;
-        };
-        let nulls = statistics.null_count_opt();
-        if self.nulls && nulls != Some(0) {
+        if self.nulls && extent.nulls != Some(0) {
             return false;
         }
-        if self.empty || nulls == u64::try_from(row_group.num_rows()).ok() {
+        if self.empty || extent.has_only_nulls() {
             return true;
         }
         let below = |max: &Key| self.least.as_ref().is_some_and(|least| max < least);
         let above = |min: &Key| self.largest.as_ref().is_some_and(|largest| min > largest);
-        range(statistics, file, ty).is_some_and(|(min, max)| below(&max) || above(&min))
+        let range = extent.range.as_ref();
+        range.is_some_and(|(min, max)| below(max) || above(min))
     }
 }
 
-/// What a row group says about a column of the scan, and the column's type in the file.
-fn statistics<'a>(
-    column: usize,
-    row_group: &'a RowGroupMetaData,
-    schema: &'a Schema,
+/// What a row group says about a column of the scan; `None` if the column isn't there or says nothing.
+fn extent(
+    (column, ty): (usize, &LakeType),
+    row_group: &RowGroupMetaData,
+    schema: &Schema,
     leaf: &impl Fn(usize) -> Option<(usize, usize)>,
-) -> Option<(&'a Statistics, &'a DataType)> {
+) -> Option<Extent> {
     let (leaf, root) = leaf(column)?;
     let statistics = row_group.columns().get(leaf)?.statistics()?;
-    Some((statistics, schema.fields().get(root)?.data_type()))
+    let file = schema.fields().get(root)?.data_type();
+    Some(Extent {
+        rows: u64::try_from(row_group.num_rows()).ok()?,
+        nulls: statistics.null_count_opt(),
+        range: ends(statistics).and_then(|ends| range(ends, file, ty)),
+    })
 }
 
 impl Bound {
+    /// Whether no row meets the condition.
+    pub(super) fn excludes(&self, extent: &Extent) -> bool {
+        extent.has_only_nulls()
+            || extent
+                .range
+                .as_ref()
+                .is_some_and(|(min, max)| !self.possible(min, max))
+    }
+
     fn possible(&self, min: &Key, max: &Key) -> bool {
         match &self.test {
             Test::In(keys) => keys.iter().any(|key| min <= key && key <= max),
@@ -262,8 +322,74 @@ impl Bound {
     }
 }
 
+/// The smallest and the largest value in the form in which the file has them.
+enum Ends<'a> {
+    Number(i128, i128),
+    Fixed(&'a [u8], &'a [u8]),
+    Bytes(&'a [u8], &'a [u8]),
+}
+
+fn ends(statistics: &Statistics) -> Option<Ends<'_>> {
+    Some(match statistics {
+        Statistics::Int32(s) => Ends::Number((*s.min_opt()?).into(), (*s.max_opt()?).into()),
+        Statistics::Int64(s) => Ends::Number((*s.min_opt()?).into(), (*s.max_opt()?).into()),
+        // The deprecated statistics of byte arrays were compared as signed bytes.
+        _ if statistics.is_min_max_deprecated() => return None,
+        Statistics::FixedLenByteArray(_) => {
+            Ends::Fixed(statistics.min_bytes_opt()?, statistics.max_bytes_opt()?)
+        }
+        Statistics::ByteArray(_) => {
+            Ends::Bytes(statistics.min_bytes_opt()?, statistics.max_bytes_opt()?)
+        }
+        _ => return None,
+    })
+}
+
+/// Of how many pages an index knows.
+pub(super) fn page_count(index: &ColumnIndexMetaData) -> usize {
+    match index {
+        ColumnIndexMetaData::NONE => 0,
+        index => usize::try_from(index.num_pages()).unwrap_or(usize::MAX),
+    }
+}
+
+/// What the index of a column's pages says about one.
+enum PageEnds<'a> {
+    Unknown,
+    Nulls,
+    Known(Ends<'a>),
+}
+
+fn page_ends(index: &ColumnIndexMetaData, page: usize) -> PageEnds<'_> {
+    fn bytes<'a>(
+        index: &'a ByteArrayColumnIndex,
+        page: usize,
+        ends: impl Fn(&'a [u8], &'a [u8]) -> Ends<'a>,
+    ) -> PageEnds<'a> {
+        match (index.min_value(page), index.max_value(page)) {
+            (Some(min), Some(max)) => PageEnds::Known(ends(min, max)),
+            _ => PageEnds::Nulls,
+        }
+    }
+    fn number<T: Copy + Into<i128>>(min: Option<&T>, max: Option<&T>) -> PageEnds<'static> {
+        match (min, max) {
+            (Some(min), Some(max)) => PageEnds::Known(Ends::Number((*min).into(), (*max).into())),
+            _ => PageEnds::Nulls,
+        }
+    }
+    match index {
+        _ if page >= page_count(index) => PageEnds::Unknown,
+        ColumnIndexMetaData::INT32(index) => number(index.min_value(page), index.max_value(page)),
+        ColumnIndexMetaData::INT64(index) => number(index.min_value(page), index.max_value(page)),
+        ColumnIndexMetaData::FIXED_LEN_BYTE_ARRAY(index) => bytes(index, page, Ends::Fixed),
+        ColumnIndexMetaData::BYTE_ARRAY(index) => bytes(index, page, Ends::Bytes),
+        index if index.is_null_page(page) => PageEnds::Nulls,
+        _ => PageEnds::Unknown,
+    }
+}
+
 /// Smallest and largest value (text: bounds of them), where the file's order is ours.
-fn range(statistics: &Statistics, file: &DataType, ty: &LakeType) -> Option<(Key, Key)> {
+fn range(ends: Ends<'_>, file: &DataType, ty: &LakeType) -> Option<(Key, Key)> {
     let comparable = match (file, ty) {
         (DataType::Int32, LakeType::Int8) => true,
         (DataType::Decimal128(_, had), LakeType::Decimal { scale, .. }) => had == scale,
@@ -272,26 +398,15 @@ fn range(statistics: &Statistics, file: &DataType, ty: &LakeType) -> Option<(Key
     if !comparable {
         return None;
     }
-    match statistics {
-        Statistics::Int32(s) => Some((
-            Key::Number((*s.min_opt()?).into()),
-            Key::Number((*s.max_opt()?).into()),
-        )),
-        Statistics::Int64(s) => Some((
-            Key::Number((*s.min_opt()?).into()),
-            Key::Number((*s.max_opt()?).into()),
-        )),
-        // The deprecated statistics of byte arrays were compared as signed bytes.
-        _ if statistics.is_min_max_deprecated() => None,
-        Statistics::FixedLenByteArray(_) if ty.is_decimal() => {
-            let min = Key::Number(big_endian(statistics.min_bytes_opt()?)?);
-            Some((min, Key::Number(big_endian(statistics.max_bytes_opt()?)?)))
+    match ends {
+        Ends::Number(min, max) => Some((Key::Number(min), Key::Number(max))),
+        Ends::Fixed(min, max) if ty.is_decimal() => {
+            Some((Key::Number(big_endian(min)?), Key::Number(big_endian(max)?)))
         }
-        Statistics::ByteArray(_) if *ty == LakeType::Text => {
-            let min = Key::Bytes(statistics.min_bytes_opt()?.to_vec());
-            Some((min, Key::Bytes(statistics.max_bytes_opt()?.to_vec())))
+        Ends::Bytes(min, max) if *ty == LakeType::Text => {
+            Some((Key::Bytes(min.to_vec()), Key::Bytes(max.to_vec())))
         }
-        _ => None,
+        Ends::Fixed(..) | Ends::Bytes(..) => None,
     }
 }
 
@@ -307,6 +422,8 @@ fn big_endian(bytes: &[u8]) -> Option<i128> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use parquet::basic::Type;
+    use parquet::file::metadata::ColumnIndexBuilder;
 
     fn number_test(test: Test) -> Bound {
         Bound {
@@ -350,6 +467,36 @@ mod tests {
         assert!(!either.certain(&number(3), &number(3)));
         let text = number_test(Test::Compare(CompareOp::Lt, Key::Bytes(vec![9])));
         assert!(!text.certain(&number(1), &number(2)));
+    }
+
+    #[test]
+    fn pages_are_judged_as_row_groups_are() {
+        let mut index = ColumnIndexBuilder::new(Type::INT32);
+        let bytes = |n: i32| n.to_le_bytes().to_vec();
+        index.append(false, bytes(-5), bytes(5), 2);
+        index.append(true, vec![], vec![], 10);
+        let index = index.build().expect("an index");
+        let types = (&DataType::Int32, &LakeType::Int4);
+        let page = |page: usize| Extent::of_page(&index, page, 10, types);
+        let is = |n: i128| number_test(Test::Compare(CompareOp::Eq, Key::Number(n)));
+        assert!(!is(5).excludes(&page(0)) && is(6).excludes(&page(0)));
+        assert!(is(5).excludes(&page(1)));
+        // Of this one nothing is known.
+        assert!(!is(6).excludes(&page(2)));
+        let other = (&DataType::Int64, &LakeType::Int4);
+        assert!(!is(6).excludes(&Extent::of_page(&index, 0, 10, other)));
+        let nulls = Span {
+            empty: true,
+            nulls: true,
+            ..Span::default()
+        };
+        assert!(!nulls.excludes(&page(0)) && !nulls.excludes(&page(1)));
+        let six = Span {
+            least: Some(Key::Number(6)),
+            ..Span::default()
+        };
+        assert!(six.excludes(&page(0)) && six.excludes(&page(1)));
+        assert!(!six.excludes(&page(2)));
     }
 
     #[test]

@@ -2,13 +2,15 @@
 //!
 //! A row group is cut into windows of [`BATCH_ROWS`] rows, the same for cached chunks and for what
 //! the reader yields. Columns that had to be decoded enter the cache when the row group has been
-//! read to its end. A read of few rows goes to the pages that hold them and leaves the cache alone.
+//! read to its end. A read of few rows goes to the pages that hold them, as does one whose condition
+//! leaves out many pages; neither puts anything into the cache.
 
 use super::BATCH_ROWS;
 use super::adapt::adapt;
 use super::cache::{ChunkKey, Chunks};
 use super::error::from_arrow;
-use super::remote::{Handle, Parts, is_remote};
+use super::picked::{Picked, gather};
+use super::remote::{Handle, Parts};
 use super::selection::{self, Selection};
 use super::source::{Morsel, Source, SourceColumn};
 use super::stats::add;
@@ -20,7 +22,7 @@ use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion_execution::memory_pool::MemoryReservation;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection,
+    ArrowReaderMetadata, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
 };
 use pg_lake_plan::ir::ColumnSource;
 use pg_lake_plan::message::{FileRef, WireError};
@@ -45,28 +47,28 @@ enum Slot {
 }
 
 /// A column that is decoded.
-struct Reading {
-    root: usize,
-    ty: LakeType,
+pub(super) struct Reading {
+    pub(super) root: usize,
+    pub(super) ty: LakeType,
     key: ChunkKey,
     /// The chunks so far, if they are to be cached.
     kept: Option<Vec<ArrayRef>>,
 }
 
 pub(super) struct RowGroupReader {
-    source: Arc<Source>,
-    file: usize,
-    window: Range<u64>,
+    pub(super) source: Arc<Source>,
+    pub(super) file: usize,
+    pub(super) window: Range<u64>,
     next: u64,
     slots: Vec<Slot>,
-    reading: Vec<Reading>,
-    row_group: Option<(ArrowReaderMetadata, usize)>,
+    pub(super) reading: Vec<Reading>,
+    pub(super) row_group: Option<(ArrowReaderMetadata, usize)>,
     /// Whether the morsel is a row group.
     is_row_group: bool,
     handle: Option<Handle>,
     reader: Option<ParquetRecordBatchReader>,
-    /// The positions that `reader` yields, where it doesn't yield all.
-    sparse: Option<Vec<u64>>,
+    /// The rows that `reader` yields, where it doesn't yield all.
+    pub(super) picked: Option<Picked>,
     /// Memory of the chunks that are kept for the cache.
     reservation: MemoryReservation,
     /// Memory of what was fetched.
@@ -90,7 +92,7 @@ impl RowGroupReader {
             is_row_group: morsel.row_group.is_some(),
             handle: None,
             reader: None,
-            sparse: None,
+            picked: None,
             reservation,
             fetched: None,
         };
@@ -109,41 +111,6 @@ impl RowGroupReader {
         self.is_row_group
     }
 
-    /// The file, and the ranges of it that are going to be read, if it is in a store. A read of few rows
-    /// finds out itself.
-    pub(super) fn ranges(&self) -> Option<(usize, Vec<Range<u64>>)> {
-        let (_, file) = self.source.files.get(self.file)?;
-        if !is_remote(file) || self.sparse.is_some() {
-            return None;
-        }
-        let (footer, row_group) = self.row_group.as_ref()?;
-        let columns = footer.metadata().row_groups().get(*row_group)?.columns();
-        let descriptor = footer.parquet_schema();
-        let mut ranges: Vec<Range<u64>> = columns
-            .iter()
-            .enumerate()
-            .filter(|(leaf, _)| {
-                let root = descriptor.get_column_root_idx(*leaf);
-                self.reading.iter().any(|reading| reading.root == root)
-            })
-            .map(|(_, chunk)| {
-                let (start, length) = chunk.byte_range();
-                start..start.saturating_add(length).min(file.size)
-            })
-            .filter(|range| range.start < range.end)
-            .collect();
-        ranges.sort_unstable_by_key(|range| range.start);
-        // One range where they touch.
-        ranges.dedup_by(|next, range| {
-            let touches = next.start <= range.end;
-            if touches {
-                range.end = range.end.max(next.end);
-            }
-            touches
-        });
-        (!ranges.is_empty()).then_some((self.file, ranges))
-    }
-
     /// Begins to read; `parts` of the file are at hand, and take `memory`.
     pub(super) fn begin(
         &mut self,
@@ -151,13 +118,16 @@ impl RowGroupReader {
         memory: Option<MemoryReservation>,
     ) -> Result<(), WireError> {
         self.fetched = memory;
+        let is_empty = self.picked.as_ref().is_some_and(Picked::is_empty);
         match self.row_group.take() {
-            Some((footer, row_group)) if self.decodes() => self.start(&footer, row_group, parts),
+            Some((footer, row_group)) if self.decodes() && !is_empty => {
+                self.start(&footer, row_group, parts)
+            }
             _ => Ok(()),
         }
     }
 
-    fn file(&self) -> Result<(&Arc<str>, &FileRef), WireError> {
+    pub(super) fn file(&self) -> Result<(&Arc<str>, &FileRef), WireError> {
         match self.source.files.get(self.file) {
             Some((path, file)) => Ok((path, file)),
             None => Err(super::error::internal("a file is missing")),
@@ -203,20 +173,7 @@ impl RowGroupReader {
             add(&source.counters.chunks_cached, cached);
             return Ok(());
         }
-        self.choose_sparse()?;
-        if self.sparse.is_some() {
-            // The cached chunks don't line up with what the reader will yield.
-            decode.clear();
-            if let Some((footer, n)) = row_group {
-                for (i, column) in source.columns.iter().enumerate() {
-                    if let (ColumnSource::Field(id), Some(root)) =
-                        (&column.source, source.root(footer, i))
-                    {
-                        decode.push((i, root, self.key(*id, *n, column)?));
-                    }
-                }
-            }
-        }
+        self.choose_few()?;
         for (i, root, key) in decode {
             let place = match self.reading.iter().position(|r| r.key == key) {
                 Some(place) => place,
@@ -260,7 +217,7 @@ impl RowGroupReader {
         })
     }
 
-    fn choose_sparse(&mut self) -> Result<(), WireError> {
+    fn choose_few(&mut self) -> Result<(), WireError> {
         let (_, file) = self.file()?;
         if file.ranges.is_none() {
             return Ok(());
@@ -268,7 +225,7 @@ impl RowGroupReader {
         let runs = selection::runs(file, self.window.clone());
         let wanted: u64 = runs.iter().map(|run| run.end - run.start).sum();
         if wanted * SPARSE < self.window.end - self.window.start {
-            self.sparse = Some(runs.into_iter().flatten().collect());
+            self.picked = Some(Picked::few(runs));
         }
         Ok(())
     }
@@ -283,7 +240,7 @@ impl RowGroupReader {
         let source = self.source.clone();
         let handle = source.open_file(self.file, parts)?;
         self.handle = Some(handle.clone());
-        let (path, file) = self.file()?;
+        let (path, _) = self.file()?;
         let descriptor = footer.parquet_schema();
         let roots = self.reading.iter().map(|r| r.root);
         let mut builder =
@@ -293,38 +250,22 @@ impl RowGroupReader {
                 .with_batch_size(BATCH_ROWS);
         let rows = self.window.end - self.window.start;
         let mut share = 1.0;
-        if let Some(positions) = &self.sparse {
-            let first = self.window.start;
-            let runs = selection::runs(file, self.window.clone());
-            let runs = runs
-                .into_iter()
-                .map(|run| (run.start - first) as usize..(run.end - first) as usize);
-            builder = builder
-                .with_row_selection(RowSelection::from_consecutive_ranges(runs, rows as usize));
-            share = positions.len() as f64 / rows.max(1) as f64;
+        if let Some(picked) = &self.picked {
+            builder = builder.with_row_selection(picked.selection(&self.window));
+            share = picked.rows() as f64 / rows.max(1) as f64;
         }
         let reader = builder
             .build()
             .map_err(|e| source.parquet(&handle, path, &e))?;
         self.reader = Some(reader);
-        let metadata = footer.metadata().row_groups().get(row_group);
-        for reading in &mut self.reading {
-            let leaves = (0..descriptor.num_columns())
-                .filter(|&leaf| descriptor.get_column_root_idx(leaf) == reading.root);
-            let (mut compressed, mut decoded) = (0i64, 0i64);
-            for chunk in leaves.filter_map(|leaf| metadata?.columns().get(leaf)) {
-                compressed = compressed.saturating_add(chunk.compressed_size());
-                decoded = decoded.saturating_add(chunk.uncompressed_size());
-            }
-            add(
-                &source.counters.bytes_read,
-                (compressed.max(0) as f64 * share) as usize,
-            );
-            let width = reading.ty.fixed_width().unwrap_or(0);
-            let decoded = usize::try_from(decoded)
-                .unwrap_or(0)
-                .max(width * rows as usize);
-            if self.sparse.is_none() && source.cache.admits(decoded) {
+        let reading = self.reading.iter();
+        let sizes: Vec<(usize, usize)> = reading
+            .map(|reading| self.sizes(footer, row_group, reading))
+            .collect();
+        for (reading, (compressed, decoded)) in self.reading.iter_mut().zip(sizes) {
+            let read = (compressed as f64 * share) as usize;
+            add(&source.counters.bytes_read, read);
+            if self.picked.is_none() && source.cache.admits(decoded) {
                 reading.kept = Some(vec![]);
             }
         }
@@ -333,8 +274,8 @@ impl RowGroupReader {
 
     /// The next visible rows, before the predicate. `None`: the end.
     pub(super) fn next_batch(&mut self) -> Result<Option<RecordBatch>, WireError> {
-        if self.sparse.is_some() {
-            return self.next_sparse();
+        if self.picked.is_some() {
+            return self.next_picked();
         }
         if self.reader.is_none()
             && let Some(run) = self.only_run()?
@@ -396,7 +337,7 @@ impl RowGroupReader {
             .iter()
             .map(|slot| {
                 let column: Option<ArrayRef> = match slot {
-                    Slot::RowNumber => Some(row_numbers(file, positions.clone())),
+                    Slot::RowNumber => Some(row_numbers(file, std::slice::from_ref(&positions))),
                     Slot::Constant(value) => Some(value.slice(0, rows.min(value.len()))),
                     Slot::Cached(chunks) => chunks
                         .get(chunk)
@@ -464,33 +405,63 @@ impl RowGroupReader {
         Ok(columns)
     }
 
-    fn next_sparse(&mut self) -> Result<Option<RecordBatch>, WireError> {
-        let Some(reader) = &mut self.reader else {
-            return Ok(None);
-        };
-        let next = reader.next();
-        let (path, _) = self.file()?;
-        let batch = match next {
-            None => return Ok(None),
-            Some(Ok(batch)) => batch,
-            Some(Err(error)) => return Err(self.read_error(path, &error)),
-        };
-        let rows = batch.num_rows();
-        let decoded = self.adapted(&batch)?;
-        let positions: Vec<u64> = match &mut self.sparse {
-            Some(positions) => positions.drain(..rows.min(positions.len())).collect(),
-            None => vec![],
-        };
-        if positions.len() != rows {
+    fn next_picked(&mut self) -> Result<Option<RecordBatch>, WireError> {
+        loop {
+            let (Some(reader), Some(picked)) = (&mut self.reader, &mut self.picked) else {
+                return Ok(None);
+            };
+            let next = reader.next();
+            let rows = match &next {
+                Some(Ok(batch)) => batch.num_rows(),
+                Some(Err(_)) | None => 0,
+            };
+            let (runs, is_end) = (picked.take(rows), picked.is_empty());
             let (path, _) = self.file()?;
-            return Err(self.source.corrupted(path, "more rows than were selected"));
+            let batch = match next {
+                None if is_end => {
+                    self.finish();
+                    return Ok(None);
+                }
+                None => {
+                    let found = "a row group has fewer rows than it says";
+                    return Err(self.source.corrupted(path, found));
+                }
+                Some(Ok(batch)) => batch,
+                Some(Err(error)) => return Err(self.read_error(path, &error)),
+            };
+            let Some(runs) = runs else {
+                return Err(self.source.corrupted(path, "more rows than were selected"));
+            };
+            if let Some(batch) = self.visible(&batch, &runs)? {
+                return Ok(Some(batch));
+            }
         }
+    }
+
+    /// The visible rows of a batch of rows at some positions; `None` if there are none.
+    fn visible(
+        &self,
+        batch: &RecordBatch,
+        runs: &[Range<u64>],
+    ) -> Result<Option<RecordBatch>, WireError> {
         let (_, file) = self.file()?;
-        let numbers =
-            Int64Array::from_iter_values(positions.iter().map(|&at| file.rows.row(at) as i64));
-        let numbers: ArrayRef = Arc::new(numbers);
-        let columns = self.columns(rows, &decoded, || numbers.clone(), None)?;
-        self.batch(columns, rows).map(Some)
+        let selected = match &self.picked {
+            Some(picked) => picked.visible(file, runs),
+            None => Selection::All,
+        };
+        if selected == Selection::None {
+            return Ok(None);
+        }
+        let (rows, decoded) = (batch.num_rows(), self.adapted(batch)?);
+        let numbers = || row_numbers(file, runs);
+        let cached = |chunks: &Chunks| gather(chunks, runs, self.window.start).map(Some);
+        let columns = self.columns(rows, &decoded, numbers, cached)?;
+        let all = self.batch(columns, rows)?;
+        Ok(Some(match selected {
+            Selection::Some(bits) => filter_record_batch(&all, &BooleanArray::new(bits, None))
+                .map_err(|e| from_arrow(&e))?,
+            Selection::All | Selection::None => all,
+        }))
     }
 
     fn assemble(
@@ -500,9 +471,10 @@ impl RowGroupReader {
         decoded: &[ArrayRef],
     ) -> Result<RecordBatch, WireError> {
         let (_, file) = self.file()?;
-        let numbers = || row_numbers(file, window.clone());
+        let numbers = || row_numbers(file, std::slice::from_ref(&window));
         let chunk = (window.start - self.window.start) as usize / BATCH_ROWS;
-        let columns = self.columns(rows, decoded, numbers, Some(chunk))?;
+        let cached = |chunks: &Chunks| Ok(chunks.get(chunk).cloned());
+        let columns = self.columns(rows, decoded, numbers, cached)?;
         self.batch(columns, rows)
     }
 
@@ -511,7 +483,7 @@ impl RowGroupReader {
         rows: usize,
         decoded: &[ArrayRef],
         numbers: impl Fn() -> ArrayRef,
-        chunk: Option<usize>,
+        cached: impl Fn(&Chunks) -> Result<Option<ArrayRef>, WireError>,
     ) -> Result<Vec<ArrayRef>, WireError> {
         self.slots
             .iter()
@@ -519,7 +491,7 @@ impl RowGroupReader {
                 let column = match slot {
                     Slot::RowNumber => Some(numbers()),
                     Slot::Constant(value) => Some(value.slice(0, rows.min(value.len()))),
-                    Slot::Cached(chunks) => chunk.and_then(|i| chunks.get(i).cloned()),
+                    Slot::Cached(chunks) => cached(chunks)?,
                     Slot::Read(place) => decoded.get(*place).cloned(),
                 };
                 column.ok_or_else(|| super::error::internal("a column's chunk is missing"))
@@ -566,7 +538,8 @@ impl RowGroupReader {
 }
 
 /// The numbers of the rows at some positions of a file.
-fn row_numbers(file: &FileRef, positions: Range<u64>) -> ArrayRef {
-    let numbers = file.rows.runs(positions).flatten().map(|row| row as i64);
-    Arc::new(Int64Array::from_iter_values(numbers))
+fn row_numbers(file: &FileRef, positions: &[Range<u64>]) -> ArrayRef {
+    let runs = positions.iter().cloned();
+    let numbers = runs.flat_map(|run| file.rows.runs(run)).flatten();
+    Arc::new(Int64Array::from_iter_values(numbers.map(|row| row as i64)))
 }

@@ -338,7 +338,7 @@ impl Partition {
                         true => None,
                         false => Some(AHEAD_BYTES.saturating_sub(self.bytes_ahead())),
                     };
-                    let opening = Opening::new(&self.source, morsel, &self.pool, room)?;
+                    let opening = Opening::new(&self.source, morsel, &self.pool, room).await?;
                     self.ahead.push_back(opening);
                 }
             }
@@ -358,14 +358,15 @@ struct Opening {
 }
 
 impl Opening {
-    fn new(
+    async fn new(
         source: &Arc<Source>,
         morsel: Morsel,
         pool: &Arc<dyn MemoryPool>,
         room: Option<usize>,
     ) -> Result<Self, WireError> {
         let reservation = optional("LakeScan").register(pool);
-        let reader = RowGroupReader::open(source.clone(), morsel, reservation)?;
+        let mut reader = RowGroupReader::open(source.clone(), morsel, reservation)?;
+        reader.choose_pages().await?;
         let mut opening = Opening {
             reader,
             fetch: None,

@@ -98,6 +98,25 @@ pub(super) fn select(file: &FileRef, window: Range<u64>) -> Selection {
     }
 }
 
+/// The visible rows of several windows, one after the other.
+pub(super) fn select_runs(file: &FileRef, windows: &[Range<u64>]) -> Selection {
+    let mut bits = BooleanBufferBuilder::new(0);
+    for window in windows {
+        let rows = (window.end - window.start) as usize;
+        match select(file, window.clone()) {
+            Selection::All => bits.append_n(rows, true),
+            Selection::None => bits.append_n(rows, false),
+            Selection::Some(own) => bits.append_buffer(&own),
+        }
+    }
+    let bits = bits.finish();
+    match bits.count_set_bits() {
+        n if n == bits.len() => Selection::All,
+        0 => Selection::None,
+        _ => Selection::Some(bits),
+    }
+}
+
 fn deleted<'a>(file: &'a FileRef, window: &Range<u64>) -> &'a [u32] {
     let first = file
         .deleted
@@ -137,6 +156,14 @@ mod tests {
         assert_eq!(bits(select(&f, 1..14)), vec![1, 3, 9, 12]);
         assert_eq!(select(&f, 20..40), Selection::None);
         assert_eq!(select(&f, 61..64), Selection::All);
+    }
+
+    #[test]
+    fn windows_are_selected_one_after_the_other() {
+        let f = file(&[3, 11, 12], None);
+        assert_eq!(bits(select_runs(&f, &[2..4, 11..14, 20..21])), [0, 4, 5]);
+        assert_eq!(select_runs(&f, &[0..3, 4..11]), Selection::All);
+        assert_eq!(select_runs(&f, &[3..4, 11..13]), Selection::None);
     }
 
     #[test]

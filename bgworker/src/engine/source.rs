@@ -55,7 +55,7 @@ pub(super) struct Source {
     pub(super) cancel: CancellationToken,
     pub(super) remote: Remote,
     pub(super) filters: Filters,
-    bounds: Vec<Bound>,
+    pub(super) bounds: Vec<Bound>,
     queue: Mutex<Queue>,
     ahead: std::sync::Mutex<Footers>,
 }
@@ -357,7 +357,11 @@ impl Source {
     }
 
     /// Leaf and root of a scan column that isn't nested.
-    fn leaf(&self, footer: &ArrowReaderMetadata, column: usize) -> Option<(usize, usize)> {
+    pub(super) fn leaf(
+        &self,
+        footer: &ArrowReaderMetadata,
+        column: usize,
+    ) -> Option<(usize, usize)> {
         let root = self.root(footer, column)?;
         let schema = footer.parquet_schema();
         if !schema.root_schema().get_fields().get(root)?.is_primitive() {

@@ -12,6 +12,9 @@ pub(super) struct Counters {
     pub(super) row_groups_pruned: AtomicU64,
     /// To their end.
     pub(super) row_groups_read: AtomicU64,
+    /// Of the columns of row groups that weren't decoded whole, because some of these pages have no row of use.
+    pub(super) pages: AtomicU64,
+    pub(super) pages_pruned: AtomicU64,
     pub(super) rows_cold: AtomicU64,
     pub(super) rows_fed: AtomicU64,
     pub(super) rows_out: AtomicU64,
@@ -74,6 +77,8 @@ impl Counters {
             bytes_read: get(&self.bytes_read),
             bytes_disk_cache: get(&self.bytes_disk_cache),
             bytes_store: get(&self.bytes_store),
+            pages: get(&self.pages),
+            pages_pruned: get(&self.pages_pruned),
             rows_of_tables: self.tables.iter().map(get).collect(),
             ..ScanStats::default()
         }

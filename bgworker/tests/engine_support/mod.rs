@@ -91,6 +91,13 @@ pub fn scan(types: &[LakeType], predicate: Option<Expr>) -> Plan {
 
 /// Writes columns with field ids 1, 2, … and returns the file without deleted rows.
 pub fn write(path: &Path, columns: Vec<ArrayRef>, row_group: usize) -> FileRef {
+    let properties = WriterProperties::builder()
+        .set_max_row_group_row_count(Some(row_group))
+        .build();
+    write_with(path, columns, properties)
+}
+
+pub fn write_with(path: &Path, columns: Vec<ArrayRef>, properties: WriterProperties) -> FileRef {
     let fields: Vec<Field> = columns
         .iter()
         .enumerate()
@@ -102,9 +109,6 @@ pub fn write(path: &Path, columns: Vec<ArrayRef>, row_group: usize) -> FileRef {
         .collect();
     let schema = Arc::new(Schema::new(fields));
     let batch = RecordBatch::try_new(schema.clone(), columns).unwrap();
-    let properties = WriterProperties::builder()
-        .set_max_row_group_row_count(Some(row_group))
-        .build();
     let file = File::create(path).unwrap();
     let mut writer = ArrowWriter::try_new(file, schema, Some(properties)).unwrap();
     writer.write(&batch).unwrap();

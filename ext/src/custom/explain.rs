@@ -45,6 +45,14 @@ fn show_stats(stats: &ScanStats, plans: bool, es: *mut pg_sys::ExplainState) {
         stats.row_groups.saturating_sub(stats.row_groups_pruned),
     );
     number(es, c"Row Groups Pruned", stats.row_groups_pruned);
+    if stats.pages_pruned > 0 {
+        number(
+            es,
+            c"Pages Read",
+            stats.pages.saturating_sub(stats.pages_pruned),
+        );
+        number(es, c"Pages Pruned", stats.pages_pruned);
+    }
     number(es, c"Cold Rows Scanned", stats.rows_cold);
     let fed = if plans { c"Rows Fed" } else { c"Hot Rows Fed" };
     number(es, fed, stats.rows_fed);
