@@ -1,4 +1,4 @@
-//! The part of `docs/functions.md` that is made from the whitelist (`ext/src/lower/functions.rs`).
+//! The entries of `pg_proc` that the engine's whitelist names, and the part of `docs/functions.md` that is made from it.
 
 use crate::{Context, Result, paths};
 use std::fs;
@@ -7,13 +7,29 @@ const BEGIN: &str = "<!-- made from the whitelist by `cargo xtask test tidy --ac
 const END: &str = "<!-- end -->\n";
 const WIDTH: usize = 120;
 
+/// The whitelist of functions, operators and conversions.
+pub const FUNCTIONS: &str = "ext/src/lower/functions.rs";
+
+/// Those of aggregates and window functions. They also name functions that last steps call.
+pub const AGGREGATES: &[&str] = &[
+    "ext/src/lower/aggregates.rs",
+    "ext/src/lower/ordered.rs",
+    "ext/src/lower/spread.rs",
+    "ext/src/lower/windows.rs",
+];
+
+/// Entries of `pg_proc` that a source file names, as `fmgroids.h` does; sorted.
+pub fn named_in(file: &str) -> Result<Vec<String>> {
+    let file = paths::repo().join(file);
+    let text = fs::read_to_string(&file).context(file.display())?;
+    Ok(entries(&text))
+}
+
 /// Compares the page with the whitelist; writes it if the difference is accepted.
 pub fn check(accept: bool) -> Result<()> {
-    let whitelist = paths::repo().join("ext/src/lower/functions.rs");
-    let whitelist = fs::read_to_string(&whitelist).context(whitelist.display())?;
     let file = paths::repo().join("docs/functions.md");
     let page = fs::read_to_string(&file).context(file.display())?;
-    let wanted = renewed(&page, &entries(&whitelist))
+    let wanted = renewed(&page, &named_in(FUNCTIONS)?)
         .ok_or_else(|| format!("docs/functions.md has no line {}", BEGIN.trim_end()))?;
     if page == wanted {
         return Ok(());
@@ -31,10 +47,10 @@ fn renewed(page: &str, entries: &[String]) -> Option<String> {
     Some(format!("{before}{BEGIN}{}{END}{after}", list(entries)))
 }
 
-/// `pg_proc` entries that the whitelist names, as `fmgroids.h` does.
-fn entries(whitelist: &str) -> Vec<String> {
+/// What follows `F_` in names of the modules `pg` and `pg_sys`.
+fn entries(text: &str) -> Vec<String> {
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    let named = whitelist.split("pg::F_").skip(1);
+    let named = text.split("::F_").skip(1);
     let mut entries: Vec<String> = named
         .map(|rest| {
             let end = rest.find(|c: char| !word(c)).unwrap_or(rest.len());
@@ -71,7 +87,8 @@ mod tests {
 
     #[test]
     fn the_list_is_renewed() {
-        let whitelist = "(Call::A, &[pg::F_INT4EQ, pg::F_ABS_INT4]),\n(Call::B, &[pg::F_INT4EQ]),";
+        let whitelist =
+            "(Call::A, &[pg::F_INT4EQ, pg::F_ABS_INT4]),\n(Call::B, &[pg_sys::F_INT4EQ]),";
         let entries = entries(whitelist);
         assert_eq!(entries, ["abs_int4", "int4eq"]);
         let page = format!("# A\n{BEGIN}old\n{END}after\n");

@@ -1,4 +1,7 @@
 //! What of the grammar has been run by the engine, and why the rest wasn't.
+//!
+//! The grammar has more than the engine's whitelist, which `sweep` goes through. In a query that the engine has taken whole,
+//! Postgres may still compute the outputs of the topmost node.
 
 use super::catalog::Catalog;
 use super::tree::{Join, Kind, Query, Select, Sets, Source};

@@ -103,6 +103,8 @@ const WIDE: &[&str] = &[
 enum Rows {
     /// In two files and in the heap; some are deleted or changed.
     Mixed,
+    /// The same, but no value is one that Iceberg can't hold: the engine never leaves its rows to Postgres.
+    Storable,
     Cold,
     Hot,
 }
@@ -121,14 +123,33 @@ pub const LARGE: &[&str] = &["a", "b"];
 pub const SMALL: &[&str] = &["c", "d"];
 pub const EMPTY: &str = "e";
 
-/// Makes all tables anew.
+/// The tables of calls that are made of everything there is, one by one: a larger one, and one to join it with.
+pub const SWEPT: &str = "s";
+pub const PARTNER: &str = "c";
+const SWEPT_TABLES: &[(&str, u64, Rows)] =
+    &[(SWEPT, 200, Rows::Storable), (PARTNER, 24, Rows::Cold)];
+
+/// Makes all tables of random queries anew.
 pub fn make(client: &mut Client, random: &mut Random) -> Result<()> {
+    make_tables(client, random, TABLES)
+}
+
+/// Makes [`SWEPT`] and [`PARTNER`] in the place of all other tables.
+pub fn make_swept(client: &mut Client, random: &mut Random) -> Result<()> {
+    make_tables(client, random, SWEPT_TABLES)
+}
+
+fn make_tables(
+    client: &mut Client,
+    random: &mut Random,
+    tables: &[(&str, u64, Rows)],
+) -> Result<()> {
     client.rows(&format!(
         "SET lake.engine = off;
          DROP SCHEMA IF EXISTS {HEAP} CASCADE; DROP SCHEMA IF EXISTS {LAKE} CASCADE;
          CREATE SCHEMA {HEAP}; CREATE SCHEMA {LAKE};"
     ))?;
-    for (name, count, rows) in TABLES {
+    for (name, count, rows) in tables {
         let columns: Vec<String> = COLUMNS
             .iter()
             .map(|column| format!("{} {}", column.name, column.declared))
@@ -141,7 +162,7 @@ pub fn make(client: &mut Client, random: &mut Random) -> Result<()> {
         if *count > 0 {
             let values: Vec<String> = (1..=*count)
                 .map(|id| {
-                    let storable = *rows == Rows::Cold || random.chance(70);
+                    let storable = matches!(rows, Rows::Cold | Rows::Storable) || random.chance(70);
                     row(random, id, storable)
                 })
                 .collect();
@@ -170,7 +191,7 @@ fn fill(client: &mut Client, name: &str, rows: Rows) -> Result<()> {
     match rows {
         Rows::Hot => drop(client.rows(&copy(-1, "true"))?),
         Rows::Cold => drop(client.rows(&copy(0, "true"))?),
-        Rows::Mixed => {
+        Rows::Mixed | Rows::Storable => {
             client.rows(&copy(0, "id % 5 < 2"))?;
             client.rows(&copy(0, "id % 5 = 2"))?;
             client.rows(&copy(-1, "id % 5 > 2"))?;
@@ -194,7 +215,7 @@ fn fill(client: &mut Client, name: &str, rows: Rows) -> Result<()> {
     };
     let (cold, hot, deleted) = (place(0), place(1), place(2));
     let right = match rows {
-        Rows::Mixed => cold && hot && deleted,
+        Rows::Mixed | Rows::Storable => cold && hot && deleted,
         Rows::Cold => !hot,
         Rows::Hot => !cold,
     };

@@ -146,15 +146,20 @@ impl Generator<'_> {
         self.rare(&fitting)
     }
 
-    /// One of two that has been used less.
+    /// One of some that has been used least.
     pub fn rare(&mut self, functions: &[&Rc<Function>]) -> Option<Rc<Function>> {
+        const SOME: usize = 6;
         if functions.is_empty() {
             return None;
         }
-        let one = *self.random.one_of(functions);
-        let other = *self.random.one_of(functions);
         let uses = |function: &Function| self.used.get(&function.feature).copied().unwrap_or(0);
-        let chosen = if uses(other) < uses(one) { other } else { one };
+        let mut chosen = *self.random.one_of(functions);
+        for _ in 1..SOME {
+            let other = *self.random.one_of(functions);
+            if uses(other) < uses(chosen) {
+                chosen = other;
+            }
+        }
         *self.used.entry(chosen.feature.clone()).or_default() += 1;
         Some(Rc::clone(chosen))
     }

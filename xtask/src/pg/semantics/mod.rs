@@ -11,17 +11,25 @@
 //! * `sessions`, `judge`: who runs them, and what counts as the same
 //! * `shrink`: smaller queries
 //! * `coverage`: what the engine has run of all that
+//! * `sweep`: beside random queries, each entry of the whitelist in every place where it can be
+//!   * `signatures`: the entries; `arguments`, `cases`: calls of them
+//!   * `ledger`: which of them the engine has run
 
+mod arguments;
+mod cases;
 mod catalog;
 mod coverage;
 mod data;
 mod expressions;
 mod functions;
 mod judge;
+mod ledger;
 mod queries;
 mod sessions;
 mod shrink;
+mod signatures;
 mod sql;
+mod sweep;
 mod tree;
 mod types;
 
@@ -37,6 +45,7 @@ use judge::{Freedom, Verdict};
 use sessions::{Engine, Sessions};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
+use sweep::Sweep;
 use tree::Query;
 
 const DATABASE: &str = "semantics";
@@ -50,6 +59,9 @@ const DIFFERENCES_MAX: usize = 10;
 /// What making a query smaller may take.
 const TRIES: usize = 300;
 const PATIENCE: Duration = Duration::from_secs(20);
+/// What the sweep over the whole whitelist may take, and the part of it that each run of all tests has.
+const SWEEP: Duration = Duration::from_secs(180);
+const PART_OF_SWEEP: Duration = Duration::from_secs(10);
 /// Of a hundred queries, so many may be none: more, and the grammar is wrong.
 const INVALID_MAX: u64 = 5;
 
@@ -89,6 +101,8 @@ pub fn suite(run: &mut Run) -> Result<Tally> {
     let catalog = catalog::catalog();
     let mut coverage = Coverage::new(&catalog);
     let mut found = Vec::new();
+    let swept = sweep(run, &cluster, seed, SWEEP).and_then(complete);
+    tally.check("every entry of the whitelist", swept);
     for round in 0..rounds {
         let name = format!("seed {}, {QUERIES} queries", seed.wrapping_add(round));
         if Instant::now() > limit {
@@ -124,7 +138,39 @@ pub fn smoke(run: &mut Run) -> Result<()> {
     let ended = fuzz.round(FEW, &mut coverage, &mut found, limit);
     coverage.report(&run.log("semantics_smoke-coverage"))?;
     verdict(&found, ended)?;
-    valid(&coverage)
+    valid(&coverage)?;
+    drop(fuzz);
+    // Other entries each time.
+    let seed = run.seed.unwrap_or_else(seed_from_environment);
+    say(&format!("      PG_LAKE_SEED={seed}"));
+    sweep(run, &cluster, seed, PART_OF_SWEEP).map(drop)
+}
+
+/// Goes through the whitelist's entries, from one that the seed chooses on, until the time is over: whether that were all.
+fn sweep(run: &Run, cluster: &Cluster, seed: u64, time: Duration) -> Result<bool> {
+    let started = Instant::now();
+    let mut random = Random::new(scattered(seed));
+    let mut sweep = Sweep::start(cluster, &mut random)?;
+    let first = random.below(sweep.entries.len().max(1) as u64) as usize;
+    let all = sweep.run(first, started + time);
+    say(&format!(
+        "    swept in {:.0} s",
+        started.elapsed().as_secs_f64()
+    ));
+    sweep
+        .ledger
+        .report(&sweep.entries, &run.log("semantics-sweep"))?;
+    let covered = sweep.ledger.verdict(&sweep.entries);
+    let ended = all.clone().map(drop).and(covered);
+    verdict(&sweep.found, ended)?;
+    all
+}
+
+fn complete(all: bool) -> Result<()> {
+    match all {
+        true => Ok(()),
+        false => Err("the time is over before the last entry of the whitelist".to_owned()),
+    }
 }
 
 /// What has differed, and why a round came to no end.
