@@ -161,16 +161,50 @@ pub fn count_left(relation: pg_sys::Relation, rows: usize) {
     }
 }
 
-/// Line pointers in use on the first page, which exists.
-pub fn rows_of_first_page(relation: pg_sys::Relation) -> u32 {
+/// Pages that [`estimate_rows`] looks at.
+const SAMPLED_PAGES: u32 = 16;
+
+/// About how many live rows the heap has, which has so many pages. Some are looked at: those whose rows a flush
+/// has moved have none, but stay until VACUUM.
+pub fn estimate_rows(relation: pg_sys::Relation, pages: pg_sys::BlockNumber) -> f64 {
+    let Some(last) = pages.checked_sub(1) else {
+        return 0.0;
+    };
+    let sampled = pages.min(SAMPLED_PAGES);
+    let steps = u64::from(sampled - 1).max(1);
+    let rows: u32 = (0..sampled)
+        .map(|i| (u64::from(last) * u64::from(i) / steps) as u32)
+        .map(|block| live_rows(relation, block))
+        .sum();
+    f64::from(rows) * f64::from(pages) / f64::from(sampled)
+}
+
+/// Rows of a page, which exists, that nobody has deleted.
+fn live_rows(relation: pg_sys::Relation, block: pg_sys::BlockNumber) -> u32 {
     // SAFETY: a page of the open relation, read under its lock.
     unsafe {
-        let buffer = pg_sys::ReadBuffer(relation, 0);
+        let buffer = pg_sys::ReadBuffer(relation, block);
         pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_SHARE as i32);
         let page = pg_sys::BufferGetPage(buffer);
         let rows = (1..=pg_sys::PageGetMaxOffsetNumber(page))
             .filter(|offset| {
-                (*pg_sys::PageGetItemId(page, *offset)).lp_flags() == pg_sys::LP_NORMAL
+                let item = pg_sys::PageGetItemId(page, *offset);
+                if (*item).lp_flags() != pg_sys::LP_NORMAL {
+                    return false;
+                }
+                let mut tuple = pg_sys::HeapTupleData {
+                    t_len: (*item).lp_len(),
+                    t_self: pg_sys::ItemPointerData::default(),
+                    t_tableOid: (*relation).rd_id,
+                    t_data: pg_sys::PageGetItem(page, item).cast(),
+                };
+                pg_sys::ItemPointerSet(&mut tuple.t_self, block, *offset);
+                let never = pg_sys::InvalidTransactionId;
+                matches!(
+                    pg_sys::HeapTupleSatisfiesVacuum(&mut tuple, never, buffer),
+                    pg_sys::HTSV_Result::HEAPTUPLE_LIVE
+                        | pg_sys::HTSV_Result::HEAPTUPLE_INSERT_IN_PROGRESS
+                )
             })
             .count();
         pg_sys::UnlockReleaseBuffer(buffer);

@@ -1,4 +1,4 @@
-//! How large a table is, for the planner and in `pg_class`: hot rows by heap's rules, cold ones by count.
+//! How large a table is, for the planner and in `pg_class`: hot rows by their pages, cold ones by count.
 
 use crate::am::{heap, hot};
 use crate::catalog::{data_file, storage};
@@ -33,8 +33,8 @@ pub unsafe fn show_hot_only(rel: pg_sys::Relation) {
     }
 }
 
-/// After VACUUM has had heap count the hot rows: `pg_class` is about all. With `lake.engine = off` a table
-/// has the pages that a heap with its rows would have, as in [`as_heap`].
+/// After VACUUM has had heap count the hot rows: `pg_class` is about all. A table has the pages that a heap
+/// with its rows would have, as in [`as_heap`].
 ///
 /// # Safety
 /// The relation is open and locked by VACUUM.
@@ -42,7 +42,7 @@ pub unsafe fn add_cold_statistics(rel: pg_sys::Relation) {
     let Some(storage) = storage::of_relation(rel) else {
         return;
     };
-    let (rows, bytes) = data_file::totals(storage.id, std::ptr::null_mut());
+    let (rows, _) = data_file::totals(storage.id, std::ptr::null_mut());
     // SAFETY: by contract; the tuple is released at once.
     unsafe {
         let tuple = pg_sys::SearchSysCache1(
@@ -55,15 +55,8 @@ pub unsafe fn add_cold_statistics(rel: pg_sys::Relation) {
         let class = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_class>();
         let hot = f64::from(class.reltuples).max(0.0);
         let tuples = hot + rows as f64;
-        let (pages, cold_pages) = if guc::engine() == guc::Engine::Off {
-            let pages = pages_in_heap(rel, std::ptr::null_mut(), tuples as u64);
-            (pages.max(class.relpages as u32), pages)
-        } else {
-            // Without a hot row the heap has at most the one page that ANALYZE wants.
-            let hot_pages = if hot > 0.0 { class.relpages as u32 } else { 0 };
-            let cold_pages = pages_of(bytes);
-            (hot_pages.saturating_add(cold_pages), cold_pages)
-        };
+        let cold_pages = pages_in_heap(rel, std::ptr::null_mut(), tuples as u64);
+        let pages = cold_pages.max(class.relpages as u32);
         // Cold rows are those that every snapshot sees, but for the latest.
         let visible = (class.relallvisible as u32)
             .saturating_add(cold_pages)
@@ -195,7 +188,7 @@ impl Size {
     }
 }
 
-/// Hot rows by heap's rule for a table without statistics, which are about all rows.
+/// The pages of hot rows, and about how many there are: statistics are about all rows.
 unsafe fn of_hot(rel: pg_sys::Relation, attr_widths: *mut i32, cold_pages: u32) -> Size {
     // SAFETY: the relation is open; the copies live in the current context.
     unsafe {
@@ -209,21 +202,18 @@ unsafe fn of_hot(rel: pg_sys::Relation, attr_widths: *mut i32, cold_pages: u32) 
         (*copy).rd_rel = &mut class;
         let mut hot = of_heap(copy, attr_widths);
         pg_sys::pfree(copy.cast());
-        if hot.pages == 1 {
-            // A table that was loaded cold has one empty page.
-            hot.tuples = f64::from(hot::rows_of_first_page(rel));
-        }
+        hot.tuples = hot::estimate_rows(rel, hot.pages);
         hot
     }
 }
 
-/// About how many hot rows an open relation has, dead ones included.
+/// About how many hot rows an open relation has.
 pub fn estimate_hot_rows(rel: pg_sys::Relation) -> u64 {
     // SAFETY: the relation is open; without an array for them the widths of columns are only added up.
     unsafe { of_hot(rel, std::ptr::null_mut(), 0).tuples as u64 }
 }
 
-/// Hot rows by heap's rule, cold ones by count. `reltuples` covers both, so that heap's density of
+/// Hot rows by a look at some of them, cold ones by count. `reltuples` covers both, so that heap's density of
 /// tuples per page can't be used once there are cold rows.
 unsafe fn hot_and_cold(
     rel: pg_sys::Relation,
@@ -240,7 +230,7 @@ unsafe fn hot_and_cold(
             Size::default()
         };
         let cold = pages_of(bytes);
-        let hot = of_hot(rel, attr_widths, cold);
+        let hot = of_hot(rel, attr_widths, pages_in_heap(rel, attr_widths, rows));
         Size {
             pages: hot.pages.saturating_add(cold).max(least.pages),
             tuples: (hot.tuples + rows as f64).max(least.tuples),

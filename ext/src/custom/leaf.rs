@@ -142,11 +142,14 @@ impl Leaf {
         }
     }
 
-    /// The statistics of the table get what the engine has read of it.
+    /// The statistics of the table get the rows that a scan has passed: as heap counts rows that a filter drops,
+    /// those of files that the engine could leave out are among them.
     fn count_returned(&self) {
-        if let Some(stats) = &self.stats {
-            count_returned(self.relation, stats.rows_cold);
-        }
+        let live = |file: &FileRef| {
+            let deleted = file.deleted.len() as u64;
+            file.rows.count().saturating_sub(deleted)
+        };
+        count_returned(self.relation, self.files.iter().map(live).sum());
     }
 
     unsafe fn start_cold(&mut self, node: *mut pg_sys::CustomScanState, private: &Private) -> Rows {

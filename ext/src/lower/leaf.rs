@@ -2,7 +2,8 @@
 //!
 //! After planning nothing says any more which qual must come before which, for safety or for
 //! security. A qual goes into the scan only if evaluating it can neither raise an error nor give
-//! anything away, so that its place doesn't matter; the others stay, in their order.
+//! anything away, so that its place doesn't matter; the others stay, in their order. Behind one with a
+//! volatile function all stay: it is called for the rows that Postgres calls it for.
 
 use super::custom_scan::{Parts, build};
 use super::expr::Exprs;
@@ -45,19 +46,25 @@ pub fn lower(
     let mut params = Params::new(readers.late.clone());
     let mut reasons = notes.to_vec();
     let (mut predicates, mut pushed, mut kept) = (vec![], vec![], vec![]);
+    let mut volatile = false;
     for qual in nodes(plan.qual) {
         let used = params.uses.len();
         match Exprs::new(&mut table, &mut params).expression(qual) {
-            Ok(expr) if !expr.can_fail() => {
+            Ok(expr) if !volatile && !expr.can_fail() => {
                 predicates.push(expr);
                 pushed.push(qual);
                 continue;
+            }
+            Ok(_) if volatile => {
+                reasons.push("a filter stays above the scan: behind a volatile function".to_owned());
             }
             Ok(_) => reasons.push("a filter that can fail stays above the scan".to_owned()),
             Err(reason) => reasons.push(format!("a filter stays above the scan: {reason}")),
         }
         params.uses.truncate(used);
         kept.push(qual);
+        // SAFETY: an expression of the plan.
+        volatile |= unsafe { pg_sys::contain_volatile_functions(qual) };
     }
     let used = table.width();
     if readers.fetched {
