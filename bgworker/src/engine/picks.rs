@@ -36,11 +36,11 @@ impl Pick {
         }
     }
 
-    /// The same of two values only.
+    /// The same of the two values at its places, which may be one place.
     pub(super) fn of_two(self) -> Self {
         Pick {
             low: 0,
-            high: 1,
+            high: usize::from(self.low < self.high),
             ..self
         }
     }
@@ -167,6 +167,8 @@ mod tests {
         assert_eq!((half.low, half.high, half.part), (1, 2, 0.5));
         assert_eq!(continuous(share(0.5), 3), Pick::one(1));
         assert_eq!(continuous(share(0.7), 1), Pick::one(0));
+        // Nothing is computed of one value: it may be infinite, or a negative zero.
+        assert_eq!(continuous(share(0.5), 3).of_two(), Pick::one(0));
         let values: ArrayRef = Arc::new(Float64Array::from(vec![0.0, 1.0, 4.0, 9.0]));
         assert_eq!(between_two(&values, half).expect("a value"), 2.5);
     }

@@ -45,8 +45,12 @@ impl Exprs<'_> {
             }
             (Call::Negate(number), [arg]) => {
                 let arg = self.lower_as(*arg, numerics)?;
+                // The negative of a decimal has as many digits.
                 let ty = match number {
-                    Number::Decimal => decimal(scale(&arg)?),
+                    Number::Decimal => {
+                        scale(&arg)?;
+                        sql_type(arg.ty.lake.clone(), pg_sys::NUMERICOID)
+                    }
                     _ => number.ty(),
                 };
                 Ok(Expr {

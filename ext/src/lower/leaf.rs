@@ -56,7 +56,8 @@ pub fn lower(
                 continue;
             }
             Ok(_) if volatile => {
-                reasons.push("a filter stays above the scan: behind a volatile function".to_owned());
+                reasons
+                    .push("a filter stays above the scan: behind a volatile function".to_owned());
             }
             Ok(_) => reasons.push("a filter that can fail stays above the scan".to_owned()),
             Err(reason) => reasons.push(format!("a filter stays above the scan: {reason}")),

@@ -250,7 +250,7 @@ fn intervals_are_made_of_numbers() {
 }
 
 fn call_made(args: &[Val]) -> Result<String, ErrorCode> {
-    super::super::call(Function::MakeInterval, &LakeType::Text, args)
+    super::super::call(Function::MakeInterval, &LakeType::Text, args, None)
         .map(|made| made.array().as_string::<i32>().value(0).to_owned())
         .map_err(|error| error.code)
 }

@@ -252,7 +252,7 @@ mod tests {
     use pg_lake_plan::function::Function;
 
     fn int4(function: Function, value: &str) -> Result<i32, (ErrorCode, String)> {
-        super::super::call(function, &LakeType::Int4, &[text(value)])
+        super::super::call(function, &LakeType::Int4, &[text(value)], None)
             .map(|read| read.array().as_primitive::<Int32Type>().value(0))
             .map_err(|error| (error.code, error.message))
     }
@@ -294,7 +294,7 @@ mod tests {
     #[test]
     fn floats_are_read() {
         let float = |value| {
-            super::super::call(Function::Read, &LakeType::Float8, &[text(value)])
+            super::super::call(Function::Read, &LakeType::Float8, &[text(value)], None)
                 .map(|read| read.array().as_primitive::<Float64Type>().value(0))
                 .map_err(|error| error.code)
         };
@@ -321,8 +321,8 @@ mod tests {
             precision: 5,
             scale: 2,
         };
-        let decimal = |value| {
-            super::super::call(Function::Read, &ty, &[text(value)])
+        let read = |value| {
+            super::super::call(Function::Read, &ty, &[text(value)], None)
                 .map(|read| read.array().as_primitive::<Decimal128Type>().value(0))
                 .map_err(|error| error.code)
         };
@@ -335,7 +335,7 @@ mod tests {
             (" +.5 ", 50),
             ("7.", 700),
         ] {
-            assert_eq!(decimal(value), Ok(expected), "{value}");
+            assert_eq!(read(value), Ok(expected), "{value}");
         }
         for (other, code) in [
             ("999.995", ErrorCode::OutOfRange),
@@ -346,7 +346,7 @@ mod tests {
             ("", ErrorCode::InvalidText),
             ("abc", ErrorCode::InvalidText),
         ] {
-            assert_eq!(decimal(other), Err(code), "{other}");
+            assert_eq!(read(other), Err(code), "{other}");
         }
     }
 

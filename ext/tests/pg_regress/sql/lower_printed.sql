@@ -96,7 +96,7 @@ SELECT p_calls($$
 sum(i)
 avg(i)
 min(i)
-max(i)
+max(nullif(i, interval '1 mon'))
 min(i2)
 max(i2)
 count(i)
@@ -128,7 +128,7 @@ SELECT p_check('SELECT id, i FROM @p ORDER BY i2 DESC NULLS LAST, id LIMIT 5');
 SELECT p_check('SELECT a.id, b.id FROM @p a JOIN @p b ON a.i = b.i2');
 -- A sum that leaves the range on the way: Postgres says whether it does.
 SELECT twins('SELECT sum(i2) FROM (SELECT i2 FROM @p WHERE id = 8 UNION ALL SELECT i2 FROM @p WHERE id IN (1, 8)) x');
-SELECT twins('SELECT i, count(*) FROM @p GROUP BY i'), twins('SELECT DISTINCT i2 FROM @p'), twins('SELECT count(DISTINCT i) FROM @p');
+SELECT twins('SELECT i, count(*) FROM @p WHERE id <> 3 GROUP BY i'), twins('SELECT DISTINCT i2 FROM @p'), twins('SELECT count(DISTINCT i) FROM @p');
 
 -- jsonb
 SELECT p_values($$

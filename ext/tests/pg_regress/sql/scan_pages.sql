@@ -9,7 +9,6 @@ INSERT INTO p_heap
     FROM generate_series(1, 100000) g;
 SET lake.bulk_rows = 0;
 INSERT INTO p_lake SELECT * FROM p_heap ORDER BY id;
-ANALYZE p_lake;
 SELECT * FROM hot_cold('p_lake');
 -- How many pages of the columns of a query are read, of those that there are; all if it doesn't look at them.
 CREATE FUNCTION p_pages(query text) RETURNS text LANGUAGE plpgsql AS $$
@@ -34,6 +33,7 @@ DO $$ BEGIN
     FOR i IN 1..6 LOOP PERFORM id, s FROM p_lake WHERE id BETWEEN 50001 AND 50010; END LOOP;
 END $$;
 SELECT p_pages('SELECT id, s FROM p_lake WHERE id BETWEEN 50001 AND 50010');
+ANALYZE p_lake;
 -- the same rows, by pages or not
 SELECT twins('SELECT * FROM @p WHERE id BETWEEN 20470 AND 20490');
 SELECT twins('SELECT id FROM @p WHERE id IN (1, 20480, 20481, 100000, 200000)');

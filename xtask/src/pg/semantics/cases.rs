@@ -57,7 +57,7 @@ impl Place {
             Place::Output => 48,
             Place::Aggregate | Place::Window => 200,
             Place::Filter => 5,
-            Place::Join => 4,
+            Place::Join => 9,
             Place::GroupKey | Place::SortKey => 3,
         }
     }

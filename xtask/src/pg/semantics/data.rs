@@ -84,6 +84,7 @@ pub const COLUMNS: &[Column] = &[
     column("u", Type::Uuid, "uuid", Values::Nasty, false),
     column("iv", Type::Interval, "interval", Values::Nasty, false),
     column("x", Type::Bytea, "bytea", Values::Nasty, false),
+    column("j", Type::Jsonb, "jsonb", Values::Nasty, false),
 ];
 
 const WIDE: &[&str] = &[

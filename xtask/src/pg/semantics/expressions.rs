@@ -78,7 +78,8 @@ impl Scope {
             expr: Expr::column(format!("{alias}.{}", column.name), column.ty, true),
             tame: column.tame,
         };
-        let leaves: Vec<Leaf> = COLUMNS.iter().map(column).collect();
+        let columns = COLUMNS.iter().filter(|column| ALL.contains(&column.ty));
+        let leaves: Vec<Leaf> = columns.map(column).collect();
         Scope {
             keys: leaves
                 .first()

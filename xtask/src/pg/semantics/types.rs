@@ -21,8 +21,11 @@ pub enum Type {
     Interval,
     Uuid,
     Bytea,
+    /// Columns only: see `ALL`.
+    Jsonb,
 }
 
+/// Those that random expressions are made of.
 pub const ALL: &[Type] = &[
     Type::Bool,
     Type::Int2,
@@ -66,6 +69,7 @@ impl Type {
             Type::Interval => "interval",
             Type::Uuid => "uuid",
             Type::Bytea => "bytea",
+            Type::Jsonb => "jsonb",
         }
     }
 
@@ -233,7 +237,7 @@ impl Type {
             Type::Interval => &[
                 "0",
                 "1 day",
-                "24:00:00",
+                "25:00:00",
                 "-1 month",
                 "30 days",
                 "1 year 2 mons 3 days 04:05:06.789",
@@ -254,6 +258,23 @@ impl Type {
                 "\\x61",
                 "\\x6162",
                 "\\x616263",
+            ],
+            Type::Jsonb => &[
+                "null",
+                "true",
+                "false",
+                "0",
+                "12.50",
+                "-1e3",
+                "99999999999999999999.5",
+                "\"a\"",
+                "\"\"",
+                "[]",
+                "[1, \"a\", null, {\"a\": [true]}, [2, 2]]",
+                "{}",
+                "{\"a\": 1}",
+                "{\"a\": {\"b\": [1.0, \"x\"]}, \"b\": null, \"\": \"\"}",
+                "{\"a\": \"\\u00e4\\n\\\"\", \"x\": [{\"a\": 2}], \"1\": -7}",
             ],
         }
     }
