@@ -173,6 +173,14 @@ impl Expr {
             .unwrap_or(0)
     }
 
+    /// The conditions that a predicate of a scan or a join consists of: see [`Scan::predicate`](crate::ir::Scan::predicate).
+    pub fn quals(&self) -> &[Expr] {
+        match &self.kind {
+            ExprKind::And(quals) => quals,
+            _ => std::slice::from_ref(self),
+        }
+    }
+
     /// Whether evaluating it for some row could raise an error that Postgres would raise too, or
     /// leave the range in which the engine is exact.
     pub fn can_fail(&self) -> bool {

@@ -240,10 +240,8 @@ impl Node {
         predicate: &Expr,
         params: &[Option<Value>],
     ) -> Result<Vec<Node>, WireError> {
-        match &predicate.kind {
-            ExprKind::And(list) => list.iter().map(|e| Node::compile(e, params)).collect(),
-            _ => Ok(vec![Node::compile(predicate, params)?]),
-        }
+        let quals = predicate.quals().iter();
+        quals.map(|qual| Node::compile(qual, params)).collect()
     }
 
     /// Whether a row passes all quals. Unlike an AND it ends at the first one that is null: `ExecQual`.

@@ -167,8 +167,9 @@ impl Lowering {
         for filter in filters {
             quals.push(Node::compile(filter, &self.params)?);
         }
+        let own = scan.predicate.iter().flat_map(Expr::quals);
+        let bounds = prune::bounds(own.chain(filters.iter().copied()), &self.params);
         let predicate = conjunction(&conjuncts);
-        let bounds = prune::bounds(predicate.as_ref(), &self.params);
         let text = predicate.map_or_else(String::new, |p| describe(&p, &schema));
         let source = Source::new(
             scan,
@@ -339,7 +340,7 @@ pub(super) fn column(schema: &Schema, index: usize) -> Result<Arc<dyn PhysicalEx
     }
 }
 
-/// For pruning and EXPLAIN.
+/// For EXPLAIN.
 fn conjunction(conjuncts: &[&Expr]) -> Option<Expr> {
     match conjuncts {
         [] => None,

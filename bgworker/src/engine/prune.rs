@@ -34,23 +34,27 @@ pub(super) enum Key {
     Bytes(Vec<u8>),
 }
 
-/// What the predicate says about single columns.
-pub(super) fn bounds(predicate: Option<&Expr>, params: &[Option<Value>]) -> Vec<Bound> {
+/// What a scan's quals say about single columns.
+pub(super) fn bounds<'a>(
+    quals: impl IntoIterator<Item = &'a Expr>,
+    params: &[Option<Value>],
+) -> Vec<Bound> {
     let mut bounds = vec![];
-    if let Some(predicate) = predicate {
-        collect(predicate, params, &mut bounds);
+    for qual in quals {
+        collect(qual, params, &mut bounds);
+        if qual.can_fail() {
+            break;
+        }
     }
     bounds
 }
 
-/// Returns whether the conjuncts that follow may be used as well.
-fn collect(expr: &Expr, params: &[Option<Value>], bounds: &mut Vec<Bound>) -> bool {
+fn collect(expr: &Expr, params: &[Option<Value>], bounds: &mut Vec<Bound>) {
     match &expr.kind {
-        ExprKind::And(args) => args.iter().all(|arg| collect(arg, params, bounds)),
-        _ => {
-            bounds.extend(condition(expr, params));
-            !expr.can_fail()
-        }
+        // Unlike a qual, an argument that is null doesn't keep the next one from raising an error.
+        ExprKind::And(_) if expr.can_fail() => {}
+        ExprKind::And(args) => args.iter().for_each(|arg| collect(arg, params, bounds)),
+        _ => bounds.extend(condition(expr, params)),
     }
 }
 
@@ -424,6 +428,8 @@ mod tests {
     use super::*;
     use parquet::basic::Type;
     use parquet::file::metadata::ColumnIndexBuilder;
+    use pg_lake_plan::ir::ArithmeticOp;
+    use pg_lake_plan::types::SqlType;
 
     fn number_test(test: Test) -> Bound {
         Bound {
@@ -467,6 +473,64 @@ mod tests {
         assert!(!either.certain(&number(3), &number(3)));
         let text = number_test(Test::Compare(CompareOp::Lt, Key::Bytes(vec![9])));
         assert!(!text.certain(&number(1), &number(2)));
+    }
+
+    fn boolean(kind: ExprKind) -> Expr {
+        let ty = SqlType {
+            lake: LakeType::Bool,
+            oid: 16,
+            typmod: -1,
+            collation: 0,
+        };
+        Expr { ty, kind }
+    }
+
+    /// `column > 5`, which can't raise an error, or `1 / column > 5`, which can.
+    fn greater(column: u32, divides: bool) -> Expr {
+        let int = |kind: ExprKind| Expr {
+            ty: SqlType {
+                lake: LakeType::Int4,
+                oid: 23,
+                typmod: -1,
+                collation: 0,
+            },
+            kind,
+        };
+        let number = |n: i32| Box::new(int(ExprKind::Const(Some(Value::I32(n)))));
+        let mut left = Box::new(int(ExprKind::Column(column)));
+        if divides {
+            left = Box::new(int(ExprKind::Arithmetic {
+                op: ArithmeticOp::Divide,
+                left: number(1),
+                right: left,
+            }));
+        }
+        boolean(ExprKind::Compare {
+            op: CompareOp::Gt,
+            left,
+            right: number(5),
+        })
+    }
+
+    #[test]
+    fn nothing_behind_an_error_is_used() {
+        let columns = |quals: &[Expr]| -> Vec<usize> {
+            let found = bounds(quals, &[]);
+            found.iter().map(|bound| bound.column).collect()
+        };
+        let and = |args: Vec<Expr>| boolean(ExprKind::And(args));
+        let quals = [greater(0, false), greater(1, false)];
+        assert_eq!(columns(&quals), [0, 1]);
+        let nested = [and(quals.to_vec()), greater(2, false)];
+        assert_eq!(columns(&nested), [0, 1, 2]);
+        let divided = [greater(0, false), greater(1, true), greater(2, false)];
+        assert_eq!(columns(&divided), [0]);
+        // A null in column 1 leads to the division.
+        let guarded = and(vec![greater(1, false), greater(2, true)]);
+        assert_eq!(
+            columns(&[greater(0, false), guarded, greater(3, false)]),
+            [0]
+        );
     }
 
     #[test]

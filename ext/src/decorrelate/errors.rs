@@ -9,6 +9,21 @@ use pgrx::FromDatum;
 use pgrx::pg_sys;
 use pgrx::pg_sys::NodeTag;
 
+/// Functions that look into a `jsonb`.
+const JSON: [u32; 11] = [
+    pg_sys::F_JSONB_ARRAY_ELEMENT,
+    pg_sys::F_JSONB_ARRAY_ELEMENT_TEXT,
+    pg_sys::F_JSONB_CONTAINED,
+    pg_sys::F_JSONB_CONTAINS,
+    pg_sys::F_JSONB_EXISTS,
+    pg_sys::F_JSONB_EXISTS_ALL,
+    pg_sys::F_JSONB_EXISTS_ANY,
+    pg_sys::F_JSONB_EXTRACT_PATH,
+    pg_sys::F_JSONB_EXTRACT_PATH_TEXT,
+    pg_sys::F_JSONB_OBJECT_FIELD,
+    pg_sys::F_JSONB_OBJECT_FIELD_TEXT,
+];
+
 /// Whether evaluating an expression, a list of them or the quals of a join tree raises no error, as far
 /// as it isn't about nodes that `elsewhere` knows.
 pub fn is_safe(node: Node, elsewhere: &dyn Fn(Node) -> bool) -> bool {
@@ -80,6 +95,7 @@ fn never_fails(function: pg_sys::Oid, args: *mut pg_sys::List) -> bool {
         Some(Call::Plain(Function::Substring, _)) => takes_no_negative_count(args),
         // Blanks, as of `character(n)` that becomes a text.
         Some(Call::Plain(Function::Trim(_), _)) => nodes(args).len() == 1,
+        _ if JSON.contains(&function.to_u32()) => true,
         // A function that raises an error for some arguments isn't leakproof.
         // SAFETY: looks the function up.
         _ => unsafe { pg_sys::get_func_leakproof(function) },

@@ -5,7 +5,7 @@
 
 use super::custom_scan::{Parts, build};
 use super::node::{self, Node, get, nodes};
-use super::ordering::{UNKNOWN_ORDER, stops_early};
+use super::ordering::UNKNOWN_ORDER;
 use super::private::{Called, Mode, Private};
 use super::statement::Statement;
 use super::sub::Sub;
@@ -21,6 +21,8 @@ pub struct Candidate<'a> {
     top: *mut pg_sys::Plan,
     sub: Sub,
     builder: Builder<'a>,
+    /// Whether Postgres may stop before a row whose computation fails, if not all rows are wanted.
+    pub stops_early: bool,
 }
 
 /// The subtree as a fragment. `needed`: the outputs that its parent uses, if not all.
@@ -52,8 +54,15 @@ pub fn lower<'a>(
         return refused(UNKNOWN_ORDER);
     }
     sub.project(vec![]);
+    // Postgres may come to the order without a sort of all rows.
+    let stops_early = builder.stops_early(top, &sub.plan);
     sub.establish_order(None);
-    Ok(Candidate { top, sub, builder })
+    Ok(Candidate {
+        top,
+        sub,
+        builder,
+        stops_early,
+    })
 }
 
 fn plan_of<'a>(plan: *mut pg_sys::Plan) -> &'a pg_sys::Plan {
@@ -62,11 +71,6 @@ fn plan_of<'a>(plan: *mut pg_sys::Plan) -> &'a pg_sys::Plan {
 }
 
 impl Candidate<'_> {
-    /// Whether Postgres may stop before a row whose computation fails, if not all rows are wanted.
-    pub fn stops_early(&self) -> bool {
-        stops_early(self.top, &self.sub.plan)
-    }
-
     /// The plans that are fed; each may be replaced by what it is lowered to.
     pub fn feeds(&self) -> Vec<*mut pg_sys::Plan> {
         self.builder.feeds.clone()
@@ -79,7 +83,9 @@ impl Candidate<'_> {
 
     /// The node that replaces the subtree. `notes` says why its ancestors weren't lowered.
     pub fn finish(self, feeds: &[*mut pg_sys::Plan], notes: &[String]) -> *mut pg_sys::Plan {
-        let Candidate { top, sub, builder } = self;
+        let Candidate {
+            top, sub, builder, ..
+        } = self;
         let reasons = [notes, builder.reasons.as_slice()].concat();
         let targets = nodes(plan_of(top).targetlist)
             .into_iter()

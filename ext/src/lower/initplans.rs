@@ -5,6 +5,7 @@
 use super::node::{Node, get, inputs, ints, nodes, plan_tag};
 use super::private::ParamUse;
 use super::single_row::{SingleRows, count};
+use super::walk::limits;
 use crate::decorrelate::{is_safe, raises_nothing};
 use pgrx::pg_sys;
 use pgrx::pg_sys::{NodeTag, SubLinkType};
@@ -44,18 +45,28 @@ pub fn late(
         .collect()
 }
 
-/// The plans of sublinks that can be run though Postgres might not, by their numbers.
+/// The plans of sublinks that can be run though Postgres might not, by their numbers, and whether they give one row at most.
 pub fn safe(
     main: *mut pg_sys::Plan,
     subplans: &[*mut pg_sys::Plan],
     relations: &[Option<pg_sys::Oid>],
-) -> Vec<i32> {
+) -> HashMap<i32, bool> {
     let initplans = collected(main, subplans, relations);
     (1..)
         .zip(subplans)
         .filter(|(_, plan)| !plan.is_null() && initplans.is_safe_plan(**plan))
-        .map(|(id, _)| id)
+        .map(|(id, plan)| (id, initplans.rows.is_single(*plan)))
         .collect()
+}
+
+/// Whether a part of the plan can be run though Postgres might not.
+pub fn is_safe_part(
+    part: *mut pg_sys::Plan,
+    main: *mut pg_sys::Plan,
+    subplans: &[*mut pg_sys::Plan],
+    relations: &[Option<pg_sys::Oid>],
+) -> bool {
+    collected(main, subplans, relations).is_safe_plan(part)
 }
 
 /// All initplans of a statement, by the parameters that they set.
@@ -92,11 +103,11 @@ fn collected<'a>(
     initplans
 }
 
-/// The places in the list of those subplans of which Postgres may want the first row only: whether there is one.
-pub fn asked_for_any_row(main: *mut pg_sys::Plan, subplans: *mut pg_sys::List) -> Vec<usize> {
+/// The places in the list of those subplans of which Postgres may not want all rows.
+pub fn read_in_part(main: *mut pg_sys::Plan, subplans: *mut pg_sys::List) -> Vec<usize> {
     let subplans: Vec<*mut pg_sys::Plan> =
         (nodes(subplans).into_iter().map(|node| node.cast())).collect();
-    let mut found = vec![];
+    let mut found = ctes_read_in_part(main, &subplans);
     // Of EXISTS that isn't an initplan the planner has dropped what it selects.
     for (place, plan) in subplans.iter().enumerate() {
         // SAFETY: null, or a plan.
@@ -113,11 +124,39 @@ pub fn asked_for_any_row(main: *mut pg_sys::Plan, subplans: *mut pg_sys::List) -
         let own = unsafe { (*plan).initPlan };
         for subplan in nodes(own).into_iter().filter_map(get::<pg_sys::SubPlan>) {
             if subplan.subLinkType == SubLinkType::EXISTS_SUBLINK {
-                let place = usize::try_from(subplan.plan_id).ok();
-                found.extend(place.and_then(|place| place.checked_sub(1)));
+                found.extend(place(subplan.plan_id));
             }
         }
         open.extend(inputs(plan));
+    }
+    found
+}
+
+/// Where the plan of a sublink or CTE is in the list.
+fn place(id: i32) -> Option<usize> {
+    usize::try_from(id).ok()?.checked_sub(1)
+}
+
+/// The places of CTEs, whose rows are computed as they are asked for.
+fn ctes_read_in_part(main: *mut pg_sys::Plan, subplans: &[*mut pg_sys::Plan]) -> Vec<usize> {
+    // A sublink may be left before its end.
+    let sublinks = subplans.iter().map(|plan| (*plan, true));
+    let mut open: Vec<(*mut pg_sys::Plan, bool)> = sublinks.chain([(main, false)]).collect();
+    let mut found = vec![];
+    while let Some((plan, limited)) = open.pop() {
+        if plan.is_null() {
+            continue;
+        }
+        if let Some(scan) = get::<pg_sys::CteScan>(plan.cast()).filter(|_| limited) {
+            found.extend(place(scan.ctePlanId));
+        }
+        // SAFETY: a plan node of the tree.
+        let inner = unsafe { (*plan).righttree };
+        let (outer_limited, inner_limited) = limits(plan, limited);
+        open.extend(inputs(plan).into_iter().map(|input| match input == inner {
+            true => (input, inner_limited),
+            false => (input, outer_limited),
+        }));
     }
     found
 }

@@ -6,7 +6,7 @@ use super::compare::decimal_scale;
 use super::control::conjunction;
 use super::expr::cast;
 use super::node::{Node, copy, get, nodes, output_var, plan_tag, rewrite};
-use super::ordering::{EARLY_END, stops_early};
+use super::ordering::EARLY_END;
 use super::sub::{Column, Sub, mark_columns, renumber, shift_vars};
 use super::tree::Builder;
 use super::walk::takes_first;
@@ -280,7 +280,12 @@ impl Builder<'_> {
             pg_sys::INNER_VAR,
             full || (left_kind && !swapped),
         )?;
-        if takes_first(plan) && stops_early(join.plan.righttree, &inner.plan) {
+        // A merge join ends with the end of one side.
+        let merges = plan_tag(plan) == NodeTag::T_MergeJoin;
+        let outer_ends = merges && self.stops_early(join.plan.lefttree, &outer.plan);
+        let inner_ends =
+            (merges || takes_first(plan)) && self.stops_early(join.plan.righttree, &inner.plan);
+        if outer_ends || inner_ends {
             return refused(EARLY_END);
         }
         let (left, right, left_var, right_var) = match swapped {

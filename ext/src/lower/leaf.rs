@@ -2,19 +2,19 @@
 //!
 //! After planning nothing says any more which qual must come before which, for safety or for
 //! security. A qual goes into the scan only if evaluating it can neither raise an error nor give
-//! anything away, so that its place doesn't matter; the others stay, in their order. Behind one with a
-//! volatile function all stay: it is called for the rows that Postgres calls it for.
+//! anything away; the others stay, in their order. Behind one that is known to raise errors, or has a volatile
+//! function, all stay: it is evaluated for the rows that Postgres evaluates it for.
 
 use super::custom_scan::{Parts, build};
 use super::expr::Exprs;
 use super::initplans::Params;
 use super::node::{attnos, get, list, nodes};
 use super::private::{Called, Input, Mode, Private, Source};
+use super::statement::Statement;
 use super::table::{CTID, Table};
 use super::{Lowered, fragment_of};
-use pg_lake_plan::ir::Plan;
+use pg_lake_plan::ir::{Expr, Plan};
 use pgrx::pg_sys;
-use std::rc::Rc;
 
 const TABLEOID: i16 = pg_sys::TableOidAttributeNumber as i16;
 
@@ -22,12 +22,9 @@ const TABLEOID: i16 = pg_sys::TableOidAttributeNumber as i16;
 pub struct Readers<'a> {
     /// The outputs that the parent uses, if not all.
     pub needed: Option<&'a [i16]>,
-    /// Whether rows may be asked for their `ctid` from outside the plan (`WHERE CURRENT OF`).
-    pub positioned: bool,
     /// Whether rows are fetched again by their `ctid`: to be updated, or locked.
     pub fetched: bool,
-    /// Parameters for which nobody must ask before Postgres does.
-    pub late: Rc<Vec<i32>>,
+    pub statement: &'a Statement,
 }
 
 /// The node that replaces the scan. `notes` says why its ancestors weren't lowered.
@@ -43,29 +40,38 @@ pub fn lower(
     for attnum in needed_columns(&plan, rtindex, &table, readers) {
         table.column(attnum)?;
     }
-    let mut params = Params::new(readers.late.clone());
+    let mut params = Params::new(readers.statement.late.clone());
     let mut reasons = notes.to_vec();
     let (mut predicates, mut pushed, mut kept) = (vec![], vec![], vec![]);
-    let mut volatile = false;
+    let mut behind: Option<&str> = None;
     for qual in nodes(plan.qual) {
         let used = params.uses.len();
-        match Exprs::new(&mut table, &mut params).expression(qual) {
-            Ok(expr) if !volatile && !expr.can_fail() => {
+        let lowered = Exprs::new(&mut table, &mut params).expression(qual);
+        // SAFETY: an expression of the plan.
+        let volatile = unsafe { pg_sys::contain_volatile_functions(qual) };
+        // Of what isn't lowered nobody knows: nearly all of it could, and what is behind it would leave out no file.
+        let raises = lowered.as_ref().is_ok_and(Expr::can_raise);
+        match (lowered, behind) {
+            (Ok(expr), None) if !expr.can_fail() => {
                 predicates.push(expr);
                 pushed.push(qual);
                 continue;
             }
-            Ok(_) if volatile => {
-                reasons
-                    .push("a filter stays above the scan: behind a volatile function".to_owned());
+            (Ok(_), None) => {
+                reasons.push("a filter that can fail stays above the scan".to_owned());
             }
-            Ok(_) => reasons.push("a filter that can fail stays above the scan".to_owned()),
-            Err(reason) => reasons.push(format!("a filter stays above the scan: {reason}")),
+            (Ok(_), Some(before)) => {
+                reasons.push(format!("a filter stays above the scan: behind {before}"));
+            }
+            (Err(reason), _) => reasons.push(format!("a filter stays above the scan: {reason}")),
         }
         params.uses.truncate(used);
         kept.push(qual);
-        // SAFETY: an expression of the plan.
-        volatile |= unsafe { pg_sys::contain_volatile_functions(qual) };
+        behind = match (volatile, raises) {
+            (true, _) => Some("a volatile function"),
+            (false, true) => behind.or(Some("one that could raise an error")),
+            (false, false) => behind,
+        };
     }
     let used = table.width();
     if readers.fetched {
@@ -128,7 +134,7 @@ fn needed_columns(
             found.extend(attnos(entry.expr.cast(), rtindex as i32));
         }
     }
-    if readers.positioned {
+    if readers.statement.positioned {
         found.push(CTID);
     }
     if found.contains(&0) {

@@ -70,9 +70,11 @@ impl Builder<'_> {
         let plan = (self.statement.subplan(sublink.plan_id)).ok_or("a sublink without a plan")?;
         let params = ints(sublink.paramIds);
         let needed: Vec<i16> = (1..).take(params.len()).collect();
+        let feeds = self.feeds.len();
         let right = self.input(plan, &needed)?;
         // Postgres runs it when the first row comes to it, if one does.
-        if right.plan.can_raise() {
+        let fed = self.feeds.len() > feeds;
+        if right.plan.can_raise() || (fed && !self.statement.raises_nothing(sublink.plan_id)) {
             return refused("a sublink whose rows could raise an error is left to Postgres");
         }
 

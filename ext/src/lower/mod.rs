@@ -126,7 +126,7 @@ pub unsafe fn lower_statement(stmt: *mut pg_sys::PlannedStmt, cursor_options: i3
             (*stmt).planTree = if materialize { materialized(top) } else { top };
         }
     }
-    let first_rows = initplans::asked_for_any_row(planned.planTree, planned.subplans);
+    let read_in_part = initplans::read_in_part(planned.planTree, planned.subplans);
     node::replace_plans(planned.subplans, |i, subplan| {
         // A parallel worker gets the subplans that are parallel-safe, and must find them so.
         // SAFETY: null, or a plan.
@@ -138,7 +138,7 @@ pub unsafe fn lower_statement(stmt: *mut pg_sys::PlannedStmt, cursor_options: i3
             return subplan;
         }
         let sorted = node::plan_tag(subplan) == pg_sys::NodeTag::T_Sort;
-        let lowered = walk.tree(subplan, first_rows.contains(&i));
+        let lowered = walk.tree(subplan, read_in_part.contains(&i));
         match sorted {
             // SAFETY: plans of the statement.
             true => unsafe { walk::rescannable(subplan, lowered) },

@@ -109,7 +109,7 @@ impl Builder<'_> {
         if sub.unknown_order {
             return refused(UNKNOWN_ORDER);
         }
-        if fetch.is_some() && stops_early(limit.plan.lefttree, &sub.plan) {
+        if fetch.is_some() && self.stops_early(limit.plan.lefttree, &sub.plan) {
             return refused(EARLY_END);
         }
         let first = fetch.and_then(|fetch| fetch.checked_add(skip));
@@ -232,11 +232,13 @@ struct Streams {
     groups: bool,
     /// Groups or windows of rows that weren't sorted right before.
     unsorted: bool,
+    /// A limit's input that has its order otherwise than by a sort right before.
+    merged: bool,
 }
 
 impl Streams {
     fn of(plan: *mut pg_sys::Plan) -> Self {
-        use NodeTag::{T_Agg, T_Group, T_SetOp, T_Sort, T_Unique, T_WindowAgg};
+        use NodeTag::{T_Agg, T_CteScan, T_Group, T_Limit, T_SetOp, T_Sort, T_Unique, T_WindowAgg};
         let mut streams = Streams::default();
         let mut open = vec![plan];
         while let Some(plan) = open.pop() {
@@ -246,9 +248,17 @@ impl Streams {
             let tag = plan_tag(plan);
             let groups = matches!(tag, T_Agg | T_Group | T_SetOp | T_Unique);
             let below = inputs(plan);
-            if groups || tag == T_WindowAgg {
-                streams.groups |= groups;
-                streams.unsorted |= below.iter().any(|input| plan_tag(*input) != T_Sort);
+            let unsorted = below.iter().any(|input| plan_tag(*input) != T_Sort);
+            streams.groups |= groups;
+            streams.unsorted |= unsorted && (groups || tag == T_WindowAgg);
+            streams.merged |= unsorted && tag == T_Limit;
+            // Its plan is elsewhere, and gives a row when one is asked for.
+            if tag == T_CteScan {
+                streams = Streams {
+                    groups: true,
+                    unsorted: true,
+                    merged: true,
+                };
             }
             open.extend(below);
         }
@@ -256,16 +266,45 @@ impl Streams {
     }
 }
 
-/// Whether Postgres, by its plan, may stop before a row whose computation fails, if not all rows are wanted. `lowered` is
-/// that plan for the engine, which computes all of them.
-pub fn stops_early(plan: *mut pg_sys::Plan, lowered: &Plan) -> bool {
-    !plan.is_null() && plan_tag(plan) != NodeTag::T_Sort && fails_late(lowered, Streams::of(plan))
+impl Builder<'_> {
+    /// Whether Postgres, by its plan, may stop before a row whose computation fails, if not all rows are wanted. `lowered`
+    /// is that plan for the engine, which computes all of them, and wants all that are fed.
+    pub fn stops_early(&self, plan: *mut pg_sys::Plan, lowered: &Plan) -> bool {
+        let mut fed = self.feeds.iter().filter(|feed| is_streamed(plan, **feed));
+        stops_early(plan, lowered) || fed.any(|feed| self.statement.plan_may_raise(*feed))
+    }
+}
+
+/// Whether a plan, which is a part of another one, is asked for its rows only as they are wanted.
+fn is_streamed(plan: *mut pg_sys::Plan, part: *mut pg_sys::Plan) -> bool {
+    let mut open = vec![plan];
+    while let Some(plan) = open.pop() {
+        if plan.is_null() || takes_all(plan) {
+            continue;
+        }
+        // It may be a part of the plan of a CTE.
+        if plan == part || plan_tag(plan) == NodeTag::T_CteScan {
+            return true;
+        }
+        open.extend(inputs(plan));
+    }
+    false
+}
+
+fn stops_early(plan: *mut pg_sys::Plan, lowered: &Plan) -> bool {
+    let mut top = plan;
+    while plan_tag(top) == NodeTag::T_Material {
+        // SAFETY: a plan node of the tree.
+        top = unsafe { (*top).lefttree };
+    }
+    !top.is_null() && plan_tag(top) != NodeTag::T_Sort && fails_late(lowered, Streams::of(top))
 }
 
 fn fails_late(plan: &Plan, streams: Streams) -> bool {
     let below = |input: &Plan| fails_late(input, streams);
     match plan {
-        Plan::Sort { .. } => false,
+        // It was made for a limit, of which Postgres may have sorted the rows otherwise.
+        Plan::Sort { input, .. } => streams.merged && below(input),
         // What is grouped by was computed, and sorted, before.
         Plan::Aggregate {
             input,

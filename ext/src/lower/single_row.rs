@@ -226,7 +226,13 @@ impl RelationScan {
     /// The column that an operand is.
     fn column(&self, operand: Node) -> Option<i16> {
         if let Some(relabel) = get::<pg_sys::RelabelType>(operand) {
-            return self.column(relabel.arg.cast());
+            // Arrays of another type are compared by that type's equality, with the same operator.
+            // SAFETY: looks the type up.
+            let element = unsafe { pg_sys::get_element_type(relabel.resulttype) };
+            return match element == pg_sys::InvalidOid {
+                true => self.column(relabel.arg.cast()),
+                false => None,
+            };
         }
         let var = get::<pg_sys::Var>(operand)?;
         if var.varno == self.rtindex as i32 {
@@ -285,7 +291,9 @@ unsafe fn is_unique_for(index: pg_sys::Relation, equalities: &[Equality]) -> boo
     let keys: Vec<(i16, pg_sys::Oid, pg_sys::Oid)> = unsafe {
         let form = (*index).rd_index;
         let unique = (*form).indisunique && (*form).indimmediate;
-        let usable = (*form).indisvalid && (*form).indisready && (*form).indislive;
+        // Where old rows don't count yet, snapshots may see several that are equal.
+        let usable =
+            (*form).indisvalid && (*form).indisready && (*form).indislive && !(*form).indcheckxmin;
         if !(unique && usable) || (*(*index).rd_rel).relam != pg_sys::BTREE_AM_OID {
             return false;
         }

@@ -1,12 +1,17 @@
 //! What lowering knows of the statement as a whole.
 
-use super::node::{get, ints, nodes, plan_tag};
+use super::node::{Node, get, ints, nodes, plan_tag};
 use super::{Lowered, refused};
+use crate::decorrelate::is_safe;
 use pgrx::pg_sys;
-use pgrx::pg_sys::NodeTag;
+use pgrx::pg_sys::{NodeTag, SubLinkType};
+use std::collections::HashMap;
 use std::rc::Rc;
 
 pub struct Statement {
+    /// The relations of the range table.
+    relations: Vec<Option<pg_sys::Oid>>,
+    /// Those that are iceberg tables.
     range_table: Vec<Option<pg_sys::Oid>>,
     /// Range table entries that are written to, locked, or fetched again by EvalPlanQual.
     kept: Vec<u32>,
@@ -17,8 +22,8 @@ pub struct Statement {
     main: *mut pg_sys::Plan,
     /// Parameters for which nobody must ask before Postgres does.
     pub late: Rc<Vec<i32>>,
-    /// Sublinks whose plans raise no error, by the numbers of these.
-    safe: Vec<i32>,
+    /// Sublinks whose plans raise no error, by the numbers of these, and whether they give one row at most.
+    safe: HashMap<i32, bool>,
     /// `lake.engine = force`
     pub force: bool,
     /// Rows may be asked for their `ctid` from outside the plan.
@@ -64,13 +69,14 @@ impl Statement {
                 super::initplans::late(stmt.planTree, &subplans, &relations),
                 super::initplans::safe(stmt.planTree, &subplans, &relations),
             ),
-            false => (vec![], vec![]),
+            false => (vec![], HashMap::new()),
         };
         Statement {
             kept: marks.iter().map(|m| m.rti).chain(targets.clone()).collect(),
             fetched: locked
                 .chain(targets.iter().copied().filter(fetched_target))
                 .collect(),
+            relations,
             range_table,
             subplans,
             late: Rc::new(late),
@@ -99,7 +105,39 @@ impl Statement {
 
     /// Whether the plan of a sublink raises no error and does nothing that could be noticed.
     pub fn raises_nothing(&self, id: i32) -> bool {
-        self.safe.contains(&id)
+        self.safe.contains_key(&id)
+    }
+
+    /// Whether evaluating an expression, or a list, could raise an error, in the plans of its sublinks, too.
+    pub fn may_raise(&self, node: Node) -> bool {
+        !is_safe(node, &|node| self.is_harmless(node))
+    }
+
+    /// Whether running a part of the plan could raise an error, or do something that could be noticed.
+    pub fn plan_may_raise(&self, plan: *mut pg_sys::Plan) -> bool {
+        !super::initplans::is_safe_part(plan, self.main, &self.subplans, &self.relations)
+    }
+
+    /// Whether a node, with what is below it, is one of those that only plans have, and raises no error.
+    fn is_harmless(&self, node: Node) -> bool {
+        if let Some(param) = get::<pg_sys::Param>(node) {
+            return param.paramkind == pg_sys::ParamKind::PARAM_EXEC
+                && !self.late.contains(&param.paramid);
+        }
+        let Some(sublink) = get::<pg_sys::SubPlan>(node) else {
+            return false;
+        };
+        let single = self.safe.get(&sublink.plan_id);
+        let fits = match sublink.subLinkType {
+            SubLinkType::EXISTS_SUBLINK
+            | SubLinkType::ARRAY_SUBLINK
+            | SubLinkType::ANY_SUBLINK
+            | SubLinkType::ALL_SUBLINK => single.is_some(),
+            // Of more than one row Postgres makes an error.
+            SubLinkType::EXPR_SUBLINK | SubLinkType::ROWCOMPARE_SUBLINK => single == Some(&true),
+            _ => false,
+        };
+        fits && !self.may_raise(sublink.testexpr) && !self.may_raise(sublink.args.cast())
     }
 
     /// Whether running a plan more or less often, or to its end, could be noticed.

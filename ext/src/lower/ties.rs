@@ -7,7 +7,7 @@ use super::compare::comparison;
 use super::control::conjunction;
 use super::frames::DEFAULT_FRAME;
 use super::node::{Node, array, attnos, get};
-use super::ordering::{EARLY_END, UNKNOWN_ORDER, row_count, stops_early};
+use super::ordering::{EARLY_END, UNKNOWN_ORDER, row_count};
 use super::private::Source;
 use super::setops::{bigint, constant, counted};
 use super::sub::{Sub, column_expr};
@@ -40,7 +40,7 @@ impl Builder<'_> {
         if sub.unknown_order || !(is_in_order(&peers, &sub) || self.is_sorted(input)) {
             return refused(UNKNOWN_ORDER);
         }
-        if stops_early(input, &sub.plan) {
+        if self.stops_early(input, &sub.plan) {
             return refused(EARLY_END);
         }
         if fetch == 0 {

@@ -296,8 +296,10 @@ impl<'a> Builder<'a> {
         self.statement.not_kept(rtindex)?;
         let mut table = Table::open(rtindex, relid);
         let (mut predicates, mut with_sublinks) = (vec![], vec![]);
+        let mut behind_error = false;
         for qual in nodes(scan.scan.plan.qual) {
-            if has_sublink(qual) {
+            if behind_error || has_sublink(qual) {
+                behind_error |= self.statement.may_raise(qual);
                 with_sublinks.push(scan_output(qual, &mut table)?);
                 continue;
             }

@@ -132,7 +132,7 @@ impl Walk {
             Ok(candidate) => candidate,
             Err(reason) => return Some(Err(reason)),
         };
-        if place.limited && candidate.stops_early() {
+        if place.limited && candidate.stops_early {
             return Some(refused(EARLY_END));
         }
         let feeds: Vec<*mut pg_sys::Plan> = (candidate.feeds().into_iter())
@@ -160,9 +160,8 @@ impl Walk {
         }
         let readers = Readers {
             needed: place.needed,
-            positioned: self.statement.positioned,
             fetched: self.statement.fetched.contains(&scan.scan.scanrelid),
-            late: self.statement.late.clone(),
+            statement: &self.statement,
         };
         leaf::lower(plan.cast(), relid, &readers, notes)
     }
@@ -178,9 +177,10 @@ impl Walk {
         use NodeTag::{T_Gather, T_GatherMerge, T_MergeJoin, T_NestLoop, T_Result};
         let tag = plan_tag(plan);
         let below_gather = place.below_gather || matches!(tag, T_Gather | T_GatherMerge);
+        let (limited, inner_limited) = limits(plan, place.limited);
         let plain = Place {
             below_gather,
-            limited: tag == NodeTag::T_Limit || (place.limited && !takes_all(plan)),
+            limited,
             ..Place::default()
         };
         let outer_needed = needed::outputs(plan, pg_sys::OUTER_VAR);
@@ -193,7 +193,7 @@ impl Walk {
         let inner = Place {
             needed: inner_needed.as_deref(),
             marked: tag == T_MergeJoin,
-            limited: plain.limited || takes_first(plan),
+            limited: inner_limited,
             ..plain
         };
         // SAFETY: a plan node of the tree; each child is replaced in place.
@@ -239,6 +239,15 @@ pub unsafe fn rescannable(
         true => unsafe { super::materialized(after) },
         false => after,
     }
+}
+
+/// Whether not all rows of a node's inputs may be wanted: of the inner one it is the second. `limited`: so it is of the
+/// node's own.
+pub fn limits(plan: *mut pg_sys::Plan, limited: bool) -> (bool, bool) {
+    // A merge join asks neither side for what comes after the end of the other one.
+    let ends = matches!(plan_tag(plan), NodeTag::T_Limit | NodeTag::T_MergeJoin);
+    let outer = ends || (limited && !takes_all(plan));
+    (outer, outer || takes_first(plan))
 }
 
 /// Whether a join asks its inner side for no more rows once there is a partner.

@@ -29,13 +29,31 @@ SELECT twins('SELECT count(*) FROM (SELECT * FROM @q WHERE t > ''B'' OFFSET 0) s
 SELECT twins('SELECT t, sum(n) FROM @q GROUP BY t HAVING max(t) < ''B'' AND 10 / sum(n) > 1');
 SELECT twins('SELECT a.id, b.id FROM @q a JOIN @q b ON a.n = b.n AND a.t < b.t AND 10 / (a.n * b.n) > 1');
 SELECT twins('SELECT a.id, b.id FROM @q a JOIN @q b ON a.n = b.n AND a.t <= b.t AND 10 / (a.n * b.n) > 1');
+-- A condition behind one that raises an error leaves out no rows before it does.
+SELECT twins('SELECT id FROM @q WHERE 10 / n > 1 AND (id > 100 OR id < -100 OR id = 0)');
+SELECT twins('SELECT count(*) FROM @q WHERE 10 / n > 1 AND (id > 100 OR id < -100 OR id = 0)');
+SELECT twins('SELECT id FROM @q WHERE id > 100 AND 10 / n > 1');
+SELECT twins('SELECT count(*) FROM @q WHERE (n IN (SELECT id FROM @q) OR 10 / n > 1) AND (id > 100 OR id < -100 OR id = 0 OR id = -5)');
 -- The rows of a sublink that nobody asks for.
 SELECT twins('SELECT id FROM @q WHERE id < 0 AND n NOT IN (SELECT 10 / n FROM @q)');
+SET lake.engine = force;
+SELECT sqlstate_of('SELECT count(*) FROM q_lake WHERE id < 0 AND n NOT IN (SELECT 10 / n FROM q_heap)');
+RESET lake.engine;
 -- A column that isn't used is computed nevertheless.
 SELECT twins('WITH c AS MATERIALIZED (SELECT id, 10 / n AS q FROM @q) SELECT count(*) FROM c');
 SELECT twins('WITH c AS MATERIALIZED (SELECT id, 10 / n AS q FROM @q WHERE n > 0) SELECT count(*) FROM c');
 -- Groups that come after those that a LIMIT wants aren't aggregated.
 SET enable_hashagg = off;
 SELECT twins('SELECT n, sum(10 / n) FROM @q GROUP BY n ORDER BY n DESC LIMIT 2', true);
+SELECT twins('SELECT n, sum(10 / n) FROM @q GROUP BY n ORDER BY n DESC LIMIT (SELECT 2)', true);
+SELECT twins('WITH c AS MATERIALIZED (SELECT n, sum(10 / n) FROM @q GROUP BY n ORDER BY n DESC) SELECT * FROM c LIMIT 2', true);
+-- Nor are rows of another table computed.
+SELECT twins('SELECT count(q) FROM (SELECT q FROM (SELECT id, 1 AS q FROM @q UNION ALL SELECT id, 10 / n FROM q_heap) u LIMIT 3) l');
+-- Nor are those that come after the end of the other side of a merge join.
+SET enable_hashjoin = off;
+SET enable_nestloop = off;
+SELECT twins('SELECT a.n, a.s FROM (SELECT n, sum(10 / (n - 4)) AS s FROM @q GROUP BY n) a JOIN (VALUES (0), (-1)) v (n) ON a.n = v.n');
+RESET enable_hashjoin;
+RESET enable_nestloop;
 RESET enable_hashagg;
 DROP TABLE q_heap, q_lake;
