@@ -270,6 +270,10 @@ impl Kept {
             reserved: self.memory,
             pool,
             links: self.rows.saturating_mul(LINK_BYTES),
+            last: match join.exec.join_type() {
+                JoinType::LeftMark => self.bytes,
+                _ => 0,
+            },
             settled: Once::new(),
         });
         Ok(Table {
@@ -413,15 +417,17 @@ struct TableMemory {
     pool: Arc<dyn MemoryPool>,
     /// What it doesn't say.
     links: usize,
+    /// All rows come out at the end, as one batch.
+    last: usize,
     settled: Once,
 }
 
 impl TableMemory {
-    /// The table is there: the rows are no longer there twice.
+    /// The table is there: the rows are no longer there twice, unless they will be again.
     fn settle(&self) {
         self.settled.call_once(|| {
             let taken = self.pool.reserved().saturating_add(self.links);
-            self.reserved.resize(taken);
+            self.reserved.resize(taken.saturating_add(self.last));
         });
     }
 }
@@ -433,6 +439,8 @@ mod tests {
     use arrow::datatypes::{Field, Schema};
     use datafusion_execution::memory_pool::GreedyMemoryPool;
     use datafusion_execution::runtime_env::RuntimeEnvBuilder;
+    use datafusion_physical_expr::PhysicalExpr;
+    use datafusion_physical_expr::expressions::Column;
     use datafusion_physical_plan::metrics::{ExecutionPlanMetricsSet, MetricBuilder};
 
     fn batch(column: ArrayRef) -> RecordBatch {
@@ -502,6 +510,33 @@ mod tests {
         assert!(kept.is_empty());
         let mut kept = Kept::new(&context, 1_000_000);
         assert!(kept.add(numbers(10_000)).is_none());
+    }
+
+    fn join_of(kind: JoinType) -> HashJoin {
+        let side = || -> Operator { Arc::new(Handed::new(numbers(0).schema(), 1)) };
+        let key = || -> Arc<dyn PhysicalExpr> { Arc::new(Column::new("k", 0)) };
+        let exec = HashJoinExecBuilder::new(side(), side(), vec![(key(), key())], kind)
+            .with_partition_mode(PartitionMode::CollectLeft)
+            .build()
+            .expect("a join");
+        HashJoin::new(exec, vec![0], vec![0])
+    }
+
+    #[test]
+    fn a_mark_keeps_memory_for_the_rows_at_its_end() {
+        let settled = |kind| {
+            let context = context(1 << 30);
+            let mut kept = Kept::new(&context, 0);
+            assert!(kept.add(numbers(10_000)).is_none());
+            let bytes = kept.bytes;
+            let join = Arc::new(join_of(kind));
+            let table = kept.build(&join, 1, false, &context).expect("a table");
+            table.memory.settle();
+            (context.memory_pool().reserved(), bytes)
+        };
+        let (reserved, bytes) = settled(JoinType::LeftSemi);
+        assert!(bytes > 0);
+        assert_eq!(settled(JoinType::LeftMark), (reserved + bytes, bytes));
     }
 
     #[test]

@@ -123,7 +123,9 @@ fn is_plain(query: &pg_sys::Query) -> bool {
 fn has_fit_tables(query: &pg_sys::Query) -> bool {
     let is_fit = |entry: &pg_sys::RangeTblEntry| match entry.rtekind {
         pg_sys::RTEKind::RTE_RELATION => {
-            entry.tablesample.is_null() && entry.securityQuals.is_null()
+            // What is asked of another server can raise any error.
+            let is_foreign = entry.relkind as u8 == pg_sys::RELKIND_FOREIGN_TABLE;
+            !is_foreign && entry.tablesample.is_null() && entry.securityQuals.is_null()
         }
         pg_sys::RTEKind::RTE_JOIN => {
             let columns = entry.joinaliasvars.cast();

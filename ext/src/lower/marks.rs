@@ -1,8 +1,8 @@
 //! `x IN (SELECT …)` whose value is looked at, under OR, NOT or CASE or as a result: a column that a join with the
 //! subquery's rows adds. An EXISTS that Postgres hashes is one, too.
 //!
-//! Postgres runs the subquery when the value is first asked for, the engine in any case: only one that can't raise an
-//! error is lowered.
+//! Postgres runs the subquery when the value is first asked for, and computes what is compared with its rows for those
+//! rows that ask, if it has any. The engine does both in any case: only what can't raise an error is lowered.
 
 use super::membership::Membership;
 use super::node::{self, Node, get};

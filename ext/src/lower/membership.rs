@@ -106,7 +106,12 @@ impl Builder<'_> {
         for condition in conditions {
             let condition = self.expression(&columns, condition)?;
             let key = Pair::key_of(&condition, width, columns.len());
-            keys.push(key.ok_or("a sublink that compares otherwise than by =")?);
+            let key = key.ok_or("a sublink that compares otherwise than by =")?;
+            // Without rows to compare with Postgres computes nothing.
+            if key.left.can_raise() || key.right.can_raise() {
+                return refused("a sublink that compares what could fail is left to Postgres");
+            }
+            keys.push(key);
         }
         Ok((right, keys))
     }

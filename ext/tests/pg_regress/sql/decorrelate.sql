@@ -94,6 +94,29 @@ SELECT twins('SELECT o.id FROM @outer o WHERE x = 3 OR 0 = (SELECT count(*) FROM
 SELECT twins('SELECT o.id, (SELECT max(y) FROM @inner i WHERE i.a = o.a) FROM @outer o WHERE 0 < (SELECT count(*) FROM @inner i WHERE i.b = o.b) ORDER BY 2 DESC NULLS LAST, 1 LIMIT 7');
 SELECT twins('SELECT o.b, count(*), (SELECT count(*) FROM @inner i WHERE i.b = o.b) FROM @outer o GROUP BY o.b');
 SELECT twins('SELECT DISTINCT (SELECT count(*) FROM @inner i WHERE i.a = o.a) FROM @outer o');
+SELECT twins('SELECT o.id, (SELECT CASE WHEN count(*) = 0 THEN ''none'' ELSE max(i.s) END FROM @inner i WHERE i.a = o.a) FROM @outer o');
+SELECT twins('SELECT o.id, (SELECT bool_and(i.b > 0) IS NULL FROM @inner i WHERE i.a = o.a AND i.y < 5) FROM @outer o');
+SELECT twins('SELECT o.a, (SELECT count(*) FROM @inner i WHERE i.a = o.a) FROM (SELECT a FROM @outer UNION ALL SELECT a FROM @outer) o');
+SELECT twins('SELECT o.id, CASE WHEN o.b > 2 THEN (SELECT sum(100 / (i.a - 30)) FROM @inner i WHERE i.a = o.a) END FROM @outer o WHERE o.a < 30');
+SELECT twins('SELECT o.id, (SELECT i.y FROM @inner i WHERE i.a = o.a) FROM @outer o');
+SELECT twins('SELECT o.id FROM @outer o WHERE x = 3 OR x < (SELECT i.y FROM @inner i WHERE i.a = o.a)');
+CREATE TABLE taken (id int, n bigint);
+INSERT INTO taken SELECT o.id, (SELECT count(*) FROM inner_lake i WHERE i.a = o.a) FROM outer_lake o;
+SELECT count(*), count(*) FILTER (WHERE t.n <> (SELECT count(*) FROM inner_heap i WHERE i.a = o.a)) AS wrong FROM taken t JOIN outer_heap o ON o.id = t.id;
+DROP TABLE taken;
+-- keys that are equal though they are written otherwise
+CREATE TABLE key_heap (id int, f float8, c char(4));
+CREATE TABLE key_lake (LIKE key_heap) USING iceberg;
+CREATE TABLE part_heap (LIKE key_heap);
+CREATE TABLE part_lake (LIKE key_heap) USING iceberg;
+INSERT INTO key_heap SELECT g, CASE g % 4 WHEN 0 THEN 'NaN' WHEN 1 THEN '-0' WHEN 2 THEN NULL ELSE (g % 9)::float8 END, 'c' || g % 12 FROM generate_series(1, 200) g;
+INSERT INTO part_heap SELECT g, CASE g % 5 WHEN 0 THEN 'NaN' WHEN 1 THEN '0' WHEN 2 THEN NULL WHEN 3 THEN '-0' ELSE (g % 9)::float8 END, 'c' || g % 20 || ' ' FROM generate_series(1, 2000) g;
+INSERT INTO key_lake SELECT * FROM key_heap;
+INSERT INTO part_lake SELECT * FROM part_heap;
+ANALYZE key_heap, key_lake, part_heap, part_lake;
+SELECT twins('SELECT o.id, (SELECT count(*) FROM @part i WHERE i.f = o.f), (SELECT sum(i.id) FROM @part i WHERE i.c = o.c) FROM @key o');
+SELECT twins('SELECT o.id FROM @key o WHERE id < 20 OR 100 > (SELECT count(*) FROM @part i WHERE i.f = o.f AND i.c = o.c)');
+DROP TABLE key_heap, key_lake, part_heap, part_lake;
 -- volatile
 SELECT used('SELECT o.id FROM outer_lake o WHERE x < (SELECT avg(y) FROM inner_lake i WHERE i.a = o.a AND random() < 2)');
 SELECT twins('SELECT o.id FROM @outer o WHERE x < (SELECT avg(y) FROM @inner i WHERE i.a = o.a AND random() < 2)');

@@ -88,6 +88,36 @@ SELECT marks('SELECT count(*) FROM m_lake WHERE id > 0 OR k IN (SELECT 10 / (b -
 SELECT twins('SELECT count(*) FROM @m WHERE id > 0 OR k IN (SELECT 10 / (b - 3) FROM @s)');
 SELECT twins('SELECT count(*) FROM @m WHERE id > 10 OR k IN (SELECT 10 / (b - 3) FROM @s)');
 
+-- nor does what is compared where nobody asks, or there is nothing to compare it with
+SELECT marks('SELECT count(*) FROM m_lake WHERE j = 0 OR 10 / j IN (SELECT a FROM s_lake)');
+SELECT twins('SELECT count(*), sum(id) FROM @m WHERE j = 0 OR 10 / j IN (SELECT a FROM @s)');
+SELECT twins('SELECT count(*), sum(id) FROM @m WHERE CASE WHEN j > 0 THEN 10 / j IN (SELECT a FROM @s) ELSE k = 3 END');
+SELECT twins('SELECT count(*) FILTER (WHERE 10 / j IN (SELECT a FROM @z)) FROM @m');
+SELECT twins('SELECT count(*), sum(id) FROM @m WHERE 10 / j NOT IN (SELECT a FROM @z)');
+SELECT twins('SELECT j, count(*) FILTER (WHERE j > 0 AND 10 / j NOT IN (SELECT a FROM @w)) FROM @m GROUP BY j');
+SELECT twins('SELECT r, count(*) FROM (SELECT 2147483640 + j IN (SELECT a FROM @s) AS r FROM @m WHERE j < 7) x GROUP BY r');
+SELECT twins('SELECT count(*) FILTER (WHERE 2147483647 + j IN (SELECT a FROM @s)) FROM @m');
+-- several of them, the same twice, and one within another
+SELECT twins('SELECT r, s, count(*) FROM (SELECT k IN (SELECT a FROM @w) AS r, k NOT IN (SELECT a FROM @w) AS s FROM @m) x GROUP BY r, s');
+SELECT twins('SELECT count(*), sum(id) FROM @m WHERE (k IN (SELECT a FROM @s WHERE b IN (SELECT b FROM @w) OR a < 9) OR j = 3) AND (t IN (SELECT u FROM @s) OR j > 4)');
+SELECT twins('SELECT count(*), sum(id) FROM @m WHERE k IN (SELECT a FROM @s ORDER BY a DESC, b, m LIMIT 50) OR j = 3');
+SELECT twins('SELECT count(*) FROM @m x JOIN @s y ON y.a = x.k WHERE (x.j IN (SELECT b FROM @w WHERE a < 20)) IS NOT TRUE AND y.b < 2');
+SELECT twins('SELECT id, (SELECT count(*) FROM @s y WHERE y.b IN (SELECT b FROM @w WHERE a = x.k) OR y.a = x.j) FROM @m x WHERE id % 3001 = 7');
+-- shown with what they are
+DO $$
+DECLARE
+    line text;
+    lines int := 0;
+BEGIN
+    FOR line IN EXPLAIN (VERBOSE, COSTS OFF) SELECT id, k IN (SELECT a FROM w_lake) FROM m_lake ORDER BY j, id LOOP
+        lines := lines + 1;
+    END LOOP;
+    FOR line IN EXPLAIN (VERBOSE, COSTS OFF)
+                SELECT j, count(*) FILTER (WHERE k IN (SELECT a FROM s_lake)) FROM m_lake GROUP BY j HAVING count(*) > 1 LOOP
+        lines := lines + 1;
+    END LOOP;
+    ASSERT lines > 4;
+END $$;
 -- what is compared otherwise, or depends on the row, stays
 SELECT marks('SELECT count(*) FROM m_lake WHERE k < ANY (SELECT a FROM s_lake) OR j = 3');
 SELECT twins('SELECT count(*) FROM @m WHERE k < ANY (SELECT a FROM @s) OR j = 3');
