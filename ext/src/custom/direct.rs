@@ -327,7 +327,7 @@ fn column<'a>(expr: Node) -> Option<&'a pg_sys::Var> {
 }
 
 /// Whether an expression has one value in all rows, and whoever wrote its functions doesn't mind how often
-/// they are called. Nothing in the statement is volatile.
+/// they are called.
 fn is_constant(expr: Node) -> bool {
     let mut constant = true;
     node::visit(expr, &mut |node| {
@@ -344,5 +344,7 @@ fn is_constant(expr: Node) -> bool {
         };
         constant
     });
-    constant
+    // Those of a view, or of a prepared statement that has changed, aren't known when CREATE TABLE AS begins.
+    // SAFETY: an expression of a finished plan.
+    constant && unsafe { !pg_sys::contain_volatile_functions(expr) }
 }

@@ -114,7 +114,7 @@ unsafe fn is_bulk_load(statement: *mut pg_sys::Node) -> bool {
             pg_sys::NodeTag::T_CopyStmt => (*statement.cast::<pg_sys::CopyStmt>()).is_from,
             pg_sys::NodeTag::T_CreateTableAsStmt => {
                 let query = (*statement.cast::<pg_sys::CreateTableAsStmt>()).query;
-                tag(query) == pg_sys::NodeTag::T_Query && !pg_sys::contain_volatile_functions(query)
+                tag(query) == pg_sys::NodeTag::T_Query && !is_volatile(query)
             }
             pg_sys::NodeTag::T_RefreshMatViewStmt => {
                 let refresh = statement.cast::<pg_sys::RefreshMatViewStmt>();
@@ -123,6 +123,24 @@ unsafe fn is_bulk_load(statement: *mut pg_sys::Node) -> bool {
                 relid != pg_sys::InvalidOid && !has_index(relid) && !has_volatile_query(relid)
             }
             _ => false,
+        }
+    }
+}
+
+/// Whether a query, or the prepared statement that it executes, calls volatile functions.
+unsafe fn is_volatile(query: *mut pg_sys::Node) -> bool {
+    // SAFETY: an analysed query; the list of a prepared statement's is null or lives with it.
+    unsafe {
+        let utility = (*query.cast::<pg_sys::Query>()).utilityStmt;
+        if utility.is_null() || tag(utility) != pg_sys::NodeTag::T_ExecuteStmt {
+            return pg_sys::contain_volatile_functions(query);
+        }
+        let name = (*utility.cast::<pg_sys::ExecuteStmt>()).name;
+        // One that doesn't exist is an error later.
+        let prepared = pg_sys::FetchPreparedStatement(name, false);
+        prepared.is_null() || {
+            let queries = (*(*prepared).plansource).query_list;
+            pg_sys::contain_volatile_functions(queries.cast())
         }
     }
 }

@@ -45,8 +45,12 @@ impl Node {
     fn keeps_layout(&self, read: bool) -> bool {
         match &self.repr {
             // Postgres may print otherwise what the engine has made. Labels of enums can be renamed, and
-            // other types of users print what they like.
-            Repr::Printed(_) => read && self.typid.to_u32() < pg_sys::FirstNormalObjectId,
+            // other types of users print what they like. A column that was cidr becomes inet without being
+            // written again, but inet has no mask of 32 bits in its text.
+            Repr::Printed(_) => {
+                let is_users = self.typid.to_u32() >= pg_sys::FirstNormalObjectId;
+                read && !is_users && self.typid != pg_sys::INETOID
+            }
             Repr::List(list) => list.element.keeps_layout(read),
             Repr::Struct(row) => row.fields.iter().flatten().all(|f| f.keeps_layout(read)),
             _ => true,

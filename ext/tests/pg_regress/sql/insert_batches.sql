@@ -148,6 +148,30 @@ REFRESH MATERIALIZED VIEW ib_view;
 SELECT count(*), sum(number) AS sum FROM ib_view;
 SELECT * FROM hot_cold('ib_view');
 SELECT counted('CREATE TABLE ib_counted USING iceberg AS SELECT id, txt FROM ib_source');
+-- what a volatile function returns differs from row to row, also where it is in a prepared statement or in a view
+PREPARE drawn AS SELECT id, random() AS draw FROM ib_source;
+CREATE TABLE ib_drawn USING iceberg AS EXECUTE drawn;
+SELECT count(*), count(DISTINCT draw) > 59000 AS differ FROM ib_drawn;
+DROP TABLE ib_drawn;
+DEALLOCATE drawn;
+CREATE VIEW ib_draws AS SELECT id, random() AS draw FROM ib_source;
+CREATE TABLE ib_drawn USING iceberg AS SELECT * FROM ib_draws;
+SELECT count(*), count(DISTINCT draw) > 59000 AS differ FROM ib_drawn;
+DROP TABLE ib_drawn;
+CREATE MATERIALIZED VIEW ib_drawn USING iceberg AS SELECT * FROM ib_draws;
+SELECT count(*), count(DISTINCT draw) > 59000 AS differ FROM ib_drawn;
+DROP MATERIALIZED VIEW ib_drawn;
+DROP VIEW ib_draws;
+-- no column of the source
+CREATE TABLE ib_ones USING iceberg AS SELECT 1 AS one, 'x' AS note FROM ib_source;
+SELECT count(*), sum(one) AS sum, min(note) || max(note) AS note FROM ib_ones;
+-- what cidr has printed isn't the text of inet
+CREATE TABLE ib_net (net cidr) USING iceberg;
+INSERT INTO ib_net SELECT '10.0.0.1/32' FROM generate_series(1, 20000);
+ALTER TABLE ib_net ALTER net TYPE inet;
+CREATE TABLE ib_addresses (net inet) USING iceberg;
+SELECT batched($$INSERT INTO ib_addresses SELECT net FROM ib_net$$);
+SELECT net, count(*) FROM ib_addresses GROUP BY net;
 BEGIN READ ONLY;
 INSERT INTO ib_copy SELECT * FROM ib_source;
 ROLLBACK;
@@ -160,6 +184,6 @@ SELECT same('ib_copy', 'ib_heap');
 RESET lake.bulk_rows;
 DROP MATERIALIZED VIEW ib_view;
 DROP TABLE ib_source, ib_heap, ib_copy, ib_few, ib_some, ib_sums, ib_strict, ib_checked, ib_computed, ib_numbered, ib_watched, ib_files, ib_parent, ib_made,
-    ib_counted;
+    ib_counted, ib_ones, ib_net, ib_addresses;
 DROP TYPE ib_pair;
 DROP FUNCTION batched, same, contents, counted, ib_seen;
