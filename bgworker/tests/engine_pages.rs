@@ -3,7 +3,7 @@
 mod engine_support;
 
 use arrow::array::*;
-use arrow::datatypes::Int32Type;
+use arrow::datatypes::{Int32Type, Int64Type};
 use async_trait::async_trait;
 use bytes::Bytes;
 use engine_support::*;
@@ -11,6 +11,7 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use pg_lake_bgworker::engine::{Engine, Fetcher};
 use pg_lake_plan::ir::*;
 use pg_lake_plan::message::{ErrorCode, Fetch, Fetched, FileRef, WireError};
+use pg_lake_plan::rows::RowNumbers;
 use pg_lake_plan::store::Store;
 use pg_lake_plan::types::{LakeType, Value};
 use std::path::{Path, PathBuf};
@@ -206,6 +207,12 @@ async fn pages_without_a_row_are_not_read() {
             "{predicate:?} {stats:?}"
         );
     }
+    // Not one page is left of a row group whose bounds have the value between them.
+    let gap = compare(CompareOp::Eq, col(1, LakeType::Int4), int(150));
+    let gap = request(scan(&TYPES, Some(gap)), vec![file.clone()]);
+    let (batches, stats) = run(&engine, gap, None).await.unwrap();
+    assert!(batches.is_empty());
+    assert_eq!((stats.row_groups_pruned, stats.rows_cold), (2, 0));
     // It leaves out too little.
     let most = scan(&TYPES, Some(compare(CompareOp::Ge, number(), int(600))));
     let (_, stats) = run(&engine, request(most, vec![file.clone()]), None)
@@ -305,12 +312,67 @@ async fn keys_of_a_join_leave_out_pages() {
     assert!(stats.rows_cold < 200, "{stats:?}");
 }
 
+/// Of a column that was widened the file has the narrower type; an added one it hasn't at all. The numbers of rows are those of the
+/// pages that are read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn altered_columns_and_row_numbers() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::new(256 << 20, 0, dir.path().to_owned(), 2, None).unwrap();
+    let mut file = file(dir.path());
+    file.rows = RowNumbers::consecutive(1000, ROWS as u64);
+    file.deleted = vec![3001];
+    let is = |op: CompareOp, value: i64| {
+        let value = constant(LakeType::Int8, Value::I64(value));
+        compare(op, col(0, LakeType::Int8), value)
+    };
+    let near = || vec![is(CompareOp::Ge, 3000), is(CompareOp::Le, 3002)];
+    let added = |value: i32| compare(CompareOp::Eq, col(1, LakeType::Int4), int(value));
+    for (conditions, expected) in [
+        (near(), vec![3000, 3002]),
+        (vec![is(CompareOp::Gt, 1 << 40)], vec![]),
+        ([near(), vec![added(7)]].concat(), vec![3000, 3002]),
+        ([near(), vec![added(8)]].concat(), vec![]),
+    ] {
+        let types = [LakeType::Int8, LakeType::Int4, LakeType::Int8];
+        let mut plan = scan(&types, Some(and(conditions)));
+        if let Plan::Scan(scan) = &mut plan {
+            scan.columns[1].source = ColumnSource::Field(99);
+            scan.columns[1].missing = Some(Value::I32(7));
+            scan.columns[2].source = ColumnSource::RowNumber;
+        }
+        let (batches, stats) = run(&engine, request(plan, vec![file.clone()]), None)
+            .await
+            .unwrap();
+        let mut found = vec![];
+        for batch in &batches {
+            let [values, numbers] = [0, 2].map(|i| batch.column(i).as_primitive::<Int64Type>());
+            for at in 0..batch.num_rows() {
+                assert_eq!(numbers.value(at), values.value(at) + 1000);
+                found.push(values.value(at));
+            }
+        }
+        found.sort_unstable();
+        assert_eq!(found, expected);
+        assert!(stats.rows_cold < 200, "{stats:?}");
+    }
+}
+
 /// A directory as a store.
 #[derive(Debug)]
 struct Directory {
     path: PathBuf,
     bytes: AtomicU64,
     lookups: Mutex<Vec<Vec<(u64, u64)>>>,
+}
+
+impl Directory {
+    fn new(path: &Path) -> Arc<Directory> {
+        Arc::new(Directory {
+            path: path.to_owned(),
+            bytes: AtomicU64::new(0),
+            lookups: Mutex::default(),
+        })
+    }
 }
 
 #[async_trait]
@@ -339,11 +401,7 @@ async fn only_the_bytes_of_pages_are_fetched() {
     let dir = tempfile::tempdir().unwrap();
     let mut file = file(dir.path());
     file.path = "s3://lake/pages.parquet".to_owned();
-    let store = Arc::new(Directory {
-        path: dir.path().to_owned(),
-        bytes: AtomicU64::new(0),
-        lookups: Mutex::default(),
-    });
+    let store = Directory::new(dir.path());
     let spill = dir.path().to_owned();
     let engine = Engine::new(256 << 20, 64 << 20, spill, 2, Some(store.clone())).unwrap();
     for _ in 0..2 {
@@ -360,7 +418,61 @@ async fn only_the_bytes_of_pages_are_fetched() {
         "{bytes} of {}",
         file.size
     );
-    // The footer, and the index of one column.
+    // The index of the column comes with the footer.
+    assert_eq!(store.lookups.lock().unwrap().len(), 1);
+    // That of another one is asked for, once.
+    for _ in 0..2 {
+        let plan = scan(&TYPES, Some(is_decimal(CompareOp::Eq, 790)));
+        let (batches, stats) = run(&engine, request(plan, vec![file.clone()]), None)
+            .await
+            .unwrap();
+        assert_eq!(rows(&batches), [790]);
+        assert!(stats.pages_pruned > 0);
+    }
     let lookups = store.lookups.lock().unwrap();
     assert_eq!(lookups.len(), 2, "{lookups:?}");
+}
+
+/// Short runs of rows in large pages: what lies between isn't fetched page by page after all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_other_page_is_one_request() {
+    let dir = tempfile::tempdir().unwrap();
+    let long = |row: i32| format!("{row}{}", "z".repeat(8000));
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(Int32Array::from_iter_values(0..400)),
+        Arc::new(StringArray::from_iter_values((0..400).map(long))),
+    ];
+    let properties = WriterProperties::builder()
+        .set_write_batch_size(10)
+        .set_data_page_row_count_limit(10)
+        .set_statistics_enabled(EnabledStatistics::Page)
+        .set_dictionary_enabled(false)
+        .build();
+    let mut file = write_with(&dir.path().join("long.parquet"), columns, properties);
+    file.path = "s3://lake/long.parquet".to_owned();
+    let store = Directory::new(dir.path());
+    let spill = dir.path().to_owned();
+    let engine = Engine::new(256 << 20, 64 << 20, spill, 2, Some(store.clone())).unwrap();
+    let wanted: Vec<i32> = (5..400).step_by(20).collect();
+    let plan = scan(&[LakeType::Int4, LakeType::Text], Some(one_of(&wanted)));
+    let (batches, stats) = run(&engine, request(plan, vec![file.clone()]), None)
+        .await
+        .unwrap();
+    let mut found = vec![];
+    for batch in &batches {
+        let numbers = batch.column(0).as_primitive::<Int32Type>();
+        let texts = batch.column(1).as_string::<i32>();
+        for at in 0..batch.num_rows() {
+            assert_eq!(texts.value(at), long(numbers.value(at)));
+            found.push(numbers.value(at));
+        }
+    }
+    found.sort_unstable();
+    assert_eq!(found, wanted);
+    assert_eq!((stats.pages, stats.pages_pruned), (80, 40), "{stats:?}");
+    let bytes = store.bytes.load(Ordering::Relaxed);
+    assert!(bytes * 10 < file.size * 6, "{bytes} of {}", file.size);
+    // The footer.
+    let lookups = store.lookups.lock().unwrap();
+    assert_eq!(lookups.len(), 1, "{lookups:?}");
 }

@@ -9,6 +9,9 @@ use parquet::arrow::arrow_reader::ArrowReaderMetadata;
 use pg_lake_plan::message::WireError;
 use std::ops::Range;
 
+/// Bytes between pages that are fetched along with them, rather than asking for one range more.
+const GAP_BYTES: u64 = 64 << 10;
+
 impl RowGroupReader {
     /// Leaves out pages that have no row of use, if it is worth that: before the bytes are fetched.
     pub(super) async fn choose_pages(&mut self) -> Result<(), WireError> {
@@ -78,16 +81,11 @@ impl RowGroupReader {
         for range in &mut ranges {
             range.end = range.end.min(file.size);
         }
-        ranges.retain(|range| range.start < range.end);
-        ranges.sort_unstable_by_key(|range| range.start);
-        // One range where they touch.
-        ranges.dedup_by(|next, range| {
-            let touches = next.start <= range.end;
-            if touches {
-                range.end = range.end.max(next.end);
-            }
-            touches
-        });
+        let gap = match self.picked {
+            Some(_) => GAP_BYTES,
+            None => 0,
+        };
+        let ranges = near(ranges, gap);
         (!ranges.is_empty()).then_some((self.file, ranges))
     }
 
@@ -111,5 +109,34 @@ impl RowGroupReader {
         let width = reading.ty.fixed_width().unwrap_or(0);
         let size = |bytes: i64| usize::try_from(bytes).unwrap_or(0);
         (size(compressed), size(decoded).max(width * rows))
+    }
+}
+
+/// Ranges as one where there is no more than `gap` between them; without empty ones.
+fn near(mut ranges: Vec<Range<u64>>, gap: u64) -> Vec<Range<u64>> {
+    ranges.retain(|range| range.start < range.end);
+    ranges.sort_unstable_by_key(|range| range.start);
+    ranges.dedup_by(|next, range| {
+        let is_near = next.start <= range.end.saturating_add(gap);
+        if is_near {
+            range.end = range.end.max(next.end);
+        }
+        is_near
+    });
+    ranges
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_near_is_one_range() {
+        let ranges = vec![50..60, 0..10, 5..5, 10..20, 25..30, 12..18];
+        assert_eq!(near(ranges.clone(), 0), [0..20, 25..30, 50..60]);
+        assert_eq!(near(ranges.clone(), 5), [0..30, 50..60]);
+        let (all, empty) = (0..60, 7..7);
+        assert_eq!(near(ranges, u64::MAX), [all]);
+        assert!(near(vec![empty], 5).is_empty());
     }
 }

@@ -231,6 +231,12 @@ impl Filters {
             .collect()
     }
 
+    /// The columns of which something is known, or will be.
+    pub(super) fn columns(&self) -> impl Iterator<Item = usize> + '_ {
+        let list = self.list.iter().filter(move |_| !self.after_predicate);
+        list.map(|sought| sought.column)
+    }
+
     /// Those rows of a batch that may be of use, of the ones that `pass`. `copied`: rows are going to be chosen in any
     /// case, otherwise only where enough are dropped.
     pub(super) fn rows(

@@ -2,13 +2,14 @@
 //!
 //! The index of a column's pages is read when there is a condition on the column, and kept with the decoded columns. What is
 //! read by pages is no whole column, and isn't kept. So little is read this way only: see [`WORTH`] and
-//! [`Cache::prefers_pages`](super::cache::Cache::prefers_pages).
+//! [`Cache::prefers_pages`](super::cache::Cache::prefers_pages). Of a file in a store the indexes come with the footer, if they
+//! are near the file's end.
 
 use super::cache::IndexKey;
 use super::dynamic::Wanted;
 use super::error::internal;
 use super::prune::{Bound, Extent, page_count};
-use super::remote::{Handle, Use, is_remote};
+use super::remote::{Handle, Parts, Use, is_remote};
 use super::source::Source;
 use arrow::datatypes::DataType;
 use parquet::arrow::arrow_reader::ArrowReaderMetadata;
@@ -179,17 +180,75 @@ impl Source {
         };
         let handle = self.open_file(file, parts)?;
         let read = read_indexes(footer.metadata(), group, &missing, &handle);
-        let mut read = read.map_err(|e| self.parquet(&handle, path, &e))?;
-        for (leaf, range) in missing {
-            let Some(index) = read.get_mut(leaf) else {
+        let read = read.map_err(|e| self.parquet(&handle, path, &e))?;
+        indexes.extend(self.keep_indexes(read, &missing, key));
+        Ok(indexes)
+    }
+
+    /// Puts indexes of pages into the cache, and returns them by leaves.
+    fn keep_indexes(
+        &self,
+        mut read: Vec<ColumnIndexMetaData>,
+        ranges: &BTreeMap<usize, Range<u64>>,
+        key: impl Fn(usize) -> IndexKey,
+    ) -> BTreeMap<usize, PageIndex> {
+        let mut indexes = BTreeMap::new();
+        for (leaf, range) in ranges {
+            let Some(index) = read.get_mut(*leaf) else {
                 continue;
             };
             let index = Arc::new(std::mem::replace(index, ColumnIndexMetaData::NONE));
             let encoded = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
-            self.cache.put_page_index(key(leaf), index.clone(), encoded);
-            indexes.insert(leaf, index);
+            let kept = index.clone();
+            self.cache.put_page_index(key(*leaf), kept, encoded);
+            indexes.insert(*leaf, index);
         }
-        Ok(indexes)
+        indexes
+    }
+
+    /// Keeps the indexes that came with a footer, of the pages of columns that conditions are about. A scan would have to
+    /// ask for them before it knows which bytes of a row group it needs. `tail`: the end of the file.
+    pub(super) fn keep_page_indexes(
+        self: &Arc<Self>,
+        file: usize,
+        footer: &ArrowReaderMetadata,
+        tail: Parts,
+    ) {
+        let columns = self.bounds.iter().map(|bound| bound.column);
+        let columns = columns.chain(self.filters.columns());
+        let leaves: BTreeSet<usize> = columns
+            .filter_map(|column| Some(self.leaf(footer, column)?.0))
+            .collect();
+        let (Some((path, reference)), Some((start, bytes))) = (self.files.get(file), tail.first())
+        else {
+            return;
+        };
+        let at_hand = *start..start.saturating_add(bytes.len() as u64);
+        let Ok(handle) = self.open_file(file, tail) else {
+            return;
+        };
+        for (row_group, group) in footer.metadata().row_groups().iter().enumerate() {
+            let range = |leaf: usize| {
+                let pages = locations(footer, row_group, leaf)?.len();
+                let range = group.columns().get(leaf).and_then(index_range)?;
+                let is_at_hand = at_hand.start <= range.start && range.end <= at_hand.end;
+                (pages > 1 && is_at_hand).then_some((leaf, range))
+            };
+            let ranges: BTreeMap<usize, Range<u64>> =
+                leaves.iter().filter_map(|leaf| range(*leaf)).collect();
+            if ranges.is_empty() {
+                continue;
+            }
+            // What is wrong with one is said when it is used.
+            if let Ok(read) = read_indexes(footer.metadata(), group, &ranges, &handle) {
+                self.keep_indexes(read, &ranges, |leaf| IndexKey {
+                    path: path.clone(),
+                    size: reference.size,
+                    row_group,
+                    leaf,
+                });
+            }
+        }
     }
 }
 

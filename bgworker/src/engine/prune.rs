@@ -24,6 +24,7 @@ pub(super) struct Bound {
 #[derive(Debug)]
 enum Test {
     Compare(CompareOp, Key),
+    /// Ascending: each of many pages is compared with them.
     In(Vec<Key>),
 }
 
@@ -76,10 +77,12 @@ fn condition(expr: &Expr, params: &[Option<Value>]) -> Option<Bound> {
             };
             let ty = &arg.ty.lake;
             let keys: Option<Vec<Key>> = values.iter().flatten().map(|v| key(ty, ty, v)).collect();
+            let mut keys = keys?;
+            keys.sort_unstable();
             Some(Bound {
                 column: *i as usize,
                 ty: ty.clone(),
-                test: Test::In(keys?),
+                test: Test::In(keys),
             })
         }
         _ => None,
@@ -295,7 +298,10 @@ impl Bound {
 
     fn possible(&self, min: &Key, max: &Key) -> bool {
         match &self.test {
-            Test::In(keys) => keys.iter().any(|key| min <= key && key <= max),
+            Test::In(keys) => {
+                let first = keys.partition_point(|key| key < min);
+                keys.get(first).is_some_and(|key| key <= max)
+            }
             Test::Compare(op, key) => match op {
                 CompareOp::Eq => min <= key && key <= max,
                 CompareOp::Ne => true,
@@ -471,6 +477,11 @@ mod tests {
         assert!(either.certain(&number(2), &number(2)));
         assert!(!either.certain(&number(1), &number(2)));
         assert!(!either.certain(&number(3), &number(3)));
+        for (min, max, possible) in [(0, 0, false), (0, 1, true), (2, 9, true), (3, 9, false)] {
+            assert_eq!(either.possible(&number(min), &number(max)), possible);
+        }
+        let none = number_test(Test::In(vec![]));
+        assert!(!none.possible(&number(0), &number(9)));
         let text = number_test(Test::Compare(CompareOp::Lt, Key::Bytes(vec![9])));
         assert!(!text.certain(&number(1), &number(2)));
     }

@@ -23,6 +23,7 @@ use datafusion_execution::memory_pool::MemoryReservation;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
+    RowSelectionPolicy,
 };
 use pg_lake_plan::ir::ColumnSource;
 use pg_lake_plan::message::{FileRef, WireError};
@@ -111,6 +112,11 @@ impl RowGroupReader {
         self.is_row_group
     }
 
+    /// No row of it is in a page that may have rows of use.
+    pub(super) fn is_left_out(&self) -> bool {
+        self.picked.as_ref().is_some_and(Picked::is_empty)
+    }
+
     /// Begins to read; `parts` of the file are at hand, and take `memory`.
     pub(super) fn begin(
         &mut self,
@@ -118,9 +124,8 @@ impl RowGroupReader {
         memory: Option<MemoryReservation>,
     ) -> Result<(), WireError> {
         self.fetched = memory;
-        let is_empty = self.picked.as_ref().is_some_and(Picked::is_empty);
         match self.row_group.take() {
-            Some((footer, row_group)) if self.decodes() && !is_empty => {
+            Some((footer, row_group)) if self.decodes() && !self.is_left_out() => {
                 self.start(&footer, row_group, parts)
             }
             _ => Ok(()),
@@ -252,6 +257,10 @@ impl RowGroupReader {
         let mut share = 1.0;
         if let Some(picked) = &self.picked {
             builder = builder.with_row_selection(picked.selection(&self.window));
+            if !picked.are_few() {
+                // A mask over short runs would decode the pages between them, which weren't fetched.
+                builder = builder.with_row_selection_policy(RowSelectionPolicy::Selectors);
+            }
             share = picked.rows() as f64 / rows.max(1) as f64;
         }
         let reader = builder
@@ -449,7 +458,7 @@ impl RowGroupReader {
             Some(picked) => picked.visible(file, runs),
             None => Selection::All,
         };
-        if selected == Selection::None {
+        if selected == Selection::None || runs.is_empty() {
             return Ok(None);
         }
         let (rows, decoded) = (batch.num_rows(), self.adapted(batch)?);

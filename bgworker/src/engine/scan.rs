@@ -339,7 +339,11 @@ impl Partition {
                         false => Some(AHEAD_BYTES.saturating_sub(self.bytes_ahead())),
                     };
                     let opening = Opening::new(&self.source, morsel, &self.pool, room).await?;
-                    self.ahead.push_back(opening);
+                    if opening.reader.is_left_out() {
+                        add(&self.source.counters.row_groups_pruned, 1);
+                    } else {
+                        self.ahead.push_back(opening);
+                    }
                 }
             }
         }

@@ -311,7 +311,11 @@ impl Source {
         let parts = self.fetch(index, vec![end], Use::Lookup).await?;
         let source = self.clone();
         // It may ask for more.
-        let read = tokio::task::spawn_blocking(move || source.read_footer(index, parts));
+        let read = tokio::task::spawn_blocking(move || {
+            let footer = source.read_footer(index, parts.clone())?;
+            source.keep_page_indexes(index, &footer, parts);
+            Ok::<_, WireError>(footer)
+        });
         let footer = read.await.map_err(|e| internal(&e.to_string()))??;
         self.cache
             .put_footer(path.clone(), file.size, footer.clone());

@@ -200,8 +200,13 @@ impl Io {
 
 /// What a request holds in memory at most.
 fn bytes_of(request: &Fetch) -> u64 {
-    let bytes = request.ranges.iter().map(|(a, b)| block_bytes(&(*a..*b)));
-    let bytes = bytes.fold(0, u64::saturating_add);
+    let mut bytes = 0u64;
+    let mut before = None;
+    for (start, end) in &request.ranges {
+        let range = *start..*end;
+        bytes = bytes.saturating_add(more_block_bytes(before.as_ref(), &range));
+        before = Some(range);
+    }
     bytes.min(READ_BYTES_MAX)
 }
 
@@ -221,6 +226,15 @@ fn block_bytes(range: &Range<u64>) -> u64 {
     blocks.saturating_mul(BLOCK_BYTES)
 }
 
+/// The same without a block that the range before it is in, too: small ranges of one block are one request to the store.
+fn more_block_bytes(before: Option<&Range<u64>>, range: &Range<u64>) -> u64 {
+    let last = before.filter(|before| before.start < before.end);
+    let last = last.map(|before| (before.end - 1) / BLOCK_BYTES);
+    let is_shared = range.start < range.end && last == Some(range.start / BLOCK_BYTES);
+    let shared = if is_shared { BLOCK_BYTES } else { 0 };
+    block_bytes(range).saturating_sub(shared)
+}
+
 /// The ranges of a request in steps, in their order. Large ones are cut where requests to the store are.
 fn steps(request: &Fetch) -> Vec<Vec<Range<u64>>> {
     let ranges = request.ranges.iter().map(|(a, b)| *a..*b);
@@ -236,10 +250,11 @@ fn steps(request: &Fetch) -> Vec<Vec<Range<u64>>> {
     let mut step = vec![];
     let mut room = STEP_BYTES;
     for piece in ranges.flat_map(pieces) {
-        let bytes = block_bytes(&piece);
+        let mut bytes = more_block_bytes(step.last(), &piece);
         if bytes > room && !step.is_empty() {
             steps.push(std::mem::take(&mut step));
             room = STEP_BYTES;
+            bytes = block_bytes(&piece);
         }
         room = room.saturating_sub(bytes);
         step.push(piece);
@@ -358,6 +373,18 @@ mod tests {
             let bytes = |step: &Vec<Range<u64>>| step.iter().map(block_bytes).sum::<u64>();
             assert!(steps.iter().all(|step| bytes(step) <= STEP_BYTES));
         }
+    }
+
+    #[test]
+    fn small_ranges_take_their_blocks_once() {
+        let size = 100 * BLOCK_BYTES;
+        let small: Vec<(u64, u64)> = (0..100).map(|n| (n * 50_000, n * 50_000 + 1000)).collect();
+        let small = request(&small, size);
+        assert_eq!(bytes_of(&small), 5 * BLOCK_BYTES);
+        assert_eq!(steps(&small).len(), 1);
+        // Not beside each other.
+        let far = [(0, 1), (9 * BLOCK_BYTES, 9 * BLOCK_BYTES + 1), (0, 1)];
+        assert_eq!(bytes_of(&request(&far, size)), 3 * BLOCK_BYTES);
     }
 
     #[test]
