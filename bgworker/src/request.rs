@@ -373,7 +373,7 @@ fn too_late(error: WireError, sent: bool) -> WireError {
     let detail = error.detail.unwrap_or(error.message);
     WireError::new(
         ErrorCode::OutOfRange,
-        "numeric field overflow in the engine",
+        "a value is outside the lake engine's exact range",
     )
     .detail(detail)
     .hint("SET lake.engine = off to run the query without the engine.")

@@ -254,6 +254,81 @@ async fn ordered_values_of_grouping_sets() {
     }
 }
 
+/// Lists of one group in orders of which some begin alike, and one that only takes some rows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lists_in_several_orders() {
+    let dir = tempfile::tempdir().unwrap();
+    let ty = LakeType::List {
+        element_id: 1,
+        element: Box::new(LakeType::Int4),
+    };
+    let list = |order: Vec<(Expr, bool)>, filter: Option<Expr>| Aggregate {
+        order: (order.into_iter())
+            .map(|(expr, descending)| SortKey {
+                expr,
+                descending,
+                nulls_first: descending,
+            })
+            .collect(),
+        filter,
+        ..aggregate(AggregateFunction::ArrayAgg, Some(number()), ty.clone())
+    };
+    let even = || col(3, LakeType::Bool);
+    let aggregates = vec![
+        list(vec![(even(), false)], None),
+        list(vec![(even(), false), (number(), true)], None),
+        list(vec![(number(), false)], Some(even())),
+        aggregate(AggregateFunction::Count, None, LakeType::Int8),
+    ];
+    let groups = vec![col(0, LakeType::Int4)];
+    let batch = results(dir.path(), groups, aggregates, 3.0).await.unwrap();
+    assert_eq!(batch.num_rows(), 3);
+    for group in 0..3 {
+        let values = |at: usize| -> Vec<i32> {
+            let list = batch.column(at).as_list::<i32>().value(group as usize);
+            list.as_primitive::<Int32Type>().values().to_vec()
+        };
+        let numbers = || (0..90_003).filter(move |n| n % 3 == group);
+        let (odd, mut all): (Vec<i32>, Vec<i32>) = numbers().rev().partition(|n| n % 2 == 1);
+        all.splice(0..0, odd);
+        assert_eq!(values(2), all);
+        let mut coarse = values(1);
+        assert!(coarse.is_sorted_by_key(|n| n % 2 == 0));
+        coarse.sort_unstable();
+        assert_eq!(coarse, numbers().collect::<Vec<i32>>());
+        let taken = numbers().filter(|n| n % 2 == 0);
+        assert_eq!(values(3), taken.collect::<Vec<i32>>());
+        let counts = batch.column(4).as_primitive::<Int64Type>();
+        assert_eq!(counts.value(group as usize), 30_001);
+    }
+}
+
+/// Without groups there is a row of nulls.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ordered_values_of_no_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = write(&dir.path().join("numbers.parquet"), columns(0..9), 9);
+    let none = compare(CompareOp::Ge, number(), int(9));
+    for (groups, rows) in [(vec![], 1), (vec![col(0, LakeType::Int4)], 0)] {
+        let plan = Plan::Aggregate {
+            input: Box::new(scan(&TYPES, Some(none.clone()))),
+            groups,
+            aggregates: aggregates(),
+            sets: vec![],
+            groups_estimate: 1.0,
+        };
+        let request = request(plan, vec![file.clone()]);
+        let (batches, _) = run(&engine(dir.path()), request, None).await.unwrap();
+        let found: usize = batches.iter().map(RecordBatch::num_rows).sum();
+        assert_eq!(found, rows);
+        for batch in &batches {
+            assert!(
+                (0..batch.num_rows()).all(|row| batch.columns().iter().all(|c| c.is_null(row)))
+            );
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn malformed_aggregates_are_refused() {
     let dir = tempfile::tempdir().unwrap();

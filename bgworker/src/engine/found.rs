@@ -21,6 +21,9 @@ use std::sync::Arc;
 /// A list of more bytes is left to Postgres, where it may be too large for a datum.
 const LIST_BYTES_MAX: usize = 256 << 20;
 
+/// A value of a list counts for so many bytes at least: Postgres' `array_agg` takes no more than 64 Mi of them.
+const VALUE_BYTES_LEAST: usize = 4;
+
 /// The values of a batch that a function takes, in their order, and the group of each.
 pub(super) struct Values {
     pub(super) groups: Vec<usize>,
@@ -407,7 +410,8 @@ impl Lists {
             }
         }
         let before = added.groups.partition_point(|group| *group < last);
-        self.open_bytes += bytes_of(&added.values, before..added.values.len())?;
+        let least = (added.values.len() - before).saturating_mul(VALUE_BYTES_LEAST);
+        self.open_bytes += bytes_of(&added.values, before..added.values.len())?.max(least);
         if self.open_bytes > LIST_BYTES_MAX {
             return Err(raise(not_exact("a list is too large")));
         }

@@ -2,7 +2,7 @@
 
 use super::super::error::wire;
 use super::*;
-use arrow::array::{AsArray, Float64Array, Int32Array};
+use arrow::array::{AsArray, BooleanArray, Float64Array, Int32Array};
 use arrow::datatypes::{Field, Float64Type, Int32Type};
 use datafusion_execution::TaskContext;
 use datafusion_physical_plan::metrics::{ExecutionPlanMetricsSet, SpillMetrics};
@@ -184,4 +184,19 @@ fn a_list_that_is_too_large_is_left_to_postgres() {
         wire(&error.expect_err("too large")).code,
         ErrorCode::NotExact
     );
+}
+
+#[test]
+fn a_list_of_too_many_small_values_is_left_to_postgres() {
+    let bits = |values: &[i32]| -> ArrayRef {
+        let values = values.iter().map(|value| Some(*value > 0));
+        Arc::new(values.collect::<BooleanArray>())
+    };
+    let field = Field::new("element", DataType::Boolean, true);
+    let mut lists = Lists::new(Arc::new(field));
+    lists.open_bytes = LIST_BYTES_MAX - VALUE_BYTES_LEAST;
+    lists.lengths = vec![0];
+    let one = || values(&[(0, 1)], 0, bits);
+    assert!(lists.add(&one(), 0).is_ok());
+    assert!(lists.add(&one(), 0).is_err());
 }

@@ -187,7 +187,9 @@ impl MemoryPool for QueryPool {
     }
 
     fn unregister(&self, consumer: &MemoryConsumer) {
-        locked(&self.given_back).remove(&consumer.id());
+        if spills(consumer) {
+            locked(&self.given_back).remove(&consumer.id());
+        }
     }
 
     fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<()> {
@@ -276,6 +278,26 @@ mod tests {
         assert!(last.try_grow(1).is_err());
         let wanted = optional("LakeScan").register(&pool);
         assert!(wanted.try_grow(1).is_err());
+    }
+
+    #[test]
+    fn all_queries_together_stay_within_what_is_assured() {
+        let limit = 128 << 20;
+        let budget = Arc::new(Budget::new(limit));
+        let mut reservations = vec![];
+        for _ in 0..64 {
+            let pool: Arc<dyn MemoryPool> = Arc::new(QueryPool::new(budget.clone(), 0));
+            for partition in 0..4 {
+                let sorter = MemoryConsumer::new(format!("ExternalSorter[{partition}]"))
+                    .with_can_spill(true)
+                    .register(&pool);
+                let _ = sorter.try_grow(ASSURED_BYTES);
+                reservations.push(sorter);
+            }
+        }
+        assert_eq!(budget.used(), beyond(limit));
+        drop(reservations);
+        assert_eq!(budget.used(), 0);
     }
 
     #[test]

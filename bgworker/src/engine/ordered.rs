@@ -74,11 +74,19 @@ impl<'a> Order<'a> {
 fn orders(aggregates: &[Aggregate]) -> Vec<Order<'_>> {
     let mut orders: Vec<Order<'_>> = vec![];
     for aggregate in aggregates.iter().filter(|a| a.function.is_ordered()) {
-        if orders.iter().all(|order| order.keys != aggregate.order) {
+        if place_of(aggregate, &orders).is_none() {
+            orders.retain(|order| !aggregate.order.starts_with(order.keys));
             orders.push(Order::new(&aggregate.order));
         }
     }
     orders
+}
+
+/// An order that is the aggregate's, or a finer one: it doesn't matter which of its peers comes first.
+fn place_of(aggregate: &Aggregate, orders: &[Order<'_>]) -> Option<usize> {
+    orders
+        .iter()
+        .position(|order| order.keys.starts_with(&aggregate.order))
 }
 
 /// Where what an aggregate needs is among the columns of its order.
@@ -93,9 +101,7 @@ impl Places {
     fn of<'a>(aggregate: &'a Aggregate, orders: &mut [Order<'a>]) -> Option<Places> {
         let ordered = aggregate.function.is_ordered();
         let number = match ordered {
-            true => orders
-                .iter()
-                .position(|order| order.keys == aggregate.order)?,
+            true => place_of(aggregate, orders)?,
             false => 0,
         };
         let order = orders.get_mut(number)?;
@@ -228,5 +234,59 @@ fn call(aggregate: &Aggregate, places: &Places, layout: &Layout) -> Call {
         arg: place(places.arg),
         key: place(places.key),
         filter: place(places.filter),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pg_lake_plan::ir::{AggregateFunction, ExprKind};
+    use pg_lake_plan::types::{LakeType, SqlType};
+
+    fn column(number: u32) -> Expr {
+        Expr {
+            ty: SqlType {
+                lake: LakeType::Int4,
+                oid: 0,
+                typmod: -1,
+                collation: 0,
+            },
+            kind: ExprKind::Column(number),
+        }
+    }
+
+    fn list(order: &[(u32, bool)]) -> Aggregate {
+        let key = |(number, descending): &(u32, bool)| SortKey {
+            expr: column(*number),
+            descending: *descending,
+            nulls_first: false,
+        };
+        Aggregate {
+            function: AggregateFunction::ArrayAgg,
+            arg: Some(column(9)),
+            filter: None,
+            distinct: false,
+            ty: column(9).ty,
+            order: order.iter().map(key).collect(),
+        }
+    }
+
+    #[test]
+    fn rows_are_sorted_once_for_orders_that_begin_alike() {
+        let aggregates = [
+            list(&[(0, false)]),
+            list(&[(0, true)]),
+            list(&[(0, false), (1, false), (2, false)]),
+            list(&[(0, false), (1, false)]),
+            list(&[(0, false), (1, true)]),
+        ];
+        let mut orders = orders(&aggregates);
+        let lengths: Vec<usize> = orders.iter().map(|order| order.keys.len()).collect();
+        assert_eq!(lengths, [1, 3, 2]);
+        let places: Vec<usize> = aggregates
+            .iter()
+            .map(|aggregate| Places::of(aggregate, &mut orders).expect("an order").order)
+            .collect();
+        assert_eq!(places, [1, 0, 1, 1, 2]);
     }
 }

@@ -434,24 +434,29 @@ fn values(
     let arg = call.arg;
     let arg = arg.ok_or_else(|| raise(internal("an ordered aggregate without values")))?;
     let values = column(batch, arg)?;
-    let key = column(batch, call.key.unwrap_or(arg))?;
+    // Only runs of equal values need what they are ordered by.
+    let of_runs = call.function == AggregateFunction::Mode;
+    let key = call.key.filter(|key| of_runs && *key != arg);
+    let key = key.map(|key| column(batch, key)).transpose()?;
     let with_nulls = call.function == AggregateFunction::ArrayAgg;
     let nulls = values.nulls().filter(|_| !with_nulls);
     let rows = both(both(taken(nulls, None), passing(call, batch)?), own);
     Ok(match rows {
         None => Values {
             groups: numbers.to_vec(),
+            key: key.unwrap_or_else(|| values.clone()),
             values,
-            key,
         },
         Some(rows) => {
             let groups = rows.set_indices().filter_map(|row| numbers.get(row));
             let groups = groups.copied().collect();
             let rows = BooleanArray::new(rows, None);
+            let values = compute::filter(&values, &rows)?;
+            let key = key.map(|key| compute::filter(&key, &rows)).transpose()?;
             Values {
                 groups,
-                values: compute::filter(&values, &rows)?,
-                key: compute::filter(&key, &rows)?,
+                key: key.unwrap_or_else(|| values.clone()),
+                values,
             }
         }
     })

@@ -22,7 +22,9 @@ use crate::types::{Codec, PinnedSettings};
 use kept::Kept;
 use pg_lake_plan::batch::{BatchBuilder, BatchReader};
 use pg_lake_plan::ir::{ColumnSource, Fragment, Plan, Scan, ScanColumn};
-use pg_lake_plan::message::{ErrorCode, Execute, FileRef, Reply, Request, ScanStats, TableInput};
+use pg_lake_plan::message::{
+    ErrorCode, Execute, FileRef, Reply, Request, ScanStats, TableInput, WireError,
+};
 use pg_lake_plan::rows::RowNumbers;
 use pg_lake_plan::types::{LakeType, SqlType, Value};
 use pgrx::{PgSqlErrorCode, pg_sys};
@@ -148,12 +150,12 @@ pub struct Rows {
     pub stats: Option<ScanStats>,
 }
 
-/// What [`Rows::advance`] found.
+/// What [`Rows::try_advance`] found.
 pub enum Step {
     Row,
     End,
-    /// The engine can't be exact and has delivered nothing: run the plan in Postgres.
-    NotExact,
+    /// The engine can't be exact, for this reason, and has delivered nothing: run the plan in Postgres.
+    NotExact(WireError),
 }
 
 /// What [`Rows::keep`] found.
@@ -221,11 +223,14 @@ impl Rows {
         self.call.as_mut()
     }
 
-    /// Moves to the next row.
-    pub fn advance(&mut self) -> Step {
+    /// Moves to the next row; false at the end. No plan of Postgres can take the place of these rows.
+    pub fn advance(&mut self) -> bool {
         loop {
-            if let Some(step) = self.try_advance() {
-                return step;
+            match self.try_advance() {
+                Some(Step::Row) => return true,
+                Some(Step::End) => return false,
+                Some(Step::NotExact(e)) => error::raise_wire(&e),
+                None => {}
             }
             if let Some(call) = &self.call {
                 call.wait();
@@ -233,7 +238,7 @@ impl Rows {
         }
     }
 
-    /// The same without waiting: `None` if nothing has arrived.
+    /// Moves to the next row without waiting: `None` if nothing has arrived.
     pub fn try_advance(&mut self) -> Option<Step> {
         loop {
             if let Some(batch) = &self.batch
@@ -263,7 +268,7 @@ impl Rows {
                 }
                 Message::Error(e) if e.code == ErrorCode::NotExact && !self.delivered => {
                     self.stop();
-                    return Some(Step::NotExact);
+                    return Some(Step::NotExact(e));
                 }
                 Message::Error(e) => error::raise_wire(&e),
             }
@@ -290,14 +295,12 @@ impl Rows {
 
     /// The next batch, whole, for who doesn't go row by row; `None` at the end.
     pub fn next_batch(&mut self) -> Option<Rc<OwnedBatch>> {
-        match self.advance() {
-            Step::Row => {
-                let batch = self.batch.clone()?;
-                self.next = batch.reader().rows;
-                Some(batch)
-            }
-            Step::End | Step::NotExact => None,
+        if !self.advance() {
+            return None;
         }
+        let batch = self.batch.clone()?;
+        self.next = batch.reader().rows;
+        Some(batch)
     }
 
     /// The batch of the current row, if that is its first.
@@ -410,7 +413,7 @@ impl FullScan {
         slot: *mut pg_sys::TupleTableSlot,
         context: pg_sys::MemoryContext,
     ) -> bool {
-        if !matches!(self.rows.advance(), Step::Row) {
+        if !self.rows.advance() {
             return false;
         }
         if let Some(layout) = &self.layout

@@ -263,7 +263,7 @@ impl Fragment {
                     self.count_returned();
                     self.state = Progress::End;
                 }
-                Ok(Step::NotExact) => {
+                Ok(Step::NotExact(_)) => {
                     running.stop();
                     self.use_postgres(node, "a value is outside the engine's exact range");
                 }

@@ -5,8 +5,8 @@ use crate::am::count_returned;
 use crate::am::dml::row_context;
 use crate::am::hot::HotScan;
 use crate::catalog::{data_file, storage};
+use crate::cold::Rows;
 use crate::cold::recent::{self, Layout};
-use crate::cold::{Rows, Step};
 use crate::custom::direct::Direct;
 use crate::custom::params;
 use crate::custom::private::Private;
@@ -116,7 +116,7 @@ impl Leaf {
                         }
                     }
                     Stage::Cold(rows) => {
-                        if matches!(rows.advance(), Step::Row) {
+                        if rows.advance() {
                             if let Some(direct) = &mut direct
                                 && !self.recheck
                                 && direct.take(rows)

@@ -154,7 +154,7 @@ fn quoted(text: &str) -> String {
 }
 
 /// The reverse, part by part.
-fn unquoted(string: &str, out: &mut Output) -> Result<(), WireError> {
+fn unquoted(string: &str, out: &mut Output<'_>) -> Result<(), WireError> {
     let inner = string.strip_prefix('"').and_then(|s| s.strip_suffix('"'));
     let mut rest = inner.unwrap_or(string);
     while let Some(at) = rest.find('\\') {
@@ -191,7 +191,7 @@ fn c_length(escaped: &str) -> usize {
 }
 
 /// A part of a value, if there is one, as `jsonb` or as a text, which there is none of null.
-fn give(part: Option<&str>, as_text: bool, out: &mut Output) -> Result<bool, WireError> {
+fn give(part: Option<&str>, as_text: bool, out: &mut Output<'_>) -> Result<bool, WireError> {
     let Some(part) = part else {
         return Ok(false);
     };

@@ -97,7 +97,7 @@ impl Rows {
     pub(super) fn texts(
         &self,
         inputs: &[&Texts<'_>],
-        mut f: impl FnMut(usize, &mut Output) -> Result<(), WireError>,
+        mut f: impl FnMut(usize, &mut Output<'_>) -> Result<(), WireError>,
     ) -> Result<ArrayRef, WireError> {
         self.some_texts(inputs, |row, out| f(row, out).map(|()| true))
     }
@@ -106,14 +106,14 @@ impl Rows {
     pub(super) fn some_texts(
         &self,
         inputs: &[&Texts<'_>],
-        mut f: impl FnMut(usize, &mut Output) -> Result<bool, WireError>,
+        mut f: impl FnMut(usize, &mut Output<'_>) -> Result<bool, WireError>,
     ) -> Result<ArrayRef, WireError> {
         let bytes: usize = inputs.iter().map(|texts| texts.bytes()).sum();
-        let memory = self.memory.as_ref();
         let mut output = Output {
             written: 0,
             free: STEP,
-            memory: memory.map(|pool| MemoryConsumer::new("LakeText").register(pool)),
+            memory: self.memory.as_ref(),
+            reserved: None,
             builder: StringBuilder::with_capacity(self.count, bytes.min(ROOM)),
             // The offsets in an array of texts have 32 bits.
             room: bytes.saturating_add(ROOM).min(i32::MAX as usize),
@@ -130,16 +130,18 @@ impl Rows {
 }
 
 /// The text of one row after the other.
-pub(super) struct Output {
+pub(super) struct Output<'a> {
     builder: StringBuilder,
     room: usize,
     written: usize,
     /// So many bytes may be written before more memory is asked for.
     free: usize,
-    memory: Option<MemoryReservation>,
+    memory: Option<&'a Arc<dyn MemoryPool>>,
+    /// Nothing while the texts are short.
+    reserved: Option<MemoryReservation>,
 }
 
-impl Output {
+impl Output<'_> {
     /// Adds to the row's text.
     pub(super) fn append(&mut self, part: &str) -> Result<(), WireError> {
         self.expect(part.len())?;
@@ -158,9 +160,11 @@ impl Output {
         let wanted = self.written.saturating_add(bytes);
         if wanted > self.free {
             let more = (wanted - self.free).max(STEP);
-            if let Some(memory) = &self.memory {
+            if let Some(pool) = self.memory {
+                let register = || MemoryConsumer::new("LakeText").register(pool);
                 // The builder copies what it has when it grows.
-                memory
+                self.reserved
+                    .get_or_insert_with(register)
                     .try_grow(more.saturating_mul(2))
                     .map_err(|e| wire(&e))?;
             }
