@@ -7,7 +7,7 @@
 
 use crate::am::{dml, index_build};
 use crate::catalog::data_file::{self, DataFile};
-use crate::catalog::intent;
+use crate::catalog::{intent, replaced};
 use crate::progress::{self, Phase};
 use crate::sql::maintenance::as_owner;
 use crate::{error, pg};
@@ -247,16 +247,22 @@ unsafe extern "C-unwind" fn is_dead(
 /// `settled` ones, those of files that begin at a row of `gone`, those in a file's list of deleted rows,
 /// and those that no file has.
 ///
-/// The caller holds off other maintenance of the table.
+/// The caller holds off other maintenance of the table. False: rows of files that CLUSTER has replaced are
+/// still seen, and keep their entries for now.
 pub fn remove_dead(
     table: pg_sys::Relation,
     storage: i64,
     settled: impl Iterator<Item = u64>,
     gone: impl Iterator<Item = u64>,
-) {
+) -> bool {
     // This transaction's own files as well, whichever command registered them.
+    let mut files = data_file::files(storage, &raw mut pg::SNAPSHOT_SELF);
+    let clustered = replaced::list(storage, &files);
+    let all = clustered.is_empty();
+    files.extend(clustered);
+    files.sort_by_key(|file| file.rows.start());
     let mut evidence = Evidence {
-        files: data_file::files(storage, &raw mut pg::SNAPSHOT_SELF),
+        files,
         settled: settled.collect(),
         entries: Cell::new(0),
         gone: gone.collect(),
@@ -288,4 +294,5 @@ pub fn remove_dead(
         }
     }
     close(indexes);
+    all
 }

@@ -98,9 +98,10 @@ pub fn settle(rel: &Relation, storage: &Storage, eagerness: Eagerness) -> Settle
     // Before the marks are gone, which are the evidence.
     let rows = settled.rows.iter().map(|(row, _)| *row);
     let files = settled.files.iter().map(|mark| mark.rows.start);
-    indexes::remove_dead(rel.0, storage.id, rows, files);
-    for orphan in orphans {
-        intent::forget(orphan);
+    if indexes::remove_dead(rel.0, storage.id, rows, files) {
+        for orphan in orphans {
+            intent::forget(orphan);
+        }
     }
     crash_point(CrashPoint::MergeSettled);
     settled

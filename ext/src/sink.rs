@@ -31,6 +31,7 @@ pub enum Kind {
     Flush,
     HotImage,
     Compaction,
+    Cluster,
 }
 
 impl Kind {
@@ -40,6 +41,7 @@ impl Kind {
             Kind::Flush => "flush",
             Kind::HotImage => "hot",
             Kind::Compaction => "compact",
+            Kind::Cluster => "cluster",
         }
     }
 }
@@ -149,7 +151,7 @@ impl Sink {
         let target_file_size = match kind {
             // One file a partition, whatever its size.
             Kind::HotImage | Kind::Compaction => u64::MAX,
-            Kind::Bulk | Kind::Flush => target_file_size(storage),
+            Kind::Bulk | Kind::Flush | Kind::Cluster => target_file_size(storage),
         };
         let compression = options.compression.unwrap_or_else(guc::compression);
         let call = Call::start(pick_worker(), 1, |feeds| {

@@ -106,6 +106,12 @@ impl ColdRow {
         {
             return Err(gone(mark));
         }
+        // Those who see it where it was before a CLUSTER can't be told where it is.
+        if !held::has(self.storage.id, self.row)
+            && locate::holding(self.storage.id, self.row).is_none()
+        {
+            refuse_replaced();
+        }
         let anchor = anchor::lock(self.relation, self.storage.id, self.row, mode, policy)
             .map_err(refused)?;
         if anchor.is_new {
@@ -272,6 +278,16 @@ fn refuse_invisible(result: TM_Result::Type, what: &str) {
             None,
         );
     }
+}
+
+/// A row of a file that is in no list any more, which an older snapshot sees.
+fn refuse_replaced() -> ! {
+    error::raise(
+        PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
+        "could not serialize access due to concurrent CLUSTER",
+        None,
+        Some("The transaction might succeed if retried."),
+    )
 }
 
 /// `heap_delete` of a cold row.

@@ -1,6 +1,6 @@
 //! Files of relations: creation, truncation, copying and vacuum.
 
-use crate::am::{heap, hot, sizes};
+use crate::am::{cluster, heap, hot, sizes};
 use crate::catalog::{data_file, storage};
 use crate::{error, pg, relocate};
 use pgrx::{pg_guard, pg_sys};
@@ -184,13 +184,20 @@ unsafe extern "C-unwind" fn copy_for_cluster(
     tups_vacuumed: *mut f64,
     tups_recently_dead: *mut f64,
 ) {
-    // Cold rows stay where they are, with their row numbers and in their order.
+    // Other access methods than btree can't be sorted by.
+    // SAFETY: null, or an open index.
+    let sorted = !old_index.is_null()
+        && unsafe { (*(*old_index).rd_rel).relam } == pg_sys::BTREE_AM_OID;
+    let moved = if sorted {
+        cluster::sort_cold(old_table, old_index)
+    } else {
+        0
+    };
+    // Without an index cold rows stay where they are, with their row numbers and in their order.
     storage::keep(old_table, new_table);
     // SAFETY: a callback of heap with its arguments.
     unsafe {
-        // A scan of the index would lead heap's code to cold rows. Other access methods than btree
-        // can't be sorted by.
-        let sorted = !old_index.is_null() && (*(*old_index).rd_rel).relam == pg_sys::BTREE_AM_OID;
+        // A scan of the index would lead heap's code to cold rows.
         let old_index = if sorted {
             old_index
         } else {
@@ -213,7 +220,9 @@ unsafe extern "C-unwind" fn copy_for_cluster(
         if let Some(kept) = storage::of_relation(new_table)
             && data_file::any(kept.id)
         {
-            *num_tuples += data_file::totals(kept.id, std::ptr::null_mut()).0 as f64;
+            let cold = data_file::totals(kept.id, std::ptr::null_mut()).0;
+            // Heap has copied the rows that have become cold, for older snapshots.
+            *num_tuples = (*num_tuples + cold as f64 - moved as f64).max(0.0);
             hot::ensure_page(new_table);
         }
     }

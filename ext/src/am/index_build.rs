@@ -2,7 +2,7 @@
 //! ones from the files, of which only the columns that the index needs are read.
 
 use crate::am::{ddl, dml, heap, parallel, scan, validate};
-use crate::catalog::{data_file, file_mark, mark, storage};
+use crate::catalog::{data_file, file_mark, mark, replaced, storage};
 use crate::cold::FullScan;
 use crate::pg;
 use pgrx::pg_sys::submodules::ffi::pg_guard_ffi_boundary;
@@ -234,12 +234,22 @@ impl Source {
                 .into_iter()
                 .partition(|mark| is_settled(mark.xmin));
         let mut files = data_file::files(storage, &raw mut pg::SNAPSHOT_SELF);
+        let clustered = replaced::list(storage, &files);
         files.retain(|file| file_mark::of_file(&gone, file.rows.start()).is_none());
         data_file::add_marked(&mut files, settled);
+        let mut dying_files: Vec<Range<u64>> =
+            dying_files.into_iter().map(|mark| mark.rows).collect();
+        // Older snapshots see the rows where they were before CLUSTER wrote them anew.
+        if !clustered.is_empty() {
+            dying_files.extend(clustered.iter().map(|f| f.rows.start()..f.rows.end()));
+            dying_files.sort_unstable_by_key(|rows| rows.start);
+            files.extend(clustered);
+            files.sort_by_key(|file| file.rows.start());
+        }
         Source {
             files,
             dying,
-            dying_files: dying_files.into_iter().map(|mark| mark.rows).collect(),
+            dying_files,
         }
     }
 

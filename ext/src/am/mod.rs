@@ -10,7 +10,7 @@
 //! * [`index`]: rows that an index leads to; [`visible`]: whether a snapshot sees them
 //! * [`index_build`]: entries for the rows that are there when an index is made; [`validate`]: and
 //!   for those that came in between
-//! * [`ddl`]: files of relations, vacuum; [`sizes`]: what the planner is told
+//! * [`ddl`]: files of relations, vacuum; [`cluster`]: cold rows in the order of an index; [`sizes`]: what the planner is told
 //! * [`block_ranges`]: scans through BRIN indexes
 //! * [`analyze`]: samples for ANALYZE
 //! * [`dirty`]: rows that logical replication looks for
@@ -20,6 +20,7 @@ mod analyze;
 mod bitmap;
 pub mod block_ranges;
 mod chain;
+mod cluster;
 mod cold_dml;
 mod cold_scan;
 mod ddl;

@@ -19,8 +19,8 @@ use std::collections::HashMap;
 use std::ffi::CStr;
 use std::rc::Rc;
 
-const TABLE: &CStr = c"data_file";
-const BY_STORAGE: &CStr = c"data_file_pkey";
+pub(super) const TABLE: &CStr = c"data_file";
+pub(super) const BY_STORAGE: &CStr = c"data_file_pkey";
 const COLUMNS: usize = 16;
 /// The column that says who registered a file's rows.
 pub const INSERTED: usize = 15;
@@ -52,7 +52,7 @@ pub struct DataFile {
 }
 
 impl DataFile {
-    fn of(row: &Row<'_>) -> DataFile {
+    pub(super) fn of(row: &Row<'_>) -> DataFile {
         DataFile {
             rows: Rc::new(row_numbers(row)),
             path: row.text(4).unwrap_or_default(),

@@ -7,7 +7,7 @@ use crate::catalog::storage::{self, Storage};
 use crate::pg::table::{Row, Table, text_datum};
 use crate::pg::xids;
 use pgrx::pg_sys;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::CStr;
 
 const TABLE: &CStr = c"garbage";
@@ -43,6 +43,19 @@ pub fn add_former_directory(storage: &Storage, publication: Option<i64>) {
 /// longer.
 pub fn add_expired(storage: i64, path: &str, publication: i64) {
     add(storage, path, "expired", Some(publication), true);
+}
+
+/// The files of a storage that are garbage for a reason.
+pub fn paths_because(storage: i64, reason: &str) -> HashSet<String> {
+    let mut paths = HashSet::new();
+    let now = &raw mut crate::pg::SNAPSHOT_SELF;
+    Table::read(TABLE).scan(None, &[], now, |row| {
+        if row.int8(1) == storage && row.text(3).is_some_and(|found| found == reason) {
+            paths.extend(row.text(2));
+        }
+        true
+    });
+    paths
 }
 
 /// A file that published snapshots refer to, with the number of the last one that does.

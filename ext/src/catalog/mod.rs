@@ -5,6 +5,7 @@
 //! * [`data_file`]: the cold files of a storage
 //! * [`mark`], [`anchor`]: deletions and locks of cold rows; [`file_mark`]: deletions of whole files
 //! * `forward`: where flushed rows were
+//! * [`replaced`]: files that CLUSTER has replaced, and older snapshots see
 //! * [`intent`]: what is about to be written
 //! * [`garbage`]: what may be removed once no snapshot needs it
 //! * [`options`]: table options, which are in `pg_class` and whose text `option_text` reads; [`layout`]: those about
@@ -26,6 +27,7 @@ pub mod missing_value;
 mod option_text;
 pub mod options;
 pub mod publication;
+pub mod replaced;
 pub mod storage;
 pub mod store_options;
 pub mod tablespace;

@@ -181,6 +181,19 @@ pub fn dirty_snapshot() -> pg_sys::SnapshotData {
     data
 }
 
+/// A `SnapshotNonVacuumable`: all versions that somebody may see.
+pub fn non_vacuumable_snapshot(relation: pg_sys::Relation) -> pg_sys::SnapshotData {
+    // SAFETY: as above, and the relation is open; InitNonVacuumableSnapshot (snapmgr.h) sets these. Who asks for the
+    // horizon makes the test exact.
+    unsafe {
+        pg_sys::GetOldestNonRemovableTransactionId(relation);
+        let mut data: pg_sys::SnapshotData = std::mem::zeroed();
+        data.snapshot_type = pg_sys::SnapshotType::SNAPSHOT_NON_VACUUMABLE;
+        data.vistest = pg_sys::GlobalVisTestFor(relation);
+        data
+    }
+}
+
 /// Runs `f` with the rights of the extension's owner, in a context that can't change settings.
 pub fn as_extension_owner<R>(f: impl FnOnce() -> R) -> R {
     // SAFETY: the user id and context are restored on the way out; an error restores them at abort.

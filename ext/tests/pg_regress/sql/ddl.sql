@@ -327,6 +327,8 @@ SELECT twins('SELECT * FROM @w');
 SET enable_seqscan = off;
 SELECT twins('SELECT id, n FROM @w WHERE n = 7');
 RESET enable_seqscan;
+INSERT INTO w_heap (id) VALUES (22);
+INSERT INTO w_lake (id) VALUES (22);
 CALL settle();
 SELECT lake.flush('w_lake') + lake.compact('w_lake') > 0 AS compacted;
 SELECT lake.compact('w_lake') >= 0 AS compacted;
