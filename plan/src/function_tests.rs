@@ -1,3 +1,5 @@
+//! Tests of what is known of functions.
+
 use super::*;
 use crate::types::SqlType;
 

@@ -2,7 +2,8 @@
 //!
 //! What spills is never left without the memory that it needs to go on, beyond the limits if need be:
 //!
-//! * Each sort, aggregation and merge has [`ASSURED_BYTES`] in any case: enough for two batches that are sorted or merged.
+//! * Each sort and aggregation has [`ASSURED_BYTES`] in any case, enough for two batches; a merge of what is sorted has a
+//!   quarter of the limit, or [`ASSURED_TO_MERGE`].
 //! * What one of them gives back to write it to a file it gets once more: DataFusion's aggregation frees its groups, and
 //!   then asks for the memory to sort them.
 //!
@@ -21,6 +22,9 @@ use std::sync::{Arc, Mutex};
 /// What a reservation of an operator that spills may have in any case.
 const ASSURED_BYTES: usize = 4 << 20;
 
+/// The same of a merge, which has the keys of a batch of each sorted run at once, if a quarter of the limit is less.
+const ASSURED_TO_MERGE: usize = 8 << 20;
+
 /// By so much a limit may be exceeded for it, if a quarter is less.
 const BEYOND_LEAST: usize = 16 << 20;
 
@@ -34,8 +38,15 @@ const SPILLING: [&str; 3] = [
     "SortPreservingMergeExec",
 ];
 
-/// A merge of spilled rows that is refused memory merges fewer files at a time.
+/// Begins the names of a sort's own merges, of batches as well as of files: DataFusion tells them by nothing else than that
+/// a file needs several batches at once.
 const MERGING: &str = "ExternalSorterMerge";
+
+/// Begins the names of sorts, and of their merges.
+const SORTING: &str = "ExternalSorter";
+
+/// More is asked for at once for files only, unless keys are wide.
+const KEYS_OF_A_BATCH: usize = 1 << 20;
 
 /// What all running queries share. Its limit can change while they run.
 #[derive(Debug)]
@@ -70,6 +81,9 @@ pub(super) struct QueryPool {
     peak: AtomicUsize,
     /// What operators that spill have given back since they last took some, by their consumers.
     given_back: Mutex<HashMap<usize, usize>>,
+    /// What sorts have given back for their merges, which will take it, by partition; and the sum.
+    owed: Mutex<HashMap<String, usize>>,
+    owed_bytes: AtomicUsize,
 }
 
 impl QueryPool {
@@ -84,6 +98,8 @@ impl QueryPool {
             used: AtomicUsize::new(0),
             peak: AtomicUsize::new(0),
             given_back: Mutex::default(),
+            owed: Mutex::default(),
+            owed_bytes: AtomicUsize::new(0),
         }
     }
 
@@ -94,8 +110,30 @@ impl QueryPool {
             return false;
         }
         let given_back = locked(&self.given_back).remove(&consumer.id());
-        let few = reservation.size().saturating_add(additional) <= ASSURED_BYTES;
+        let assured = match Role::of(consumer) == Role::Merge {
+            true => {
+                let limit = self.budget.limit.load(Ordering::Relaxed).min(self.limit);
+                (limit / 4).max(ASSURED_TO_MERGE)
+            }
+            false => ASSURED_BYTES,
+        };
+        let few = reservation.size().saturating_add(additional) <= assured;
         few || given_back.is_some_and(|bytes| additional <= bytes)
+    }
+
+    /// A sort gives its batches back as they are sorted, and its merge takes them again, with their keys. Meanwhile no other
+    /// sort may take what it needs.
+    fn owe(&self, consumer: &MemoryConsumer, change: impl Fn(usize) -> usize) {
+        let Some((_, partition)) = consumer.name().split_once('[') else {
+            return;
+        };
+        let mut owed = locked(&self.owed);
+        match change(owed.get(partition).copied().unwrap_or(0)) {
+            0 => owed.remove(partition),
+            bytes => owed.insert(partition.to_owned(), bytes),
+        };
+        self.owed_bytes
+            .store(owed.values().sum(), Ordering::Relaxed);
     }
 
     fn try_take(
@@ -153,11 +191,56 @@ fn spills(consumer: &MemoryConsumer) -> bool {
     SPILLING.iter().any(|spilling| name.starts_with(spilling))
 }
 
-/// What can spill leaves an eighth to what can't, but for what is assured anyway.
-fn within(limit: usize, can_spill: bool) -> usize {
-    match can_spill {
-        true => limit - limit / 8,
-        false => limit,
+/// What a reservation is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Sort,
+    Merge,
+    Other,
+}
+
+impl Role {
+    fn of(consumer: &MemoryConsumer) -> Self {
+        let name = consumer.name();
+        if name.starts_with(MERGING) {
+            Role::Merge
+        } else if name.starts_with(SORTING) {
+            Role::Sort
+        } else {
+            Role::Other
+        }
+    }
+}
+
+/// How much of a limit a reservation may use up.
+#[derive(Clone, Copy)]
+enum Share {
+    All,
+    /// What can spill leaves an eighth to what can't: sorted batches are merged while they fill what there is.
+    Spilling,
+    /// One more file of a merge that has some. Without it there is one merge more; what another sort lacks ends the query.
+    MoreFiles,
+}
+
+impl Share {
+    fn of(reservation: &MemoryReservation, additional: usize) -> Self {
+        let consumer = reservation.consumer();
+        if consumer.can_spill() {
+            return Share::Spilling;
+        }
+        let merges = Role::of(consumer) == Role::Merge;
+        match merges && additional > KEYS_OF_A_BATCH && reservation.size() >= ASSURED_TO_MERGE {
+            true => Share::MoreFiles,
+            false => Share::All,
+        }
+    }
+
+    fn of_limit(self, limit: usize) -> usize {
+        match self {
+            Share::All => limit,
+            Share::Spilling => limit - limit / 8,
+            Share::MoreFiles => limit - limit / 4,
+        }
     }
 }
 
@@ -180,9 +263,15 @@ impl MemoryPool for QueryPool {
     fn shrink(&self, reservation: &MemoryReservation, shrink: usize) {
         self.used.fetch_sub(shrink, Ordering::Relaxed);
         self.budget.used.fetch_sub(shrink, Ordering::Relaxed);
-        if spills(reservation.consumer()) {
+        let consumer = reservation.consumer();
+        if spills(consumer) {
             let mut given_back = locked(&self.given_back);
-            *given_back.entry(reservation.consumer().id()).or_default() += shrink;
+            *given_back.entry(consumer.id()).or_default() += shrink;
+        }
+        match Role::of(consumer) {
+            Role::Sort => self.owe(consumer, |owed| owed.saturating_add(shrink)),
+            Role::Merge => self.owe(consumer, |_| 0),
+            Role::Other => {}
         }
     }
 
@@ -190,18 +279,36 @@ impl MemoryPool for QueryPool {
         if spills(consumer) {
             locked(&self.given_back).remove(&consumer.id());
         }
+        if Role::of(consumer) != Role::Other {
+            self.owe(consumer, |_| 0);
+        }
     }
 
     fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<()> {
         let consumer = reservation.consumer();
-        let leaves_some = consumer.can_spill() || consumer.name().starts_with(MERGING);
         // Also if it is not needed: it is for what comes next.
         let is_assured = self.is_assured(reservation, additional);
-        let taken = self.try_take(additional, |limit| within(limit, leaves_some));
+        let share = Share::of(reservation, additional);
+        let role = Role::of(consumer);
+        if role == Role::Sort {
+            self.owe(consumer, |_| 0);
+        }
+        let owed = match share {
+            Share::All => 0,
+            Share::Spilling | Share::MoreFiles => self.owed_bytes.load(Ordering::Relaxed),
+        };
+        let taken = self.try_take(additional, |limit| {
+            share.of_limit(limit).saturating_sub(owed)
+        });
         let taken = match taken {
-            Err(_) if is_assured => self.try_take(additional, beyond),
+            Err(_) if is_assured && !matches!(share, Share::MoreFiles) => {
+                self.try_take(additional, beyond)
+            }
             taken => taken,
         };
+        if role == Role::Merge && taken.is_ok() {
+            self.owe(consumer, |owed| owed.saturating_sub(additional));
+        }
         taken.map_err(|full| {
             let Full { used, limit } = full;
             DataFusionError::ResourcesExhausted(format!(
@@ -267,7 +374,7 @@ mod tests {
         assert!(sorter.try_grow(ASSURED_BYTES).is_ok());
         assert!(sorter.try_grow(1).is_err());
         let merge = MemoryConsumer::new("ExternalSorterMerge[0]").register(&pool);
-        assert!(merge.try_grow(ASSURED_BYTES).is_ok());
+        assert!(merge.try_grow(ASSURED_TO_MERGE).is_ok());
         let mut others = vec![];
         while pool.reserved() < beyond(limit) {
             let other = MemoryConsumer::new("ExternalSorter[1]").register(&pool);
@@ -321,5 +428,26 @@ mod tests {
         one.shrink(10 << 20);
         assert!(one.try_grow(1).is_ok());
         assert!(one.try_grow(9 << 20).is_err());
+    }
+
+    #[test]
+    fn what_a_sort_gives_back_is_kept_for_its_merge() {
+        let limit = 80 << 20;
+        let pool: Arc<dyn MemoryPool> = Arc::new(QueryPool::new(Arc::new(Budget::new(limit)), 0));
+        let sorter = |partition: usize| {
+            MemoryConsumer::new(format!("ExternalSorter[{partition}]"))
+                .with_can_spill(true)
+                .register(&pool)
+        };
+        let (one, other) = (sorter(0), sorter(1));
+        other.try_grow(10 << 20).expect("a few batches");
+        one.try_grow(60 << 20).expect("all that there is for sorts");
+        one.shrink(60 << 20);
+        assert!(other.try_grow(1 << 20).is_err());
+        let merge = MemoryConsumer::new("ExternalSorterMerge[0]").register(&pool);
+        merge.try_grow(50 << 20).expect("sorted batches and keys");
+        assert!(other.try_grow(1 << 20).is_err());
+        merge.shrink(50 << 20);
+        assert!(other.try_grow(60 << 20).is_ok());
     }
 }

@@ -186,8 +186,8 @@ unsafe extern "C-unwind" fn copy_for_cluster(
 ) {
     // Other access methods than btree can't be sorted by.
     // SAFETY: null, or an open index.
-    let sorted = !old_index.is_null()
-        && unsafe { (*(*old_index).rd_rel).relam } == pg_sys::BTREE_AM_OID;
+    let sorted =
+        !old_index.is_null() && unsafe { (*(*old_index).rd_rel).relam } == pg_sys::BTREE_AM_OID;
     let moved = if sorted {
         cluster::sort_cold(old_table, old_index)
     } else {

@@ -84,8 +84,7 @@ const OPERATORS: &[Operator] = &[
     },
     Operator {
         name: "lists of ordered values",
-        sql: "SELECT count(*), sum(cardinality(l)), sum(l[7]) FROM \
-              (SELECT grp, array_agg(id ORDER BY amount DESC, id) AS l FROM {t} GROUP BY grp) g",
+        sql: "SELECT grp, array_agg(id ORDER BY amount DESC, id) FROM {t} GROUP BY grp ORDER BY grp",
         spills: true,
     },
     Operator {

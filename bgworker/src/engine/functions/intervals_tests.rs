@@ -1,3 +1,5 @@
+//! Tests of interval functions.
+
 use super::super::support::*;
 use super::*;
 use arrow::array::{Array, AsArray, TimestampMicrosecondArray};

@@ -1,3 +1,5 @@
+//! Tests of functions of jsonb.
+
 use super::super::support::*;
 use super::*;
 use arrow::array::{Array, AsArray};
