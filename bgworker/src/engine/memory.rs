@@ -2,8 +2,8 @@
 //!
 //! What spills is never left without the memory that it needs to go on, beyond the limits if need be:
 //!
-//! * Each sort and aggregation has [`ASSURED_BYTES`] in any case, enough for two batches; a merge of what is sorted has a
-//!   quarter of the limit, or [`ASSURED_TO_MERGE`].
+//! * Each sort and aggregation has [`ASSURED_BYTES`] in any case, enough for two batches; a merge of what is sorted has all
+//!   that is there beyond the limits.
 //! * What one of them gives back to write it to a file it gets once more: DataFusion's aggregation frees its groups, and
 //!   then asks for the memory to sort them.
 //!
@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex};
 /// What a reservation of an operator that spills may have in any case.
 const ASSURED_BYTES: usize = 4 << 20;
 
-/// The same of a merge, which has the keys of a batch of each sorted run at once, if a quarter of the limit is less.
+/// A merge that has less takes one more file in any case.
 const ASSURED_TO_MERGE: usize = 8 << 20;
 
 /// By so much a limit may be exceeded for it, if a quarter is less.
@@ -110,14 +110,11 @@ impl QueryPool {
             return false;
         }
         let given_back = locked(&self.given_back).remove(&consumer.id());
-        let assured = match Role::of(consumer) == Role::Merge {
-            true => {
-                let limit = self.budget.limit.load(Ordering::Relaxed).min(self.limit);
-                (limit / 4).max(ASSURED_TO_MERGE)
-            }
-            false => ASSURED_BYTES,
-        };
-        let few = reservation.size().saturating_add(additional) <= assured;
+        // Its sort, which can spill, has left it what it could: without the rest the query would end.
+        if Role::of(consumer) == Role::Merge {
+            return true;
+        }
+        let few = reservation.size().saturating_add(additional) <= ASSURED_BYTES;
         few || given_back.is_some_and(|bytes| additional <= bytes)
     }
 
@@ -218,6 +215,8 @@ enum Share {
     All,
     /// What can spill leaves an eighth to what can't: sorted batches are merged while they fill what there is.
     Spilling,
+    /// A sort leaves a quarter: its merge has the sorted batches and their keys at once, which may be as large as these.
+    Sorting,
     /// One more file of a merge that has some. Without it there is one merge more; what another sort lacks ends the query.
     MoreFiles,
 }
@@ -225,11 +224,17 @@ enum Share {
 impl Share {
     fn of(reservation: &MemoryReservation, additional: usize) -> Self {
         let consumer = reservation.consumer();
+        let role = Role::of(consumer);
+        if role == Role::Sort {
+            return Share::Sorting;
+        }
         if consumer.can_spill() {
             return Share::Spilling;
         }
-        let merges = Role::of(consumer) == Role::Merge;
-        match merges && additional > KEYS_OF_A_BATCH && reservation.size() >= ASSURED_TO_MERGE {
+        match role == Role::Merge
+            && additional > KEYS_OF_A_BATCH
+            && reservation.size() >= ASSURED_TO_MERGE
+        {
             true => Share::MoreFiles,
             false => Share::All,
         }
@@ -239,7 +244,7 @@ impl Share {
         match self {
             Share::All => limit,
             Share::Spilling => limit - limit / 8,
-            Share::MoreFiles => limit - limit / 4,
+            Share::Sorting | Share::MoreFiles => limit - limit / 4,
         }
     }
 }
@@ -295,7 +300,9 @@ impl MemoryPool for QueryPool {
         }
         let owed = match share {
             Share::All => 0,
-            Share::Spilling | Share::MoreFiles => self.owed_bytes.load(Ordering::Relaxed),
+            Share::Sorting | Share::Spilling | Share::MoreFiles => {
+                self.owed_bytes.load(Ordering::Relaxed)
+            }
         };
         let taken = self.try_take(additional, |limit| {
             share.of_limit(limit).saturating_sub(owed)
@@ -441,13 +448,13 @@ mod tests {
         };
         let (one, other) = (sorter(0), sorter(1));
         other.try_grow(10 << 20).expect("a few batches");
-        one.try_grow(60 << 20).expect("all that there is for sorts");
-        one.shrink(60 << 20);
+        one.try_grow(50 << 20).expect("all that there is for sorts");
+        one.shrink(50 << 20);
         assert!(other.try_grow(1 << 20).is_err());
         let merge = MemoryConsumer::new("ExternalSorterMerge[0]").register(&pool);
         merge.try_grow(50 << 20).expect("sorted batches and keys");
         assert!(other.try_grow(1 << 20).is_err());
         merge.shrink(50 << 20);
-        assert!(other.try_grow(60 << 20).is_ok());
+        assert!(other.try_grow(50 << 20).is_ok());
     }
 }

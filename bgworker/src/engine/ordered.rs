@@ -8,7 +8,7 @@ use super::aggregate::LakeAggregate;
 use super::copies::{Copies, Layout};
 use super::error::internal;
 use super::group::{ends_late, is_distinct};
-use super::lower::{Lowering, Operator, column};
+use super::lower::{Lowering, Operator, column, single};
 use super::ordered_exec::{Call, OrderedAggregateExec, Program};
 use super::steps::StepExec;
 use crate::arrow_types::arrow_type;
@@ -171,7 +171,8 @@ impl Lowering {
         )?;
         let copies: Operator = Arc::new(StepExec::new(input, Arc::new(copies)));
         let ordering = ordering(&layout, &orders, &copies)?;
-        let sorted = self.sort_by(copies, ordering, None)?;
+        // One sort: DataFusion's sorts take from each other what their merges need, and then fail.
+        let sorted = self.sort_by(single(copies), ordering, None)?;
         let calls = aggregates.iter().zip(&places);
         let calls = calls.map(|(aggregate, places)| call(aggregate, places, &layout));
         let program = Program {
