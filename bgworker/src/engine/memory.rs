@@ -1,6 +1,6 @@
 //! The engine's memory budget: one limit for all queries, one within it for each.
 //!
-//! What spills is never left without the memory that it needs to go on, beyond the limits if need be:
+//! What spills gets the memory that it needs to go on, beyond the limits if need be:
 //!
 //! * Each sort and aggregation has [`ASSURED_BYTES`] in any case, enough for two batches; a merge of what is sorted has all
 //!   that is there beyond the limits.
