@@ -70,6 +70,11 @@ points! {
     /// It has replaced them.
     CompactReplaced = "compact_replaced",
 
+    /// `CLUSTER` has written the rows anew, the old files are still registered.
+    ClusterWritten = "cluster_written",
+    /// It has replaced them, the indexes aren't built.
+    ClusterReplaced = "cluster_replaced",
+
     /// A publication is announced, the worker has not been asked.
     PublishBegin = "publish_begin",
 

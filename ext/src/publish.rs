@@ -30,15 +30,7 @@ pub fn publish(relids: &[pg_sys::Oid]) -> Vec<Option<String>> {
     let mut ordered: Vec<pg_sys::Oid> = relids.to_vec();
     ordered.sort_by_key(|oid| oid.to_u32());
     for relid in ordered {
-        // SAFETY: released at the end of the transaction.
-        unsafe {
-            pg_sys::LockDatabaseObject(
-                pg_sys::RelationRelationId,
-                relid,
-                0,
-                pg_sys::ExclusiveLock as i32,
-            )
-        };
+        publication::lock(relid);
     }
     // SAFETY: pushed and popped here; an error pops it at abort.
     unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot()) };

@@ -7,12 +7,14 @@
 
 use crate::am::{dml, hot, replaced};
 use crate::catalog::data_file::{self, DataFile, Origin};
+use crate::catalog::replaced::{self as replaced_files, Moved};
 use crate::catalog::storage::{self, Storage};
-use crate::catalog::{anchor, intent, mark, publication, replaced as replaced_files};
+use crate::catalog::{anchor, intent, mark, publication};
 use crate::cold::FullScan;
 use crate::pg::{published, xids};
 use crate::sink::{Kind, Sink, Tid};
 use crate::{error, indexes, merge, pg, relation};
+use pg_lake_crash::{CrashPoint, crash_point};
 use pg_lake_plan::message::WrittenFile;
 use pgrx::{PgSqlErrorCode, pg_sys};
 
@@ -25,14 +27,21 @@ pub fn sort_cold(table: pg_sys::Relation, index: pg_sys::Relation) -> u64 {
     let Some(storage) = storage::of_relation(table) else {
         return 0;
     };
-    // Files of another database are left alone, and so are those that a publication may be about to refer to.
-    if !data_file::any(storage.id)
-        || !storage::is_own()
-        || replaced::any()
-        || !publication::try_lock(storage.relid)
-    {
+    if !data_file::any(storage.id) {
         return 0;
     }
+    if let Some(obstacle) = obstacle() {
+        error::warn(
+            &format!(
+                "cold rows of table \"{}\" keep their order",
+                pg::relation_name(table)
+            ),
+            Some(obstacle),
+        );
+        return 0;
+    }
+    // Who publishes a table holds a lock on it, too. A sweep that undoes a publication doesn't.
+    publication::lock(storage.relid);
     // The active snapshot may be older than the lock on the table.
     // SAFETY: in a transaction; given back below, or with it.
     let snapshot = unsafe { pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot()) };
@@ -48,6 +57,17 @@ pub fn sort_cold(table: pg_sys::Relation, index: pg_sys::Relation) -> u64 {
         pg_sys::CommandCounterIncrement();
     }
     moved
+}
+
+/// Why cold rows can't be written anew, if they can't.
+fn obstacle() -> Option<&'static str> {
+    if !storage::is_own() {
+        Some("Their files belong to the database that this one is a copy of.")
+    } else if replaced::any() {
+        Some("The transaction has changed rows that were flushed since its snapshot.")
+    } else {
+        None
+    }
 }
 
 fn rewrite(
@@ -66,7 +86,8 @@ fn rewrite(
     } else {
         vec![]
     };
-    let written = sort.write(table, storage);
+    let (written, origins) = sort.write(table, storage);
+    crash_point(CrashPoint::ClusterWritten);
     for (i, tid) in moved.iter().enumerate() {
         if i % 1024 == 0 {
             pg::check_for_interrupts();
@@ -87,7 +108,15 @@ fn rewrite(
     } else {
         Origin::Load
     };
-    replace(storage, files, &written, &origin);
+    let starts = replace(storage, files, &written, &origin);
+    let rows = written
+        .iter()
+        .zip(starts)
+        .flat_map(|(file, start)| start..start + file.rows);
+    let known = rows
+        .zip(origins)
+        .filter_map(|(new, old)| old.map(|old| Moved { old, new }));
+    replaced_files::remember(storage.id, known.collect());
     hot::count_left(table, moved.len());
     moved.len() as u64
 }
@@ -101,9 +130,15 @@ fn is_settled(table: pg_sys::Relation, files: &[DataFile]) -> bool {
         .all(|(_, by)| xids::full(pg_sys::TransactionId::from_inner(*by)) < horizon)
 }
 
-/// Puts new files in the place of old ones, which older snapshots go on to see with their marks.
-fn replace(storage: &Storage, old: &[DataFile], new: &[WrittenFile], origin: &Origin<'_>) {
-    data_file::register(storage, new, origin);
+/// Puts new files in the place of old ones, which older snapshots go on to see with their marks. Returns the first
+/// row number of each new one.
+fn replace(
+    storage: &Storage,
+    old: &[DataFile],
+    new: &[WrittenFile],
+    origin: &Origin<'_>,
+) -> Vec<u64> {
+    let starts = data_file::register(storage, new, origin);
     for file in old {
         let rows = file.rows.start()..file.rows.end();
         data_file::remove(storage.id, rows.start);
@@ -113,6 +148,8 @@ fn replace(storage: &Storage, old: &[DataFile], new: &[WrittenFile], origin: &Or
     }
     // The old rows' entries go with the first merge that finds that no snapshot sees the rows.
     intent::announce_entries(storage.id);
+    crash_point(CrashPoint::ClusterReplaced);
+    starts
 }
 
 /// Rows in the order of an index, by Postgres' own sort.
@@ -135,7 +172,7 @@ impl Sort {
         Sort { state }
     }
 
-    /// Takes a copy of the row of a slot, which holds a heap tuple.
+    /// Takes a copy of the row of a slot, which holds a heap tuple, with its TID.
     fn add(&mut self, slot: *mut pg_sys::TupleTableSlot) {
         // SAFETY: by contract; such a slot gives its own tuple.
         unsafe {
@@ -193,9 +230,17 @@ impl Sort {
         taken
     }
 
-    /// Writes the rows to files; a table's own `partition_by` and `sort_by` come before the index.
-    fn write(self, table: pg_sys::Relation, storage: &Storage) -> Vec<WrittenFile> {
+    /// Writes the rows to files; a table's own `partition_by` and `sort_by` come before the index. Returns the
+    /// numbers of those that were cold as well, in the order of the files, if it is that of the index and they
+    /// aren't too many.
+    fn write(
+        self,
+        table: pg_sys::Relation,
+        storage: &Storage,
+    ) -> (Vec<WrittenFile>, Vec<Option<u64>>) {
         let mut sink = Sink::open(table, storage, relation::info(table), Kind::Cluster);
+        let mut known = sink.takes_batches();
+        let mut origins = vec![];
         // SAFETY: the sort was begun with the table's descriptor; its tuples stay until the next call, and are taken
         // out of the slot before the sort ends.
         unsafe {
@@ -212,10 +257,16 @@ impl Sort {
                 pg::check_for_interrupts();
                 pg_sys::ExecStoreHeapTuple(tuple, slot, false);
                 sink.push(slot);
+                known &= origins.len() < replaced_files::REMEMBERED_MAX;
+                if known {
+                    origins.push(dml::cold_row(&raw mut (*slot).tts_tid));
+                } else {
+                    origins = vec![];
+                }
             }
             pg_sys::ExecDropSingleTupleTableSlot(slot);
             pg_sys::tuplesort_end(self.state);
         }
-        sink.finish().files
+        (sink.finish().files, origins)
     }
 }

@@ -33,8 +33,8 @@ pub unsafe fn show_hot_only(rel: pg_sys::Relation) {
     }
 }
 
-/// After VACUUM has had heap count the hot rows: `pg_class` is about all. A table has the pages that a heap
-/// with its rows would have, as in [`as_heap`].
+/// After VACUUM has had heap count the hot rows: `pg_class` is about all. Pages are those of the heap, as ANALYZE and
+/// CREATE INDEX count them, too: statistics don't depend on which came last.
 ///
 /// # Safety
 /// The relation is open and locked by VACUUM.
@@ -55,12 +55,13 @@ pub unsafe fn add_cold_statistics(rel: pg_sys::Relation) {
         let class = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_class>();
         let hot = f64::from(class.reltuples).max(0.0);
         let tuples = hot + rows as f64;
-        let cold_pages = pages_in_heap(rel, std::ptr::null_mut(), tuples as u64);
-        let pages = cold_pages.max(class.relpages as u32);
-        // Cold rows are those that every snapshot sees, but for the latest.
-        let visible = (class.relallvisible as u32)
-            .saturating_add(cold_pages)
-            .min(pages);
+        // Of both there may have come a page since heap has counted.
+        let main = pg_sys::ForkNumber::MAIN_FORKNUM;
+        let pages = pg_sys::RelationGetNumberOfBlocksInFork(rel, main);
+        let mut visible = 0;
+        pg_sys::visibilitymap_count(rel, &mut visible, std::ptr::null_mut());
+        // At least one page says that VACUUM has been there.
+        let visible = visible.max(1).min(pages);
         let indexed = class.relhasindex;
         // What heap has just reported replaced the count of all live rows.
         if let Some(info) = (*rel).pgstat_info.as_mut() {
@@ -189,13 +190,11 @@ impl Size {
 }
 
 /// The pages of hot rows, and about how many there are: statistics are about all rows.
-unsafe fn of_hot(rel: pg_sys::Relation, attr_widths: *mut i32, cold_pages: u32) -> Size {
+unsafe fn of_hot(rel: pg_sys::Relation, attr_widths: *mut i32) -> Size {
     // SAFETY: the relation is open; the copies live in the current context.
     unsafe {
         let copy = super::ddl::as_heap(rel);
         let mut class = *(*rel).rd_rel;
-        // VACUUM has counted cold rows in.
-        class.relallvisible = (class.relallvisible as u32).saturating_sub(cold_pages) as i32;
         class.reltuples = -1.0;
         class.relpages = 0;
         class.relhassubclass = true; // an empty heap stays empty
@@ -210,7 +209,7 @@ unsafe fn of_hot(rel: pg_sys::Relation, attr_widths: *mut i32, cold_pages: u32) 
 /// About how many hot rows an open relation has.
 pub fn estimate_hot_rows(rel: pg_sys::Relation) -> u64 {
     // SAFETY: the relation is open; without an array for them the widths of columns are only added up.
-    unsafe { of_hot(rel, std::ptr::null_mut(), 0).tuples as u64 }
+    unsafe { of_hot(rel, std::ptr::null_mut()).tuples as u64 }
 }
 
 /// Hot rows by a look at some of them, cold ones by count. `reltuples` covers both, so that heap's density of
@@ -230,7 +229,7 @@ unsafe fn hot_and_cold(
             Size::default()
         };
         let cold = pages_of(bytes);
-        let hot = of_hot(rel, attr_widths, pages_in_heap(rel, attr_widths, rows));
+        let hot = of_hot(rel, attr_widths);
         Size {
             pages: hot.pages.saturating_add(cold).max(least.pages),
             tuples: (hot.tuples + rows as f64).max(least.tuples),

@@ -2,8 +2,8 @@
 //! that said so. They are removed when no snapshot can need them (I2), neither of Postgres nor of what was
 //! published, and outside readers have had the time to come to an end.
 
-use crate::catalog::publication;
 use crate::catalog::storage::{self, Storage};
+use crate::catalog::{publication, replaced};
 use crate::pg::table::{Row, Table, text_datum};
 use crate::pg::xids;
 use pgrx::pg_sys;
@@ -24,6 +24,8 @@ pub struct Garbage {
     pub path: String,
     /// Whether the storage itself is gone.
     pub dropped: bool,
+    /// Whether CLUSTER has put other files in its place.
+    pub clustered: bool,
 }
 
 /// The whole directory of a dropped storage, with what it has published.
@@ -200,23 +202,27 @@ pub fn release(retention_us: i64) {
     unsafe { pg_sys::CommandCounterIncrement() };
 }
 
-/// Up to `limit` entries that nobody needs any more, without those whose path is to be passed over.
+/// Up to `limit` entries that nobody needs any more, without those that are to be passed over.
 pub fn removable(
     retention_us: i64,
     limit: usize,
-    pass_over: impl Fn(&str) -> bool,
+    mut pass_over: impl FnMut(&Garbage) -> bool,
 ) -> Vec<Garbage> {
     let mut judge = Judge::new(retention_us);
     let mut found = vec![];
     Table::read(TABLE).scan(None, &[], std::ptr::null_mut(), |row| {
-        let path = row.text(2).unwrap_or_default();
-        if !pass_over(&path) && judge.state(row) == State::Unneeded && judge.is_settled(row) {
-            found.push(Garbage {
+        if judge.state(row) == State::Unneeded && judge.is_settled(row) {
+            let reason = row.text(3).unwrap_or_default();
+            let entry = Garbage {
                 tid: row.tid,
                 storage: row.int8(1),
-                path,
-                dropped: row.text(3).is_some_and(|reason| reason == DROPPED),
-            });
+                path: row.text(2).unwrap_or_default(),
+                dropped: reason == DROPPED,
+                clustered: reason == replaced::REASON,
+            };
+            if !pass_over(&entry) {
+                found.push(entry);
+            }
         }
         found.len() < limit
     });

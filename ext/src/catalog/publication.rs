@@ -34,6 +34,19 @@ impl Publication {
     }
 }
 
+/// Keeps a table from being published to the end of the transaction. Waits for a publication under way.
+pub fn lock(relid: pg_sys::Oid) {
+    // SAFETY: a heavyweight lock.
+    unsafe {
+        pg_sys::LockDatabaseObject(
+            pg_sys::RelationRelationId,
+            relid,
+            0,
+            pg_sys::ExclusiveLock as i32,
+        );
+    }
+}
+
 /// Keeps a table from being published to the end of the transaction; false if a publication is under
 /// way. `publish` waits for the same lock.
 pub fn try_lock(relid: pg_sys::Oid) -> bool {

@@ -57,6 +57,7 @@ unsafe extern "C-unwind" fn xact(event: pg_sys::XactEvent::Type, _arg: *mut std:
         columns::abort(None);
         crate::cold::recent::forget();
         crate::catalog::locate::forget_details();
+        crate::catalog::replaced::forget();
         crate::am::index::forget();
         crate::am::held::forget();
         crate::am::visible::forget();

@@ -6,6 +6,7 @@ use crate::catalog::storage;
 use crate::files;
 use crate::pg::subtransaction::attempt;
 use pg_lake_crash::{CrashPoint, crash_point};
+use pgrx::pg_sys;
 use std::collections::BTreeMap;
 
 pub fn remove(round: &mut Round<'_>) {
@@ -14,8 +15,13 @@ pub fn remove(round: &mut Round<'_>) {
         round.left = true;
         return;
     }
-    let entries = garbage::removable(round.retention_us, FILES_PER_ROUND, |path| {
-        round.is_waiting(path)
+    let mut known = BTreeMap::new();
+    let mut is_read = |storage: i64| {
+        let builds = || builds_index(storage);
+        *known.entry(storage).or_insert_with(builds)
+    };
+    let entries = garbage::removable(round.retention_us, FILES_PER_ROUND, |entry| {
+        round.is_waiting(&entry.path) || (entry.clustered && is_read(entry.storage))
     });
     round.left |= entries.len() == FILES_PER_ROUND;
     let (directories, files): (Vec<_>, Vec<_>) = entries
@@ -35,6 +41,23 @@ pub fn remove(round: &mut Round<'_>) {
             return;
         }
         remove_directory(directory, round);
+    }
+}
+
+/// Whether an index of the table of a storage may be being built: it may have found, a moment ago, that some snapshot
+/// saw rows of files that CLUSTER has replaced. One that begins from now on finds that none does, as this sweep has.
+fn builds_index(storage: i64) -> bool {
+    let Some(relid) = storage::relation(storage) else {
+        return false;
+    };
+    let mode = pg_sys::RowExclusiveLock as i32;
+    // SAFETY: a heavyweight lock, which is given back.
+    unsafe {
+        let free = pg_sys::ConditionalLockRelationOid(relid, mode);
+        if free {
+            pg_sys::UnlockRelationOid(relid, mode);
+        }
+        !free
     }
 }
 

@@ -252,6 +252,11 @@ impl Writer {
         self.transaction(&body, End::Commit)
     }
 
+    /// A table with indexes whose rows are written anew, in the order of one of them: they stay the same.
+    pub fn clusters(&mut self) -> String {
+        self.transaction("CLUSTER t USING t_pkey;\n", End::Commit)
+    }
+
     fn take_ids(&mut self, rows: u64) -> (u64, u64) {
         let first = self.number * RANGE + self.rows + 1;
         self.rows += rows;

@@ -14,12 +14,13 @@ pub enum Driver {
     Flush,
     Merge,
     Compact,
+    Clustering,
     Publish,
     Sweep,
     Prepare,
 }
 
-use Driver::{Change, Compact, Flush, Load, Merge, Prepare, Publish, Sweep, Truncate};
+use Driver::{Change, Clustering, Compact, Flush, Load, Merge, Prepare, Publish, Sweep, Truncate};
 
 /// A point, what may bring a session there, and at which passage it dies at the latest.
 pub struct Case {
@@ -62,6 +63,8 @@ pub const CASES: &[Case] = &[
     case("compact_written", &[Compact], 3),
     case("compact_locked", &[Compact], 3),
     case("compact_replaced", &[Compact], 3),
+    case("cluster_written", &[Clustering], 3),
+    case("cluster_replaced", &[Clustering], 3),
     case("publish_begin", &[Publish], 4),
     // At least three files for each table that has changed.
     case("metadata_created", &[Publish], 8),
@@ -80,10 +83,10 @@ pub const CASES: &[Case] = &[
     case("prepare_begin", &[Prepare], 3),
     case("prepare_end", &[Prepare], 3),
     case("commit_begin", &[Load, Change, Truncate], 3),
-    case("commit_begin", &[Flush, Merge, Compact], 3),
+    case("commit_begin", &[Flush, Merge, Compact, Clustering], 3),
     case("commit_begin", &[Publish, Sweep], 3),
     case("commit_end", &[Load, Change, Truncate], 3),
-    case("commit_end", &[Flush, Merge, Compact], 3),
+    case("commit_end", &[Flush, Merge, Compact, Clustering], 3),
     case("commit_end", &[Publish, Sweep], 3),
 ];
 
@@ -107,6 +110,7 @@ pub fn turn(driver: Driver, writer: &mut Writer) -> String {
                 + &maintain("merge", &["t"])
                 + &maintain("compact", &["b", "t", "p"])
         }
+        Clustering => writer.makes_hot_rows() + &maintain("flush", &["t"]) + &writer.clusters(),
         Publish => {
             writer.makes_hot_rows() + &writer.changes_cold_rows() + "CALL publish_twins();\n"
         }
