@@ -219,15 +219,6 @@ impl WireBatch {
     }
 }
 
-/// Replaces `out` by the message for `batch`; see [`WireBatch`].
-pub fn batch_to_wire(
-    batch: &RecordBatch,
-    types: &[LakeType],
-    out: &mut Vec<u8>,
-) -> Result<(), WireError> {
-    WireBatch::new(batch, types)?.write(out)
-}
-
 fn write_column(array: &ArrayRef, ty: &LakeType, out: &mut Vec<Buffer>) -> Result<(), WireError> {
     let array = &if has_layout_of(array.data_type(), ty) {
         array.clone()

@@ -190,9 +190,9 @@ fn sample_batch() -> (Vec<LakeType>, RecordBatch) {
 }
 
 fn round_trip(batch: &RecordBatch, types: &[LakeType]) -> RecordBatch {
-    let mut message = vec![];
-    batch_to_wire(batch, types, &mut message).expect("written");
     let wire = WireBatch::new(batch, types).expect("buffers");
+    let mut message = vec![];
+    wire.write(&mut message).expect("written");
     assert_eq!(wire.message_len(), message.len());
     batch_from_wire(&message, types, batch.schema()).expect("read")
 }
@@ -255,8 +255,9 @@ fn other_arrow_types_are_cast_on_their_way_out() {
         ("d", array(decimals)),
     ])
     .expect("a valid batch");
+    let wire = WireBatch::new(&batch, &types).expect("buffers");
     let mut message = vec![];
-    batch_to_wire(&batch, &types, &mut message).expect("written");
+    wire.write(&mut message).expect("written");
     let schema = arrow_schema(["t", "i", "d"].into_iter().zip(&types));
     let read = batch_from_wire(&message, &types, schema).expect("read");
     assert_eq!(

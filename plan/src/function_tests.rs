@@ -1,17 +1,7 @@
 //! Tests of what is known of functions.
 
 use super::*;
-use crate::types::SqlType;
-
-fn expr(lake: LakeType, kind: ExprKind) -> Expr {
-    let ty = SqlType {
-        lake,
-        oid: 0,
-        typmod: -1,
-        collation: 0,
-    };
-    Expr { ty, kind }
-}
+use crate::expr_of::expr;
 
 fn int(n: i32) -> Expr {
     expr(LakeType::Int4, ExprKind::Const(Some(Value::I32(n))))

@@ -15,6 +15,8 @@
 pub mod batch;
 pub mod columns;
 pub mod expr;
+#[cfg(test)]
+mod expr_of;
 pub mod function;
 pub mod ir;
 pub mod layout;

@@ -88,19 +88,9 @@ pub fn is_array(lake: &LakeType) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::expr_of::expr;
     use crate::function::Function;
     use crate::ir::{ColumnSource, Scan, ScanColumn};
-    use crate::types::SqlType;
-
-    fn expr(lake: LakeType, kind: ExprKind) -> Expr {
-        let ty = SqlType {
-            lake,
-            oid: 0,
-            typmod: -1,
-            collation: 0,
-        };
-        Expr { ty, kind }
-    }
 
     fn column() -> Expr {
         expr(LakeType::Int4, ExprKind::Column(0))

@@ -154,18 +154,8 @@ fn depends(expr: &Expr, scales: &[Option<i8>]) -> bool {
 mod tests {
     use super::*;
     use crate::expr::CompareOp;
+    use crate::expr_of::expr;
     use crate::ir::{ColumnSource, Scan, ScanColumn};
-    use crate::types::SqlType;
-
-    fn expr(lake: LakeType, kind: ExprKind) -> Expr {
-        let ty = SqlType {
-            lake,
-            oid: 0,
-            typmod: -1,
-            collation: 0,
-        };
-        Expr { ty, kind }
-    }
 
     fn decimal(scale: i8) -> LakeType {
         LakeType::Decimal {

@@ -109,6 +109,20 @@ impl Client {
         Ok(client)
     }
 
+    /// A session whose tables are in this schema, with this setting of the engine, and no patience for more than a minute.
+    pub fn in_schema(
+        cluster: &Cluster,
+        database: &str,
+        schema: &str,
+        engine: &str,
+    ) -> Result<Client> {
+        let mut client = Client::connect(cluster, database)?;
+        client.rows(&format!(
+            "SET search_path = {schema}; SET lake.engine = {engine}; SET statement_timeout = '60s'"
+        ))?;
+        Ok(client)
+    }
+
     /// Statements: the last one's rows, or the first error. An `Err` is a connection that is lost.
     pub fn query(&mut self, sql: &str) -> Result<Reply> {
         let mut body = sql.as_bytes().to_vec();

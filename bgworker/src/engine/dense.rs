@@ -8,7 +8,7 @@
 use super::error::cancelled;
 use super::join_input::compact;
 use super::lower::Operator;
-use super::steps::{Pass, Passed, Step, StepExec};
+use super::steps::{Pass, Passed, Step, stepping};
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use datafusion_common::Result as DfResult;
@@ -33,7 +33,7 @@ fn with_cancel(input: Operator, cancel: CancellationToken) -> Operator {
         schema: input.schema(),
         cancel,
     };
-    Arc::new(StepExec::new(input, Arc::new(step)))
+    stepping(input, Arc::new(step))
 }
 
 #[derive(Debug)]

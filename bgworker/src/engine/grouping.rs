@@ -8,7 +8,7 @@ use super::aggregate::LakeAggregate;
 use super::error::{from_arrow, internal, protocol, unsupported};
 use super::group::Functions;
 use super::lower::{Lowering, Operator, check};
-use super::steps::{Pass, Passed, Step, StepExec};
+use super::steps::{Pass, Passed, Step, stepping};
 use arrow::array::{ArrayRef, AsArray, Int32Array};
 use arrow::compute;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type};
@@ -60,7 +60,7 @@ impl Lowering {
         let spread = many.then_some(groups.len() + 1);
         let grouped = self.grouped(input, group_by, &functions, spread)?;
         let numbered = Numbered::new(&grouped.schema(), groups.len(), ids);
-        Ok(Arc::new(StepExec::new(grouped, Arc::new(numbered))))
+        Ok(stepping(grouped, Arc::new(numbered)))
     }
 }
 

@@ -10,7 +10,7 @@ use super::error::{from_arrow, internal};
 use super::expr::{Frame, Node};
 use super::lately::Lately;
 use super::lower::{Lowering, Operator, column};
-use super::steps::{Pass, Passed, Step, StepExec};
+use super::steps::{Pass, Passed, Step, stepping};
 use crate::arrow_types::arrow_type;
 use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, MutableArrayData, UInt8Array, make_array,
@@ -117,7 +117,7 @@ impl Lowering {
                 kept: wanted.kept,
                 schema: Arc::new(Schema::new(fields)),
             };
-            Arc::new(StepExec::new(input, Arc::new(step)))
+            stepping(input, Arc::new(step))
         };
         Ok(Side {
             operator,

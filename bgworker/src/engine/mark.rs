@@ -8,7 +8,8 @@ use super::error::{from_arrow, internal};
 use super::join::{Pair, hash_join, keys};
 use super::join_input::{Wanted, nulls, without_nulls};
 use super::lower::{Lowering, Operator};
-use super::steps::{Pass, Passed, Step, StepExec};
+use super::right_side::RightSide;
+use super::steps::{Pass, Passed, Step, stepping};
 use arrow::array::{ArrayRef, AsArray, BooleanArray};
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
@@ -19,7 +20,6 @@ use pg_lake_plan::ir::{Join, JoinKind};
 use pg_lake_plan::message::WireError;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 impl Lowering {
     /// `outputs`: the columns that come out; the mark's number follows those of the left side.
@@ -62,7 +62,7 @@ impl Lowering {
             right,
             keeps_left,
         };
-        let found = null_aware.then(Arc::<Found>::default);
+        let found = null_aware.then(Arc::<RightSide>::default);
         if let Some(found) = &found {
             pair.right.operator = noting(pair.right.operator, &pair.right.keys, found);
         }
@@ -83,27 +83,20 @@ impl Lowering {
     }
 }
 
-/// What the right side has. A join gives no row before it has seen all of it: that orders the accesses.
-#[derive(Debug, Default)]
-struct Found {
-    rows: AtomicBool,
-    nulls: AtomicBool,
-}
-
 /// Rows of the right side; those without a key are only noted.
-fn noting(input: Operator, keys: &[usize], found: &Arc<Found>) -> Operator {
+fn noting(input: Operator, keys: &[usize], found: &Arc<RightSide>) -> Operator {
     let step = Noting {
         keys: keys.to_vec(),
         found: found.clone(),
         schema: input.schema(),
     };
-    Arc::new(StepExec::new(input, Arc::new(step)))
+    stepping(input, Arc::new(step))
 }
 
 #[derive(Debug)]
 struct Noting {
     keys: Vec<usize>,
-    found: Arc<Found>,
+    found: Arc<RightSide>,
     schema: SchemaRef,
 }
 
@@ -127,13 +120,8 @@ struct NotingPass(Arc<Noting>);
 impl Pass for NotingPass {
     fn pass(&mut self, batch: RecordBatch) -> Result<Passed, WireError> {
         let Noting { keys, found, .. } = self.0.as_ref();
-        if batch.num_rows() > 0 {
-            found.rows.store(true, Ordering::Relaxed);
-        }
         let nulls = nulls(batch.columns(), keys);
-        if nulls.is_some() {
-            found.nulls.store(true, Ordering::Relaxed);
-        }
+        found.note(batch.num_rows(), nulls.is_some());
         Ok(match without_nulls(batch, nulls)? {
             Some(batch) => Passed::Rows(batch),
             None => Passed::Nothing,
@@ -151,7 +139,7 @@ struct Marking {
     /// Where the left side's keys are.
     keys: Vec<usize>,
     /// `None`: what has no partner is false.
-    found: Option<Arc<Found>>,
+    found: Option<Arc<RightSide>>,
     schema: SchemaRef,
 }
 
@@ -161,7 +149,7 @@ impl Marking {
         places: Vec<usize>,
         mark: usize,
         keys: Vec<usize>,
-        found: Option<Arc<Found>>,
+        found: Option<Arc<RightSide>>,
     ) -> Result<Operator, WireError> {
         let input = joined.schema();
         let mut fields: Vec<FieldRef> = Vec::with_capacity(places.len());
@@ -179,7 +167,7 @@ impl Marking {
             found,
             schema: Arc::new(Schema::new(fields)),
         };
-        Ok(Arc::new(StepExec::new(joined, Arc::new(step))))
+        Ok(stepping(joined, Arc::new(step)))
     }
 
     /// The mark of each row.
@@ -193,9 +181,9 @@ impl Marking {
             return Ok(Arc::new(has_partner.clone()));
         };
         let marks = has_partner.values();
-        let known = if found.nulls.load(Ordering::Relaxed) {
+        let known = if found.has_nulls() {
             Some(NullBuffer::new(marks.clone()))
-        } else if found.rows.load(Ordering::Relaxed) {
+        } else if found.has_rows() {
             // A null has no partner.
             nulls(batch.columns(), &self.keys)
         } else {

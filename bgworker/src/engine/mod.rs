@@ -9,7 +9,8 @@
 //! * `lower`: plan nodes to DataFusion's physical operators; `exchange`: rows to partitions; `append`: the rows of
 //!   several inputs; `dense`: batches that hold just their rows
 //! * joins: `join` (sides and kinds), `join_input` (what happens to a side before it is joined, in a `steps`
-//!   operator), `lately` (copies of rows), `condition` (the filter), `not_in` and `mark` (as nulls have it),
+//!   operator), `lately` (copies of rows), `condition` (the filter), `not_in` and `mark` (as nulls have it,
+//!   with what the `right_side` has),
 //!   `join_exec` (operator), `join_table` (the kept side in memory), `join_pairs` and `join_parts` (both sides in files), `handed` (rows for
 //!   DataFusion's operator)
 //! * scan: `scan` (operator), `source` (files to row groups), `remote` (their bytes), `rowgroup` (decoding),
@@ -24,7 +25,7 @@
 //! * functions over ordered values: `ordered` (the plan), `copies` (rows to sort), `ordered_exec` (operator), `found`
 //!   (results), `picks` (places among ordered values), `kept` (those of one group)
 //! * `window`: window functions
-//! * `streams`: operators of ours as streams
+//! * `unary`: operators of ours over one input; `streams`: operators of ours as streams
 //! * `memory`, `stats`, `error`: the budget, the counters, and how errors pass through DataFusion
 
 mod adapt;
@@ -77,6 +78,7 @@ mod picks;
 mod point;
 mod prune;
 mod remote;
+mod right_side;
 mod rowgroup;
 mod running;
 mod runtime;
@@ -91,6 +93,7 @@ mod streams;
 mod sums;
 mod told;
 mod topmost;
+mod unary;
 mod validate;
 mod values;
 mod window;

@@ -9,7 +9,8 @@ use super::error::internal;
 use super::join::{Pair, hash_join, keys};
 use super::join_input::{Wanted, without_nulls};
 use super::lower::{Lowering, Operator};
-use super::steps::{Pass, Passed, Step, StepExec};
+use super::right_side::RightSide;
+use super::steps::{Pass, Passed, Step, stepping};
 use arrow::array::Array;
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::SchemaRef;
@@ -20,7 +21,6 @@ use pg_lake_plan::ir::Join;
 use pg_lake_plan::message::WireError;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 impl Lowering {
     pub(super) fn not_in(
@@ -74,7 +74,7 @@ impl Lowering {
         else {
             return Err(internal("a null-aware join without a key"));
         };
-        let found = Arc::new(Found::default());
+        let found = Arc::new(RightSide::default());
         pair.right.operator = noting(pair.right.operator, right_key, &found);
         pair.left.operator = heeding(pair.left.operator, left_key, &found);
         hash_join(
@@ -89,40 +89,32 @@ impl Lowering {
     }
 }
 
-/// What the right side has. A join doesn't ask for the first row of one side before it has all of the other:
-/// that orders the accesses.
-#[derive(Debug, Default)]
-struct Found {
-    rows: AtomicBool,
-    nulls: AtomicBool,
-}
-
 /// Rows of the right side; those without a key are only noted.
-fn noting(input: Operator, key: usize, found: &Arc<Found>) -> Operator {
+fn noting(input: Operator, key: usize, found: &Arc<RightSide>) -> Operator {
     let step = NotIn {
         key,
         found: found.clone(),
         schema: input.schema(),
         right: true,
     };
-    Arc::new(StepExec::new(input, Arc::new(step)))
+    stepping(input, Arc::new(step))
 }
 
 /// Those rows of the left side that can come out, for all that is noted.
-fn heeding(input: Operator, key: usize, found: &Arc<Found>) -> Operator {
+fn heeding(input: Operator, key: usize, found: &Arc<RightSide>) -> Operator {
     let step = NotIn {
         key,
         found: found.clone(),
         schema: input.schema(),
         right: false,
     };
-    Arc::new(StepExec::new(input, Arc::new(step)))
+    stepping(input, Arc::new(step))
 }
 
 #[derive(Debug)]
 struct NotIn {
     key: usize,
-    found: Arc<Found>,
+    found: Arc<RightSide>,
     schema: SchemaRef,
     right: bool,
 }
@@ -166,14 +158,9 @@ impl Pass for Passing {
 impl Passing {
     fn note(&self, batch: RecordBatch, nulls: Option<NullBuffer>) -> Result<Passed, WireError> {
         let found = &self.step.found;
-        if batch.num_rows() > 0 {
-            found.rows.store(true, Ordering::Relaxed);
-        }
-        if nulls.is_some() {
-            found.nulls.store(true, Ordering::Relaxed);
-        }
+        found.note(batch.num_rows(), nulls.is_some());
         // After a null there is nothing to look up.
-        if found.nulls.load(Ordering::Relaxed) {
+        if found.has_nulls() {
             return Ok(Passed::End);
         }
         Ok(Passed::Rows(batch))
@@ -181,10 +168,10 @@ impl Passing {
 
     fn heed(&self, batch: RecordBatch, nulls: Option<NullBuffer>) -> Result<Passed, WireError> {
         let found = &self.step.found;
-        if found.nulls.load(Ordering::Relaxed) {
+        if found.has_nulls() {
             return Ok(Passed::End);
         }
-        if !found.rows.load(Ordering::Relaxed) {
+        if !found.has_rows() {
             return Ok(Passed::Rows(batch));
         }
         Ok(match without_nulls(batch, nulls)? {

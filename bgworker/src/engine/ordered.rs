@@ -9,8 +9,8 @@ use super::copies::{Copies, Layout};
 use super::error::internal;
 use super::group::{ends_late, is_distinct};
 use super::lower::{Lowering, Operator, column, single};
-use super::ordered_exec::{Call, OrderedAggregateExec, Program};
-use super::steps::StepExec;
+use super::ordered_exec::{Call, Program, ordered_aggregate};
+use super::steps::stepping;
 use crate::arrow_types::arrow_type;
 use arrow::compute::SortOptions;
 use datafusion_physical_expr::{LexOrdering, PhysicalSortExpr};
@@ -169,7 +169,7 @@ impl Lowering {
             keys,
             exprs,
         )?;
-        let copies: Operator = Arc::new(StepExec::new(input, Arc::new(copies)));
+        let copies = stepping(input, Arc::new(copies));
         let ordering = ordering(&layout, &orders, &copies)?;
         // One sort: DataFusion's sorts take from each other what their merges need, and then fail.
         let sorted = self.sort_by(single(copies), ordering, None)?;
@@ -185,10 +185,7 @@ impl Lowering {
             cancel: self.cancel.clone(),
             layout,
         };
-        Ok(Arc::new(OrderedAggregateExec::new(
-            sorted,
-            Arc::new(program),
-        )))
+        Ok(ordered_aggregate(sorted, program))
     }
 }
 

@@ -9,6 +9,7 @@ use super::join_input::{compact, compact_array};
 use super::kept::Keeper;
 use super::lower::Operator;
 use super::streams::{Batches, stream_of};
+use super::unary::{self, Unary};
 use super::window::Cutter;
 use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Int32Array, NullArray, UInt64Array, new_null_array,
@@ -21,11 +22,9 @@ use datafusion_common::Result;
 use datafusion_execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion_execution::{SendableRecordBatchStream, TaskContext};
 use datafusion_physical_expr::{EquivalenceProperties, Partitioning};
+use datafusion_physical_plan::PlanProperties;
 use datafusion_physical_plan::execution_plan::{Boundedness, EmissionType};
-use datafusion_physical_plan::metrics::{
-    BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet, SpillMetrics,
-};
-use datafusion_physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
+use datafusion_physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, SpillMetrics};
 use futures::StreamExt;
 use pg_lake_plan::ir::AggregateFunction;
 use std::collections::VecDeque;
@@ -63,18 +62,20 @@ pub(super) struct Program {
     pub(super) cancel: CancellationToken,
 }
 
-#[derive(Debug)]
-pub(super) struct OrderedAggregateExec {
-    input: Operator,
-    program: Arc<Program>,
-    schema: SchemaRef,
-    properties: Arc<PlanProperties>,
-    metrics: ExecutionPlanMetricsSet,
+/// The operator; its input has one partition.
+pub(super) fn ordered_aggregate(input: Operator, program: Program) -> Operator {
+    let aggregation = OrderedAggregation::new(&input, Arc::new(program));
+    unary::operator(input, aggregation)
 }
 
-impl OrderedAggregateExec {
-    /// The input has one partition.
-    pub(super) fn new(input: Operator, program: Arc<Program>) -> Self {
+#[derive(Debug)]
+struct OrderedAggregation {
+    program: Arc<Program>,
+    schema: SchemaRef,
+}
+
+impl OrderedAggregation {
+    fn new(input: &Operator, program: Arc<Program>) -> Self {
         let sorted = input.schema();
         let numbered = usize::from(program.layout.numbered);
         let groups = sorted.fields().iter().skip(numbered);
@@ -88,69 +89,52 @@ impl OrderedAggregateExec {
         if program.layout.numbered {
             fields.push(Field::new("set", DataType::Int32, false));
         }
-        let schema = Arc::new(Schema::new(fields));
-        let properties = PlanProperties::new(
-            EquivalenceProperties::new(schema.clone()),
-            Partitioning::UnknownPartitioning(1),
-            EmissionType::Incremental,
-            Boundedness::Bounded,
-        );
-        OrderedAggregateExec {
-            input,
+        OrderedAggregation {
             program,
-            schema,
-            properties: Arc::new(properties),
-            metrics: ExecutionPlanMetricsSet::new(),
+            schema: Arc::new(Schema::new(fields)),
         }
     }
 }
 
-impl DisplayAs for OrderedAggregateExec {
-    fn fmt_as(&self, _t: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Unary for OrderedAggregation {
+    const NAME: &'static str = "OrderedAggregateExec";
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (groups, functions) = (self.program.layout.groups, self.program.calls.len());
         write!(
             f,
             "OrderedAggregate: groups={groups}, functions={functions}"
         )
     }
-}
 
-impl ExecutionPlan for OrderedAggregateExec {
-    fn name(&self) -> &str {
-        "OrderedAggregateExec"
+    fn properties(&self, _input: &Operator) -> PlanProperties {
+        PlanProperties::new(
+            EquivalenceProperties::new(self.schema.clone()),
+            Partitioning::UnknownPartitioning(1),
+            EmissionType::Incremental,
+            Boundedness::Bounded,
+        )
     }
 
-    fn properties(&self) -> &Arc<PlanProperties> {
-        &self.properties
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
-    }
-
-    fn with_new_children(
-        self: Arc<Self>,
-        children: Vec<Arc<dyn ExecutionPlan>>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        Ok(match children.into_iter().next() {
-            Some(input) => Arc::new(OrderedAggregateExec::new(input, self.program.clone())),
-            None => self,
-        })
+    fn over(&self, input: &Operator) -> Self {
+        OrderedAggregation::new(input, self.program.clone())
     }
 
     fn execute(
         &self,
+        input: &Operator,
         partition: usize,
         context: Arc<TaskContext>,
+        metrics: &ExecutionPlanMetricsSet,
     ) -> Result<SendableRecordBatchStream> {
         let mut found = vec![];
         for call in &self.program.calls {
-            let spilled = SpillMetrics::new(&self.metrics, partition);
+            let spilled = SpillMetrics::new(metrics, partition);
             found.push(self.found(call, &context, spilled)?);
         }
         let reader = Reader {
-            input: self.input.execute(partition, context.clone())?,
-            sorted: self.input.schema(),
+            input: input.execute(partition, context.clone())?,
+            sorted: input.schema(),
             schema: self.schema.clone(),
             found,
             cutter: Cutter::new(self.program.layout.keys()),
@@ -161,18 +145,14 @@ impl ExecutionPlan for OrderedAggregateExec {
             ready: VecDeque::new(),
             ended: false,
             memory: MemoryConsumer::new("LakeOrderedAggregate").register(context.memory_pool()),
-            metrics: BaselineMetrics::new(&self.metrics, partition),
+            metrics: BaselineMetrics::new(metrics, partition),
             program: self.program.clone(),
         };
         Ok(stream_of(self.schema.clone(), reader))
     }
-
-    fn metrics(&self) -> Option<MetricsSet> {
-        Some(self.metrics.clone_inner())
-    }
 }
 
-impl OrderedAggregateExec {
+impl OrderedAggregation {
     fn found(&self, call: &Call, context: &TaskContext, spilled: SpillMetrics) -> Result<Found> {
         let result = call.result.clone();
         let (share, continuous) = match call.function {

@@ -4,15 +4,14 @@ use super::BATCH_ROWS;
 use super::error::raise;
 use super::lower::Operator;
 use super::streams::{Batches, stream_of};
+use super::unary::{self, Unary};
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use datafusion_common::{DataFusionError, Result};
 use datafusion_execution::{SendableRecordBatchStream, TaskContext};
 use datafusion_physical_expr::{EquivalenceProperties, Partitioning};
-use datafusion_physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
-use datafusion_physical_plan::{
-    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties,
-};
+use datafusion_physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet};
+use datafusion_physical_plan::{ExecutionPlanProperties, PlanProperties};
 use futures::StreamExt;
 use pg_lake_plan::message::WireError;
 use std::fmt;
@@ -54,76 +53,64 @@ pub(super) enum Passed {
 pub(super) type Several =
     Box<dyn Iterator<Item = std::result::Result<RecordBatch, WireError>> + Send>;
 
+/// An operator that does this to the rows of its input.
+pub(super) fn stepping(input: Operator, step: Arc<dyn Step>) -> Operator {
+    let stepping = Stepping::new(&input, step);
+    unary::operator(input, stepping)
+}
+
 /// Each partition can be executed once: scans hand out their rows once. DataFusion's nested loop join starts over
 /// with its left input when that doesn't fit into memory, and would find nothing.
 #[derive(Debug)]
-pub(super) struct StepExec {
-    input: Operator,
+struct Stepping {
     step: Arc<dyn Step>,
     started: Vec<AtomicBool>,
-    properties: Arc<PlanProperties>,
-    metrics: ExecutionPlanMetricsSet,
 }
 
-impl StepExec {
-    pub(super) fn new(input: Operator, step: Arc<dyn Step>) -> Self {
+impl Stepping {
+    fn new(input: &Operator, step: Arc<dyn Step>) -> Self {
         let partitions = input.output_partitioning().partition_count();
-        let (known, partitioning) = if step.keeps_rows() {
-            let partitioning = input.output_partitioning().clone();
-            (input.equivalence_properties().clone(), partitioning)
-        } else {
-            let known = EquivalenceProperties::new(step.schema());
-            (known, Partitioning::UnknownPartitioning(partitions))
-        };
-        let properties = PlanProperties::new(
-            known,
-            partitioning,
-            input.pipeline_behavior(),
-            input.boundedness(),
-        );
-        StepExec {
-            input,
+        Stepping {
             step,
             started: (0..partitions).map(|_| AtomicBool::new(false)).collect(),
-            properties: Arc::new(properties),
-            metrics: ExecutionPlanMetricsSet::new(),
         }
     }
 }
 
-impl DisplayAs for StepExec {
-    fn fmt_as(&self, _t: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Unary for Stepping {
+    const NAME: &'static str = "StepExec";
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.step.describe(f)
     }
-}
 
-impl ExecutionPlan for StepExec {
-    fn name(&self) -> &str {
-        "StepExec"
+    fn properties(&self, input: &Operator) -> PlanProperties {
+        let (known, partitioning) = if self.step.keeps_rows() {
+            let partitioning = input.output_partitioning().clone();
+            (input.equivalence_properties().clone(), partitioning)
+        } else {
+            let known = EquivalenceProperties::new(self.step.schema());
+            let partitions = self.started.len();
+            (known, Partitioning::UnknownPartitioning(partitions))
+        };
+        PlanProperties::new(
+            known,
+            partitioning,
+            input.pipeline_behavior(),
+            input.boundedness(),
+        )
     }
 
-    fn properties(&self) -> &Arc<PlanProperties> {
-        &self.properties
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
-    }
-
-    fn with_new_children(
-        self: Arc<Self>,
-        children: Vec<Arc<dyn ExecutionPlan>>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        Ok(match children.into_iter().next() {
-            Some(input) => Arc::new(StepExec::new(input, self.step.clone())),
-            None => self,
-        })
+    fn over(&self, input: &Operator) -> Self {
+        Stepping::new(input, self.step.clone())
     }
 
     fn execute(
         &self,
+        input: &Operator,
         partition: usize,
         context: Arc<TaskContext>,
+        metrics: &ExecutionPlanMetricsSet,
     ) -> Result<SendableRecordBatchStream> {
         let first = self
             .started
@@ -136,16 +123,12 @@ impl ExecutionPlan for StepExec {
         }
         let running = Running {
             pass: self.step.clone().start(&context)?,
-            input: self.input.execute(partition, context)?,
+            input: input.execute(partition, context)?,
             rest: None,
             several: Box::new(std::iter::empty()),
-            metrics: BaselineMetrics::new(&self.metrics, partition),
+            metrics: BaselineMetrics::new(metrics, partition),
         };
         Ok(stream_of(self.step.schema(), running))
-    }
-
-    fn metrics(&self) -> Option<MetricsSet> {
-        Some(self.metrics.clone_inner())
     }
 }
 

@@ -10,7 +10,7 @@ use super::handed::locked;
 use super::lower::{Lowering, Operator};
 use super::origin::plain;
 use super::prune::{Key, Span};
-use super::steps::{Pass, Passed, Step, StepExec};
+use super::steps::{Pass, Passed, Step, stepping};
 use super::told::is_number;
 use super::values::{Native, native};
 use arrow::array::{Array, ArrayRef};
@@ -76,7 +76,7 @@ impl Topmost {
             schema: input.schema(),
             topmost: Arc::new(self),
         };
-        Arc::new(StepExec::new(input, Arc::new(step)))
+        stepping(input, Arc::new(step))
     }
 
     /// Where a value comes; `None` is a null.

@@ -45,6 +45,7 @@ impl Exprs<'_> {
             pg_sys::INT2OID => Number::Int2,
             pg_sys::INT4OID => Number::Int4,
             pg_sys::INT8OID => Number::Int8,
+            pg_sys::FLOAT4OID => Number::Float4,
             pg_sys::FLOAT8OID => Number::Float8,
             _ => {
                 let name = type_name(to);

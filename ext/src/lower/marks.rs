@@ -4,13 +4,13 @@
 //! Postgres runs the subquery when the value is first asked for, and computes what is compared with its rows for those
 //! rows that ask, if it has any. The engine does both in any case: only what can't raise an error is lowered.
 
-use super::membership::Membership;
+use super::membership::{self, Membership};
 use super::node::{self, Node, get};
 use super::sub::{Column, Sub};
 use super::table::sql_type;
 use super::tree::{Builder, in_base, over};
 use super::{Lowered, refused};
-use pg_lake_plan::ir::{Join, JoinKey, JoinKind, MAX_DEPTH, Plan};
+use pg_lake_plan::ir::{JoinKey, JoinKind, MAX_DEPTH, Plan};
 use pg_lake_plan::types::LakeType;
 use pgrx::pg_sys;
 use pgrx::pg_sys::NodeTag;
@@ -170,19 +170,7 @@ impl Builder<'_> {
             false if keys.len() == 1 => JoinKind::NullAwareMark,
             false => return refused("IN of several columns is lowered where null counts as false"),
         };
-        let (left_rows, right_rows) = (sub.rows, right.rows);
-        sub.wrap(|left, _| {
-            Plan::Join(Join {
-                kind,
-                left,
-                right: Box::new(right.plan),
-                keys,
-                filter: None,
-                left_rows,
-                right_rows,
-            })
-        });
-        sub.ordered = sub.order.is_empty();
+        membership::join(sub, kind, right, keys);
         let shown = in_base(node, &sub.columns);
         sub.columns.push(Column {
             ty: sql_type(LakeType::Bool, pg_sys::BOOLOID),

@@ -36,6 +36,23 @@ impl<'a> Membership<'a> {
     }
 }
 
+/// Joins a subtree with the rows of a sublink, of which no columns come out.
+pub fn join(sub: &mut Sub, kind: JoinKind, right: Sub, keys: Vec<JoinKey>) {
+    let (left_rows, right_rows) = (sub.rows, right.rows);
+    sub.wrap(|left, _| {
+        Plan::Join(Join {
+            kind,
+            left,
+            right: Box::new(right.plan),
+            keys,
+            filter: None,
+            left_rows,
+            right_rows,
+        })
+    });
+    sub.ordered = sub.order.is_empty();
+}
+
 impl Builder<'_> {
     /// Leaves the rows of a subtree that pass the qual, which is over its columns.
     pub(super) fn membership(&mut self, sub: &mut Sub, member: &Membership<'_>) -> Lowered<()> {
@@ -45,19 +62,7 @@ impl Builder<'_> {
             true if keys.len() == 1 => JoinKind::NullAwareAnti,
             true => return refused("NOT IN of several columns is not lowered"),
         };
-        let (left_rows, right_rows) = (sub.rows, right.rows);
-        sub.wrap(|left, _| {
-            Plan::Join(Join {
-                kind,
-                left,
-                right: Box::new(right.plan),
-                keys,
-                filter: None,
-                left_rows,
-                right_rows,
-            })
-        });
-        sub.ordered = sub.order.is_empty();
+        join(sub, kind, right, keys);
         Ok(())
     }
 

@@ -221,20 +221,11 @@ fn load(cluster: &Cluster) -> Result<()> {
         .map(drop)
 }
 
-/// A session on one of the schemas.
-fn connect(cluster: &Cluster, schema: &str, engine: &str) -> Result<Client> {
-    let mut client = Client::connect(cluster, DATABASE)?;
-    client.rows(&format!(
-        "SET search_path = {schema}; SET lake.engine = {engine}; SET statement_timeout = '60s'"
-    ))?;
-    Ok(client)
-}
-
 /// What heap says to each query; the engine says the same.
 fn answers(cluster: &Cluster) -> Result<Vec<Rows>> {
-    let mut heap = connect(cluster, "h", "off")?;
+    let mut heap = Client::in_schema(cluster, DATABASE, "h", "off")?;
     heap.rows("SET work_mem = '512MB'")?;
-    let mut lake = connect(cluster, "t", "force")?;
+    let mut lake = Client::in_schema(cluster, DATABASE, "t", "force")?;
     let mut answers = Vec::new();
     for operator in OPERATORS {
         let expected = heap.rows(&operator.short())?;
@@ -267,7 +258,7 @@ struct Victim {
 impl Victim {
     /// Starts a query, and waits until the engine has computed some of it.
     fn start(cluster: &Cluster, watch: &mut Client, sql: String) -> Result<Victim> {
-        let mut client = connect(cluster, "t", "force")?;
+        let mut client = Client::in_schema(cluster, DATABASE, "t", "force")?;
         let pid = one(&mut client, "SELECT pg_backend_pid()")?;
         let session = thread::spawn(move || {
             let reply = client.query(&sql);
@@ -319,7 +310,7 @@ fn described(reply: &Result<Reply>) -> String {
 
 /// pg_cancel_backend gets through at once, whatever the engine is at.
 fn cancelled(cluster: &Cluster) -> Result<()> {
-    let mut watch = connect(cluster, "t", "off")?;
+    let mut watch = Client::in_schema(cluster, DATABASE, "t", "off")?;
     let mut times = Vec::new();
     for operator in OPERATORS {
         let took = cancel(cluster, &mut watch, operator)
@@ -361,7 +352,7 @@ fn cancel(cluster: &Cluster, watch: &mut Client, operator: &Operator) -> Result<
 
 /// After pg_terminate_backend nothing is left of a query.
 fn terminated(cluster: &Cluster) -> Result<()> {
-    let mut watch = connect(cluster, "t", "off")?;
+    let mut watch = Client::in_schema(cluster, DATABASE, "t", "off")?;
     for operator in OPERATORS {
         terminate(cluster, &mut watch, operator)
             .map_err(|error| format!("{}, terminated: {error}", operator.name))?;
@@ -405,7 +396,7 @@ fn nothing_left(cluster: &Cluster) -> Result<()> {
 
 /// The same rows with the least memory that can be set, or an error that says what to do.
 fn with_little_memory(cluster: &Cluster, answers: &[Rows]) -> Result<()> {
-    let mut lake = connect(cluster, "t", "force")?;
+    let mut lake = Client::in_schema(cluster, DATABASE, "t", "force")?;
     let mut refused = Vec::new();
     for (operator, expected) in OPERATORS.iter().zip(answers) {
         match lake.query(&operator.short())? {
@@ -455,7 +446,7 @@ fn spills(lake: &mut Client, operator: &Operator) -> Result<()> {
 
 /// What is spilled stays within the session's limit, as in Postgres.
 fn within_temp_file_limit(cluster: &Cluster) -> Result<()> {
-    let mut lake = connect(cluster, "t", "force")?;
+    let mut lake = Client::in_schema(cluster, DATABASE, "t", "force")?;
     lake.rows("SET temp_file_limit = '1MB'")?;
     for operator in OPERATORS.iter().filter(|operator| operator.spills) {
         let message = match lake.query(&operator.short())? {

@@ -94,16 +94,8 @@ fn load(cluster: &Cluster) -> Result<()> {
         .map(drop)
 }
 
-fn connect(cluster: &Cluster, schema: &str, engine: &str) -> Result<Client> {
-    let mut client = Client::connect(cluster, DATABASE)?;
-    client.rows(&format!(
-        "SET search_path = {schema}; SET lake.engine = {engine}; SET statement_timeout = '60s'"
-    ))?;
-    Ok(client)
-}
-
 fn answers(cluster: &Cluster) -> Result<Vec<Answer>> {
-    let mut heap = connect(cluster, "h", "off")?;
+    let mut heap = Client::in_schema(cluster, DATABASE, "h", "off")?;
     let all = QUERIES
         .iter()
         .map(|query| heap.rows(query).map(|rows| rows.rows));
@@ -113,7 +105,7 @@ fn answers(cluster: &Cluster) -> Result<Vec<Answer>> {
 /// Sessions that begin together, each with another query.
 fn start(cluster: &Cluster, answers: &Arc<Vec<Answer>>) -> Result<Vec<JoinHandle<Result<()>>>> {
     let clients = (0..SESSIONS)
-        .map(|_| connect(cluster, "t", "force"))
+        .map(|_| Client::in_schema(cluster, DATABASE, "t", "force"))
         .collect::<Result<Vec<Client>>>()?;
     let together = Arc::new(Barrier::new(SESSIONS));
     let start = |(n, mut client): (usize, Client)| {

@@ -33,6 +33,23 @@ const NAN: Failure = Failure::Invalid("operand, lower bound, and upper bound can
 const INFINITE: Failure = Failure::Invalid("lower and upper bounds must be finite");
 const EQUAL: Failure = Failure::Invalid("lower bound cannot equal upper bound");
 
+/// The bucket of a value that isn't between the bounds: one before, or one behind all others.
+fn outside<T: PartialOrd>(value: T, from: T, to: T, count: i32) -> Result<Option<i32>, Failure> {
+    let (before, behind) = if from < to {
+        (value < from, value >= to)
+    } else {
+        (value > from, value <= to)
+    };
+    if before {
+        return Ok(Some(0));
+    }
+    if behind {
+        let last = count.checked_add(1).ok_or(Failure::OutOfRange)?;
+        return Ok(Some(last));
+    }
+    Ok(None)
+}
+
 /// `width_bucket_float8`
 fn of_floats(value: f64, from: f64, to: f64, count: i32) -> Result<i32, Failure> {
     if count <= 0 {
@@ -47,18 +64,10 @@ fn of_floats(value: f64, from: f64, to: f64, count: i32) -> Result<i32, Failure>
     if from == to {
         return Err(EQUAL);
     }
+    if let Some(bucket) = outside(value, from, to, count)? {
+        return Ok(bucket);
+    }
     let ascending = from < to;
-    let (before, after) = if ascending {
-        (value < from, value >= to)
-    } else {
-        (value > from, value <= to)
-    };
-    if before {
-        return Ok(0);
-    }
-    if after {
-        return count.checked_add(1).ok_or(Failure::OutOfRange);
-    }
     let distance = |upper: f64, lower: f64| {
         if ascending {
             (upper - lower, upper / 2.0 - lower / 2.0)
@@ -86,16 +95,8 @@ fn of_decimals(value: i128, from: i128, to: i128, count: i32) -> Result<i32, Fai
     if from == to {
         return Err(EQUAL);
     }
-    let (before, after) = if from < to {
-        (value < from, value >= to)
-    } else {
-        (value > from, value <= to)
-    };
-    if before {
-        return Ok(0);
-    }
-    if after {
-        return count.checked_add(1).ok_or(Failure::OutOfRange);
+    if let Some(bucket) = outside(value, from, to, count)? {
+        return Ok(bucket);
     }
     let distance = |other: i128| other.checked_sub(from).and_then(i128::checked_abs);
     let found = || {

@@ -1,6 +1,12 @@
 //! Days and dates: Postgres' own arithmetic (`datetime.c`, `timestamp.c`), whose names the functions keep. Years
 //! before 1 AD count on: 1 BC is 0.
 
+/// Microseconds.
+pub(super) const SECOND: i64 = 1_000_000;
+pub(super) const MINUTE: i64 = 60 * SECOND;
+pub(super) const HOUR: i64 = 60 * MINUTE;
+pub(super) const DAY: i64 = 24 * HOUR;
+
 /// Julian day of 1970-01-01.
 pub(super) const UNIX_EPOCH_JDATE: i64 = 2_440_588;
 

@@ -137,7 +137,7 @@ fn fits(function: Function, args: &[&LakeType], result: &LakeType) -> bool {
         (Function::JsonKind, [Text]) => *result == Text,
         (Function::JsonLength, [Text]) => *result == Int4,
         (Function::JsonHasKey | Function::JsonContains, [Text, Text]) => *result == Bool,
-        (Function::JsonScalar, [Text]) => *result == Bool || read::is_read(result),
+        (Function::JsonScalar, [Text]) => read::is_scalar(result),
         (Function::Read, [Text]) => read::is_read(result),
         _ => false,
     }

@@ -1,6 +1,7 @@
 //! Conversions that can round or fail.
 
 use super::argument;
+use super::calendar::DAY;
 use super::numbers::{decimals, rounded, unit};
 use super::rows::{Rows, f64s, i32s, i64s};
 use crate::arrow_types::arrow_type;
@@ -14,8 +15,6 @@ use pg_lake_plan::message::WireError;
 use pg_lake_plan::types::LakeType;
 use std::fmt::Write;
 use std::sync::Arc;
-
-const DAY_US: i64 = 86_400_000_000;
 
 /// Whether [`convert`] knows the conversion.
 pub(super) fn supported(from: &LakeType, to: &LakeType) -> bool {
@@ -49,12 +48,12 @@ pub(super) fn convert(rows: &Rows, to: &LakeType, args: &[Val]) -> Result<ArrayR
         }
         (DataType::Timestamp(..), LakeType::Time) => {
             let arg = i64s(arg)?;
-            let values = rows.map(|row| arg.at(row).rem_euclid(DAY_US));
+            let values = rows.map(|row| arg.at(row).rem_euclid(DAY));
             Ok(from_i64(values, nulls, &data_type))
         }
         (DataType::Timestamp(..), _) => {
             let arg = i64s(arg)?;
-            let values = rows.map(|row| arg.at(row).div_euclid(DAY_US) as i32);
+            let values = rows.map(|row| arg.at(row).div_euclid(DAY) as i32);
             Ok(from_i32(values, nulls, &data_type))
         }
         (DataType::Decimal128(..), LakeType::Decimal { precision, scale }) => {
@@ -388,7 +387,7 @@ mod tests {
 
     #[test]
     fn dates_and_booleans() {
-        let at = column(TimestampMicrosecondArray::from(vec![-1, 0, DAY_US]));
+        let at = column(TimestampMicrosecondArray::from(vec![-1, 0, DAY]));
         let dates = converted(&LakeType::Date, at);
         assert_eq!(
             dates.as_primitive::<Date32Type>().values().to_vec(),

@@ -3,8 +3,8 @@
 
 use super::argument;
 use super::calendar::{
-    DATE_END_JULIAN, Date, TIMESTAMP_END_JULIAN, UNIX_EPOCH_JDATE, date2j, days_of_month,
-    is_valid_julian, isoweek, isoweek2j, j2date, j2day,
+    DATE_END_JULIAN, DAY, Date, HOUR, MINUTE, SECOND, TIMESTAMP_END_JULIAN, UNIX_EPOCH_JDATE,
+    date2j, days_of_month, is_valid_julian, isoweek, isoweek2j, j2date, j2day,
 };
 use super::rows::{Rows, i32s, i64s};
 use crate::arrow_types::arrow_type;
@@ -17,11 +17,6 @@ use pg_lake_plan::function::{Field, Interval};
 use pg_lake_plan::message::WireError;
 use pg_lake_plan::types::LakeType;
 use std::sync::Arc;
-
-const SECOND: i64 = 1_000_000;
-const MINUTE: i64 = 60 * SECOND;
-const HOUR: i64 = 60 * MINUTE;
-const DAY: i64 = 24 * HOUR;
 
 /// Why there is no such timestamp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 //! stored. Infinite ones are compared; all else of them is left to Postgres.
 
 use super::argument;
-use super::calendar::{days_of_month, j2date};
+use super::calendar::{DAY, HOUR, MINUTE, SECOND, days_of_month, j2date};
 use super::dates::{self, split};
 use super::rows::{Rows, Texts, f64s, i32s, i64s};
 use super::zones::{near_the_end, plus_at};
@@ -12,15 +12,11 @@ use crate::engine::expr::Val;
 use crate::engine::values::{from_i64, from_i128};
 use arrow::array::{ArrayRef, Float64Array};
 use pg_lake_plan::function::{Field, Interval};
-use pg_lake_plan::message::WireError;
+use pg_lake_plan::message::{ErrorCode, WireError};
 use pg_lake_plan::types::LakeType;
 use std::fmt::Write;
 use std::sync::Arc;
 
-const SECOND: i64 = 1_000_000;
-const MINUTE: i64 = 60 * SECOND;
-const HOUR: i64 = 60 * MINUTE;
-const DAY: i64 = 24 * HOUR;
 const DAYS_PER_MONTH: i32 = 30;
 const SECS_PER_DAY: f64 = 86_400.0;
 
@@ -41,8 +37,9 @@ const NOBEGIN: Interval = Interval {
 pub(in crate::engine) enum Failure {
     OutOfRange,
     DivisionByZero,
-    /// Or not an interval at all, which Postgres says.
     Infinite,
+    /// A text isn't one that Postgres prints.
+    Damaged,
 }
 
 impl Failure {
@@ -51,6 +48,10 @@ impl Failure {
             Failure::OutOfRange => datetime_overflow("interval out of range"),
             Failure::DivisionByZero => division_by_zero(),
             Failure::Infinite => not_exact("an interval is infinite"),
+            Failure::Damaged => WireError::new(
+                ErrorCode::DataCorrupted,
+                "a value of type interval is damaged",
+            ),
         }
     }
 }
@@ -59,7 +60,10 @@ type Made<T> = Result<T, Failure>;
 
 /// The interval that is printed so.
 pub(in crate::engine) fn parse(text: &str) -> Made<Interval> {
-    read(text).ok_or(Failure::Infinite)
+    match text {
+        "infinity" | "-infinity" => Err(Failure::Infinite),
+        text => read(text).ok_or(Failure::Damaged),
+    }
 }
 
 fn read(text: &str) -> Option<Interval> {

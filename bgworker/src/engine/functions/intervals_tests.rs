@@ -62,15 +62,11 @@ fn texts_are_read_and_printed() {
         assert_eq!(shown(interval), text);
         assert_eq!(parse(text), Ok(interval), "{text}");
     }
-    for text in [
-        "infinity",
-        "-infinity",
-        "",
-        "1 week",
-        "1:2",
-        "00:00:00.1234567",
-    ] {
+    for text in ["infinity", "-infinity"] {
         assert_eq!(parse(text), Err(Failure::Infinite), "{text}");
+    }
+    for text in ["", "1 week", "1:2", "00:00:00.1234567", "Infinity"] {
+        assert_eq!(parse(text), Err(Failure::Damaged), "{text}");
     }
 }
 
@@ -92,6 +88,24 @@ fn months_of_thirty_days_are_compared() {
     assert!(lengths.is_null(3));
     assert!(lengths.value(4) < length(of(i32::MIN, 0, 0)));
     assert!(lengths.value(5) > length(of(i32::MAX, 0, 0)));
+}
+
+// timestamp.c: interval_cmp_value has 128 bits.
+#[test]
+fn every_interval_has_a_length() {
+    let ty = decimal(6);
+    for interval in [
+        of(i32::MIN, i32::MIN, i64::MIN + 1),
+        of(i32::MAX, i32::MAX, i64::MAX - 1),
+        of(i32::MIN, i32::MAX, 0),
+    ] {
+        let args = [text(&shown(interval))];
+        let compared = result(Function::IntervalLength, &ty, &args);
+        let compared = compared.as_primitive::<Decimal128Type>();
+        assert_eq!(compared.value(0), length(interval));
+    }
+    let refused = error(Function::IntervalLength, &ty, &[text("1 week")]);
+    assert_eq!(refused.code, ErrorCode::DataCorrupted);
 }
 
 // interval.out

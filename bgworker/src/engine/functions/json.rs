@@ -1,5 +1,6 @@
 //! `jsonb` (`jsonfuncs.c`, `jsonb_op.c`, `jsonb_util.c`): texts, as Postgres prints them, which is how columns are stored. A
-//! part of a value is printed as it stands in the whole: keys are there once, and numbers have no exponent.
+//! part of a value is printed as it stands in the whole: keys are there once, and numbers have no exponent. A text that isn't
+//! such a one is damaged, which is an error where the damage is in the way.
 
 use super::argument;
 use super::rows::{Output, Rows, Texts, i32s};
@@ -13,7 +14,17 @@ use pg_lake_plan::function::JSON_DEPTH;
 use pg_lake_plan::message::{ErrorCode, WireError};
 use std::sync::Arc;
 
-/// What a value is, by its first character.
+/// A text isn't what Postgres prints of a `jsonb`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Damaged;
+
+impl From<Damaged> for WireError {
+    fn from(_: Damaged) -> WireError {
+        WireError::new(ErrorCode::DataCorrupted, "a value of type jsonb is damaged")
+    }
+}
+
+/// What a value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Object,
@@ -25,14 +36,16 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) fn of(value: &str) -> Kind {
-        match value.as_bytes().first() {
-            Some(b'{') => Kind::Object,
-            Some(b'[') => Kind::Array,
-            Some(b'"') => Kind::String,
-            Some(b't' | b'f') => Kind::Boolean,
-            Some(b'n') => Kind::Null,
-            _ => Kind::Number,
+    /// Containers and strings by their ends: what is between these is looked at when it is taken apart.
+    pub(super) fn of(value: &str) -> Result<Kind, Damaged> {
+        match value.as_bytes() {
+            [b'{', .., b'}'] => Ok(Kind::Object),
+            [b'[', .., b']'] => Ok(Kind::Array),
+            [b'"', .., b'"'] => Ok(Kind::String),
+            b"true" | b"false" => Ok(Kind::Boolean),
+            b"null" => Ok(Kind::Null),
+            _ if is_number(value) => Ok(Kind::Number),
+            _ => Err(Damaged),
         }
     }
 
@@ -53,8 +66,19 @@ impl Kind {
     }
 }
 
-/// Behind the string that begins here.
+/// Digits, with a point between them or without.
+fn is_number(value: &str) -> bool {
+    let digits = value.strip_prefix('-').unwrap_or(value);
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
+    let is_digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    is_digits(whole) && is_digits(fraction)
+}
+
+/// Behind the string that begins here; `None` if none does, or if it has no end.
 fn string_end(text: &[u8], from: usize) -> Option<usize> {
+    if text.get(from) != Some(&b'"') {
+        return None;
+    }
     let mut at = from + 1;
     loop {
         match text.get(at)? {
@@ -65,15 +89,17 @@ fn string_end(text: &[u8], from: usize) -> Option<usize> {
     }
 }
 
-/// Behind the value that begins here.
+/// The same of a value.
 fn value_end(text: &[u8], from: usize) -> Option<usize> {
     match text.get(from)? {
         b'"' => return string_end(text, from),
         b'{' | b'[' => {}
         _ => {
             let rest = text.get(from..)?;
-            let end = rest.iter().position(|b| matches!(b, b',' | b']' | b'}'));
-            return Some(from + end.unwrap_or(rest.len()));
+            let is_part =
+                |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(b);
+            let length = rest.iter().take_while(|b| is_part(b)).count();
+            return (length > 0).then_some(from + length);
         }
     }
     let (mut at, mut depth) = (from, 0_usize);
@@ -94,9 +120,10 @@ fn value_end(text: &[u8], from: usize) -> Option<usize> {
     }
 }
 
-/// The elements of an array, or the members of an object, whose keys are in quotes.
+/// The elements of an array, or the members of an object, whose keys are in quotes. Whoever finds damage stops there.
 struct Items<'a> {
     text: &'a str,
+    /// Where the next one begins; the text's end if there is none.
     at: usize,
     keyed: bool,
 }
@@ -104,31 +131,43 @@ struct Items<'a> {
 fn items(container: &str) -> Items<'_> {
     Items {
         text: container,
-        at: 1,
-        keyed: Kind::of(container) == Kind::Object,
+        at: if container.len() == 2 { 2 } else { 1 },
+        keyed: container.starts_with('{'),
+    }
+}
+
+impl<'a> Items<'a> {
+    fn item(&mut self) -> Result<Option<(&'a str, &'a str)>, Damaged> {
+        let bytes = self.text.as_bytes();
+        if self.at == bytes.len() {
+            return Ok(None);
+        }
+        let mut key = "";
+        if self.keyed {
+            let end = string_end(bytes, self.at).ok_or(Damaged)?;
+            key = self.text.get(self.at..end).ok_or(Damaged)?;
+            self.at = end + 2;
+            if bytes.get(end..self.at) != Some(b": ".as_slice()) {
+                return Err(Damaged);
+            }
+        }
+        let end = value_end(bytes, self.at).ok_or(Damaged)?;
+        let value = self.text.get(self.at..end).ok_or(Damaged)?;
+        self.at = match bytes.get(end..) {
+            Some([b',', b' ', ..]) => end + 2,
+            Some([b'}']) if self.keyed => end + 1,
+            Some([b']']) if !self.keyed => end + 1,
+            _ => return Err(Damaged),
+        };
+        Ok(Some((key, value)))
     }
 }
 
 impl<'a> Iterator for Items<'a> {
-    type Item = (&'a str, &'a str);
+    type Item = Result<(&'a str, &'a str), Damaged>;
 
-    fn next(&mut self) -> Option<(&'a str, &'a str)> {
-        let bytes = self.text.as_bytes();
-        match bytes.get(self.at)? {
-            b',' => self.at += 2,
-            b']' | b'}' => return None,
-            _ => {}
-        }
-        let mut key = "";
-        if self.keyed {
-            let end = string_end(bytes, self.at)?;
-            key = self.text.get(self.at..end)?;
-            self.at = end + 2;
-        }
-        let end = value_end(bytes, self.at)?;
-        let value = self.text.get(self.at..end)?;
-        self.at = end;
-        Some((key, value))
+    fn next(&mut self) -> Option<Self::Item> {
+        self.item().transpose()
     }
 }
 
@@ -156,38 +195,33 @@ fn quoted(text: &str) -> String {
 /// The reverse, part by part.
 fn unquoted(string: &str, out: &mut Output<'_>) -> Result<(), WireError> {
     let inner = string.strip_prefix('"').and_then(|s| s.strip_suffix('"'));
-    let mut rest = inner.unwrap_or(string);
-    while let Some(at) = rest.find('\\') {
+    let mut rest = inner.ok_or(Damaged)?;
+    while let Some(at) = rest.find(['\\', '"']) {
         let (before, escaped) = rest.split_at(at);
         out.append(before)?;
-        let mut chars = escaped.chars().skip(1);
-        let c = match chars.next() {
-            Some('b') => '\u{8}',
-            Some('f') => '\u{c}',
-            Some('n') => '\n',
-            Some('r') => '\r',
-            Some('t') => '\t',
-            Some('u') => {
-                let code = escaped
-                    .get(2..6)
-                    .and_then(|d| u32::from_str_radix(d, 16).ok());
-                let c = code.and_then(char::from_u32);
-                out.append(c.unwrap_or('\u{fffd}').encode_utf8(&mut [0; 4]))?;
-                rest = escaped.get(6..).unwrap_or("");
-                continue;
-            }
-            Some(c) => c,
-            None => return Ok(()),
-        };
+        let (c, length) = unescaped(escaped).ok_or(Damaged)?;
         out.append(c.encode_utf8(&mut [0; 4]))?;
-        rest = escaped.get(1 + c_length(escaped)..).unwrap_or("");
+        rest = escaped.get(length..).ok_or(Damaged)?;
     }
     out.append(rest)
 }
 
-/// Bytes of the character behind the escape character.
-fn c_length(escaped: &str) -> usize {
-    escaped.chars().nth(1).map_or(0, char::len_utf8)
+/// The character that the first of these mean, and how many bytes they have.
+fn unescaped(text: &str) -> Option<(char, usize)> {
+    let c = match text.as_bytes() {
+        [b'\\', b'b', ..] => '\u{8}',
+        [b'\\', b'f', ..] => '\u{c}',
+        [b'\\', b'n', ..] => '\n',
+        [b'\\', b'r', ..] => '\r',
+        [b'\\', b't', ..] => '\t',
+        [b'\\', c @ (b'"' | b'\\'), ..] => char::from(*c),
+        [b'\\', b'u', ..] => {
+            let code = u32::from_str_radix(text.get(2..6)?, 16).ok()?;
+            return Some((char::from_u32(code)?, 6));
+        }
+        _ => return None,
+    };
+    Some((c, 2))
 }
 
 /// A part of a value, if there is one, as `jsonb` or as a text, which there is none of null.
@@ -195,7 +229,7 @@ fn give(part: Option<&str>, as_text: bool, out: &mut Output<'_>) -> Result<bool,
     let Some(part) = part else {
         return Ok(false);
     };
-    match Kind::of(part) {
+    match Kind::of(part)? {
         Kind::Null if as_text => return Ok(false),
         Kind::String if as_text => unquoted(part, out)?,
         _ => out.append(part)?,
@@ -204,24 +238,51 @@ fn give(part: Option<&str>, as_text: bool, out: &mut Output<'_>) -> Result<bool,
 }
 
 /// The value of a key in quotes.
-fn member<'a>(value: &'a str, key: &str) -> Option<&'a str> {
-    if Kind::of(value) != Kind::Object {
-        return None;
+fn member<'a>(object: &'a str, key: &str) -> Result<Option<&'a str>, Damaged> {
+    for item in items(object) {
+        let (found, value) = item?;
+        if found == key {
+            return Ok(Some(value));
+        }
     }
-    let mut members = items(value);
-    members.find(|(k, _)| *k == key).map(|(_, value)| value)
+    Ok(None)
 }
 
 /// Negative numbers count from the end.
-fn element(array: &str, number: i32) -> Option<&str> {
-    let number = match usize::try_from(number) {
-        Ok(number) => number,
-        Err(_) => {
-            let from_end = usize::try_from(number.unsigned_abs()).ok()?;
-            items(array).count().checked_sub(from_end)?
-        }
+fn element(array: &str, number: i32) -> Result<Option<&str>, Damaged> {
+    let from_start = match usize::try_from(number) {
+        Ok(number) => Some(number),
+        Err(_) => count(array)?.checked_sub(number.unsigned_abs() as usize),
     };
-    items(array).nth(number).map(|(_, value)| value)
+    let Some(mut left) = from_start else {
+        return Ok(None);
+    };
+    for item in items(array) {
+        let (_, value) = item?;
+        if left == 0 {
+            return Ok(Some(value));
+        }
+        left -= 1;
+    }
+    Ok(None)
+}
+
+fn count(array: &str) -> Result<usize, Damaged> {
+    items(array).try_fold(0, |count, item| item.map(|_| count + 1))
+}
+
+/// Whether `test` is true of an element.
+fn any(
+    array: &str,
+    mut test: impl FnMut(&str) -> Result<bool, WireError>,
+) -> Result<bool, WireError> {
+    for item in items(array) {
+        let (_, element) = item?;
+        if test(element)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The quoted form of keys, which are often the same.
@@ -249,7 +310,11 @@ pub(super) fn field(rows: &Rows, as_text: bool, args: &[Val]) -> Result<ArrayRef
     );
     let mut keys = Keys::default();
     rows.some_texts(&[&value], |row, out| {
-        let part = member(value.at(row), keys.quoted(key.at(row)));
+        let value = value.at(row);
+        let part = match Kind::of(value)? {
+            Kind::Object => member(value, keys.quoted(key.at(row)))?,
+            _ => None,
+        };
         give(part, as_text, out)
     })
 }
@@ -259,9 +324,9 @@ pub(super) fn at(rows: &Rows, as_text: bool, args: &[Val]) -> Result<ArrayRef, W
     let (value, number) = (Texts::of(argument(args, 0)?)?, i32s(argument(args, 1)?)?);
     rows.some_texts(&[&value], |row, out| {
         let (value, number) = (value.at(row), number.at(row));
-        let part = match Kind::of(value) {
+        let part = match Kind::of(value)? {
             Kind::Object => None,
-            Kind::Array => element(value, number),
+            Kind::Array => element(value, number)?,
             _ => matches!(number, 0 | -1).then_some(value),
         };
         give(part, as_text, out)
@@ -277,9 +342,12 @@ pub(super) fn step(rows: &Rows, as_text: bool, args: &[Val]) -> Result<ArrayRef,
     let mut keys = Keys::default();
     rows.some_texts(&[&value], |row, out| {
         let (value, key) = (value.at(row), key.at(row));
-        let part = match Kind::of(value) {
-            Kind::Object => member(value, keys.quoted(key)),
-            Kind::Array => subscript(key).and_then(|number| element(value, number)),
+        let part = match Kind::of(value)? {
+            Kind::Object => member(value, keys.quoted(key))?,
+            Kind::Array => match subscript(key) {
+                Some(number) => element(value, number)?,
+                None => None,
+            },
             _ => None,
         };
         give(part, as_text, out)
@@ -295,22 +363,22 @@ fn subscript(text: &str) -> Option<i32> {
 /// `jsonb_typeof`
 pub(super) fn kind(rows: &Rows, args: &[Val]) -> Result<ArrayRef, WireError> {
     let value = Texts::of(argument(args, 0)?)?;
-    rows.texts(&[], |row, out| out.append(Kind::of(value.at(row)).name()))
+    rows.texts(&[], |row, out| out.append(Kind::of(value.at(row))?.name()))
 }
 
 /// `jsonb_array_length`
 pub(super) fn length(rows: &Rows, args: &[Val]) -> Result<ArrayRef, WireError> {
     let value = Texts::of(argument(args, 0)?)?;
-    let of_row = |row| match Kind::of(value.at(row)) {
-        Kind::Array => {
-            let count = items(value.at(row)).count();
-            Ok(i32::try_from(count).unwrap_or(i32::MAX))
+    let refused = |message: &str| Err(WireError::new(ErrorCode::InvalidParameter, message));
+    let of_row = |row| -> Result<i32, WireError> {
+        let value = value.at(row);
+        match Kind::of(value)? {
+            Kind::Array => Ok(i32::try_from(count(value)?).unwrap_or(i32::MAX)),
+            Kind::Object => refused("cannot get array length of a non-array"),
+            _ => refused("cannot get array length of a scalar"),
         }
-        Kind::Object => Err("cannot get array length of a non-array"),
-        _ => Err("cannot get array length of a scalar"),
     };
-    let refused = |message: &str| WireError::new(ErrorCode::InvalidParameter, message);
-    let values = rows.try_map(of_row, refused)?;
+    let values = rows.try_map(of_row, |error| error)?;
     Ok(from_i32(values, rows.nulls(), &DataType::Int32))
 }
 
@@ -321,11 +389,11 @@ pub(super) fn has_key(rows: &Rows, args: &[Val]) -> Result<ArrayRef, WireError> 
         Texts::of(argument(args, 1)?)?,
     );
     let mut keys = Keys::default();
-    let of_row = |row| {
+    let of_row = |row| -> Result<bool, WireError> {
         let (value, key) = (value.at(row), keys.quoted(key.at(row)));
-        Ok::<bool, WireError>(match Kind::of(value) {
-            Kind::Object => member(value, key).is_some(),
-            Kind::Array => items(value).any(|(_, element)| element == key),
+        Ok(match Kind::of(value)? {
+            Kind::Object => member(value, key)?.is_some(),
+            Kind::Array => any(value, |element| Ok(element == key))?,
             _ => value == key,
         })
     };
@@ -340,42 +408,46 @@ pub(super) fn contains(rows: &Rows, args: &[Val]) -> Result<ArrayRef, WireError>
         Texts::of(argument(args, 0)?)?,
         Texts::of(argument(args, 1)?)?,
     );
-    let of_row = |row| -> Result<bool, ()> {
+    let of_row = |row| -> Result<bool, WireError> {
         let (value, part) = (value.at(row), part.at(row));
-        let (has, wants) = (Kind::of(value), Kind::of(part));
+        let (has, wants) = (Kind::of(value)?, Kind::of(part)?);
         // A scalar contains no array, but an array a scalar.
         if has.is_scalar() && wants.is_scalar() {
-            return Ok(is_same(value, part));
+            return Ok(is_same(value, part)?);
         }
         if has == Kind::Array && wants.is_scalar() {
-            return Ok(items(value).any(|(_, element)| is_same(element, part)));
+            return any(value, |element| Ok(is_same(element, part)?));
         }
         deep_contains(value, part, 0)
     };
-    let too_deep = |()| not_exact("a jsonb is nested too deeply for the engine");
-    let values = BooleanBuffer::from(rows.try_map(of_row, too_deep)?);
+    let values = BooleanBuffer::from(rows.try_map(of_row, |error| error)?);
     Ok(Arc::new(BooleanArray::new(values, rows.nulls())))
 }
 
 /// `JsonbDeepContains`
-fn deep_contains(value: &str, part: &str, depth: usize) -> Result<bool, ()> {
-    let kind = Kind::of(value);
-    if kind != Kind::of(part) || kind.is_scalar() {
+fn deep_contains(value: &str, part: &str, depth: usize) -> Result<bool, WireError> {
+    let kind = Kind::of(value)?;
+    if kind != Kind::of(part)? || kind.is_scalar() {
         return Ok(false);
     }
     if depth > JSON_DEPTH {
-        return Err(());
+        return Err(not_exact("a jsonb is nested too deeply for the engine"));
     }
-    for (key, wanted) in items(part) {
-        let scalar = Kind::of(wanted).is_scalar();
-        let found = match (kind, scalar) {
-            (Kind::Object, true) => member(value, key).is_some_and(|v| is_same(v, wanted)),
-            (Kind::Object, false) => match member(value, key) {
-                Some(value) => deep_contains(value, wanted, depth + 1)?,
+    for item in items(part) {
+        let (key, wanted) = item?;
+        let scalar = Kind::of(wanted)?.is_scalar();
+        let contains = |value: &str| -> Result<bool, WireError> {
+            match scalar {
+                true => Ok(is_same(value, wanted)?),
+                false => deep_contains(value, wanted, depth + 1),
+            }
+        };
+        let found = match kind {
+            Kind::Object => match member(value, key)? {
+                Some(value) => contains(value)?,
                 None => false,
             },
-            (_, true) => items(value).any(|(_, element)| is_same(element, wanted)),
-            (_, false) => any_contains(value, wanted, depth + 1)?,
+            _ => any(value, contains)?,
         };
         if !found {
             return Ok(false);
@@ -384,24 +456,14 @@ fn deep_contains(value: &str, part: &str, depth: usize) -> Result<bool, ()> {
     Ok(true)
 }
 
-/// Whether one of the elements does.
-fn any_contains(array: &str, part: &str, depth: usize) -> Result<bool, ()> {
-    for (_, element) in items(array) {
-        if deep_contains(element, part, depth)? {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
 /// Scalars that are equal: numbers by their value.
-fn is_same(left: &str, right: &str) -> bool {
-    let numbers = Kind::of(left) == Kind::Number && Kind::of(right) == Kind::Number;
-    if numbers {
+fn is_same(left: &str, right: &str) -> Result<bool, Damaged> {
+    let numbers = Kind::of(left)? == Kind::Number && Kind::of(right)? == Kind::Number;
+    Ok(if numbers {
         shortest(left) == shortest(right)
     } else {
         left == right
-    }
+    })
 }
 
 /// A number without zeros at its end.

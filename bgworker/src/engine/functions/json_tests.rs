@@ -166,3 +166,55 @@ fn containment() {
     let refused = error(Function::JsonContains, &LakeType::Bool, &args);
     assert_eq!(refused.code, ErrorCode::NotExact);
 }
+
+#[test]
+fn damaged_values_are_errors() {
+    let damaged = |function, ty: &LakeType, args: &[Val]| {
+        let refused = error(function, ty, args);
+        assert_eq!(refused.code, ErrorCode::DataCorrupted, "{function:?}");
+        assert_eq!(refused.message, "a value of type jsonb is damaged");
+    };
+    for object in [
+        "",
+        "{",
+        "{\"a\": 1",
+        "{\"a: 1}",
+        "{\"a\" 1}",
+        "{\"x\": }",
+        "{a: 1}",
+        "{\"x\": 1 \"a\": 1}",
+        "{\"x\": 1,\"a\": 1}",
+        "{\"x\": 1]}",
+        "{\"x\": [1, 2}",
+        "{\"a\": tru}",
+        "{\"a\": 1e5}",
+        "nul",
+        "-",
+        "1.",
+        "\"a",
+    ] {
+        damaged(JSON, &LakeType::Text, &[text(object), text("a")]);
+    }
+    for string in ["\"a\"b\"", "\"\\x\"", "\"\\u12\"", "\"\\ud800\"", "\"\\\""] {
+        let field = format!("{{\"a\": {string}}}");
+        damaged(TEXT, &LakeType::Text, &[text(&field), text("a")]);
+    }
+    let array = "[1, 2 3]";
+    let element = Function::JsonElement { as_text: false };
+    damaged(element, &LakeType::Text, &[text(array), int(5)]);
+    damaged(element, &LakeType::Text, &[text(array), int(-1)]);
+    let step = Function::JsonStep { as_text: false };
+    damaged(step, &LakeType::Text, &[text(array), text("5")]);
+    damaged(Function::JsonKind, &LakeType::Text, &[text("fals")]);
+    damaged(Function::JsonLength, &LakeType::Int4, &[text(array)]);
+    for function in [Function::JsonHasKey, Function::JsonContains] {
+        damaged(function, &LakeType::Bool, &[text(array), text("7")]);
+    }
+    let nested = [text("{\"a\": [}"), text("{\"a\": [1]}")];
+    damaged(Function::JsonContains, &LakeType::Bool, &nested);
+    damaged(Function::JsonScalar, &LakeType::Int4, &[text("1x")]);
+    damaged(Function::JsonScalar, &LakeType::Bool, &[text("t")]);
+    // What comes before the damage is there.
+    let before = shown(JSON, &[text("{\"a\": 1, \"x\" 2}"), text("a")]);
+    assert_eq!(before.as_deref(), Some("1"));
+}

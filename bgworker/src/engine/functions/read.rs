@@ -8,15 +8,21 @@ use crate::arrow_types::arrow_type;
 use crate::engine::error::{internal, not_exact, out_of_range};
 use crate::engine::expr::Val;
 use crate::engine::values::{from_i32, from_i64, from_i128, power_of_ten};
-use arrow::array::{ArrayRef, BooleanArray, Float64Array};
+use arrow::array::{ArrayRef, BooleanArray, Float32Array, Float64Array};
 use arrow::buffer::BooleanBuffer;
 use pg_lake_plan::message::{ErrorCode, WireError};
 use pg_lake_plan::types::LakeType;
+use std::str::FromStr;
 use std::sync::Arc;
 
-/// Whether there are values of this type to be read.
+/// Whether there are values of this type to be read from texts.
 pub(super) fn is_read(ty: &LakeType) -> bool {
-    matches!(ty, LakeType::Float8) || ty.is_integer() || ty.is_decimal()
+    ty.is_float() || ty.is_integer() || ty.is_decimal()
+}
+
+/// Whether there are such in `jsonb`.
+pub(super) fn is_scalar(ty: &LakeType) -> bool {
+    *ty == LakeType::Bool || (is_read(ty) && *ty != LakeType::Float4)
 }
 
 /// `isspace`
@@ -49,8 +55,13 @@ pub(super) fn read(rows: &Rows, ty: &LakeType, args: &[Val]) -> Result<ArrayRef,
             let number = |row| integer(text.at(row), "bigint", i64::MIN);
             from_i64(rows.try_map(number, given)?, nulls, &data_type)
         }
+        LakeType::Float4 => {
+            let number = |row| float::<f32>(text.at(row));
+            let values = rows.try_map(number, given)?;
+            Arc::new(Float32Array::new(values.into(), nulls))
+        }
         LakeType::Float8 => {
-            let number = |row| float(text.at(row));
+            let number = |row| float::<f64>(text.at(row));
             let values = rows.try_map(number, given)?;
             Arc::new(Float64Array::new(values.into(), nulls))
         }
@@ -114,22 +125,79 @@ fn signed(text: &str) -> (bool, &str) {
     }
 }
 
-/// `float8in_internal`
-fn float(text: &str) -> Result<f64, WireError> {
-    let name = "double precision";
-    let number = text.trim_matches(is_blank);
-    if number.contains(['x', 'X', '(']) {
-        return Err(not_exact("a text may be a number in hexadecimal digits"));
-    }
-    let value: f64 = number.parse().map_err(|_| invalid(text, name))?;
+/// `float4in_internal`, `float8in_internal`: the longest number at the start is looked at first.
+fn float<T: Float>(text: &str) -> Result<T, WireError> {
+    let name = T::NAME;
+    let start = text.trim_start_matches(is_blank);
+    let length = number_length(start)?;
+    let (number, rest) = start.split_at_checked(length).unwrap_or_default();
+    let value: T = number.parse().map_err(|_| invalid(text, name))?;
     let mantissa = number.split(['e', 'E']).next().unwrap_or(number);
     let has_digits = number.bytes().any(|b| b.is_ascii_digit());
     let is_zero = !mantissa.bytes().any(|b| matches!(b, b'1'..=b'9'));
-    if (value.is_infinite() && has_digits) || (value == 0.0 && !is_zero) {
+    let double: f64 = value.into();
+    if (double.is_infinite() && has_digits) || (double == 0.0 && !is_zero) {
         let message = format!("\"{number}\" is out of range for type {name}");
         return Err(out_of_range(&message));
     }
+    if !rest.chars().all(is_blank) {
+        return Err(invalid(text, name));
+    }
     Ok(value)
+}
+
+trait Float: FromStr + Into<f64> + Copy {
+    const NAME: &'static str;
+}
+
+impl Float for f32 {
+    const NAME: &'static str = "real";
+}
+
+impl Float for f64 {
+    const NAME: &'static str = "double precision";
+}
+
+/// How much of a text `strtod` takes; 0 if there is no number.
+fn number_length(text: &str) -> Result<usize, WireError> {
+    let (_, unsigned) = signed(text);
+    let sign = text.len() - unsigned.len();
+    let is = |word: &str| {
+        let start = unsigned.get(..word.len());
+        start.is_some_and(|start| start.eq_ignore_ascii_case(word))
+    };
+    if is("0x") || is("nan(") {
+        return Err(not_exact("a text may be a number in hexadecimal digits"));
+    }
+    for word in ["infinity", "inf", "nan"] {
+        if is(word) {
+            return Ok(sign + word.len());
+        }
+    }
+    let bytes = unsigned.as_bytes();
+    let digits = |from: usize| {
+        let rest = bytes.get(from..).unwrap_or_default();
+        rest.iter().take_while(|b| b.is_ascii_digit()).count()
+    };
+    let whole = digits(0);
+    let mut end = whole;
+    if bytes.get(end) == Some(&b'.') {
+        let fraction = digits(end + 1);
+        if whole + fraction > 0 {
+            end += 1 + fraction;
+        }
+    }
+    if end == 0 {
+        return Ok(0);
+    }
+    if matches!(bytes.get(end), Some(b'e' | b'E')) {
+        let signs = usize::from(matches!(bytes.get(end + 1), Some(b'+' | b'-')));
+        let exponent = digits(end + 1 + signs);
+        if exponent > 0 {
+            end += 1 + signs + exponent;
+        }
+    }
+    Ok(sign + end)
 }
 
 /// `numeric_in`
@@ -188,9 +256,11 @@ pub(super) fn scalar(rows: &Rows, ty: &LakeType, args: &[Val]) -> Result<ArrayRe
         LakeType::Float8 => ("double precision", ""),
         _ => ("numeric", ""),
     };
-    let number = |row| match Kind::of(value.at(row)) {
-        Kind::Number => Ok(value.at(row)),
-        kind => Err(refused(kind, name)),
+    let number = |row| -> Result<&str, WireError> {
+        match Kind::of(value.at(row))? {
+            Kind::Number => Ok(value.at(row)),
+            kind => Err(refused(kind, name)),
+        }
     };
     let integer = |row| -> Result<i64, WireError> {
         let number = rounded(number(row)?, 0).and_then(|number| i64::try_from(number).ok());
@@ -203,9 +273,11 @@ pub(super) fn scalar(rows: &Rows, ty: &LakeType, args: &[Val]) -> Result<ArrayRe
     };
     Ok(match ty {
         LakeType::Bool => {
-            let truth = |row| match Kind::of(value.at(row)) {
-                Kind::Boolean => Ok(value.at(row) == "true"),
-                kind => Err(refused(kind, name)),
+            let truth = |row| -> Result<bool, WireError> {
+                match Kind::of(value.at(row))? {
+                    Kind::Boolean => Ok(value.at(row) == "true"),
+                    kind => Err(refused(kind, name)),
+                }
             };
             let values = BooleanBuffer::from(rows.try_map(truth, given)?);
             Arc::new(BooleanArray::new(values, nulls))
@@ -248,7 +320,7 @@ mod tests {
     use super::super::support::*;
     use super::*;
     use arrow::array::{Array, AsArray};
-    use arrow::datatypes::{Decimal128Type, Float64Type, Int32Type};
+    use arrow::datatypes::{Decimal128Type, Float32Type, Float64Type, Int32Type};
     use pg_lake_plan::function::Function;
 
     fn int4(function: Function, value: &str) -> Result<i32, (ErrorCode, String)> {
@@ -309,10 +381,63 @@ mod tests {
             ("", ErrorCode::InvalidText),
             ("1e", ErrorCode::InvalidText),
             ("1 2", ErrorCode::InvalidText),
+            (".", ErrorCode::InvalidText),
+            ("+-1", ErrorCode::InvalidText),
+            ("infinit", ErrorCode::InvalidText),
+            ("1x", ErrorCode::InvalidText),
             ("0x10", ErrorCode::NotExact),
+            ("-0X", ErrorCode::NotExact),
+            ("nan(1)", ErrorCode::NotExact),
         ] {
             assert_eq!(float(other), Err(code), "{other}");
         }
+    }
+
+    // float.c: the range of the number is checked before what comes behind it.
+    #[test]
+    fn numbers_out_of_range_come_before_other_texts() {
+        let message = |ty: &LakeType, value: &str| {
+            let refused = error(Function::Read, ty, &[text(value)]);
+            (refused.code, refused.message)
+        };
+        let beyond = |number: &str, ty: &str| {
+            let message = format!("\"{number}\" is out of range for type {ty}");
+            (ErrorCode::OutOfRange, message)
+        };
+        let invalid = |text: &str, ty: &str| {
+            let message = format!("invalid input syntax for type {ty}: \"{text}\"");
+            (ErrorCode::InvalidText, message)
+        };
+        for (value, number) in [
+            ("1e400x", "1e400"),
+            (" -1e400e", "-1e400"),
+            ("1e-400 1", "1e-400"),
+            ("1e400.5", "1e400"),
+            (".1e-999999999999 ", ".1e-999999999999"),
+        ] {
+            let double = message(&LakeType::Float8, value);
+            assert_eq!(double, beyond(number, "double precision"));
+            let single = message(&LakeType::Float4, value);
+            assert_eq!(single, beyond(number, "real"));
+        }
+        assert_eq!(message(&LakeType::Float4, "1e40x"), beyond("1e40", "real"));
+        let double = message(&LakeType::Float8, " 1e40x");
+        assert_eq!(double, invalid(" 1e40x", "double precision"));
+        assert_eq!(message(&LakeType::Float4, "1f"), invalid("1f", "real"));
+        assert_eq!(message(&LakeType::Float4, " "), invalid(" ", "real"));
+    }
+
+    #[test]
+    fn reals_are_rounded_once() {
+        let real = |value| {
+            let read = result(Function::Read, &LakeType::Float4, &[text(value)]);
+            read.as_primitive::<Float32Type>().value(0)
+        };
+        assert_eq!(real(" 0.1\t"), 0.1);
+        assert_eq!(real("1e-45"), f32::from_bits(1));
+        assert_eq!(real("7.038531e-26"), f32::from_bits(0x15AE_43FD));
+        assert_eq!(real("+inf"), f32::INFINITY);
+        assert!(real("-nan").is_nan());
     }
 
     #[test]

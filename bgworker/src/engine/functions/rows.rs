@@ -16,6 +16,9 @@ const TOO_LONG: &str = "the texts of a batch are too long for the engine";
 /// Bytes by which the texts of one batch may be longer than the arguments.
 const ROOM: usize = 256 << 20;
 
+/// Bytes of the longest text that Postgres has: `MaxAllocSize` without a header.
+const TEXT_BYTES: usize = 0x3fff_ffff - 4;
+
 /// Texts are accounted for in steps of so many bytes; the first one is free.
 const STEP: usize = 1 << 20;
 
@@ -111,6 +114,7 @@ impl Rows {
         let bytes: usize = inputs.iter().map(|texts| texts.bytes()).sum();
         let mut output = Output {
             written: 0,
+            begun: 0,
             free: STEP,
             memory: self.memory.as_ref(),
             reserved: None,
@@ -119,6 +123,7 @@ impl Rows {
             room: bytes.saturating_add(ROOM).min(i32::MAX as usize),
         };
         for row in 0..self.count {
+            output.begun = output.written;
             if !self.is_null(row) && f(row, &mut output)? {
                 output.builder.append_value("");
             } else {
@@ -134,6 +139,8 @@ pub(super) struct Output<'a> {
     builder: StringBuilder,
     room: usize,
     written: usize,
+    /// What had been written when the row began.
+    begun: usize,
     /// So many bytes may be written before more memory is asked for.
     free: usize,
     memory: Option<&'a Arc<dyn MemoryPool>>,
@@ -154,10 +161,10 @@ impl Output<'_> {
 
     /// Makes sure that there is room, and memory, for so many bytes.
     pub(super) fn expect(&mut self, bytes: usize) -> Result<(), WireError> {
-        if bytes > self.room {
+        let wanted = self.written.saturating_add(bytes);
+        if bytes > self.room || wanted - self.begun > TEXT_BYTES {
             return Err(not_exact(TOO_LONG));
         }
-        let wanted = self.written.saturating_add(bytes);
         if wanted > self.free {
             let more = (wanted - self.free).max(STEP);
             if let Some(pool) = self.memory {
@@ -238,5 +245,30 @@ impl<'a> Texts<'a> {
         let offsets = self.array.value_offsets();
         let at = |offset: Option<&i32>| offset.map_or(0, |at| usize::try_from(*at).unwrap_or(0));
         at(offsets.last()) - at(offsets.first())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pg_lake_plan::message::ErrorCode;
+
+    #[test]
+    fn a_text_is_no_longer_than_postgres_has_them() {
+        let mut output = Output {
+            builder: StringBuilder::new(),
+            room: i32::MAX as usize,
+            written: 0,
+            begun: 0,
+            free: usize::MAX,
+            memory: None,
+            reserved: None,
+        };
+        output.append("before").expect("room");
+        output.begun = output.written;
+        output.append("four").expect("room");
+        assert!(output.expect(TEXT_BYTES - 4).is_ok());
+        let refused = output.expect(TEXT_BYTES - 3).expect_err("too long");
+        assert_eq!(refused.code, ErrorCode::NotExact);
     }
 }

@@ -217,6 +217,9 @@ pub(super) fn concat(rows: &Rows, args: &[Val]) -> Result<ArrayRef, WireError> {
     })
 }
 
+/// So many characters Postgres pads a text to in every database: each is counted as four bytes of UTF8, out of 1 GB.
+const PADDED: usize = (0x3fff_ffff - 4) / 4;
+
 /// `lpad` (`before`) and `rpad`: a longer text is cut off at its end by both.
 pub(super) fn pad(rows: &Rows, args: &[Val], before: bool) -> Result<ArrayRef, WireError> {
     let text = Texts::of(argument(args, 0)?)?;
@@ -226,6 +229,9 @@ pub(super) fn pad(rows: &Rows, args: &[Val], before: bool) -> Result<ArrayRef, W
         let (text, fill) = (text.at(row), fill.at(row));
         let wanted = size(wanted.at(row).into());
         let kept = prefix(text, wanted);
+        if wanted > PADDED && !fill.is_empty() {
+            return Err(not_exact("a text may be padded to more than it can have"));
+        }
         if !before {
             out.append(kept)?;
         }
@@ -233,7 +239,6 @@ pub(super) fn pad(rows: &Rows, args: &[Val], before: bool) -> Result<ArrayRef, W
         let missing = wanted.saturating_sub(kept.chars().count());
         if let (Some(times), Some(rest)) = (missing.checked_div(width), missing.checked_rem(width))
         {
-            // Postgres raises an error for a length that is too large; it comes later than this.
             out.expect(missing)?;
             for _ in 0..times {
                 out.append(fill)?;
@@ -447,8 +452,20 @@ mod tests {
         assert_eq!(right("hello", 2, "x"), "he");
         assert_eq!(right("ä", 3, "öü"), "äöü");
         let long = [text("hi"), int(i32::MAX), text("x")];
-        let error = error(Function::PadLeft, &LakeType::Text, &long);
-        assert_eq!(error.code, ErrorCode::NotExact);
+        let refused = error(Function::PadLeft, &LakeType::Text, &long);
+        assert_eq!(refused.code, ErrorCode::NotExact);
+    }
+
+    // oracle_compat.c: "requested length too large", whatever there is to pad
+    #[test]
+    fn lengths_that_postgres_may_refuse() {
+        let code = |text_: &str, wanted, fill| {
+            let args = [text(text_), int(wanted), text(fill)];
+            let padded = call(Function::PadRight, &LakeType::Text, &args, None);
+            padded.map(drop).map_err(|error| error.code)
+        };
+        assert_eq!(code("a", 268_435_455, "x"), Err(ErrorCode::NotExact));
+        assert_eq!(code("a", i32::MAX, ""), Ok(()));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! decides.
 
 use super::argument;
-use super::calendar::TIMESTAMP_END_JULIAN;
+use super::calendar::{DAY, SECOND, TIMESTAMP_END_JULIAN};
 use super::dates::{Failure, plus, split, truncated};
 use super::rows::{Rows, i64s};
 use crate::arrow_types::arrow_type;
@@ -18,8 +18,6 @@ use pg_lake_plan::message::WireError;
 use pg_lake_plan::types::LakeType;
 use std::sync::Arc;
 
-const SECOND: f64 = 1_000_000.0;
-const DAY: i64 = 86_400_000_000;
 const DAY_SECONDS: f64 = 86_400.0;
 
 fn moved(at: i64, by: i64) -> Result<i64, Failure> {
@@ -135,23 +133,21 @@ pub(super) fn seconds_between(
         let values = values.into_iter().map(i128::from).collect();
         return from_i128(values, rows.nulls(), &arrow_type(ty));
     }
-    let seconds = |value: i64| (value % DAY) as f64 / SECOND + DAY_SECONDS * (value / DAY) as f64;
+    let seconds =
+        |value: i64| (value % DAY) as f64 / SECOND as f64 + DAY_SECONDS * (value / DAY) as f64;
     let values: Vec<f64> = values.into_iter().map(seconds).collect();
     Ok(Arc::new(Float64Array::new(values.into(), rows.nulls())))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::calendar::{Date, UNIX_EPOCH_JDATE, date2j};
+    use super::super::calendar::{Date, HOUR, MINUTE, UNIX_EPOCH_JDATE, date2j};
     use super::super::support::*;
     use super::*;
     use arrow::array::{AsArray, Int64Array, TimestampMicrosecondArray};
     use arrow::datatypes::{Decimal128Type, Float64Type, TimestampMicrosecondType};
     use pg_lake_plan::function::Function;
     use pg_lake_plan::message::ErrorCode;
-
-    const HOUR: i64 = 3_600_000_000;
-    const MINUTE: i64 = 60_000_000;
 
     fn at(year: i64, month: i64, day: i64, time: i64) -> i64 {
         (date2j(Date { year, month, day }) - UNIX_EPOCH_JDATE) * DAY + time

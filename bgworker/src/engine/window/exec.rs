@@ -6,6 +6,7 @@ use crate::engine::error::{cancelled, from_arrow, internal, raise};
 use crate::engine::join_input::compact;
 use crate::engine::lower::Operator;
 use crate::engine::streams::{Batches, evaluate, stream_of};
+use crate::engine::unary::{self, Unary};
 use arrow::array::{Array, ArrayRef};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
@@ -14,10 +15,8 @@ use datafusion_execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion_execution::{SendableRecordBatchStream, TaskContext};
 use datafusion_physical_expr::EquivalenceProperties;
 use datafusion_physical_plan::execution_plan::{Boundedness, EmissionType};
-use datafusion_physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
-use datafusion_physical_plan::{
-    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties,
-};
+use datafusion_physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet};
+use datafusion_physical_plan::{ExecutionPlanProperties, PlanProperties};
 use futures::StreamExt;
 use std::collections::VecDeque;
 use std::fmt;
@@ -29,18 +28,20 @@ const CALL_BYTES: usize = 48;
 /// The same if frames are of values.
 const MEASURE_BYTES: usize = 32;
 
-/// Rows stay in the order of the input, and in its partitions.
-#[derive(Debug)]
-pub(super) struct WindowExec {
-    input: Operator,
-    program: Arc<Program>,
-    schema: SchemaRef,
-    properties: Arc<PlanProperties>,
-    metrics: ExecutionPlanMetricsSet,
+/// The operator. Rows stay in the order of the input, and in its partitions.
+pub(super) fn window(input: Operator, program: Program) -> Operator {
+    let windowing = Windowing::new(&input, Arc::new(program));
+    unary::operator(input, windowing)
 }
 
-impl WindowExec {
-    pub(super) fn new(input: Operator, program: Arc<Program>) -> Self {
+#[derive(Debug)]
+struct Windowing {
+    program: Arc<Program>,
+    schema: SchemaRef,
+}
+
+impl Windowing {
+    fn new(input: &Operator, program: Arc<Program>) -> Self {
         let mut fields: Vec<Field> = vec![];
         for field in input.schema().fields() {
             fields.push(field.as_ref().clone());
@@ -52,27 +53,17 @@ impl WindowExec {
                 true,
             ));
         }
-        let schema = Arc::new(Schema::new(fields));
-        // The input's columns keep their numbers.
-        let ordering = input.output_ordering().cloned();
-        let properties = PlanProperties::new(
-            EquivalenceProperties::new_with_orderings(schema.clone(), ordering),
-            input.output_partitioning().clone(),
-            EmissionType::Incremental,
-            Boundedness::Bounded,
-        );
-        WindowExec {
-            input,
+        Windowing {
             program,
-            schema,
-            properties: Arc::new(properties),
-            metrics: ExecutionPlanMetricsSet::new(),
+            schema: Arc::new(Schema::new(fields)),
         }
     }
 }
 
-impl DisplayAs for WindowExec {
-    fn fmt_as(&self, _t: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Unary for Windowing {
+    const NAME: &'static str = "WindowExec";
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let keeps = match self.program.span() {
             Span::Rows => "no rows",
             Span::Peers => "peers",
@@ -84,35 +75,28 @@ impl DisplayAs for WindowExec {
             self.program.calls.len()
         )
     }
-}
 
-impl ExecutionPlan for WindowExec {
-    fn name(&self) -> &str {
-        "WindowExec"
+    fn properties(&self, input: &Operator) -> PlanProperties {
+        // The input's columns keep their numbers.
+        let ordering = input.output_ordering().cloned();
+        PlanProperties::new(
+            EquivalenceProperties::new_with_orderings(self.schema.clone(), ordering),
+            input.output_partitioning().clone(),
+            EmissionType::Incremental,
+            Boundedness::Bounded,
+        )
     }
 
-    fn properties(&self) -> &Arc<PlanProperties> {
-        &self.properties
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
-    }
-
-    fn with_new_children(
-        self: Arc<Self>,
-        children: Vec<Arc<dyn ExecutionPlan>>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        Ok(match children.into_iter().next() {
-            Some(input) => Arc::new(WindowExec::new(input, self.program.clone())),
-            None => self,
-        })
+    fn over(&self, input: &Operator) -> Self {
+        Windowing::new(input, self.program.clone())
     }
 
     fn execute(
         &self,
+        input: &Operator,
         partition: usize,
         context: Arc<TaskContext>,
+        metrics: &ExecutionPlanMetricsSet,
     ) -> Result<SendableRecordBatchStream> {
         let memory = MemoryConsumer::new("LakeWindow").register(context.memory_pool());
         let memory = Arc::new(memory);
@@ -120,7 +104,7 @@ impl ExecutionPlan for WindowExec {
             span: self.program.span(),
             evaluators: self.program.evaluators().map_err(raise)?,
             cutter: Cutter::new(self.program.partition_keys),
-            input: self.input.execute(partition, context)?,
+            input: input.execute(partition, context)?,
             program: self.program.clone(),
             schema: self.schema.clone(),
             pending: vec![],
@@ -128,13 +112,9 @@ impl ExecutionPlan for WindowExec {
             ready: VecDeque::new(),
             ended: false,
             memory,
-            metrics: BaselineMetrics::new(&self.metrics, partition),
+            metrics: BaselineMetrics::new(metrics, partition),
         };
         Ok(stream_of(self.schema.clone(), reader))
-    }
-
-    fn metrics(&self) -> Option<MetricsSet> {
-        Some(self.metrics.clone_inner())
     }
 }
 

@@ -34,7 +34,6 @@ use super::validate;
 use arrow::datatypes::DataType;
 use datafusion_physical_expr::{Distribution, PhysicalExpr};
 use datafusion_physical_plan::ExecutionPlanProperties;
-use exec::WindowExec;
 use pg_lake_plan::ir::{AggregateFunction, Expr, Window, WindowFunction};
 use pg_lake_plan::message::WireError;
 use pg_lake_plan::types::LakeType;
@@ -94,7 +93,7 @@ impl Lowering {
             calls,
             cancel: self.cancel.clone(),
         };
-        Ok(Arc::new(WindowExec::new(input, Arc::new(program))))
+        Ok(exec::window(input, program))
     }
 
     /// The rows with those of a partition after one another, and peers within it.
