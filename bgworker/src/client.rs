@@ -5,15 +5,19 @@
 //! A call that is dropped is cancelled; those of a process that ends before it can drop them are, when its next one starts.
 
 use crate::engine::Fetcher;
+use crate::placed;
 use crate::transport::{WakeProc, ring_error};
 use crate::turns::{Turn, Turns};
 use async_trait::async_trait;
 use bytes::Bytes;
 use pg_lake_plan::PROTOCOL_VERSION;
-use pg_lake_plan::message::{Envelope, ErrorCode, Fetch, Fetched, Reply, Request, WireError, kind};
+use pg_lake_plan::message::{
+    Envelope, ErrorCode, Fetch, Fetched, Places, Reply, Request, WireError, kind,
+};
 use pg_lake_plan::store::Store;
 use pg_lake_ring::{Consumer, Peek, Producer, Region, Stream, StreamRef, WorkerSlot};
 use std::fmt;
+use std::ops::Range;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -279,8 +283,52 @@ impl Fetcher for Client {
     async fn fetch(
         &self,
         stores: &[Store],
+        mut request: Fetch,
+    ) -> Result<(Vec<Bytes>, Fetched), WireError> {
+        if !request.places {
+            return self.fetch_bytes(stores, request).await;
+        }
+        let places = match self.ask(stores, request.clone()).await? {
+            Answer::Bytes(parts, fetched) => return Ok((parts, fetched)),
+            Answer::Placed(places) => places,
+        };
+        let ranges: Vec<Range<u64>> = request.ranges.iter().map(|(a, b)| *a..*b).collect();
+        match placed::read(places, request.size, ranges).await? {
+            Some(parts) => {
+                let fetched = Fetched {
+                    from_cache: parts.iter().map(|part| part.len() as u64).sum(),
+                    from_store: 0,
+                };
+                Ok((parts, fetched))
+            }
+            // They were given away meanwhile, or are damaged: the owner finds out.
+            None => {
+                request.places = false;
+                self.fetch_bytes(stores, request).await
+            }
+        }
+    }
+}
+
+/// What the owner of an object's blocks answers.
+enum Answer {
+    Bytes(Vec<Bytes>, Fetched),
+    Placed(Places),
+}
+
+impl Client {
+    async fn fetch_bytes(
+        &self,
+        stores: &[Store],
         request: Fetch,
     ) -> Result<(Vec<Bytes>, Fetched), WireError> {
+        match self.ask(stores, request).await? {
+            Answer::Bytes(parts, fetched) => Ok((parts, fetched)),
+            Answer::Placed(_) => Err(other_bytes()),
+        }
+    }
+
+    async fn ask(&self, stores: &[Store], request: Fetch) -> Result<Answer, WireError> {
         let worker = self.owner(&request.location)?;
         let lengths: Vec<u64> = request.ranges.iter().map(|(a, b)| b - a).collect();
         let mut parts: Vec<Bytes> = Vec::with_capacity(lengths.len());
@@ -299,10 +347,15 @@ impl Fetcher for Client {
             .await?;
         let complete = parts.iter().map(|part| part.len() as u64).eq(lengths);
         match reply {
-            Reply::Fetched(fetched) if complete => Ok((parts, fetched)),
-            _ => Err(protocol("a worker sent other bytes than it was asked for")),
+            Reply::Fetched(fetched) if complete => Ok(Answer::Bytes(parts, fetched)),
+            Reply::Placed(places) if parts.is_empty() => Ok(Answer::Placed(places)),
+            _ => Err(other_bytes()),
         }
     }
+}
+
+fn other_bytes() -> WireError {
+    protocol("a worker sent other bytes than it was asked for")
 }
 
 /// What comes before a reply, as far as it is there.
@@ -439,3 +492,7 @@ mod tests {
         assert!(parts.bytes.is_empty());
     }
 }
+
+#[cfg(test)]
+#[path = "client_tests.rs"]
+mod with_worker;

@@ -8,7 +8,8 @@
 //! * `runtime`: the threads, and what becomes of a panic
 //! * [`transport`]: streams of the rings for async tasks: holds, messages, batches
 //! * `request`: one request from its announcement to its last frame
-//! * `client`: requests of a lake process to the I/O workers; `turns`: how many at the same time
+//! * `client`: requests of a lake process to the I/O workers; `turns`: how many at the same time; `placed`: what it reads
+//!   of the disk cache itself
 //! * [`engine`]: `Execute`: fragments as DataFusion's physical operators
 //! * [`store`]: object stores: credentials, retries, limits
 //! * [`io`]: `Write`, `Publish` and the other requests to an I/O worker
@@ -21,6 +22,7 @@ mod client;
 pub mod convert;
 pub mod engine;
 pub mod io;
+mod placed;
 mod request;
 mod runtime;
 pub mod service;

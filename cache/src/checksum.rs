@@ -36,10 +36,15 @@ impl Sums {
 
     /// Whether `bytes` are those of the pieces from `first` on.
     pub(crate) fn match_pieces(&self, first: usize, bytes: &[u8]) -> bool {
-        let pieces = bytes.chunks(PIECE_BYTES);
-        let known = self.pieces.get(first..).unwrap_or_default();
-        pieces.len() <= known.len() && pieces.zip(known).all(|(p, sum)| crc32fast::hash(p) == *sum)
+        match_pieces(&self.pieces, first, bytes)
     }
+}
+
+/// Whether `bytes` are those of a block's pieces from `first` on, which have these checksums.
+pub(crate) fn match_pieces(sums: &[u32], first: usize, bytes: &[u8]) -> bool {
+    let pieces = bytes.chunks(PIECE_BYTES);
+    let known = sums.get(first..).unwrap_or_default();
+    pieces.len() <= known.len() && pieces.zip(known).all(|(p, sum)| crc32fast::hash(p) == *sum)
 }
 
 /// How many pieces a block of that many bytes has.

@@ -1,7 +1,7 @@
 //! The disk cache: blocks of immutable objects of a store, in local files.
 //!
-//! An object belongs to one of [`SHARDS`] shards by its location, and each shard to one process, which reads, writes
-//! and evicts in it alone. What a process doesn't own it reads from the origin.
+//! An object belongs to one of [`SHARDS`] shards by its location, and each shard to one process, which alone writes and
+//! evicts in it. What a process doesn't own it reads from the origin, or where the owner says that it is ([`Places`]).
 //!
 //! # On disk
 //!
@@ -29,7 +29,7 @@
 //! memory only, never during I/O.
 //!
 //! Blocks that are missing are fetched once however many ask: see `fetch.rs`. What is kept, and what goes, is decided
-//! in `queues.rs`.
+//! in `queues.rs`. Another process may read blocks from the files itself, if it checks them: see `place.rs`.
 //!
 //! What is deliberately absent: object stores and their credentials, Postgres, a runtime. Reads run on the caller's tokio
 //! runtime, which must have its timer enabled.
@@ -46,6 +46,7 @@ mod flight;
 mod index;
 mod object;
 mod part;
+mod place;
 mod queues;
 mod read;
 mod record;
@@ -57,6 +58,7 @@ mod stats;
 pub use cache::{Cache, Config, SHARDS, shard_of};
 pub use object::{Admission, Buffers, Error, Object, Origin};
 pub use part::Pieces;
+pub use place::{Place, Places};
 pub use read::Read;
 pub use staging::Staging;
 pub use stats::ShardStats;

@@ -97,7 +97,8 @@ impl Part {
     }
 }
 
-fn blocks(range: &Range<u64>, layout: Layout) -> Range<u32> {
+/// The blocks that a range of the object touches.
+pub(crate) fn blocks(range: &Range<u64>, layout: Layout) -> Range<u32> {
     match range.is_empty() {
         true => 0..0,
         false => layout.block_of(range.start)..layout.block_of(range.end - 1) + 1,

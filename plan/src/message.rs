@@ -249,7 +249,8 @@ pub struct PublishFile {
     pub deleted: Vec<u32>,
 }
 
-/// Bytes of a data file, which the disk cache may have. The reply is one [`kind::BYTES`] message or more for each range.
+/// Bytes of a data file, which the disk cache may have. The reply is one [`kind::BYTES`] message or more for each range,
+/// or [`Reply::Placed`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Fetch {
     pub location: String,
@@ -260,6 +261,31 @@ pub struct Fetch {
     pub priority: Priority,
     /// Whether a scan reads them, which may not take the cache from what is read again and again.
     pub scan: bool,
+    /// Whether the sender reads files of the disk cache itself, if all blocks are there.
+    pub places: bool,
+}
+
+/// Where the disk cache had the blocks of a [`Fetch`] when it was asked. They may be gone, or damaged, when they are read:
+/// who reads them compares the checksums, and asks for the bytes if one is different.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Places {
+    /// Paths of files of the disk cache.
+    pub files: Vec<String>,
+    /// In the order of the blocks.
+    pub blocks: Vec<Place>,
+}
+
+/// Where one block was.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// Number of the block in its data file.
+    pub block: u32,
+    /// Index into [`Places::files`].
+    pub file: u32,
+    /// Where the block begins in that file.
+    pub offset: u64,
+    /// CRC-32 of each 64 KiB of the block, the last of which may be short.
+    pub sums: Vec<u32>,
 }
 
 /// A data file in a store, as the disk cache knows it.
@@ -340,6 +366,8 @@ pub enum Reply {
     Probed(Probed),
     HintSet,
     Pong,
+    /// To a [`Fetch`] that asked for it.
+    Placed(Places),
 }
 
 /// Where the bytes of a [`Fetch`] came from.

@@ -164,7 +164,7 @@ cargo xtask bench <name>… [--scale N] [--memory MB,…]
           remote.warm           Q1 and a wide scan, from the memory cache and from the disk
                                 cache, beside a local table
           remote.cold           a scan of all columns, and lake.cache_warm, beside a client that
-                                only reads the objects
+                                only reads the objects; then all by a network of a gigabit
           remote.latency        cold Q1 with 20 ms for each request, beside none
           remote.commit         single-row INSERT by pgbench, beside a local table
           remote.single_flight  what 16 sessions fetch of a file, beside its size

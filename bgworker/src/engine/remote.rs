@@ -21,6 +21,9 @@ use tokio::runtime::Handle as Runtime;
 /// What is read at a time where the length isn't known.
 const READ_BYTES: u64 = 64 << 10;
 
+/// From so many bytes on it pays to read the disk cache's files here: less than that is soon copied.
+const PLACES_BYTES_MIN: u64 = 512 << 10;
+
 /// Reads data files that are in stores.
 #[async_trait]
 pub trait Fetcher: Send + Sync + std::fmt::Debug {
@@ -145,6 +148,7 @@ impl Source {
         let Some(fetcher) = &self.remote.fetcher else {
             return Err(internal("this process can't read from stores"));
         };
+        let wanted: u64 = ranges.iter().map(|range| range.end - range.start).sum();
         let request = Fetch {
             location: path.to_string(),
             size: file.size,
@@ -159,6 +163,7 @@ impl Source {
                 Use::Ahead => Priority::Ahead,
             },
             scan: purpose != Use::Lookup,
+            places: wanted >= PLACES_BYTES_MIN,
         };
         let (parts, fetched) = self
             .cancel

@@ -2,6 +2,7 @@
 
 use super::places::Places;
 use super::{Io, cancelled};
+use crate::placed;
 use crate::runtime::blocking;
 use crate::store::Remote;
 use crate::transport::ResultWriter;
@@ -75,7 +76,8 @@ impl StoreBuffers {
 }
 
 impl Io {
-    /// Sends the bytes of each range, when there is memory for them: what has come while the rest is on its way.
+    /// Sends the bytes of each range, when there is memory for them: what has come while the rest is on its way. Who can
+    /// read the cache's files is told where the bytes are, if the cache has them all.
     pub async fn fetch(
         &self,
         stores: &[Store],
@@ -91,6 +93,13 @@ impl Io {
             size: request.size,
             checksums: request.checksums.into(),
         };
+        if request.places {
+            let ranges: Vec<Range<u64>> = request.ranges.iter().map(|(a, b)| *a..*b).collect();
+            let places = self.cache.places(&object, &ranges, admission);
+            if let Some(places) = places.and_then(placed::to_message) {
+                return Ok(Reply::Placed(places));
+            }
+        }
         // A store that doesn't answer has its part of the memory. What is in the cache doesn't need it.
         let place = match steps.iter().all(|ranges| self.cache.has(&object, ranges)) {
             true => IN_CACHE.to_owned(),
@@ -317,6 +326,7 @@ mod tests {
             ranges: ranges.to_vec(),
             priority: Priority::Ahead,
             scan: true,
+            places: false,
         }
     }
 

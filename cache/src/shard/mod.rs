@@ -158,6 +158,34 @@ impl Shard {
         })
     }
 
+    /// Where these blocks of an object are, if all of them are there. `uses`: that counts as a use of each.
+    pub(crate) fn hits(&self, object: &Object, blocks: &[u32], uses: bool) -> Option<Vec<Hit>> {
+        let mut state = lock(&self.state);
+        let is_there = |block: &u32| {
+            let found = state.directory.get(object, *block);
+            found.is_some_and(|found| {
+                object.checksums.get(*block as usize) == Some(&found.sums.whole)
+            })
+        };
+        if !blocks.iter().all(is_there) {
+            return None;
+        }
+        let mut hits = Vec::with_capacity(blocks.len());
+        for block in blocks {
+            let found = match uses {
+                true => state.directory.use_block(object, *block),
+                false => state.directory.get(object, *block),
+            }?;
+            hits.push(Hit {
+                file: found.slot.file.clone(),
+                offset: found.slot.range(self.block_bytes).start,
+                sums: found.sums.clone(),
+                generation: found.generation,
+            });
+        }
+        Some(hits)
+    }
+
     /// Bytes of the object that are in the cache.
     pub(crate) fn bytes_of(&self, object: &Object) -> u64 {
         lock(&self.state).directory.bytes_of(object)

@@ -5,5 +5,6 @@ mod crash;
 mod damage;
 mod flights;
 mod limit;
+mod places;
 mod reading;
 mod support;

@@ -12,6 +12,8 @@ const REPEATS: usize = 3;
 /// Of a request.
 const LATENCY: Duration = Duration::from_millis(20);
 const MEGABYTE: f64 = 1e6;
+/// Bytes a second: a gigabit.
+const NETWORK: u64 = 125_000_000;
 
 fn q1() -> Result<String> {
     let queries = tpch::q1_q6()?;
@@ -79,26 +81,36 @@ fn warm_run(remote: &Remote, schema: &str, sql: &str, from_disk: bool) -> Result
     Ok(median(times.into_iter().skip(first).collect()))
 }
 
-/// What goes through when nothing of the table is cached: a scan that decodes all columns, and
-/// `lake.cache_warm`, which decodes nothing. `cached` is the same scan from the disk cache: what decoding
-/// alone lets through.
+/// What goes through when nothing of the table is cached: as fast as the store in this machine's memory answers, where
+/// decoding is what takes time, and by a network of [`NETWORK`], which is slower than that.
+pub(super) fn cold(remote: &mut Remote) -> Result<()> {
+    remote.keep_decoded(false)?;
+    cold_from(remote, remote.store.port(), "remote.cold")?;
+    let network = Rule::new(Action::Network(NETWORK));
+    remote.proxy.set(vec![network]);
+    let measured = cold_from(remote, remote.proxy.port(), "remote.cold.network");
+    remote.proxy.clear();
+    measured
+}
+
+/// A scan that decodes all columns, and `lake.cache_warm`, which decodes nothing, of the store on a port, beside a plain
+/// client. `cached` is the same scan from the disk cache: what decoding alone lets through.
 ///
 /// Footers that the engine has decoded stay in its memory; the blocks that they are in are fetched all the
 /// same, for the columns before them.
-pub(super) fn cold(remote: &mut Remote) -> Result<()> {
+fn cold_from(remote: &Remote, port: u16, figure: &str) -> Result<()> {
     let table = format!("{REMOTE}.{TABLE}");
     let scan = format!("SET search_path = {REMOTE};\n{}", remote.wide(TABLE)?);
     let warm = format!("SELECT lake.cache_warm('{table}')");
     let files = remote.files(&table)?;
     let size: u64 = files.iter().map(|file| file.size).sum();
-    remote.connect_to(remote.store.port())?;
-    remote.keep_decoded(false)?;
+    remote.connect_to(port)?;
     let (mut plain, mut scanned) = (Vec::new(), Vec::new());
     let (mut warmed, mut cached) = (Vec::new(), Vec::new());
     for round in 1..=ROUNDS {
-        say(&format!("    {size} bytes, cold, {round} of {ROUNDS}"));
+        say(&format!("    {figure}: {size} bytes, {round} of {ROUNDS}"));
         let started = Instant::now();
-        let read = plain::read(remote.store.port(), &files)?;
+        let read = plain::read(port, &files)?;
         plain.push(started.elapsed().as_secs_f64());
         if read != size {
             return Err(format!("the plain client has read {read} bytes of {size}"));
@@ -113,7 +125,7 @@ pub(super) fn cold(remote: &mut Remote) -> Result<()> {
     let (scan_ratio, warm_ratio) = (ratio(&scanned, &plain), ratio(&warmed, &plain));
     let rate = |times: Vec<f64>| size as f64 / MEGABYTE / median(times);
     report(
-        "remote.cold",
+        figure,
         &[
             ("file_mb", size as f64 / MEGABYTE),
             ("cached_mb_per_s", rate(cached)),

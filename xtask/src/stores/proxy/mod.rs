@@ -34,6 +34,8 @@ const REQUESTS_MAX: usize = 20_000;
 const CONNECT: Duration = Duration::from_secs(5);
 /// A socket on which nothing has happened for so long is closed.
 const IDLE: Duration = Duration::from_secs(120);
+/// A thread that wakes up late makes up for it, so far: the rate is right on average.
+const NETWORK_CATCHES_UP: Duration = Duration::from_millis(10);
 /// The end of what a dropped proxy waits for.
 const LAST: Duration = Duration::from_secs(5);
 
@@ -67,6 +69,8 @@ struct Shared {
     /// Rules were replaced, a connection has ended, or the proxy is about to.
     changed: Condvar,
     stopping: AtomicBool,
+    /// When all that was sent by [`Action::Network`] has arrived.
+    network: Mutex<Instant>,
 }
 
 struct State {
@@ -106,6 +110,7 @@ impl Proxy {
             }),
             changed: Condvar::new(),
             stopping: AtomicBool::new(false),
+            network: Mutex::new(Instant::now()),
         });
         let served = Arc::clone(&shared);
         let acceptor = thread::spawn(move || accept(&listener, &served));
@@ -204,6 +209,19 @@ impl Shared {
             }
             state = self.wait(state, left);
         }
+    }
+
+    /// Waits until so many bytes have come by the network, after those that others have sent before.
+    fn transmit(&self, generation: u64, bandwidth: u64, bytes: usize) {
+        let time = Duration::from_secs_f64(bytes as f64 / bandwidth as f64);
+        let now = Instant::now();
+        let arrives = {
+            let mut network = self.network.lock().unwrap_or_else(PoisonError::into_inner);
+            let earliest = now.checked_sub(NETWORK_CATCHES_UP).unwrap_or(now);
+            *network = (*network).max(earliest) + time;
+            *network
+        };
+        self.pause(generation, arrives.saturating_duration_since(now));
     }
 
     /// Has a socket closed when the proxy goes.

@@ -20,6 +20,8 @@ pub enum Action {
     Flip,
     /// Both bodies take their time, with so many bytes a second.
     Bandwidth(u64),
+    /// It shares a network with all others that do, by which so many bytes a second come from the store.
+    Network(u64),
     /// Nobody ever answers.
     BlackHole,
     /// The store does it. The client gets a reset.
@@ -39,6 +41,7 @@ impl Action {
             Action::Truncate => "truncate",
             Action::Flip => "flip",
             Action::Bandwidth(_) => "bandwidth",
+            Action::Network(_) => "network",
             Action::BlackHole => "black hole",
             Action::LostReply => "lost reply",
             Action::StripConditional => "strip conditional",

@@ -13,6 +13,9 @@ const TRICKLE: Duration = Duration::from_secs(120);
 /// A limited bandwidth is served in so many pieces a second.
 const PIECES: u64 = 20;
 
+/// What one connection sends by the network before it is another one's turn.
+const NETWORK_BYTES: usize = 256 << 10;
+
 /// Headers that let a store refuse what comes too late.
 const CONDITIONS: &[&str] = &[
     "if-match",
@@ -99,6 +102,13 @@ impl Fate {
     fn bandwidth(&self) -> Option<u64> {
         self.actions.iter().find_map(|action| match action {
             Action::Bandwidth(bytes) => Some((*bytes).max(PIECES)),
+            _ => None,
+        })
+    }
+
+    fn network(&self) -> Option<u64> {
+        self.actions.iter().find_map(|action| match action {
+            Action::Network(bytes) => Some((*bytes).max(1)),
             _ => None,
         })
     }
@@ -280,6 +290,14 @@ impl Serving<'_> {
     }
 
     fn write(&mut self, fate: &Fate, content: &[u8]) -> io::Result<()> {
+        if let Some(bandwidth) = fate.network() {
+            for bytes in content.chunks(NETWORK_BYTES) {
+                self.shared
+                    .transmit(fate.generation, bandwidth, bytes.len());
+                self.client.write_all(bytes)?;
+            }
+            return Ok(());
+        }
         let piece = match fate.bandwidth() {
             Some(bandwidth) => (bandwidth / PIECES) as usize,
             None => content.len(),

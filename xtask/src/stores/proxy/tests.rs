@@ -282,6 +282,30 @@ fn bodies_are_cut_and_damaged() {
 }
 
 #[test]
+fn connections_share_a_network() {
+    const CONNECTIONS: u64 = 4;
+    const BYTES: u64 = 1_000_000;
+    const BANDWIDTH: u64 = 10_000_000;
+    let (_server, proxy) = start();
+    let body = pattern(BYTES as usize);
+    let stored = Client::new(&proxy).ask("PUT", "/k", &body);
+    assert_eq!(stored.expect("stored").0, 200);
+    proxy.set(vec![Rule::new(Action::Network(BANDWIDTH))]);
+    let started = Instant::now();
+    thread::scope(|scope| {
+        for _ in 0..CONNECTIONS {
+            scope.spawn(|| {
+                let found = Client::new(&proxy).ask("GET", "/k", b"");
+                assert_eq!(found.expect("read").1, body);
+            });
+        }
+    });
+    let least = Duration::from_secs_f64((CONNECTIONS * BYTES) as f64 / BANDWIDTH as f64);
+    assert!(started.elapsed() + NETWORK_CATCHES_UP >= least);
+    assert!(started.elapsed() < LIMIT);
+}
+
+#[test]
 fn time_passes_until_the_rules_go() {
     let (_server, proxy) = start();
     proxy.set(vec![Rule::new(Action::Latency(Duration::from_millis(200)))]);
