@@ -4,19 +4,16 @@ mod engine_support;
 
 use arrow::array::*;
 use arrow::datatypes::{Int32Type, Int64Type};
-use async_trait::async_trait;
-use bytes::Bytes;
 use engine_support::*;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
-use pg_lake_bgworker::engine::{Engine, Fetcher};
+use pg_lake_bgworker::engine::Engine;
 use pg_lake_plan::ir::*;
-use pg_lake_plan::message::{ErrorCode, Fetch, Fetched, FileRef, WireError};
+use pg_lake_plan::message::{ErrorCode, FileRef};
 use pg_lake_plan::rows::RowNumbers;
-use pg_lake_plan::store::Store;
 use pg_lake_plan::types::{LakeType, Value};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// About 50 in a page, and 50 pages in a row group.
 const ROWS: i32 = 5000;
@@ -354,45 +351,6 @@ async fn altered_columns_and_row_numbers() {
         found.sort_unstable();
         assert_eq!(found, expected);
         assert!(stats.rows_cold < 200, "{stats:?}");
-    }
-}
-
-/// A directory as a store.
-#[derive(Debug)]
-struct Directory {
-    path: PathBuf,
-    bytes: AtomicU64,
-    lookups: Mutex<Vec<Vec<(u64, u64)>>>,
-}
-
-impl Directory {
-    fn new(path: &Path) -> Arc<Directory> {
-        Arc::new(Directory {
-            path: path.to_owned(),
-            bytes: AtomicU64::new(0),
-            lookups: Mutex::default(),
-        })
-    }
-}
-
-#[async_trait]
-impl Fetcher for Directory {
-    async fn fetch(
-        &self,
-        _stores: &[Store],
-        request: Fetch,
-    ) -> Result<(Vec<Bytes>, Fetched), WireError> {
-        let name = request.location.strip_prefix("s3://lake/").unwrap();
-        let content = Bytes::from(std::fs::read(self.path.join(name)).unwrap());
-        let part = |(start, end): &(u64, u64)| content.slice(*start as usize..*end as usize);
-        let parts: Vec<Bytes> = request.ranges.iter().map(part).collect();
-        if request.scan {
-            let bytes: usize = parts.iter().map(Bytes::len).sum();
-            self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-        } else {
-            self.lookups.lock().unwrap().push(request.ranges);
-        }
-        Ok((parts, Fetched::default()))
     }
 }
 

@@ -268,6 +268,7 @@ fn write_request(call: &Call, directory: &Path, target_file_size: u64) -> Reques
         compression: Compression::Zstd(1),
         partition_by: vec![],
         sort_order: vec![],
+        bloom_filters: vec![],
     })
 }
 

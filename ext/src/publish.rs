@@ -119,10 +119,17 @@ fn publish_one(rel: &Relation, written: &mut Vec<Written>) -> Option<String> {
         hot_image: true,
         deleted: vec![],
     }));
-    let properties = vec![
+    let mut properties = vec![
         ("write.format.default".to_owned(), "parquet".to_owned()),
         ("pg_lake.table".to_owned(), pg::qualified_name(rel_oid(rel))),
     ];
+    let filtered = columns
+        .iter()
+        .filter(|column| layout.bloom_filters.contains(&column.id));
+    properties.extend(filtered.map(|column| {
+        let property = format!("write.parquet.bloom-filter-enabled.column.{}", column.name);
+        (property, "true".to_owned())
+    }));
     let timestamp_ms = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |d| d.as_millis() as i64);

@@ -127,7 +127,8 @@ impl Sink {
     ) -> Sink {
         let layout = Layout {
             partition_by: partition.fields.clone(),
-            ..Layout::default()
+            sort_by: vec![],
+            bloom_filters: layout::of(&options::of(storage.relid), &info).bloom_filters,
         };
         let mut sink = Sink::start(storage, info, Kind::Compaction, layout, sort_order);
         if !partition.fields.is_empty() {
@@ -164,6 +165,7 @@ impl Sink {
                 compression,
                 partition_by: layout.partition_by.clone(),
                 sort_order: sort_order.clone(),
+                bloom_filters: layout.bloom_filters.clone(),
             })
         });
         Sink {

@@ -3,7 +3,7 @@
 //! A map of the crate:
 //!
 //! - [`schema`]: a table's schema with field ids, and what it becomes in Iceberg and in Arrow.
-//! - [`parquet_file`]: writes one Parquet data file ([`DataFileWriter`]).
+//! - [`parquet_file`]: writes one Parquet data file ([`DataFileWriter`]); `bloom`: how large its Bloom filters are.
 //! - [`stats`]: a data file's per-column counts and bounds ([`ColumnStats`]), computed here, never taken from a
 //!   library.
 //! - [`publish`]: the snapshot producer: a set of live data files becomes an Iceberg snapshot ([`publish()`]). It is
@@ -21,6 +21,7 @@
 //! which rows or files a table has; it is told.
 
 mod assemble;
+mod bloom;
 mod changes;
 pub mod check;
 mod data_file;

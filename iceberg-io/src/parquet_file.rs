@@ -18,6 +18,7 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use pg_lake_crash::{CrashPoint, crash_point};
 use serde::{Deserialize, Serialize};
 
+use crate::bloom::BloomFilters;
 use crate::durable;
 use crate::error::{Error, ErrorKind, Result};
 use crate::stats::{ColumnStats, StatsCollector};
@@ -44,6 +45,8 @@ pub struct WriteOptions {
     pub row_group_bytes: usize,
     pub page_rows: usize,
     pub page_bytes: usize,
+    /// The field ids of columns that get a Bloom filter in each row group. Nested ones get none.
+    pub bloom_filters: Vec<i32>,
 }
 
 impl Default for WriteOptions {
@@ -54,6 +57,7 @@ impl Default for WriteOptions {
             row_group_bytes: 128 << 20,
             page_rows: 20_000,
             page_bytes: 1 << 20,
+            bloom_filters: vec![],
         }
     }
 }
@@ -85,15 +89,24 @@ pub struct ParquetEncoder<W: Write + Send> {
     schema: SchemaRef,
     stats: StatsCollector,
     rows: u64,
+    /// Of all Bloom filters, while a row group is written.
+    filter_bytes: usize,
 }
 
 impl<W: Write + Send> ParquetEncoder<W> {
     /// Every field of `schema`, nested ones included, must carry its id as `PARQUET:field_id`.
     pub fn new(sink: W, schema: SchemaRef, options: &WriteOptions) -> Result<Self> {
         let stats = StatsCollector::new(&schema)?;
+        let filters = BloomFilters::new(
+            &schema,
+            &options.bloom_filters,
+            options.row_group_rows,
+            options.row_group_bytes,
+        );
+        let filter_bytes = filters.bytes();
         // The Arrow schema isn't embedded: the Parquet types say all of it.
         let options = ArrowWriterOptions::new()
-            .with_properties(properties(options)?)
+            .with_properties(properties(options, filters)?)
             .with_skip_arrow_metadata(true)
             .with_schema_root("table".to_string());
         let writer = ArrowWriter::try_new_with_options(sink, schema.clone(), options)
@@ -103,6 +116,7 @@ impl<W: Write + Send> ParquetEncoder<W> {
             schema,
             stats,
             rows: 0,
+            filter_bytes,
         })
     }
 
@@ -123,6 +137,11 @@ impl<W: Write + Send> ParquetEncoder<W> {
     /// Bytes written plus an estimate of those still in memory.
     pub fn approximate_bytes(&self) -> u64 {
         (self.writer.bytes_written() + self.writer.in_progress_size()) as u64
+    }
+
+    /// Memory of Bloom filters, which [`Self::approximate_bytes`] are without.
+    pub fn filter_bytes(&self) -> u64 {
+        self.filter_bytes as u64
     }
 
     /// Ends the file; nothing can be written after this. The sink has been given all bytes, and been flushed.
@@ -210,6 +229,11 @@ impl DataFileWriter {
         self.encoder.approximate_bytes()
     }
 
+    /// Memory of Bloom filters beside that.
+    pub fn filter_bytes(&self) -> u64 {
+        self.encoder.filter_bytes()
+    }
+
     /// Ends the file and makes it durable, directory included. After an error the file has been removed.
     pub fn finish(mut self) -> Result<WrittenFile> {
         match self.finish_durably() {
@@ -251,7 +275,7 @@ impl DataFileWriter {
     }
 }
 
-fn properties(options: &WriteOptions) -> Result<WriterProperties> {
+fn properties(options: &WriteOptions, filters: BloomFilters) -> Result<WriterProperties> {
     let limits = [
         options.row_group_rows,
         options.row_group_bytes,
@@ -275,15 +299,17 @@ fn properties(options: &WriteOptions) -> Result<WriterProperties> {
         Compression::Gzip => ParquetCompression::GZIP(GzipLevel::default()),
         Compression::None => ParquetCompression::UNCOMPRESSED,
     };
-    Ok(WriterProperties::builder()
+    // What filters take is left to them.
+    let row_group_bytes = options.row_group_bytes.saturating_sub(filters.bytes());
+    let builder = WriterProperties::builder()
         .set_compression(compression)
         .set_dictionary_enabled(true)
         .set_statistics_enabled(EnabledStatistics::Page)
         .set_max_row_group_row_count(Some(options.row_group_rows))
-        .set_max_row_group_bytes(Some(options.row_group_bytes))
+        .set_max_row_group_bytes(Some(row_group_bytes.max(1)))
         .set_data_page_row_count_limit(options.page_rows)
-        .set_data_page_size_limit(options.page_bytes)
-        .build())
+        .set_data_page_size_limit(options.page_bytes);
+    Ok(filters.add_to(builder).build())
 }
 
 /// A row group begins with its first column's first page.

@@ -11,6 +11,7 @@ use arrow::datatypes::{Int32Type, SchemaRef};
 use parquet::arrow::PARQUET_FIELD_ID_META_KEY;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{LogicalType, Type as PhysicalType};
+use parquet::bloom_filter::Sbbf;
 use pg_lake_iceberg::{
     ColumnStats, Compression, DataFileWriter, ErrorKind, Field, FieldType, TableSchema,
     WriteOptions, WrittenFile,
@@ -306,6 +307,46 @@ fn bounds_hold_for_every_value() {
         (None, None)
     );
     assert!(element.null_count > 0 && element.value_count > element.null_count);
+}
+
+#[test]
+fn filters_are_written_and_have_what_is_in() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("filtered.parquet");
+    let options = WriteOptions {
+        row_group_rows: 500,
+        bloom_filters: vec![5, 2, 6, 7],
+        ..WriteOptions::default()
+    };
+    let mut writer = DataFileWriter::create(&path, schema(), &options).unwrap();
+    // 500 values of ten bits each, and the next power of two; three columns.
+    assert_eq!(writer.filter_bytes(), 3 * 1024);
+    writer.write(&batch(&schema(), 0, 700)).unwrap();
+    writer.write(&batch(&schema(), 700, 600)).unwrap();
+    writer.finish().unwrap();
+
+    let file = File::open(&path).unwrap();
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file.try_clone().unwrap()).unwrap();
+    let names = names(1300);
+    for (number, group) in reader.metadata().row_groups().iter().enumerate() {
+        let filter = |leaf: usize| Sbbf::read_from_column_chunk(group.column(leaf), &file);
+        let rows = number * 500..1300usize.min(number * 500 + 500);
+        let has: Vec<bool> = (0..6).map(|leaf| filter(leaf).unwrap().is_some()).collect();
+        // Prices and weights weren't named, and tags are nested.
+        assert_eq!(has, [true, true, false, false, true, false]);
+        let [ids, texts, keys] = [0, 1, 4].map(|leaf| filter(leaf).unwrap().unwrap());
+        let mut wrong = 0;
+        for row in rows {
+            let id = row as i64 * 3 - 100;
+            assert!(ids.check(&id));
+            wrong += usize::from(ids.check(&(id + 1)));
+            if let Some(name) = &names[row] {
+                assert!(texts.check(name.as_str()));
+            }
+            assert!(keys.check(&((row as u128) << 100).to_be_bytes()[..]));
+        }
+        assert!(wrong < 25, "{wrong}");
+    }
 }
 
 #[test]

@@ -204,6 +204,8 @@ pub struct Write {
     pub partition_by: Vec<PartitionField>,
     /// The order in which each partition's rows are fed.
     pub sort_order: Vec<SortField>,
+    /// Field ids of columns that get a Bloom filter in each row group.
+    pub bloom_filters: Vec<i32>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -462,6 +464,8 @@ pub struct ScanStats {
     /// Pages of the columns of row groups in which some had no row of use; those of them that weren't read.
     pub pages: u64,
     pub pages_pruned: u64,
+    /// Those of the pruned row groups that only a Bloom filter left out.
+    pub row_groups_filtered: u64,
 }
 
 /// An error that crosses a ring.

@@ -1,11 +1,12 @@
 //! Decoded columns and Parquet footers, kept over queries.
 //!
 //! A column of a row group is kept as chunks of [`super::BATCH_ROWS`] rows, which scans slice into
-//! batches without a copy. Indexes of pages are in the same memory. Files never change (invariant
+//! batches without a copy. Indexes of pages and Bloom filters are in the same memory. Files never change (invariant
 //! I2), so that path and size name their contents. Locks are held for look-ups only, never while reading or decoding; two queries may
 //! decode the same column at the same time. Eviction is CLOCK: an entry that was used since the
 //! hand passed it gets another round.
 
+use super::bloom::Filter;
 use super::pages::PageIndex;
 use arrow::array::{Array, ArrayRef};
 use parquet::arrow::arrow_reader::ArrowReaderMetadata;
@@ -33,7 +34,7 @@ pub(super) struct ChunkKey {
     pub(super) ty: LakeType,
 }
 
-/// The index of the pages of a column of a row group.
+/// The index of the pages of a column of a row group, or its Bloom filter.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct IndexKey {
     pub(super) path: Arc<str>,
@@ -46,12 +47,14 @@ pub(super) struct IndexKey {
 enum Key {
     Chunks(ChunkKey),
     Pages(IndexKey),
+    Filter(IndexKey),
 }
 
 #[derive(Clone, Debug)]
 enum Kept {
     Chunks(Chunks),
     Pages(PageIndex),
+    Filter(Filter),
 }
 
 /// An index takes so many times the bytes that it has in the file, and so many more, at most.
@@ -109,7 +112,7 @@ impl Cache {
     pub(super) fn get(&self, key: &ChunkKey) -> Option<Chunks> {
         match lock(&self.columns).get(&Key::Chunks(key.clone()))? {
             Kept::Chunks(chunks) => Some(chunks),
-            Kept::Pages(_) => None,
+            Kept::Pages(_) | Kept::Filter(_) => None,
         }
     }
 
@@ -124,7 +127,7 @@ impl Cache {
     pub(super) fn page_index(&self, key: &IndexKey) -> Option<PageIndex> {
         match lock(&self.columns).get(&Key::Pages(key.clone()))? {
             Kept::Pages(index) => Some(index),
-            Kept::Chunks(_) => None,
+            Kept::Chunks(_) | Kept::Filter(_) => None,
         }
     }
 
@@ -135,6 +138,21 @@ impl Cache {
             .saturating_add(INDEX_BYTES);
         if self.admits(bytes) {
             lock(&self.columns).put(Key::Pages(key), Kept::Pages(index), bytes);
+        }
+    }
+
+    pub(super) fn filter(&self, key: &IndexKey) -> Option<Filter> {
+        match lock(&self.columns).get(&Key::Filter(key.clone()))? {
+            Kept::Filter(filter) => Some(filter),
+            Kept::Chunks(_) | Kept::Pages(_) => None,
+        }
+    }
+
+    /// `bytes`: what it has in the file, and about what it takes.
+    pub(super) fn put_filter(&self, key: IndexKey, filter: Filter, bytes: usize) {
+        let bytes = bytes.saturating_add(INDEX_BYTES);
+        if self.admits(bytes) {
+            lock(&self.columns).put(Key::Filter(key), Kept::Filter(filter), bytes);
         }
     }
 

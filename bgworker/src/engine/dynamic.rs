@@ -62,6 +62,8 @@ pub(super) struct Wanted {
     pub(super) span: Span,
     /// They are among these.
     pub(super) members: Option<Members>,
+    /// They are these, if they are few.
+    pub(super) few: Option<Vec<Key>>,
 }
 
 impl Wanted {
@@ -285,6 +287,7 @@ mod tests {
                 nulls,
             },
             members: None,
+            few: None,
         }
     }
 

@@ -15,7 +15,7 @@
 //!   DataFusion's operator)
 //! * scan: `scan` (operator), `source` (files to row groups), `remote` (their bytes), `rowgroup` (decoding),
 //!   `chosen` and `picked` (some pages and rows of a row group), `selection` (deleted rows and ranges), `prune`
-//!   (statistics), `pages` (those of pages), `adapt` (file types), `cache` (decoded columns and footers), `point` (few
+//!   (statistics), `pages` (those of pages), `bloom` (filters of row groups), `adapt` (file types), `cache` (decoded columns and footers), `point` (few
 //!   rows, without a plan), `covered` (files of which every row passes)
 //! * `dynamic`: what joins (`told`, `members`) and sorts (`topmost`) let scans below leave out; `origin`: which scans
 //! * expressions: `expr` (compiled tree), `arith`, `compare`, `cast`, `select` (AND, OR, CASE),
@@ -33,6 +33,7 @@ mod aggregate;
 mod append;
 mod arith;
 mod bits;
+mod bloom;
 mod cache;
 mod cast;
 mod chosen;

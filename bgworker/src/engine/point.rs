@@ -207,7 +207,7 @@ async fn decode(
         let decoded = tokio::task::spawn_blocking(move || {
             reader.begin(parts, None)?;
             while reader.next_batch()?.is_some() {}
-            Ok(())
+            Ok::<(), WireError>(())
         });
         decoded.await.map_err(|e| internal(&e.to_string()))??;
     }

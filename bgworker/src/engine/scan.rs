@@ -331,20 +331,25 @@ impl Partition {
             && self.ahead.len() < AHEAD
             && self.ahead.back().is_none_or(Opening::is_fetched)
         {
-            match self.source.next_morsel().await? {
-                None => self.drained = true,
-                Some(morsel) => {
-                    let room = match self.ahead.is_empty() {
-                        true => None,
-                        false => Some(AHEAD_BYTES.saturating_sub(self.bytes_ahead())),
-                    };
-                    let opening = Opening::new(&self.source, morsel, &self.pool, room).await?;
-                    if opening.reader.is_left_out() {
-                        add(&self.source.counters.row_groups_pruned, 1);
-                    } else {
-                        self.ahead.push_back(opening);
-                    }
-                }
+            let Some(morsel) = self.source.next_morsel().await? else {
+                self.drained = true;
+                continue;
+            };
+            if self.source.is_filtered_out(&morsel).await? {
+                add(&self.source.counters.row_groups_pruned, 1);
+                add(&self.source.counters.row_groups_filtered, 1);
+                tokio::task::yield_now().await;
+                continue;
+            }
+            let room = match self.ahead.is_empty() {
+                true => None,
+                false => Some(AHEAD_BYTES.saturating_sub(self.bytes_ahead())),
+            };
+            let opening = Opening::new(&self.source, morsel, &self.pool, room).await?;
+            if opening.reader.is_left_out() {
+                add(&self.source.counters.row_groups_pruned, 1);
+            } else {
+                self.ahead.push_back(opening);
             }
         }
         Ok(())

@@ -57,6 +57,8 @@ pub(super) struct Source {
     pub(super) filters: Filters,
     pub(super) bounds: Vec<Bound>,
     queue: Mutex<Queue>,
+    /// Held by who reads Bloom filters from a store: those of several row groups are read together.
+    pub(super) asking: Mutex<()>,
     ahead: std::sync::Mutex<Footers>,
 }
 
@@ -118,6 +120,7 @@ impl Source {
             filters: Filters::default(),
             bounds,
             queue: Mutex::new(Queue::default()),
+            asking: Mutex::new(()),
             ahead: Default::default(),
         })
     }

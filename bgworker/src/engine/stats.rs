@@ -10,6 +10,8 @@ pub(super) struct Counters {
     pub(super) files_pruned: AtomicU64,
     pub(super) row_groups: AtomicU64,
     pub(super) row_groups_pruned: AtomicU64,
+    /// Of these, by Bloom filters.
+    pub(super) row_groups_filtered: AtomicU64,
     /// To their end.
     pub(super) row_groups_read: AtomicU64,
     /// Of the columns of row groups that weren't decoded whole, because some of these pages have no row of use.
@@ -79,6 +81,7 @@ impl Counters {
             bytes_store: get(&self.bytes_store),
             pages: get(&self.pages),
             pages_pruned: get(&self.pages_pruned),
+            row_groups_filtered: get(&self.row_groups_filtered),
             rows_of_tables: self.tables.iter().map(get).collect(),
             ..ScanStats::default()
         }

@@ -3,6 +3,7 @@
 //! Rows of the passing side that have no partner must not come out, and aren't evaluated. A kept side that is spread tells
 //! its bounds when all of its parts are there, one that doesn't fit into memory tells nothing.
 
+use super::bloom::VALUES_MAX;
 use super::dynamic::{DynamicFilter, Sought, Wanted};
 use super::handed::locked;
 use super::lower::Lowering;
@@ -149,12 +150,12 @@ impl KeyFilter {
             return;
         }
         let span = known.span.take().unwrap_or_default();
-        let members = if parts == 1 {
-            self.members(&keys, &span, pool)
+        let (members, few) = if parts == 1 {
+            (self.members(&keys, &span, pool), few(&keys))
         } else {
-            None
+            (None, None)
         };
-        self.filter.set(Wanted { span, members });
+        self.filter.set(Wanted { span, members, few });
     }
 
     fn members(
@@ -224,6 +225,40 @@ fn span(keys: &[&ArrayRef]) -> Option<Span> {
     })
 }
 
+/// All keys, if they are so few that Bloom filters can be asked for them.
+fn few(keys: &[&ArrayRef]) -> Option<Vec<Key>> {
+    let rows: usize = keys.iter().map(|key| key.len()).sum();
+    if rows > VALUES_MAX {
+        return None;
+    }
+    let mut few = vec![];
+    for &key in keys {
+        match key.as_any().downcast_ref::<StringArray>() {
+            Some(texts) => {
+                let texts = texts.iter().flatten();
+                few.extend(texts.map(|text| Key::Bytes(text.as_bytes().to_vec())));
+            }
+            None => match native(key)? {
+                Native::I32(values) => few.extend(numbers(key, values)),
+                Native::I64(values) => few.extend(numbers(key, values)),
+                Native::I128(values) => few.extend(numbers(key, values)),
+                Native::F32(_) | Native::F64(_) => return None,
+            },
+        }
+    }
+    Some(few)
+}
+
+/// Those that aren't null.
+fn numbers<'a, T: Copy + Into<i128>>(
+    key: &'a ArrayRef,
+    values: &'a [T],
+) -> impl Iterator<Item = Key> + 'a {
+    let valid = values.iter().enumerate();
+    let valid = valid.filter(move |(row, _)| key.is_valid(*row));
+    valid.map(|(_, value)| Key::Number((*value).into()))
+}
+
 /// Of an array of which not all is null; `rows` are all that are looked at.
 fn bounds(key: &ArrayRef, rows: usize) -> Option<(Key, Key)> {
     if let Some(texts) = key.as_any().downcast_ref::<StringArray>() {
@@ -288,6 +323,22 @@ mod tests {
         assert_eq!(ends(&[texts]), Some((bytes("a"), bytes("b"), false)));
         let booleans: ArrayRef = Arc::new(BooleanArray::from(vec![true]));
         assert_eq!(ends(&[booleans]), None);
+    }
+
+    #[test]
+    fn few_keys_are_told_one_by_one() {
+        let some: ArrayRef = Arc::new(Int32Array::from(vec![Some(7), None, Some(-7)]));
+        let more: ArrayRef = Arc::new(Int32Array::from(vec![9]));
+        let number = |n: i128| Key::Number(n);
+        let expected = vec![number(7), number(-7), number(9)];
+        assert_eq!(few(&[&some, &more]), Some(expected));
+        let texts: ArrayRef = Arc::new(StringArray::from(vec![Some("b"), None]));
+        assert_eq!(few(&[&texts]), Some(vec![Key::Bytes(b"b".to_vec())]));
+        let many: ArrayRef = Arc::new(Int64Array::from_iter_values(0..=VALUES_MAX as i64));
+        assert_eq!(few(&[&many]), None);
+        let booleans: ArrayRef = Arc::new(BooleanArray::from(vec![true]));
+        assert_eq!(few(&[&booleans]), None);
+        assert_eq!(few(&[]), Some(vec![]));
     }
 
     #[test]

@@ -110,6 +110,7 @@ impl Topmost {
                 nulls: self.nulls_first,
             },
             members: None,
+            few: None,
         });
     }
 }

@@ -47,6 +47,7 @@ pub(crate) struct Encoder {
     target_bytes: u64,
     partition_by: Vec<PartitionField>,
     sort_order: Vec<SortField>,
+    bloom_filters: Vec<i32>,
     /// Of the rows that come now; `None` before the first one of a partitioned table.
     partition: Option<Partition>,
     current: Option<Current>,
@@ -84,6 +85,7 @@ impl Encoder {
             partition: request.partition_by.is_empty().then(Partition::default),
             partition_by: request.partition_by.clone(),
             sort_order: request.sort_order.clone(),
+            bloom_filters: request.bloom_filters.clone(),
             current: None,
             written: vec![],
             begun: 0,
@@ -110,7 +112,8 @@ impl Encoder {
         current.writer.write(batch).map_err(|e| self.error(&e))?;
         let size = current.writer.approximate_bytes();
         // What was flushed to the file is no longer in memory, but how much that is isn't told.
-        self.usage.set(size.min(current.row_group_bytes));
+        let memory = size.saturating_add(current.writer.filter_bytes());
+        self.usage.set(memory.min(current.row_group_bytes));
         self.current = Some(current);
         if size >= self.target_bytes {
             self.finish_file()
@@ -161,6 +164,7 @@ impl Encoder {
         let options = WriteOptions {
             compression: self.compression,
             row_group_bytes: usize::try_from(row_group_bytes).unwrap_or(usize::MAX),
+            bloom_filters: self.bloom_filters.clone(),
             ..WriteOptions::default()
         };
         let writer = DataFileWriter::create(&path, self.schema.clone(), &options)

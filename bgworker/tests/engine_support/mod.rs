@@ -4,19 +4,23 @@
 use arrow::array::ArrayRef;
 use arrow::datatypes::{Field, Schema};
 use arrow::record_batch::RecordBatch;
+use async_trait::async_trait;
+use bytes::Bytes;
 use futures::StreamExt;
 use parquet::arrow::ArrowWriter;
 use parquet::file::properties::WriterProperties;
-use pg_lake_bgworker::engine::{Engine, Feed};
+use pg_lake_bgworker::engine::{Engine, Feed, Fetcher};
 use pg_lake_plan::PROTOCOL_VERSION;
 use pg_lake_plan::ir::*;
-use pg_lake_plan::message::{Execute, FileRef, ScanStats, TableInput, WireError};
+use pg_lake_plan::message::{Execute, Fetch, Fetched, FileRef, ScanStats, TableInput, WireError};
 use pg_lake_plan::rows::RowNumbers;
+use pg_lake_plan::store::Store;
 use pg_lake_plan::types::{LakeType, SqlType, Value};
 use std::collections::HashMap;
 use std::fs::File;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use tokio_util::sync::CancellationToken;
 
 pub const NUMERIC: LakeType = LakeType::Decimal {
@@ -187,4 +191,45 @@ pub async fn evaluate(
     .await?;
     assert_eq!(batches.len(), 1);
     Ok(batches[0].column(0).clone())
+}
+
+/// A directory as a store.
+#[derive(Debug)]
+pub struct Directory {
+    path: PathBuf,
+    /// That scans have fetched.
+    pub bytes: AtomicU64,
+    /// The ranges of each request that is no scan's.
+    pub lookups: Mutex<Vec<Vec<(u64, u64)>>>,
+}
+
+impl Directory {
+    pub fn new(path: &Path) -> Arc<Directory> {
+        Arc::new(Directory {
+            path: path.to_owned(),
+            bytes: AtomicU64::new(0),
+            lookups: Mutex::default(),
+        })
+    }
+}
+
+#[async_trait]
+impl Fetcher for Directory {
+    async fn fetch(
+        &self,
+        _stores: &[Store],
+        request: Fetch,
+    ) -> Result<(Vec<Bytes>, Fetched), WireError> {
+        let name = request.location.strip_prefix("s3://lake/").unwrap();
+        let content = Bytes::from(std::fs::read(self.path.join(name)).unwrap());
+        let part = |(start, end): &(u64, u64)| content.slice(*start as usize..*end as usize);
+        let parts: Vec<Bytes> = request.ranges.iter().map(part).collect();
+        if request.scan {
+            let bytes: usize = parts.iter().map(Bytes::len).sum();
+            self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        } else {
+            self.lookups.lock().unwrap().push(request.ranges);
+        }
+        Ok((parts, Fetched::default()))
+    }
 }

@@ -1,4 +1,5 @@
-//! How the files of a table are partitioned and sorted: its options, checked against its columns.
+//! How the files of a table are partitioned and sorted, and which columns have Bloom filters in them: its options, checked
+//! against its columns.
 
 use super::layout_text::{self, Column};
 use super::options::Options;
@@ -16,6 +17,8 @@ use std::ffi::CStr;
 pub struct Layout {
     pub partition_by: Vec<PartitionField>,
     pub sort_by: Vec<SortField>,
+    /// Columns with a Bloom filter.
+    pub bloom_filters: Vec<i32>,
 }
 
 impl Layout {
@@ -167,6 +170,21 @@ fn resolve(options: &Options, info: &Info) -> Result<Layout, Misfit> {
             nulls_first: key.nulls_first,
         });
     }
+    for column in options.filtered_columns() {
+        let codec = find(info, &column, "bloom_filter_columns")?;
+        let source_id = i32::from(codec.attnum);
+        if layout.bloom_filters.contains(&source_id) {
+            return Err(Misfit::invalid(
+                format!(
+                    "option bloom_filter_columns names column \"{}\" twice",
+                    codec.name
+                ),
+                "Leave the second one out: it changes nothing.",
+            ));
+        }
+        check_filter(codec)?;
+        layout.bloom_filters.push(source_id);
+    }
     Ok(layout)
 }
 
@@ -272,6 +290,41 @@ fn check_decimals(
     Ok(())
 }
 
+/// A Bloom filter knows the bytes of values: those that Postgres holds equal must have the same ones.
+fn check_filter(codec: &Codec) -> Result<(), Misfit> {
+    let is_text = codec.lake == LakeType::Text;
+    // SAFETY: a catalog look-up of an existing type.
+    let is_exact = match unsafe { pg_sys::getBaseType(codec.typid) } {
+        pg_sys::INT2OID
+        | pg_sys::INT4OID
+        | pg_sys::INT8OID
+        | pg_sys::DATEOID
+        | pg_sys::TIMEOID
+        | pg_sys::TIMESTAMPOID
+        | pg_sys::TIMESTAMPTZOID
+        | pg_sys::UUIDOID
+        | pg_sys::BYTEAOID => true,
+        pg_sys::NUMERICOID => codec.lake.is_decimal(),
+        pg_sys::TEXTOID | pg_sys::VARCHAROID => lower::is_deterministic(codec.collation),
+        _ => false,
+    };
+    if is_exact {
+        return Ok(());
+    }
+    let mut misfit = Misfit::invalid(
+        format!(
+            "column \"{}\" of type {} can't have a Bloom filter",
+            codec.name,
+            type_name(codec)
+        ),
+        "Name columns of integers, numeric(p,s), dates, times, timestamps, uuid, bytea, or text and varchar under a deterministic collation.",
+    );
+    if is_text || codec.lake.is_float() {
+        misfit.detail = Some("Values that are equal may be stored as different bytes.".to_owned());
+    }
+    Err(misfit)
+}
+
 fn type_name(codec: &Codec) -> String {
     // SAFETY: an existing type; the string is copied.
     unsafe {
@@ -295,9 +348,11 @@ pub fn renamed(options: &Options, old: &str, new: &str) -> Vec<(&'static CStr, S
     let sort_keys = options.sort_keys().into_iter().map(|key| key.column);
     let partition_by = rename(&options.partition_by, partition_keys.collect());
     let sort_by = rename(&options.sort_by, sort_keys.collect());
+    let filtered = rename(&options.bloom_filter_columns, options.filtered_columns());
     [
         (super::options::PARTITION_BY, partition_by),
         (super::options::SORT_BY, sort_by),
+        (super::options::BLOOM_FILTER_COLUMNS, filtered),
     ]
     .into_iter()
     .filter_map(|(name, text)| Some((name, text?)))

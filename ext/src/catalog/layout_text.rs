@@ -1,8 +1,9 @@
-//! The text of the options `partition_by` and `sort_by`.
+//! The text of the options `partition_by`, `sort_by` and `bloom_filter_columns`.
 //!
 //! ```text
 //! partition_by = field [, …]     field = column | transform(column) | bucket(n, column) | truncate(width, column)
 //! sort_by = key [, …]            key   = column [ASC | DESC] [NULLS FIRST | NULLS LAST]
+//! bloom_filter_columns = column [, …]
 //! ```
 //!
 //! Columns are identifiers as in SQL. Their places in the text are kept, so that a renamed one is renamed there and the
@@ -98,6 +99,11 @@ pub fn sort_by(text: &str) -> Parsed<Vec<SortKey>> {
             nulls_first,
         })
     })
+}
+
+/// Reads `bloom_filter_columns`.
+pub fn columns(text: &str) -> Parsed<Vec<Column>> {
+    list(text, |parser| Ok(parser.word("a column")?.column()))
 }
 
 /// A text in which other identifiers are in some places.
@@ -363,6 +369,16 @@ mod tests {
         ] {
             assert!(sort_by(wrong).is_err(), "{wrong}");
         }
+        for wrong in ["", "a,", "a desc", "a b", "bucket(4, a)"] {
+            assert!(columns(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn columns_are_read() {
+        let read = columns("Id, \"Odd, one\" ,größe").expect("columns");
+        let names: Vec<&str> = read.iter().map(|column| column.name.as_str()).collect();
+        assert_eq!(names, ["id", "Odd, one", "größe"]);
     }
 
     #[test]

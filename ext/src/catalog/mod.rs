@@ -9,7 +9,7 @@
 //! * [`intent`]: what is about to be written
 //! * [`garbage`]: what may be removed once no snapshot needs it
 //! * [`options`]: table options, which are in `pg_class` and whose text `option_text` reads; [`layout`]: those about
-//!   partitions and order, whose text `layout_text` reads
+//!   partitions, order and Bloom filters, whose text `layout_text` reads
 //! * [`publication`]: the published Iceberg metadata of a storage
 //! * [`tablespace`]: tablespaces in object stores, which are in `pg_tablespace`; [`store_options`]: what their options say
 

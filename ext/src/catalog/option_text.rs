@@ -3,18 +3,20 @@
 //! Text only, no Postgres call, so that it can be tested without a server.
 #![deny(unsafe_code)]
 
-use super::layout_text::{self, PartitionKey, SortKey};
+use super::layout_text::{self, Column, PartitionKey, SortKey};
 use pg_lake_plan::message::Compression;
 use std::borrow::Cow;
 use std::ffi::CStr;
 
+pub const BLOOM_FILTER_COLUMNS: &CStr = c"bloom_filter_columns";
 const COMPRESSION: &CStr = c"compression";
 pub const FORMAT_VERSION: &CStr = c"format_version";
 pub const PARTITION_BY: &CStr = c"partition_by";
 pub const SORT_BY: &CStr = c"sort_by";
 const TARGET_FILE_SIZE: &CStr = c"target_file_size";
 /// All options.
-pub const NAMES: [&CStr; 5] = [
+pub const NAMES: [&CStr; 6] = [
+    BLOOM_FILTER_COLUMNS,
     COMPRESSION,
     FORMAT_VERSION,
     PARTITION_BY,
@@ -35,6 +37,8 @@ const FILE_SIZES: std::ops::RangeInclusive<u64> = 1 << 20..=8192 << 20;
 /// What is set on a table. `None` is up to the settings, or to the extension's default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
+    /// As it was written; names are looked up when it is used.
+    pub bloom_filter_columns: Option<String>,
     pub compression: Option<Compression>,
     pub format_version: Option<u8>,
     /// As it was written; names are looked up when it is used.
@@ -54,7 +58,13 @@ pub struct Invalid {
 impl Options {
     /// Sets an option to what a text says.
     pub fn set(&mut self, name: &CStr, value: &str) -> Result<(), Invalid> {
-        if name == COMPRESSION {
+        if name == BLOOM_FILTER_COLUMNS {
+            layout_text::columns(value).map_err(|detail| Invalid {
+                detail: detail.into(),
+                hint: "An example is: id, code.",
+            })?;
+            self.bloom_filter_columns = Some(value.to_owned());
+        } else if name == COMPRESSION {
             let known = COMPRESSIONS
                 .iter()
                 .find(|(name, _)| name.eq_ignore_ascii_case(value));
@@ -93,9 +103,15 @@ impl Options {
         Ok(())
     }
 
-    /// Whether files are to be partitioned or sorted.
+    /// Whether options name columns: files are to be partitioned or sorted, or to have Bloom filters.
     pub fn has_layout(&self) -> bool {
-        self.partition_by.is_some() || self.sort_by.is_some()
+        self.partition_by.is_some() || self.sort_by.is_some() || self.bloom_filter_columns.is_some()
+    }
+
+    pub fn filtered_columns(&self) -> Vec<Column> {
+        let columns = self.bloom_filter_columns.as_deref();
+        let columns = columns.map(layout_text::columns);
+        columns.and_then(Result::ok).unwrap_or_default()
     }
 
     pub fn partition_keys(&self) -> Vec<PartitionKey> {
@@ -159,6 +175,8 @@ mod tests {
             (FORMAT_VERSION, "two"),
             (TARGET_FILE_SIZE, "1023kB"),
             (TARGET_FILE_SIZE, "9GB"),
+            (BLOOM_FILTER_COLUMNS, "a desc"),
+            (BLOOM_FILTER_COLUMNS, ""),
             (PARTITION_BY, "day("),
             (SORT_BY, ""),
         ] {

@@ -10,7 +10,7 @@ use crate::pg::options_array::{Change, OptionsColumn};
 use pgrx::{PgList, PgSqlErrorCode, pg_sys};
 use std::ffi::CStr;
 
-pub use super::option_text::{Options, PARTITION_BY, SORT_BY};
+pub use super::option_text::{BLOOM_FILTER_COLUMNS, Options, PARTITION_BY, SORT_BY};
 
 /// The options of a relation, as its row in `pg_class` has them now.
 pub fn of(relid: pg_sys::Oid) -> Options {

@@ -45,6 +45,13 @@ fn show_stats(stats: &ScanStats, plans: bool, es: *mut pg_sys::ExplainState) {
         stats.row_groups.saturating_sub(stats.row_groups_pruned),
     );
     number(es, c"Row Groups Pruned", stats.row_groups_pruned);
+    if stats.row_groups_filtered > 0 {
+        number(
+            es,
+            c"Row Groups Pruned by Bloom Filters",
+            stats.row_groups_filtered,
+        );
+    }
     if stats.pages_pruned > 0 {
         number(
             es,

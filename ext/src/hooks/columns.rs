@@ -1,5 +1,6 @@
-//! Columns that the options `partition_by` and `sort_by` name. When one is renamed, the options follow. It can't be
-//! dropped while they name it, nor change its type while files are partitioned by it.
+//! Columns that the options `partition_by`, `sort_by` and `bloom_filter_columns` name. When one is renamed, the options
+//! follow. It can't be dropped while they name it, nor change its type while files are partitioned by it, nor get one, or a
+//! collation, that doesn't go with them.
 //!
 //! Columns change in many ways: ALTER TABLE, also of a parent, ALTER TYPE of a typed table, DROP … CASCADE of a type.
 //! All of them pass the object-access hook, which notes what the column was. What it has become is looked at when the
@@ -22,6 +23,7 @@ struct Touched {
     attnum: i16,
     name: String,
     ty: (pg_sys::Oid, i32),
+    collation: pg_sys::Oid,
     /// Whether files are partitioned by it, or were in what is published.
     partitions: bool,
 }
@@ -50,13 +52,15 @@ pub unsafe fn touched(relid: pg_sys::Oid, attnum: i32) {
     };
     // SAFETY: by contract.
     let subid = unsafe { pg_sys::GetCurrentSubTransactionId() };
+    let (ty, collation) = type_of(relid, attnum);
     TOUCHED.with_borrow_mut(|all| {
         all.push(Touched {
             subid,
             relid,
             attnum,
             name,
-            ty: type_of(relid, attnum),
+            ty,
+            collation,
             partitions,
         })
     });
@@ -137,13 +141,14 @@ fn name_of(relid: pg_sys::Oid, attnum: i16) -> Option<String> {
     }
 }
 
-fn type_of(relid: pg_sys::Oid, attnum: i16) -> (pg_sys::Oid, i32) {
+/// Type, modifier and collation of a column.
+fn type_of(relid: pg_sys::Oid, attnum: i16) -> ((pg_sys::Oid, i32), pg_sys::Oid) {
     let (mut ty, mut typmod, mut collation) = (pg_sys::InvalidOid, -1, pg_sys::InvalidOid);
     // SAFETY: the column exists.
     unsafe {
         pg_sys::get_atttypetypmodcoll(relid, attnum, &mut ty, &mut typmod, &mut collation);
     }
-    (ty, typmod)
+    ((ty, typmod), collation)
 }
 
 unsafe fn rename(column: &Touched, options: &Options, name: &str) {
@@ -169,14 +174,13 @@ unsafe fn rename(column: &Touched, options: &Options, name: &str) {
 }
 
 fn check_type(column: &Touched, options: &Options, name: &str) {
-    if type_of(column.relid, column.attnum) == column.ty {
+    let (ty, collation) = type_of(column.relid, column.attnum);
+    if (ty, collation) == (column.ty, column.collation) {
         return;
     }
-    if options
-        .partition_keys()
-        .iter()
-        .any(|key| key.column.name == name)
-    {
+    let partition_keys = options.partition_keys();
+    let is_partitioned_by_it = partition_keys.iter().any(|key| key.column.name == name);
+    if ty != column.ty && is_partitioned_by_it {
         error::unsupported(
             &format!(
                 "cannot change the type of column \"{name}\" of iceberg table {}, which is partitioned by it",

@@ -66,7 +66,7 @@ mod zones;
 
 pub use explain::describe;
 pub use expr::operator_function;
-pub use order::is_c;
+pub use order::{is_c, is_deterministic};
 
 use crate::guc::Engine;
 use pg_lake_plan::PROTOCOL_VERSION;

@@ -21,7 +21,7 @@ const TABLES: &str = "
     INSERT INTO plain SELECT g, 'row ' || g FROM generate_series(1, 30000) g;
     CREATE TABLE other.optioned (id int, t text, n numeric(12,2) DEFAULT 0)
         USING iceberg WITH (format_version = 3, compression = gzip, target_file_size = '1MB',
-                            fillfactor = 70, toast.autovacuum_enabled = off);
+                            bloom_filter_columns = 'id, n', fillfactor = 70, toast.autovacuum_enabled = off);
     INSERT INTO other.optioned SELECT g, md5(g::text) || md5((-g)::text), g / 100.0
         FROM generate_series(1, 100000) g;
     CREATE TABLE parted (id int, t text) PARTITION BY RANGE (id);
@@ -60,8 +60,8 @@ const OPTIONS: &str = "
     WHERE c.relnamespace IN ('public'::regnamespace, 'other'::regnamespace) AND c.relkind IN ('r', 'm')
     ORDER BY c.oid::regclass::text;";
 
-const OPTIONED: &str = "other.optioned\ticeberg\tcompression=gzip fillfactor=70 format_version=3 \
-                        target_file_size=1MB\tautovacuum_enabled=off\t3";
+const OPTIONED: &str = "other.optioned\ticeberg\tbloom_filter_columns=id, n compression=gzip \
+                        fillfactor=70 format_version=3 target_file_size=1MB\tautovacuum_enabled=off\t3";
 
 /// A dump has everything: a restored database is equal in rows, options and in what it is dumped as.
 pub fn dump_and_restore(run: &mut Run) -> Result<()> {

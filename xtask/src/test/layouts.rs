@@ -61,7 +61,8 @@ fn make(cluster: &Cluster, name: &str, version: u8) -> Result<String> {
     let twin = format!("t.{name}_heap");
     let mut script = format!(
         "CREATE TABLE {table} {columns} USING iceberg WITH (format_version = {version},
-           partition_by = 'region, bucket(4, id), truncate(20000, price)', sort_by = 'ts DESC NULLS LAST, id');
+           partition_by = 'region, bucket(4, id), truncate(20000, price)', sort_by = 'ts DESC NULLS LAST, id',
+           bloom_filter_columns = 'id, region, price');
          CREATE TABLE {twin} {columns};
          SET lake.bulk_rows = 150;"
     );
