@@ -5,9 +5,10 @@
 //! found no row. If the qual rejects it then, the join is an inner one. Otherwise it is a left join:
 //! its nulls are what the aggregates are over no rows, but for `count`, which is 0.
 
+use super::ranked::number_rows;
 use super::sublink::{Correlated, Key};
 use super::target::is_count;
-use crate::lower::node::{self, Node, alloc, get, list, tag};
+use crate::lower::node::{self, Node, alloc, get, list, nodes, tag};
 use pgrx::pg_sys;
 use pgrx::pg_sys::NodeTag;
 use std::ffi::CStr;
@@ -30,12 +31,21 @@ pub unsafe fn attach(query: &mut pg_sys::Query, qual: Node, found: &Correlated) 
         let rtindex = pg_sys::list_length(query.rtable) + 1;
         let nulled_by = (!found.rejects_empty).then_some(rtindex + 1);
         let place = Place { rtindex, nulled_by };
-        let columns = group(found);
-        query.rtable = pg_sys::lappend(query.rtable, subquery_entry(&columns, found).cast());
-        let keys = found.keys.iter();
-        let clauses = keys.map(|key| columns.clause(key, rtindex));
-        let clauses: Vec<Node> = clauses.collect();
-        let value = columns.value(found.target, place);
+        let (clauses, value) = match found.gives_first_row {
+            true => {
+                let inner = &mut *found.query;
+                let numbered = number_rows(inner, &found.keys, &found.filters, 1);
+                let clauses = numbered.conditions(&found.keys, rtindex);
+                (clauses, placed(place, 0, found.target))
+            }
+            false => {
+                let columns = group(found);
+                let keys = found.keys.iter();
+                let clauses = keys.map(|key| columns.clause(key, rtindex));
+                (clauses.collect(), columns.value(found.target, place))
+            }
+        };
+        query.rtable = pg_sys::lappend(query.rtable, subquery_entry(found.query).cast());
         let qual = node::rewrite(qual, &mut |node| (node == found.sublink).then_some(value));
 
         let reference = alloc::<pg_sys::RangeTblRef>();
@@ -108,13 +118,13 @@ unsafe fn group(found: &Correlated) -> Columns {
     Columns { keys, aggregates }
 }
 
-fn output(number: i16, expr: Node, name: &CStr) -> *mut pg_sys::TargetEntry {
+pub fn output(number: i16, expr: Node, name: &CStr) -> *mut pg_sys::TargetEntry {
     let expr = node::copy(expr).cast();
     // SAFETY: makes a node.
     unsafe { pg_sys::makeTargetEntry(expr, number, copied(name), false) }
 }
 
-fn group_clause(reference: pg_sys::Index, key: Node) -> *mut pg_sys::SortGroupClause {
+pub fn group_clause(reference: pg_sys::Index, key: Node) -> *mut pg_sys::SortGroupClause {
     let clause = alloc::<pg_sys::SortGroupClause>();
     // SAFETY: a new node; the type has these operators, since its default family has an equality.
     unsafe {
@@ -140,19 +150,8 @@ impl Columns {
             rtindex,
             nulled_by: None,
         };
-        let inner = column(place, position(&self.keys, key.inner), key.inner);
-        let outer = node::copy(key.outer);
-        let clause = node::copy(key.clause).cast::<pg_sys::OpExpr>();
-        // SAFETY: copies; all columns of `outer` are of the query around.
-        unsafe {
-            pg_sys::IncrementVarSublevelsUp(outer, -1, 1);
-            (*clause).args = list(if key.inner_is_left {
-                [inner, outer]
-            } else {
-                [outer, inner]
-            });
-        }
-        clause.cast()
+        let inner = placed(place, position(&self.keys, key.inner), key.inner);
+        key_clause(key, inner)
     }
 
     /// What the subquery returned, from its aggregates.
@@ -160,25 +159,47 @@ impl Columns {
         node::rewrite(target, &mut |node| {
             let aggregate = get::<pg_sys::Aggref>(node)?;
             let number = self.keys.len() + position(&self.aggregates, node);
-            let value = column(place, number, node);
+            let value = placed(place, number, node);
             let counts = is_count(aggregate) && place.nulled_by.is_some();
             Some(if counts { or_zero(value) } else { value })
         })
     }
 }
 
-/// Output `position` (from 0) of the subquery.
-fn column(place: Place, position: usize, like: Node) -> Node {
-    let (typid, typmod, collation) = node::type_of(like);
-    // SAFETY: makes a node.
+/// A key's equality, in the query around the subquery, whose output `inner` is.
+pub fn key_clause(key: &Key, inner: Node) -> Node {
+    let outer = node::copy(key.outer);
+    let clause = node::copy(key.clause).cast::<pg_sys::OpExpr>();
+    // SAFETY: copies; all columns of `outer` are of the query around.
     unsafe {
-        let number = position as i16 + 1;
-        let var = pg_sys::makeVar(place.rtindex, number, typid, typmod, collation, 0);
-        if let Some(join) = place.nulled_by {
+        pg_sys::IncrementVarSublevelsUp(outer, -1, 1);
+        (*clause).args = list(if key.inner_is_left {
+            [inner, outer]
+        } else {
+            [outer, inner]
+        });
+    }
+    clause.cast()
+}
+
+/// Output `position` (from 0) of the subquery.
+fn placed(place: Place, position: usize, like: Node) -> Node {
+    let var = column(place.rtindex, position as i16 + 1, like);
+    if let Some(join) = place.nulled_by {
+        // SAFETY: a new Var.
+        unsafe {
+            let var = var.cast::<pg_sys::Var>();
             (*var).varnullingrels = pg_sys::bms_make_singleton(join);
         }
-        var.cast()
     }
+    var
+}
+
+/// Output `number` (from 1) of a subquery.
+pub fn column(rtindex: i32, number: i16, like: Node) -> Node {
+    let (typid, typmod, collation) = node::type_of(like);
+    // SAFETY: makes a node.
+    unsafe { pg_sys::makeVar(rtindex, number, typid, typmod, collation, 0).cast() }
 }
 
 /// `COALESCE(count, 0)`.
@@ -203,15 +224,19 @@ fn or_zero(count: Node) -> Node {
 }
 
 /// The subquery's range table entry. Its tables keep the entry's own permissions.
-fn subquery_entry(columns: &Columns, found: &Correlated) -> *mut pg_sys::RangeTblEntry {
+fn subquery_entry(query: *mut pg_sys::Query) -> *mut pg_sys::RangeTblEntry {
     let entry = alloc::<pg_sys::RangeTblEntry>();
-    let keys = columns.keys.iter().map(|_| c"key");
-    let names = keys.chain(columns.aggregates.iter().map(|_| c"aggregate"));
-    // SAFETY: new nodes.
+    // SAFETY: new nodes; the caller's query, whose outputs have names.
     unsafe {
-        let names = list(names.map(|name| pg_sys::makeString(copied(name)).cast()));
+        let outputs = nodes((*query).targetList).into_iter();
+        let outputs = outputs.filter_map(get::<pg_sys::TargetEntry>);
+        let names = outputs.map(|output| match output.resname.is_null() {
+            true => copied(c"column"),
+            false => pg_sys::pstrdup(output.resname),
+        });
+        let names = list(names.map(|name| pg_sys::makeString(name).cast()));
         (*entry).rtekind = pg_sys::RTEKind::RTE_SUBQUERY;
-        (*entry).subquery = found.query;
+        (*entry).subquery = query;
         (*entry).eref = pg_sys::makeAlias(c"grouped".as_ptr(), names);
         (*entry).inFromCl = true;
     }
@@ -231,7 +256,7 @@ fn join_entry() -> *mut pg_sys::RangeTblEntry {
     entry
 }
 
-fn copied(name: &CStr) -> *mut std::ffi::c_char {
+pub fn copied(name: &CStr) -> *mut std::ffi::c_char {
     // SAFETY: a terminated string.
     unsafe { pg_sys::pstrdup(name.as_ptr()) }
 }

@@ -1,5 +1,6 @@
 //! Correlated scalar subqueries as joins: `x < (SELECT avg(y) FROM t WHERE t.a = o.a)` in a WHERE or among
-//! the results becomes a join with `SELECT a, avg(y) FROM t GROUP BY a`.
+//! the results becomes a join with `SELECT a, avg(y) FROM t GROUP BY a`, and one with `ORDER BY … LIMIT 1` a join with the
+//! first row of each `a`. So do subqueries in FROM that are LATERAL, and `<> ALL` and `NOT IN` become `NOT EXISTS`.
 //!
 //! Postgres runs such a subquery for each row, which is right where few rows ask and an index answers;
 //! the engine wants to compute all groups at once. So this is done to queries that are planned for the
@@ -11,13 +12,17 @@
 //!
 //! * [`sublink`]: which subqueries fit
 //! * [`target`]: what such a subquery returns
-//! * [`join`]: what takes the place
+//! * [`join`]: what takes the place; [`ranked`]: a subquery for all values of its keys
+//! * [`lateral`]: subqueries in FROM; [`quantified`]: comparisons with all rows of a subquery
 //! * [`errors`]: expressions that raise none
 //! * [`levels`]: whose columns an expression uses
 
 mod errors;
 mod join;
+mod lateral;
 mod levels;
+mod quantified;
+mod ranked;
 mod sublink;
 mod target;
 
@@ -33,6 +38,8 @@ use pgrx::pg_sys;
 /// An analysed and rewritten query that only the caller knows, in the current memory context, whose
 /// relations are locked.
 pub unsafe fn decorrelate(query: *mut pg_sys::Query) {
+    // SAFETY: by contract.
+    unsafe { lateral::rewrite(query) };
     // SAFETY: by contract; parts of the query.
     node::each_query(query, &mut |query| unsafe { rewrite(query) });
 }
@@ -40,7 +47,7 @@ pub unsafe fn decorrelate(query: *mut pg_sys::Query) {
 unsafe fn rewrite(query: *mut pg_sys::Query) {
     // SAFETY: by contract; no other reference to it is held meanwhile.
     let outer = unsafe { &mut *query };
-    if !is_fit(outer) {
+    if !outer.hasSubLinks || !is_open(outer) {
         return;
     }
     // SAFETY: a SELECT has a join tree.
@@ -48,13 +55,15 @@ unsafe fn rewrite(query: *mut pg_sys::Query) {
     let mut rewritten = vec![];
     let mut changed = false;
     for qual in quals {
-        match sublink::correlated(qual) {
-            Some(found) => {
-                // SAFETY: both are parts of the query.
-                rewritten.extend(unsafe { join::attach(outer, qual, &found) });
-                changed = true;
-            }
-            None => rewritten.push(qual),
+        if let Some(found) = sublink::correlated(qual) {
+            // SAFETY: both are parts of the query.
+            rewritten.extend(unsafe { join::attach(outer, qual, &found) });
+            changed = true;
+        } else if let Some(negation) = quantified::as_not_exists(qual) {
+            rewritten.push(negation);
+            changed = true;
+        } else {
+            rewritten.push(qual);
         }
     }
     if changed {
@@ -117,9 +126,8 @@ fn gives_its_rows(query: &pg_sys::Query) -> bool {
 
 /// Whether the query's own WHERE may be looked at. Quals of row security and of security barriers
 /// must come before others, so that queries with these are left alone.
-fn is_fit(query: &pg_sys::Query) -> bool {
+fn is_open(query: &pg_sys::Query) -> bool {
     query.commandType == pg_sys::CmdType::CMD_SELECT
-        && query.hasSubLinks
         && !query.hasRowSecurity
         && query.rowMarks.is_null()
         && !query.jointree.is_null()

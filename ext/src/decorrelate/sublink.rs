@@ -1,9 +1,10 @@
 //! Which subqueries can become a join.
 
 use super::levels::Levels;
-use super::{conjuncts, entries, errors, target};
+use super::{entries, errors, lateral, target};
 use crate::am;
 use crate::lower::node::{self, Node, get, nodes, tag};
+use pgrx::FromDatum;
 use pgrx::pg_sys;
 use pgrx::pg_sys::NodeTag;
 
@@ -12,8 +13,10 @@ pub struct Correlated {
     /// The node in the qual.
     pub sublink: Node,
     pub query: *mut pg_sys::Query,
-    /// The expression that the subquery returns, over its aggregates.
+    /// The expression that the subquery returns, over its aggregates, or its tables if it gives its first row.
     pub target: Node,
+    /// Whether it gives the first row of an order, not aggregates.
+    pub gives_first_row: bool,
     pub keys: Vec<Key>,
     /// The terms of the subquery's WHERE that are no keys.
     pub filters: Vec<Node>,
@@ -42,35 +45,28 @@ pub fn correlated(qual: Node) -> Option<Correlated> {
     let query = link.subselect.cast::<pg_sys::Query>();
     // SAFETY: as its tag says, and nobody changes it meanwhile; an expression.
     let (inner, volatile) = unsafe { (&*query, pg_sys::contain_volatile_functions(qual)) };
-    if volatile || !is_plain(inner) || !has_fit_tables(inner) {
+    let gives_first_row = lateral::first_rows(inner) == Some(1);
+    if volatile || !(gives_first_row || is_plain(inner)) {
         return None;
     }
     let target = only_target(inner)?;
-    if !target::is_fit(target) {
+    if !(gives_first_row || target::is_fit(target)) {
         return None;
     }
-    // SAFETY: a SELECT has a join tree.
-    let jointree = unsafe { &*inner.jointree };
-    if !Levels::of(jointree.fromlist.cast()).is_closed()
-        || !errors::is_safe(inner.jointree.cast(), &|_| false)
-    {
-        return None;
-    }
-    let (mut keys, mut filters) = (vec![], vec![]);
-    for term in conjuncts(jointree.quals) {
-        if Levels::of(term).is_closed() {
-            filters.push(term);
-        } else {
-            keys.push(key(term)?);
-        }
-    }
-    (!keys.is_empty()).then(|| Correlated {
+    let (keys, filters) = lateral::correlation(inner)?;
+    let over_nothing = match gives_first_row {
+        // SAFETY: makes a node.
+        true => unsafe { pg_sys::makeNullConst(pg_sys::INT4OID, -1, pg_sys::InvalidOid).cast() },
+        false => target,
+    };
+    Some(Correlated {
         sublink,
         query,
         target,
+        gives_first_row,
         keys,
         filters,
-        rejects_empty: target::is_null_if_empty(qual, sublink, target),
+        rejects_empty: target::is_null_if_empty(qual, sublink, over_nothing),
     })
 }
 
@@ -96,9 +92,13 @@ fn only_sublink(expr: Node) -> Option<Node> {
 }
 
 /// Whether the query has nothing but FROM, WHERE and aggregates.
-fn is_plain(query: &pg_sys::Query) -> bool {
+pub fn is_plain(query: &pg_sys::Query) -> bool {
+    query.hasAggs && is_simple(query) && query.sortClause.is_null() && query.limitCount.is_null()
+}
+
+/// Whether the query has nothing but FROM, WHERE, aggregates of all rows, ORDER BY and LIMIT.
+pub fn is_simple(query: &pg_sys::Query) -> bool {
     query.commandType == pg_sys::CmdType::CMD_SELECT
-        && query.hasAggs
         && !query.hasWindowFuncs
         && !query.hasTargetSRFs
         && !query.hasSubLinks
@@ -111,16 +111,15 @@ fn is_plain(query: &pg_sys::Query) -> bool {
         && query.havingQual.is_null()
         && query.windowClause.is_null()
         && query.distinctClause.is_null()
-        && query.sortClause.is_null()
         && query.limitOffset.is_null()
-        && query.limitCount.is_null()
+        && query.limitOption == pg_sys::LimitOption::LIMIT_OPTION_COUNT
         && query.rowMarks.is_null()
         && query.setOperations.is_null()
         && !query.jointree.is_null()
 }
 
 /// Whether the query reads tables only, one of ours among them.
-fn has_fit_tables(query: &pg_sys::Query) -> bool {
+pub fn has_fit_tables(query: &pg_sys::Query) -> bool {
     let is_fit = |entry: &pg_sys::RangeTblEntry| match entry.rtekind {
         pg_sys::RTEKind::RTE_RELATION => {
             // What is asked of another server can raise any error.
@@ -139,18 +138,38 @@ fn has_fit_tables(query: &pg_sys::Query) -> bool {
     entries(query).all(is_fit) && entries(query).any(is_ours)
 }
 
+/// What the query returns; what it is only sorted by comes after that.
 fn only_target(query: &pg_sys::Query) -> Option<Node> {
-    match nodes(query.targetList).as_slice() {
-        &[target] => get::<pg_sys::TargetEntry>(target)
-            .filter(|target| !target.resjunk)
-            .map(|target| target.expr.cast()),
-        _ => None,
-    }
+    let targets = nodes(query.targetList).into_iter();
+    let mut targets = targets.filter_map(get::<pg_sys::TargetEntry>);
+    let first = targets.next().filter(|target| !target.resjunk)?;
+    (targets.all(|target| target.resjunk)).then(|| first.expr.cast())
+}
+
+/// The constant number of rows that the query is limited to.
+pub fn limit(query: &pg_sys::Query) -> Option<i64> {
+    let count = match get::<pg_sys::FuncExpr>(query.limitCount) {
+        Some(call) if call.funcid == pg_sys::Oid::from(pg_sys::F_INT8_INT4) => {
+            nodes(call.args).first().copied()?
+        }
+        _ => query.limitCount,
+    };
+    let constant = get::<pg_sys::Const>(count)?;
+    let (datum, isnull) = (constant.constvalue, constant.constisnull);
+    // SAFETY: of these types.
+    let count = unsafe {
+        match constant.consttype {
+            pg_sys::INT4OID => i32::from_datum(datum, isnull).map(i64::from),
+            pg_sys::INT8OID => i64::from_datum(datum, isnull),
+            _ => None,
+        }
+    };
+    count.filter(|count| *count >= 0)
 }
 
 /// The term as a key: an equality of a column of the subquery and one of the query around it, by which
 /// values that are equal to the same one are equal to each other, and grouped together.
-fn key(clause: Node) -> Option<Key> {
+pub fn key(clause: Node) -> Option<Key> {
     let op = get::<pg_sys::OpExpr>(clause)?;
     let args = nodes(op.args);
     let &[left, right] = args.as_slice() else {

@@ -77,6 +77,7 @@ tagged!(
     ValuesScan = T_ValuesScan,
     Var = T_Var,
     WindowAgg = T_WindowAgg,
+    WindowClause = T_WindowClause,
     WindowFunc = T_WindowFunc,
 );
 
@@ -346,6 +347,20 @@ pub fn each_query(query: *mut pg_sys::Query, f: &mut dyn FnMut(*mut pg_sys::Quer
         !is_query
     };
     let mut context = Visit { f: &mut inner };
+    // SAFETY: as in `rewrite`.
+    unsafe {
+        pg_sys::query_tree_walker_impl(
+            query,
+            Some(visit_callback),
+            (&raw mut context).cast::<c_void>(),
+            0,
+        );
+    }
+}
+
+/// Calls `f` for each node of a query's own expressions, from the top; it says whether to descend.
+pub fn visit_query(query: *mut pg_sys::Query, f: &mut dyn FnMut(Node) -> bool) {
+    let mut context = Visit { f };
     // SAFETY: as in `rewrite`.
     unsafe {
         pg_sys::query_tree_walker_impl(

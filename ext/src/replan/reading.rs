@@ -11,20 +11,22 @@ struct Reading {
     /// Reads one of our tables at all.
     scans: bool,
     by_index: bool,
+    /// Reads one of them again for each row of a nested loop.
+    repeats: bool,
     /// Has parallel workers.
     gathers: bool,
     /// Subplans that are run once, or as a CTE.
     init_plans: Vec<i32>,
 }
 
-/// Whether a plan reads our tables by an index, in or beside parallel workers, or by a subplan that is
-/// run for each row.
+/// Whether a plan reads our tables by an index, in or beside parallel workers, or by a subplan or the inner side of a
+/// nested loop that is run for each row.
 pub fn is_by_own_means(stmt: &pg_sys::PlannedStmt) -> bool {
     let trees = readings(stmt);
     let is_init = |number: i32| trees.iter().any(|tree| tree.init_plans.contains(&number));
     let scans = trees.iter().any(|tree| tree.scans);
     let per_row = |(number, tree): (i32, &Reading)| number > 0 && tree.scans && !is_init(number);
-    trees.iter().any(|tree| tree.by_index)
+    (trees.iter()).any(|tree| tree.by_index || tree.repeats)
         || (scans && trees.iter().any(|tree| tree.gathers))
         || (0..).zip(&trees).any(per_row)
 }
@@ -96,8 +98,14 @@ impl Reading {
                 .filter_map(get::<pg_sys::SubPlan>)
                 .map(|subplan| subplan.plan_id),
         );
+        let nest = get::<pg_sys::NestLoop>(plan.cast());
+        let nest = nest.filter(|nest| !nest.nestParams.is_null());
         for input in inputs(plan) {
+            let scans = std::mem::take(&mut self.scans);
             self.add(input, ours);
+            let is_inner = nest.is_some_and(|nest| nest.join.plan.righttree == input);
+            self.repeats |= is_inner && self.scans;
+            self.scans |= scans;
         }
     }
 }

@@ -117,6 +117,43 @@ ANALYZE key_heap, key_lake, part_heap, part_lake;
 SELECT twins('SELECT o.id, (SELECT count(*) FROM @part i WHERE i.f = o.f), (SELECT sum(i.id) FROM @part i WHERE i.c = o.c) FROM @key o');
 SELECT twins('SELECT o.id FROM @key o WHERE id < 20 OR 100 > (SELECT count(*) FROM @part i WHERE i.f = o.f AND i.c = o.c)');
 DROP TABLE key_heap, key_lake, part_heap, part_lake;
+-- the first rows of an order for each row
+SELECT used('SELECT o.id, l.* FROM outer_lake o, LATERAL (SELECT i.id AS inner_id, i.y FROM inner_lake i WHERE i.a = o.a ORDER BY i.y DESC, i.id LIMIT 3) l');
+SELECT twins('SELECT o.id, l.* FROM @outer o, LATERAL (SELECT i.id AS inner_id, i.y FROM @inner i WHERE i.a = o.a ORDER BY i.y DESC, i.id LIMIT 3) l');
+SELECT used('SELECT o.id, l.y FROM outer_lake o LEFT JOIN LATERAL (SELECT i.y FROM inner_lake i WHERE i.a = o.a AND o.b = i.b AND i.y > 20 ORDER BY i.id LIMIT 2) l ON l.y < 80');
+SELECT twins('SELECT o.id, l.y FROM @outer o LEFT JOIN LATERAL (SELECT i.y FROM @inner i WHERE i.a = o.a AND o.b = i.b AND i.y > 20 ORDER BY i.id LIMIT 2) l ON l.y < 80');
+SELECT twins('SELECT o.id, l.* FROM @outer o JOIN LATERAL (SELECT i.a, i.id AS inner_id FROM @inner i WHERE i.a = o.a8 ORDER BY i.a, i.id DESC LIMIT 2) l ON l.inner_id > o.x');
+SELECT twins('SELECT o.id, l.* FROM @outer o LEFT JOIN LATERAL (SELECT i.y FROM @inner i WHERE i.a = o.a ORDER BY i.id LIMIT 0) l ON true');
+SELECT twins('SELECT o.id, l FROM @outer o LEFT JOIN LATERAL (SELECT i.y FROM @inner i WHERE i.a = o.a ORDER BY i.id LIMIT 1) l ON true');
+SELECT twins('SELECT o.id, p.id, l.y FROM @outer o JOIN @outer p ON p.x = o.x LEFT JOIN LATERAL (SELECT i.y FROM @inner i WHERE i.a = o.a AND i.b = p.b ORDER BY i.id LIMIT 1) l ON true');
+SELECT twins('SELECT o.id, l.y, m.y FROM @outer o LEFT JOIN LATERAL (SELECT i.y, i.b FROM @inner i WHERE i.a = o.a ORDER BY i.id LIMIT 2) l ON true LEFT JOIN LATERAL (SELECT i.y FROM @inner i WHERE i.b = l.b ORDER BY i.y, i.id LIMIT 1) m ON true');
+SELECT twins('SELECT o.id, l.y FROM @outer o, @outer p LEFT JOIN LATERAL (SELECT i.y FROM @inner i WHERE i.a = p.a ORDER BY i.id LIMIT 1) l ON true WHERE o.id = p.id');
+SELECT twins('SELECT o.b, count(*), sum(l.y) FROM @outer o, LATERAL (SELECT i.y FROM @inner i WHERE i.a = o.a AND i.b <> 3 ORDER BY i.y DESC, i.id LIMIT 4) l GROUP BY o.b');
+SELECT twins('SELECT o.id, l.y FROM @outer o, LATERAL (SELECT i.y FROM @inner i WHERE i.a < o.a ORDER BY i.id LIMIT 1) l');
+SELECT used('SELECT o.id, (SELECT i.y FROM inner_lake i WHERE i.a = o.a ORDER BY i.y DESC, i.id LIMIT 1) FROM outer_lake o');
+SELECT twins('SELECT o.id, (SELECT i.y FROM @inner i WHERE i.a = o.a ORDER BY i.y DESC, i.id LIMIT 1) FROM @outer o');
+SELECT used('SELECT o.id FROM outer_lake o WHERE x < (SELECT y FROM inner_lake i WHERE i.a = o.a ORDER BY i.id LIMIT 1)');
+SELECT twins('SELECT o.id FROM @outer o WHERE x < (SELECT y FROM @inner i WHERE i.a = o.a ORDER BY i.id LIMIT 1)');
+SELECT twins('SELECT o.id FROM @outer o WHERE (SELECT y FROM @inner i WHERE i.a = o.a ORDER BY i.id LIMIT 1) IS NULL OR x = 3');
+-- aggregates for each row, null over no rows
+SELECT used('SELECT o.id, l.* FROM outer_lake o LEFT JOIN LATERAL (SELECT sum(i.y), max(i.b) AS b FROM inner_lake i WHERE i.a = o.a) l ON l.b >= o.b');
+SELECT twins('SELECT o.id, l.* FROM @outer o LEFT JOIN LATERAL (SELECT sum(i.y), max(i.b) AS b FROM @inner i WHERE i.a = o.a) l ON l.b >= o.b');
+SELECT twins('SELECT o.id, l.* FROM @outer o LEFT JOIN LATERAL (SELECT count(*), sum(i.y) FROM @inner i WHERE i.a = o.a) l ON true');
+SELECT twins('SELECT o.id, l.* FROM @outer o, LATERAL (SELECT sum(i.y) FROM @inner i WHERE i.a = o.a) l');
+-- rows that nobody asks for could raise an error above
+SELECT twins('SELECT o.id FROM @outer o, LATERAL (SELECT i.a FROM @inner i WHERE i.a = o.a ORDER BY i.id LIMIT 1) l WHERE o.a < 30 AND 100 / (l.a - 30) < 0');
+SELECT twins('SELECT v.id FROM (SELECT o.id, 100 / (l.a - 30) AS q FROM @outer o, LATERAL (SELECT i.a FROM @inner i WHERE i.a = o.a ORDER BY i.id LIMIT 1) l WHERE o.a < 30) v WHERE v.q < 0');
+-- comparisons with all rows
+SELECT used('SELECT o.id FROM outer_lake o WHERE o.b <> ALL (SELECT i.b FROM inner_lake i WHERE i.a = o.a AND i.y < 30)');
+SELECT twins('SELECT o.id FROM @outer o WHERE o.b <> ALL (SELECT i.b FROM @inner i WHERE i.a = o.a AND i.y < 30)');
+SELECT used('SELECT o.id FROM outer_lake o WHERE o.b NOT IN (SELECT i.b FROM inner_lake i WHERE i.a = o.a AND i.y < 30)');
+SELECT twins('SELECT o.id FROM @outer o WHERE o.b NOT IN (SELECT i.b FROM @inner i WHERE i.a = o.a AND i.y < 30)');
+SELECT twins('SELECT o.id FROM @outer o WHERE o.a NOT IN (SELECT i.a FROM @inner i WHERE i.b = o.b AND i.y < 10)');
+SELECT twins('SELECT o.id FROM @outer o WHERE o.a <> ALL (SELECT i.a FROM @inner i WHERE i.b = o.b AND i.id < 40 AND i.a IS NOT NULL)');
+SELECT twins('SELECT o.id FROM @outer o WHERE (o.a, o.x) NOT IN (SELECT i.a, i.id FROM @inner i WHERE i.b = o.b)');
+SELECT twins('SELECT o.id FROM @outer o WHERE o.x > ALL (SELECT i.id FROM @inner i WHERE i.a = o.a AND i.id < 40)');
+SELECT twins('SELECT o.id FROM @outer o WHERE NOT o.x < ANY (SELECT i.id FROM @inner i WHERE i.a = o.a AND i.id < 200)');
+SELECT twins('SELECT o.id FROM @outer o WHERE o.a < 30 AND o.x <> ALL (SELECT 100 / (i.a - 30) FROM @inner i WHERE i.a = o.a)');
 -- volatile
 SELECT used('SELECT o.id FROM outer_lake o WHERE x < (SELECT avg(y) FROM inner_lake i WHERE i.a = o.a AND random() < 2)');
 SELECT twins('SELECT o.id FROM @outer o WHERE x < (SELECT avg(y) FROM @inner i WHERE i.a = o.a AND random() < 2)');
@@ -143,8 +180,8 @@ SELECT twins('SELECT o.id FROM @outer o WHERE x > (SELECT 100 / (1 + count(*)) F
 SELECT used('SELECT o.id FROM outer_lake o WHERE x < (SELECT sum(f) FROM inner_lake i WHERE i.a = o.a)');
 SELECT twins('SELECT o.id FROM @outer o WHERE x < (SELECT sum(f) FROM @inner i WHERE i.a = o.a)');
 -- more than FROM, WHERE and aggregates
-SELECT used('SELECT o.id FROM outer_lake o WHERE x < (SELECT y FROM inner_lake i WHERE i.a = o.a ORDER BY i.id LIMIT 1)');
-SELECT twins('SELECT o.id FROM @outer o WHERE x < (SELECT y FROM @inner i WHERE i.a = o.a ORDER BY i.id LIMIT 1)');
+SELECT used('SELECT o.id FROM outer_lake o WHERE x < (SELECT y FROM inner_lake i WHERE i.a = o.a ORDER BY i.id LIMIT 1 OFFSET 1)');
+SELECT twins('SELECT o.id FROM @outer o WHERE x < (SELECT y FROM @inner i WHERE i.a = o.a ORDER BY i.id LIMIT 1 OFFSET 1)');
 SELECT used('SELECT o.id FROM outer_lake o WHERE x < (SELECT avg(y) FROM inner_lake i WHERE i.a = o.a HAVING count(*) > 51)');
 SELECT twins('SELECT o.id FROM @outer o WHERE x < (SELECT avg(y) FROM @inner i WHERE i.a = o.a HAVING count(*) > 51)');
 SELECT used('SELECT o.id FROM outer_lake o WHERE x < (SELECT avg(y) FROM inner_lake i WHERE i.a = o.a GROUP BY i.a)');
