@@ -31,6 +31,7 @@ pub mod transport;
 mod turns;
 
 pub use client::owner_of;
+pub use engine::QueueConfig;
 pub use io::IoConfig;
 pub use service::{Config, Kind, Service};
 pub use transport::{WakeProc, ring_code};

@@ -5,7 +5,7 @@
 //! through one place ([`run`]), and a writer that is dropped without an outcome fails its stream.
 
 use crate::arrow_types::scan_schema;
-use crate::engine::{Engine, Feed, Usage};
+use crate::engine::{Engine, Feed, Turn, Usage};
 use crate::io::{Answer, Io};
 use crate::runtime::panic_error;
 use crate::transport::{
@@ -16,7 +16,7 @@ use futures::FutureExt;
 use futures::stream::{self, StreamExt};
 use pg_lake_plan::PROTOCOL_VERSION;
 use pg_lake_plan::message::{
-    Envelope, ErrorCode, Execute, Reply, Request, StreamId, WireError, kind,
+    Envelope, ErrorCode, Execute, Reply, Request, ScanStats, StreamId, WireError, kind,
 };
 use pg_lake_plan::store::Store;
 use pg_lake_plan::types::LakeType;
@@ -71,6 +71,8 @@ struct Received {
     request: Request,
     /// In the order in which the request names them.
     feeds: Vec<MessageReader>,
+    /// The proc number of whose request it is.
+    proc: u32,
 }
 
 /// Serves the request that was announced on a stream.
@@ -239,6 +241,7 @@ fn receive(
         stores: envelope.stores,
         request: envelope.request,
         feeds,
+        proc: reader.hold().stream().proc(),
     })
 }
 
@@ -253,12 +256,13 @@ async fn dispatch(
         stores,
         request,
         feeds,
+        proc,
     } = received;
     match (&context.role, request) {
         (_, Request::Ping) => Ok(Answer::from(Reply::Pong)),
         (Role::Engine(engine), Request::Execute(execute)) => cancel
             .run_until_cancelled(run_fragment(
-                context, engine, execute, stores, feeds, writer, report, cancel,
+                context, engine, execute, stores, feeds, proc, writer, report, cancel,
             ))
             .await
             .unwrap_or_else(|| Err(context.streams.cancelled()))
@@ -285,6 +289,7 @@ async fn run_fragment(
     execute: Execute,
     stores: Vec<Store>,
     feeds: Vec<MessageReader>,
+    proc: u32,
     writer: &mut ResultWriter,
     report: Option<&Report>,
     cancel: &CancellationToken,
@@ -297,7 +302,9 @@ async fn run_fragment(
         }
         return Ok(Reply::Executed(few.stats));
     }
-    let feeds = feed_streams(&execute, feeds)?;
+    // Before anything is there that takes memory, and to the end of what does.
+    let turn = engine.turn(&execute, proc).await.map(Arc::new);
+    let feeds = feed_streams(&execute, feeds, turn.as_ref())?;
     let mut running = engine
         .execute(execute, stores, feeds, cancel.clone())
         .await?;
@@ -315,11 +322,24 @@ async fn run_fragment(
             break;
         };
         let sending = writer.send_batch(&batch, &running.types);
+        let sending = lending(turn.as_deref(), sending);
         watch.over(Phase::Delivering, sending).await?;
         watch.rows_delivered += batch.num_rows() as u64;
         context.count_memory();
     }
-    Ok(Reply::Executed(running.stats()))
+    let waited = turn.as_ref().map_or(Duration::ZERO, |turn| turn.waited());
+    Ok(Reply::Executed(ScanStats {
+        queued_us: u64::try_from(waited.as_micros()).unwrap_or(u64::MAX),
+        ..running.stats()
+    }))
+}
+
+/// Waits for something that the backend is to do, while others may have the turn.
+async fn lending<T>(turn: Option<&Turn>, step: impl Future<Output = T>) -> T {
+    match turn {
+        Some(turn) => turn.lent_for(step).await,
+        None => step.await,
+    }
 }
 
 /// How often a fragment says how far it is.
@@ -383,6 +403,7 @@ fn too_late(error: WireError, sent: bool) -> WireError {
 fn feed_streams(
     execute: &Execute,
     feeds: Vec<MessageReader>,
+    turn: Option<&Arc<Turn>>,
 ) -> Result<Vec<Option<Feed>>, WireError> {
     let scans = execute.fragment.root.scans();
     let mut feeds = feeds.into_iter();
@@ -397,17 +418,23 @@ fn feed_streams(
             .find(|scan| scan.table as usize == index)
             .ok_or_else(|| protocol("a table that is not scanned has a feed"))?;
         let types: Vec<LakeType> = scan.columns.iter().map(|c| c.ty.lake.clone()).collect();
-        streams.push(Some(rows_of(reader, types, scan_schema(&scan.columns))));
+        let schema = scan_schema(&scan.columns);
+        streams.push(Some(rows_of(reader, types, schema, turn.cloned())));
     }
     Ok(streams)
 }
 
-fn rows_of(reader: MessageReader, types: Vec<LakeType>, schema: SchemaRef) -> Feed {
+fn rows_of(
+    reader: MessageReader,
+    types: Vec<LakeType>,
+    schema: SchemaRef,
+    turn: Option<Arc<Turn>>,
+) -> Feed {
     stream::try_unfold(
-        (reader, types, schema),
-        |(mut reader, types, schema)| async move {
-            let batch = reader.next_batch(&types, &schema).await?;
-            Ok(batch.map(|batch| (batch, (reader, types, schema))))
+        (reader, types, schema, turn),
+        |(mut reader, types, schema, turn)| async move {
+            let batch = lending(turn.as_deref(), reader.next_batch(&types, &schema)).await?;
+            Ok(batch.map(|batch| (batch, (reader, types, schema, turn))))
         },
     )
     .boxed()

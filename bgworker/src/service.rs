@@ -5,7 +5,7 @@
 //! at once.
 
 use crate::client::Client;
-use crate::engine::Engine;
+use crate::engine::{Engine, QueueConfig};
 use crate::io::{Io, IoConfig};
 use crate::request::{self, Context, Role};
 use crate::runtime;
@@ -38,6 +38,8 @@ pub struct Config {
     pub memory: u64,
     /// Bytes of the decoded-column cache.
     pub memory_cache: u64,
+    /// Of the engine.
+    pub queue: QueueConfig,
     /// Of an I/O worker.
     pub io: IoConfig,
     /// For what doesn't fit into memory.
@@ -75,13 +77,15 @@ impl Service {
             match config.kind {
                 Kind::Engine => {
                     Engine::spill_lazily(&config.spill_directory);
-                    Role::Engine(Engine::new(
+                    let engine = Engine::new(
                         config.memory,
                         config.memory_cache,
                         config.spill_directory,
                         config.threads,
                         Some(client.clone()),
-                    )?)
+                    )?;
+                    engine.set_queue(config.queue);
+                    Role::Engine(engine)
                 }
                 Kind::Io => {
                     let workers = region.layout().workers.saturating_sub(1);
@@ -125,10 +129,13 @@ impl Service {
     }
 
     /// New limits, in bytes, and settings, for what begins from now on.
-    pub fn set_limits(&self, memory: u64, memory_cache: u64, io: &IoConfig) {
+    pub fn set_limits(&self, memory: u64, memory_cache: u64, queue: QueueConfig, io: &IoConfig) {
         let _runtime = self.runtime.enter();
         match &self.context.role {
-            Role::Engine(engine) => engine.set_limits(memory, memory_cache),
+            Role::Engine(engine) => {
+                engine.set_limits(memory, memory_cache);
+                engine.set_queue(queue);
+            }
             Role::Io(role) => role.set_limits(memory, io),
         }
     }

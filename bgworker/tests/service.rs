@@ -4,7 +4,7 @@
 
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use pg_lake_bgworker::store::Settings;
-use pg_lake_bgworker::{Config, IoConfig, Kind, Service, ring_code};
+use pg_lake_bgworker::{Config, IoConfig, Kind, QueueConfig, Service, ring_code};
 use pg_lake_plan::PROTOCOL_VERSION;
 use pg_lake_plan::batch::BatchBuilder;
 use pg_lake_plan::layout::{PartitionField, Transform};
@@ -67,6 +67,7 @@ impl Rig {
             threads: 2,
             memory: 64 << 20,
             memory_cache: 0,
+            queue: QueueConfig::default(),
             io: IoConfig {
                 stores: Settings {
                     credentials_file: None,

@@ -1,7 +1,7 @@
 //! The settings, all prefixed `lake.`. A test compares `docs/settings.md` with them.
 
-use pg_lake_bgworker::IoConfig;
 use pg_lake_bgworker::store::Settings;
+use pg_lake_bgworker::{IoConfig, QueueConfig};
 use pg_lake_plan::message::Compression as WireCompression;
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
 use std::ffi::CString;
@@ -63,6 +63,7 @@ static STREAMS: GucSetting<i32> = GucSetting::<i32>::new(128);
 static RING_SIZE: GucSetting<i32> = GucSetting::<i32>::new(1024);
 static WORKER_MEMORY: GucSetting<i32> = GucSetting::<i32>::new(2048);
 static MEMORY_CACHE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(1024);
+static ENGINE_QUERIES: GucSetting<i32> = GucSetting::<i32>::new(0);
 static BULK_ROWS: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 static TARGET_FILE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(256);
 static FLUSH_ROWS: GucSetting<i32> = GucSetting::<i32>::new(100_000);
@@ -123,6 +124,14 @@ pub fn worker_memory() -> u64 {
 /// In bytes.
 pub fn memory_cache_size() -> u64 {
     (MEMORY_CACHE_SIZE.get() as u64) << 20
+}
+
+/// How many queries that keep rows run in the engine, and how long others wait.
+pub fn queue() -> QueueConfig {
+    QueueConfig {
+        queries: ENGINE_QUERIES.get() as usize,
+        patience: crate::pg::deadlock_timeout(),
+    }
 }
 
 /// `None`: everything stays hot until it is flushed.
@@ -279,6 +288,15 @@ pub fn init() {
         (0, 1 << 30),
         GucContext::Sighup,
         GucFlags::UNIT_MB,
+    );
+    int(
+        c"lake.engine_queries",
+        c"Number of queries that sort, aggregate or join in the engine at the same time.",
+        c"Others wait, up to deadlock_timeout. 0 sets as many as lake.worker_memory is enough for.",
+        &ENGINE_QUERIES,
+        (0, 10_000),
+        GucContext::Sighup,
+        GucFlags::empty(),
     );
     int(
         c"lake.bulk_rows",

@@ -466,6 +466,8 @@ pub struct ScanStats {
     pub pages_pruned: u64,
     /// Those of the pruned row groups that only a Bloom filter left out.
     pub row_groups_filtered: u64,
+    /// How long it waited for others to end before it began.
+    pub queued_us: u64,
 }
 
 /// An error that crosses a ring.

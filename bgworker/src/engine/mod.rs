@@ -4,6 +4,7 @@
 //! says so ([`ErrorCode::NotExact`](pg_lake_plan::message::ErrorCode)) instead of guessing.
 //!
 //! * `runtime`: [`Engine`]: limits, one memory budget, starting a fragment
+//! * `admission`: which queries may begin, and which wait
 //! * `running`: [`Running`]: one fragment under way, cancellation, statistics
 //! * `validate`: refuses malformed and unsupported fragments before anything is built
 //! * `lower`: plan nodes to DataFusion's physical operators; `exchange`: rows to partitions; `append`: the rows of
@@ -29,6 +30,7 @@
 //! * `memory`, `stats`, `error`: the budget, the counters, and how errors pass through DataFusion
 
 mod adapt;
+mod admission;
 mod aggregate;
 mod append;
 mod arith;
@@ -99,6 +101,8 @@ mod validate;
 mod values;
 mod window;
 
+pub use admission::QueueConfig;
+pub(crate) use admission::Turn;
 pub use point::Few;
 pub use remote::Fetcher;
 pub use running::{Running, Usage};

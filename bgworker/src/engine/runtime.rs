@@ -1,5 +1,6 @@
 //! The engine: what all queries share, and how one starts.
 
+use super::admission::{Admission, QueueConfig, Turn, keeps_rows};
 use super::cache::Cache;
 use super::error::{from_io, wire};
 use super::lower::Lowering;
@@ -36,6 +37,7 @@ const LEAST_KEY_DENSITY: f64 = 0.05;
 /// Runs fragments on the current tokio runtime.
 pub struct Engine {
     pub(super) budget: Arc<Budget>,
+    admission: Admission,
     pub(super) cache: Arc<Cache>,
     pub(super) heat: Arc<Heat>,
     fetcher: Option<Arc<dyn Fetcher>>,
@@ -74,8 +76,10 @@ impl Engine {
             .build()
             .map_err(|e| wire(&e))?;
         let threads = threads.max(1);
+        let for_queries = for_queries(memory, memory_cache);
         Ok(Engine {
-            budget: Arc::new(Budget::new(for_queries(memory, memory_cache))),
+            budget: Arc::new(Budget::new(for_queries)),
+            admission: Admission::new(for_queries, threads),
             cache: Arc::new(Cache::new(bytes(memory_cache))),
             heat: Arc::default(),
             fetcher,
@@ -96,7 +100,22 @@ impl Engine {
     /// Changes the limits; running queries feel it at their next allocation.
     pub fn set_limits(&self, memory: u64, memory_cache: u64) {
         self.cache.set_limit(bytes(memory_cache));
-        self.budget.set_limit(for_queries(memory, memory_cache));
+        let for_queries = for_queries(memory, memory_cache);
+        self.budget.set_limit(for_queries);
+        self.admission.set_memory(for_queries);
+    }
+
+    /// For the queries that wait now, too, but for how long they do.
+    pub fn set_queue(&self, config: QueueConfig) {
+        self.admission.configure(config);
+    }
+
+    /// Waits until a fragment of a backend may begin; `None`: it always may.
+    pub(crate) async fn turn(&self, request: &Execute, proc: u32) -> Option<Turn> {
+        match keeps_rows(&request.fragment.root) {
+            true => Some(self.admission.turn(proc).await),
+            false => None,
+        }
     }
 
     /// Bytes that queries have reserved and the cache holds.

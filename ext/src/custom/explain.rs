@@ -75,16 +75,19 @@ fn show_stats(stats: &ScanStats, plans: bool, es: *mut pg_sys::ExplainState) {
     }
     // SAFETY: the caller's state.
     if unsafe { (*es).timing } {
-        text(
-            es,
-            c"Engine Time",
-            &format!("{:.3} ms", stats.elapsed_us as f64 / 1000.0),
-        );
+        if stats.queued_us > 0 {
+            text(es, c"Queue Time", &milliseconds(stats.queued_us));
+        }
+        text(es, c"Engine Time", &milliseconds(stats.elapsed_us));
     }
     // SAFETY: the caller's state.
     if unsafe { (*es).verbose } {
         list(es, c"Operator", &stats.operators);
     }
+}
+
+fn milliseconds(microseconds: u64) -> String {
+    format!("{:.3} ms", microseconds as f64 / 1000.0)
 }
 
 /// Lines with one label: as text each has it, in other formats they are a list.

@@ -5,6 +5,7 @@ use pgrx::pg_sys;
 use std::ffi::CStr;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 /// Whether `shared_preload_libraries` is being processed.
 pub fn preloading() -> bool {
@@ -22,6 +23,12 @@ pub fn my_proc() -> u32 {
 pub fn temp_file_limit_kb() -> Option<u64> {
     // SAFETY: as above.
     u64::try_from(unsafe { pg_sys::temp_file_limit }).ok()
+}
+
+/// How long the server waits for a lock before it looks for a deadlock.
+pub fn deadlock_timeout() -> Duration {
+    // SAFETY: as above.
+    Duration::from_millis(u64::try_from(unsafe { pg_sys::DeadlockTimeout }).unwrap_or(1000))
 }
 
 /// The data directory, absolute.

@@ -30,7 +30,12 @@ pub extern "C-unwind" fn lake_service_main(argument: pg_sys::Datum) {
         if BackgroundWorker::sighup_received() {
             // SAFETY: on the main thread, outside of any transaction.
             unsafe { pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP) };
-            service.set_limits(guc::worker_memory(), guc::memory_cache_size(), &guc::io());
+            service.set_limits(
+                guc::worker_memory(),
+                guc::memory_cache_size(),
+                guc::queue(),
+                &guc::io(),
+            );
         }
         service.serve();
         log::write();
@@ -74,6 +79,7 @@ fn start(slot: u32) -> Service {
         threads: if slot == ENGINE { threads } else { 2 },
         memory: guc::worker_memory(),
         memory_cache: guc::memory_cache_size(),
+        queue: guc::queue(),
         io: guc::io(),
         spill_directory: directory,
         pid: std::process::id(),

@@ -2,6 +2,7 @@
 //!
 //! A scenario is a function that makes its own cluster; it must bound every wait.
 
+mod admission;
 mod background;
 mod crash;
 pub mod crashes;
@@ -54,6 +55,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("cancel", limits::cancel),
     ("stat_queries", queries::stat_queries),
     ("engine_limits", engine_limits::engine_limits),
+    ("admission", admission::admission),
     ("many_sessions", many_sessions::many_sessions),
     ("crash_leftovers", crash::crash_leftovers),
     ("crash_points", crashes::smoke),
