@@ -292,7 +292,7 @@ pub fn init() {
     int(
         c"lake.engine_queries",
         c"Number of queries that sort, aggregate or join in the engine at the same time.",
-        c"Others wait, up to deadlock_timeout. 0 sets as many as lake.worker_memory is enough for.",
+        c"Others wait, and one begins whenever none has for deadlock_timeout. 0 sets as many as lake.worker_memory is enough for.",
         &ENGINE_QUERIES,
         (0, 10_000),
         GucContext::Sighup,

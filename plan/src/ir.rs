@@ -4,6 +4,7 @@
 //! would have computed with the same result. Columns are numbered from 0 in the input's output.
 
 pub use crate::expr::{ArithmeticOp, CompareOp, Expr, ExprKind, Interval};
+pub use crate::project_set::{ProjectSet, SetCall, SetFunction};
 use crate::types::{LakeType, SqlType, Value};
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +63,9 @@ pub enum Plan {
         skip: u64,
         fetch: Option<u64>,
     },
+    ProjectSet(ProjectSet),
+    /// One row without columns.
+    OneRow,
 }
 
 /// Pairs of rows for which all keys are equal (null is equal to nothing) and the filter is true.
@@ -469,6 +473,8 @@ impl Plan {
                 .chain(aggregates.iter().map(|a| a.ty.lake.clone()))
                 .chain((!sets.is_empty()).then_some(LakeType::Int4))
                 .collect(),
+            Plan::ProjectSet(set) => set.output(),
+            Plan::OneRow => vec![],
         }
     }
 
@@ -501,7 +507,9 @@ impl Plan {
                 groups.iter().chain(calls).collect()
             }
             Plan::Sort { keys, .. } => keys.iter().map(|key| &key.expr).collect(),
-            Plan::Append { .. } | Plan::Limit { .. } => vec![],
+            Plan::ProjectSet(set) if set.raises() => return true,
+            Plan::ProjectSet(set) => set.exprs().collect(),
+            Plan::Append { .. } | Plan::Limit { .. } | Plan::OneRow => vec![],
         };
         exprs.into_iter().any(Expr::can_raise) || self.inputs().into_iter().any(Plan::can_raise)
     }
@@ -509,7 +517,8 @@ impl Plan {
     /// The inputs of this node.
     pub fn inputs(&self) -> Vec<&Plan> {
         match self {
-            Plan::Scan(_) => vec![],
+            Plan::Scan(_) | Plan::OneRow => vec![],
+            Plan::ProjectSet(set) => vec![&set.input],
             Plan::Filter { input, .. }
             | Plan::Project { input, .. }
             | Plan::Aggregate { input, .. }

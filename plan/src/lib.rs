@@ -22,6 +22,7 @@ pub mod ir;
 pub mod layout;
 pub mod lists;
 pub mod message;
+pub mod project_set;
 pub mod rows;
 pub mod settle;
 pub mod store;

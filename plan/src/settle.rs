@@ -80,6 +80,12 @@ impl Plan {
                 input.for_each_expr(f);
             }
             Plan::Limit { input, .. } => input.for_each_expr(f),
+            Plan::ProjectSet(set) => {
+                let args = set.calls.iter_mut().flat_map(|call| &mut call.args);
+                args.for_each(&mut *f);
+                set.input.for_each_expr(f);
+            }
+            Plan::OneRow => {}
         }
     }
 }

@@ -7,7 +7,7 @@
 //! * a backend that has a turn gets another one at once: its cursors and inner queries end together;
 //! * a query that waits long for its backend, for rows to read or for rows to be taken, lends its turn meanwhile, and goes
 //!   on without waiting;
-//! * nobody waits longer than Postgres does before it looks for deadlocks.
+//! * the first one begins out of turn if none has begun for as long as Postgres waits before it looks for deadlocks.
 //!
 //! So more queries may run than there are turns. What each of them gets is up to `memory`.
 
@@ -16,9 +16,9 @@ use pg_lake_plan::ir::{Aggregate, Join, JoinKind, Plan};
 use std::collections::{HashMap, VecDeque};
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 /// A query's useful share, and what its sorts and aggregations have in each thread.
 const SHARE_BYTES: usize = 16 << 20;
@@ -35,7 +35,7 @@ const LENT_AFTER: Duration = Duration::from_millis(100);
 pub struct QueueConfig {
     /// How many there are; 0: as many as the memory has shares.
     pub queries: usize,
-    /// The longest wait for one.
+    /// How long none of those that wait begins before one does out of turn.
     pub patience: Duration,
 }
 
@@ -61,6 +61,8 @@ struct Queue {
     next_id: u64,
     begun: HashMap<u64, Begun>,
     waiting: VecDeque<Waiting>,
+    /// When one of them began, or when the first one came.
+    last_begun: Instant,
     /// They have begun, and aren't told yet.
     untold: Vec<oneshot::Sender<()>>,
 }
@@ -101,6 +103,9 @@ impl Queue {
             self.begun.insert(id, Begun { proc, loans: 0 });
             return (id, None);
         }
+        if self.waiting.is_empty() {
+            self.last_begun = Instant::now();
+        }
         let (begins, wait) = oneshot::channel();
         self.waiting.push_back(Waiting { id, proc, begins });
         (id, Some(wait))
@@ -121,16 +126,19 @@ impl Queue {
         }
     }
 
-    /// Begins out of turn.
-    fn begin_now(&mut self, id: u64) {
-        let at = self.waiting.iter().position(|waiting| waiting.id == id);
-        if let Some(waiting) = at.and_then(|at| self.waiting.remove(at)) {
-            self.begin(waiting);
+    /// The first one begins out of turn if none has for long.
+    fn begin_overdue(&mut self) {
+        if self.last_begun.elapsed() < self.config.patience {
+            return;
+        }
+        if let Some(first) = self.waiting.pop_front() {
+            self.begin(first);
         }
     }
 
     /// With it begins what else its backend waits for.
     fn begin(&mut self, first: Waiting) {
+        self.last_begun = Instant::now();
         let proc = first.proc;
         let (own, others): (VecDeque<Waiting>, VecDeque<Waiting>) =
             std::mem::take(&mut self.waiting)
@@ -156,6 +164,7 @@ impl Admission {
             next_id: 0,
             begun: HashMap::new(),
             waiting: VecDeque::new(),
+            last_begun: Instant::now(),
             untold: vec![],
         })))
     }
@@ -178,10 +187,10 @@ impl Admission {
             id,
             waited: Duration::ZERO,
         };
-        if let Some(wait) = wait {
+        if let Some(mut wait) = wait {
             let since = Instant::now();
-            if timeout(patience, wait).await.is_err() {
-                self.change(|queue| queue.begin_now(id));
+            while timeout(patience, &mut wait).await.is_err() {
+                self.change(Queue::begin_overdue);
             }
             turn.waited = since.elapsed();
         }

@@ -5,7 +5,8 @@ use std::future::poll_fn;
 use std::task::Poll;
 use tokio::task::{JoinHandle, yield_now};
 
-const PATIENCE: Duration = Duration::from_secs(1);
+/// Longer than any of these tests.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 fn admission(queries: usize) -> Admission {
     let admission = Admission::new(0, 1);
@@ -34,7 +35,7 @@ fn counts(admission: &Admission) -> (usize, usize) {
     admission.change(|queue| (queue.begun.len(), queue.waiting.len()))
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn who_came_first_begins_first() {
     let admission = admission(2);
     let (first, second) = (admission.turn(1).await, admission.turn(2).await);
@@ -57,7 +58,7 @@ async fn who_came_first_begins_first() {
     assert_eq!(counts(&admission), (0, 0));
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_backend_with_a_turn_does_not_wait() {
     let admission = admission(1);
     let outer = admission.turn(1).await;
@@ -75,22 +76,35 @@ async fn a_backend_with_a_turn_does_not_wait() {
     assert_eq!(counts(&admission), (2, 0));
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn nobody_waits_without_end() {
     let admission = admission(1);
+    let patience = Duration::from_millis(40);
+    admission.configure(QueueConfig {
+        queries: 1,
+        patience,
+    });
     let since = Instant::now();
     let _first = admission.turn(1).await;
-    let second = admission.turn(2).await;
-    assert!(since.elapsed() >= PATIENCE && since.elapsed() < 2 * PATIENCE);
-    assert!(second.waited() >= PATIENCE);
-    // It has a turn like any other: the next one waits for both.
+    let second = ask(&admission, 2).await;
     let third = ask(&admission, 3).await;
-    drop(second);
+    let second = second.await.expect("a turn");
+    assert!(second.waited() >= patience);
+    // One after the other.
+    let third = third.await.expect("a turn");
+    assert!(third.waited() >= patience && since.elapsed() >= 2 * patience);
+    // They have turns like any other: the next one waits for all.
+    admission.configure(QueueConfig {
+        queries: 1,
+        patience: PATIENCE,
+    });
+    let fourth = ask(&admission, 4).await;
+    drop((second, third));
     settle().await;
-    assert!(!third.is_finished());
+    assert!(!fourth.is_finished());
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn who_is_cancelled_leaves_the_queue() {
     let admission = admission(1);
     let first = admission.turn(1).await;
@@ -111,7 +125,7 @@ async fn who_is_cancelled_leaves_the_queue() {
     assert_eq!(counts(&admission), (0, 0));
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn who_waits_for_its_backend_lends_its_turn() {
     let admission = admission(1);
     let first = admission.turn(1).await;
@@ -139,7 +153,7 @@ async fn who_waits_for_its_backend_lends_its_turn() {
     assert!(third.is_finished());
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn new_limits_count_at_once() {
     let admission = Admission::new(0, 1);
     let _first = admission.turn(1).await;

@@ -25,6 +25,7 @@ use datafusion_physical_expr::{LexOrdering, PhysicalExpr, PhysicalSortExpr};
 use datafusion_physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion_physical_plan::filter::FilterExec;
 use datafusion_physical_plan::limit::{GlobalLimitExec, LocalLimitExec};
+use datafusion_physical_plan::placeholder_row::PlaceholderRowExec;
 use datafusion_physical_plan::projection::ProjectionExec;
 use datafusion_physical_plan::sorts::sort::SortExec;
 use datafusion_physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
@@ -102,6 +103,8 @@ impl Lowering {
                 };
                 Ok(Arc::new(GlobalLimitExec::new(single(input), skip, fetch)))
             }
+            Plan::ProjectSet(set) => self.project_set(set),
+            Plan::OneRow => Ok(Arc::new(PlaceholderRowExec::new(Arc::new(Schema::empty())))),
         }
     }
 

@@ -79,6 +79,7 @@ mod pages;
 mod picked;
 mod picks;
 mod point;
+mod project_set;
 mod prune;
 mod remote;
 mod right_side;

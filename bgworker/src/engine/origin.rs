@@ -6,7 +6,9 @@
 //! missing, and nothing that is evaluated can raise an error, except in the predicate of the scan, which the scan itself
 //! looks after. A join that keeps no row doesn't look at the other side, whose errors count, too.
 
-use pg_lake_plan::ir::{Aggregate, AggregateFunction, Expr, ExprKind, Join, JoinKind, Plan};
+use pg_lake_plan::ir::{
+    Aggregate, AggregateFunction, Expr, ExprKind, Join, JoinKind, Plan, ProjectSet,
+};
 use pg_lake_plan::types::LakeType;
 
 /// A column of a scan.
@@ -76,7 +78,14 @@ fn collect(plan: &Plan, column: usize, found: &mut Vec<Origin>) {
                 collect(input, source, found);
             }
         }
-        Plan::Window(_) | Plan::Sort { .. } | Plan::Limit { .. } => {}
+        Plan::ProjectSet(set) => {
+            if let Some(source) = set.columns.get(column)
+                && !sets_can_fail(set)
+            {
+                collect(&set.input, *source as usize, found);
+            }
+        }
+        Plan::Window(_) | Plan::Sort { .. } | Plan::Limit { .. } | Plan::OneRow => {}
     }
 }
 
@@ -146,13 +155,18 @@ fn can_fail(plan: &Plan) -> bool {
         Plan::Project { exprs, .. } => exprs.iter().any(Expr::can_fail),
         Plan::Join(join) => raises(join),
         Plan::Sort { keys, .. } => keys.iter().any(|key| key.expr.can_fail()),
-        Plan::Append { .. } | Plan::Limit { .. } => false,
+        Plan::ProjectSet(set) => sets_can_fail(set),
+        Plan::Append { .. } | Plan::Limit { .. } | Plan::OneRow => false,
         Plan::Aggregate {
             groups, aggregates, ..
         } => aggregation_raises(groups, aggregates),
         Plan::Window(_) => true,
     };
     own || plan.inputs().into_iter().any(can_fail)
+}
+
+fn sets_can_fail(set: &ProjectSet) -> bool {
+    set.raises() || set.exprs().any(Expr::can_fail)
 }
 
 /// Whether an aggregation itself can raise an error. Where the engine only isn't exact Postgres doesn't.

@@ -151,6 +151,8 @@ impl Batches for Running {
             timer.done();
             if let Some(batch) = one {
                 self.metrics.record_output(batch.num_rows());
+                // There may be no end to them.
+                tokio::task::coop::consume_budget().await;
                 return Ok(Some(batch));
             }
             let Some(batch) = self.piece().await? else {

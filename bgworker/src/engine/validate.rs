@@ -4,6 +4,7 @@
 
 use super::error::{protocol, unsupported};
 use super::grouping::check_sets;
+use super::project_set::check_sets_of_rows;
 use super::window::check_window;
 use super::{cast, functions};
 use pg_lake_plan::PROTOCOL_VERSION;
@@ -90,7 +91,11 @@ fn check_expressions(node: &Plan) -> Result<(), WireError> {
             Ok(())
         }
         Plan::Sort { keys, .. } => keys.iter().try_for_each(|k| check_depth(&k.expr)),
-        Plan::Append { .. } | Plan::Limit { .. } => Ok(()),
+        Plan::ProjectSet(set) => {
+            set.exprs().try_for_each(check_depth)?;
+            set.calls.iter().try_for_each(|c| check_type(&c.ty.lake))
+        }
+        Plan::Append { .. } | Plan::Limit { .. } | Plan::OneRow => Ok(()),
     }
 }
 
@@ -207,7 +212,8 @@ fn check_node(
                 check_ordered(&key.expr.ty.lake)?;
             }
         }
-        Plan::Limit { .. } => {}
+        Plan::ProjectSet(set) => return check_sets_of_rows(set, input, params),
+        Plan::Limit { .. } | Plan::OneRow => {}
     }
     Ok(match node {
         Plan::Scan(_) | Plan::Project { .. } | Plan::Window(_) | Plan::Aggregate { .. } => {
@@ -307,7 +313,7 @@ fn check_condition(expr: &Expr, input: &[LakeType], params: usize) -> Result<(),
     require(expr.ty.lake == LakeType::Bool, "a condition isn't boolean")
 }
 
-fn require(holds: bool, otherwise: &str) -> Result<(), WireError> {
+pub(super) fn require(holds: bool, otherwise: &str) -> Result<(), WireError> {
     if holds {
         Ok(())
     } else {

@@ -23,6 +23,9 @@ const MAX_LIST: i32 = 10_000;
 /// The same of the bytes of its texts: the engine keeps them beside its budget.
 const MAX_BYTES: usize = 16 << 20;
 
+/// Elements that an array is taken apart to where they become rows.
+const MAX_LISTED: usize = 1000;
+
 /// Conditions that a list is taken apart to.
 const MAX_CONDITIONS: usize = 100;
 
@@ -127,6 +130,24 @@ impl Exprs<'_> {
             lowered.push(element);
         }
         Ok(lowered)
+    }
+
+    /// The expressions that an array consists of, as they are shown; `None` if it is no constant and no `ARRAY[…]`.
+    pub(super) fn listed(&mut self, array: Node) -> Lowered<Option<Vec<Expr>>> {
+        let constant = get::<pg_sys::Const>(array).filter(|array| !array.constisnull);
+        let listed = get::<pg_sys::ArrayExpr>(array).filter(|array| !array.multidims);
+        let list: Vec<Expr> = match (constant, listed) {
+            (Some(array), _) => elements(array)?,
+            (None, Some(array)) => nodes(array.elements)
+                .into_iter()
+                .map(|element| self.expression(element))
+                .collect::<Lowered<_>>()?,
+            (None, None) => return Ok(None),
+        };
+        if list.len() > MAX_LISTED {
+            return Err("an array of so many elements is not taken apart".to_owned());
+        }
+        Ok(Some(list))
     }
 
     /// One condition for each element, any or all of which must hold.

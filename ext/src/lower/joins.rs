@@ -163,7 +163,7 @@ impl Builder<'_> {
         if let Some(nest) = get::<pg_sys::NestLoop>(plan.cast())
             && !nest.nestParams.is_null()
         {
-            return refused("a nested loop with parameters is not lowered");
+            return self.lateral(nest, needed);
         }
         conditions.extend(nodes(join.joinqual));
 

@@ -34,7 +34,7 @@ pub fn outputs(parent: *mut pg_sys::Plan, side: i32) -> Option<Vec<i16>> {
         }
     } else if let Some(result) = get::<pg_sys::Result>(node) {
         used.extend(attnos(result.resconstantqual, side));
-    } else {
+    } else if get::<pg_sys::ProjectSet>(node).is_none() {
         return None;
     }
     for list in lists {

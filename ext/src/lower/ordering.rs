@@ -332,6 +332,10 @@ fn fails_late(plan: &Plan, streams: Streams) -> bool {
         }
         Plan::Append { inputs } => inputs.iter().any(below),
         Plan::Limit { input, .. } => below(input),
+        Plan::ProjectSet(set) => {
+            set.raises() || set.exprs().any(Expr::can_raise) || below(&set.input)
+        }
+        Plan::OneRow => false,
     }
 }
 

@@ -87,6 +87,8 @@ fn expressions(plan: *mut pg_sys::Plan) -> Vec<Node> {
         found.extend([limit.limitOffset, limit.limitCount]);
     } else if let Some(result) = get::<pg_sys::Result>(node) {
         found.push(result.resconstantqual);
+    } else if let Some(scan) = get::<pg_sys::FunctionScan>(node) {
+        found.push(scan.functions.cast());
     }
     found
 }

@@ -145,7 +145,8 @@ fn keeps_rows(plan: &Plan) -> bool {
         | Plan::Sort { input, .. }
         | Plan::Limit { input, .. } => keeps_rows(input),
         Plan::Window(window) => keeps_rows(&window.input),
-        Plan::Join(_) | Plan::Append { .. } | Plan::Aggregate { .. } => false,
+        Plan::OneRow => true,
+        Plan::Join(_) | Plan::Append { .. } | Plan::Aggregate { .. } | Plan::ProjectSet(_) => false,
     }
 }
 

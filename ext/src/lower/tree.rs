@@ -143,6 +143,8 @@ impl<'a> Builder<'a> {
             NodeTag::T_Agg | NodeTag::T_Group => self.aggregation(plan, needed),
             NodeTag::T_WindowAgg => self.window(plan, needed),
             NodeTag::T_SetOp => self.set_operation(plan),
+            NodeTag::T_ProjectSet => self.project_set(plan, needed),
+            NodeTag::T_FunctionScan => self.function_scan(plan, needed),
             NodeTag::T_HashJoin | NodeTag::T_MergeJoin | NodeTag::T_NestLoop => {
                 self.join(plan, needed)
             }

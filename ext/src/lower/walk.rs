@@ -286,5 +286,6 @@ fn is_worth_a_fragment(tag: NodeTag) -> bool {
             | NodeTag::T_Unique
             | NodeTag::T_SetOp
             | NodeTag::T_WindowAgg
+            | NodeTag::T_ProjectSet
     )
 }

@@ -6,7 +6,7 @@ mod expr;
 use expr::{call, list, literal, sort_keys, text};
 use pg_lake_plan::ir::{
     Expr, ExprKind, Fragment, Frame, FrameBound, FrameExclusion, FrameOffset, FrameUnit, Interval,
-    Join, JoinKind, Plan, Scan, SortKey, Window, WindowFunction,
+    Join, JoinKind, Plan, Scan, SetCall, SortKey, Window, WindowFunction,
 };
 use std::collections::HashMap;
 
@@ -74,6 +74,11 @@ fn line(plan: &Plan) -> String {
             }
             format!("Limit: {}", parts.join(" "))
         }
+        Plan::ProjectSet(set) => {
+            let calls: Vec<String> = (set.calls.iter()).map(|c| set_call(c, &input)).collect();
+            format!("Project Set: {}", calls.join(", "))
+        }
+        Plan::OneRow => "One Row".to_owned(),
     }
 }
 
@@ -242,6 +247,10 @@ fn window_call(function: &WindowFunction, columns: &[String]) -> String {
     }
 }
 
+fn set_call(call: &SetCall, columns: &[String]) -> String {
+    format!("{}({})", call.function.name(), list(&call.args, columns))
+}
+
 /// What an output of a node is called above it.
 #[derive(Clone)]
 struct Name {
@@ -322,7 +331,14 @@ fn names(plan: &Plan) -> Vec<Name> {
             let calls = functions.map(|function| computed(window_call(function, &columns)));
             input.iter().cloned().chain(calls).collect()
         }
+        Plan::ProjectSet(set) => {
+            let kept = set.columns.iter();
+            let kept = kept.filter_map(|at| input.get(*at as usize).cloned());
+            let calls = set.calls.iter().map(|c| computed(set_call(c, &columns)));
+            kept.chain(calls).collect()
+        }
         Plan::Join(_)
+        | Plan::OneRow
         | Plan::Filter { .. }
         | Plan::Sort { .. }
         | Plan::Limit { .. }
@@ -350,7 +366,7 @@ fn shown(names: &[Name]) -> Vec<String> {
 mod tests {
     use super::*;
     use pg_lake_plan::expr::{CompareOp, Field, Function};
-    use pg_lake_plan::ir::{ColumnSource, JoinKey, ScanColumn};
+    use pg_lake_plan::ir::{ColumnSource, JoinKey, ProjectSet, ScanColumn, SetFunction};
     use pg_lake_plan::types::{LakeType, SqlType, Value};
 
     fn int() -> SqlType {
@@ -432,6 +448,30 @@ mod tests {
                 "    Scan on public.\"gone.by\": columns id",
             ]
         );
+    }
+
+    #[test]
+    fn sets_show_their_calls() {
+        let call = SetCall {
+            function: SetFunction::Unnest,
+            args: vec![column(1)],
+            ty: int(),
+        };
+        let set = ProjectSet {
+            input: Box::new(scan(0, "s.t", &["id", "a"])),
+            columns: vec![0],
+            calls: vec![call],
+        };
+        let root = Plan::Project {
+            input: Box::new(Plan::ProjectSet(set)),
+            exprs: vec![column(1), column(0)],
+        };
+        let shown = [
+            "Project: unnest(a), id",
+            "  Project Set: unnest(a)",
+            "    Scan on s.t: columns id, a",
+        ];
+        assert_eq!(lines(root), shown);
     }
 
     #[test]

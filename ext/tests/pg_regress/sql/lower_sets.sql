@@ -1,0 +1,87 @@
+-- Purpose: functions that return sets, in target lists and in FROM, give heap's rows: how many rows differ, or why the engine
+-- refused.
+CREATE FUNCTION differing(query text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    detail text;
+    n bigint;
+BEGIN
+    DROP TABLE IF EXISTS of_heap, of_lake;
+    EXECUTE format('CREATE TEMP TABLE of_heap AS SELECT x::text AS r FROM (%s) x', regexp_replace(query, '@(\w+)', '\1_heap', 'g'));
+    PERFORM set_config('lake.engine', 'force', true);
+    EXECUTE format('CREATE TEMP TABLE of_lake AS SELECT x::text AS r FROM (%s) x', regexp_replace(query, '@(\w+)', '\1_lake', 'g'));
+    PERFORM set_config('lake.engine', 'on', true);
+    SELECT count(*) INTO n FROM
+        ((SELECT r FROM of_heap EXCEPT ALL SELECT r FROM of_lake)
+         UNION ALL (SELECT r FROM of_lake EXCEPT ALL SELECT r FROM of_heap)) x;
+    RETURN n;
+EXCEPTION WHEN feature_not_supported THEN
+    GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
+    PERFORM set_config('lake.engine', 'on', true);
+    RETURN 'refused: ' || detail;
+END $$;
+SET client_min_messages = warning;
+SET lake.bulk_rows = 10;
+CREATE TABLE s_heap (id int, n int, b bigint, a int[], t text[] COLLATE "C", d numeric(8,2)[]);
+INSERT INTO s_heap
+SELECT g, nullif(g % 7, 3) - 1, g * 1000000007::bigint,
+       CASE WHEN g % 11 <> 0 THEN ARRAY(SELECT nullif(i, 2) FROM generate_series(1, g % 5) i) END,
+       CASE g % 4 WHEN 0 THEN '{}' WHEN 1 THEN ARRAY['x' || g] WHEN 2 THEN ARRAY['y', NULL, ''] END,
+       ARRAY[g / 8.0, -g]
+FROM generate_series(1, 6000) g;
+CREATE TABLE s_lake (LIKE s_heap) USING iceberg;
+INSERT INTO s_lake SELECT * FROM s_heap WHERE id <= 5000;
+SET lake.bulk_rows = -1;
+INSERT INTO s_lake SELECT * FROM s_heap WHERE id > 5000;
+ANALYZE s_heap, s_lake;
+
+-- in target lists: one, several in lockstep, nested
+SELECT differing('SELECT id, unnest(a) FROM @s');
+SELECT differing('SELECT unnest(t) FROM @s');
+SELECT differing('SELECT id, unnest(d) FROM @s');
+SELECT differing('SELECT id, a, unnest(a), unnest(t), generate_series(1, n) FROM @s');
+SELECT differing('SELECT id, generate_series(n, 5) FROM @s');
+SELECT differing('SELECT id, generate_series(5, n, -2), b FROM @s');
+SELECT differing('SELECT generate_series(b, b + 30, 7) FROM @s WHERE id % 3 = 0');
+SELECT differing('SELECT id, generate_series(9223372036854775800, 9223372036854775807, n + 3) FROM @s');
+SELECT differing('SELECT unnest(a) + 1, id FROM @s');
+SELECT differing('SELECT generate_series(1, unnest(a)) FROM @s');
+-- above and below other nodes
+SELECT differing('SELECT e, count(*), sum(id) FROM (SELECT id, unnest(a) AS e FROM @s) x GROUP BY e');
+SELECT differing('SELECT count(*) FROM (SELECT id, unnest(a) AS e FROM @s) x');
+SELECT differing('SELECT DISTINCT unnest(t) FROM @s');
+SELECT differing('SELECT id, e FROM (SELECT id, unnest(a) AS e FROM @s) x WHERE e > 2');
+SELECT differing('SELECT n, generate_series(1, count(*) / 100) FROM @s GROUP BY n');
+SELECT differing('SELECT x.e, y.id FROM (SELECT unnest(a) AS e, id FROM @s) x JOIN @s y ON y.id = x.e AND y.n < x.id');
+-- in FROM
+SELECT differing('SELECT g, s.id FROM generate_series(1, 100) g LEFT JOIN @s s ON s.id = g * 70');
+SELECT differing('SELECT count(*), sum(g) FROM @s s JOIN generate_series(5000, 1, -3) g ON s.id = g');
+SELECT differing('SELECT g, h, s.id FROM @s s JOIN ROWS FROM (generate_series(1, 5), generate_series(10, 12)) AS f(g, h) ON s.id = g');
+SELECT differing('SELECT s.id FROM @s s WHERE id IN (SELECT generate_series(1, 4000, 9))');
+SELECT differing('SELECT g, s.id FROM generate_series(1, 8) WITH ORDINALITY AS f(g, o) JOIN @s s ON s.id = o');
+-- of outer rows
+SELECT differing('SELECT id, e FROM @s s, unnest(s.a) e');
+SELECT differing('SELECT s.id, e, x FROM @s s, unnest(s.a) e, unnest(s.t) x WHERE e > 1');
+SELECT differing('SELECT s.id, g FROM @s s CROSS JOIN LATERAL generate_series(s.n, 3) g WHERE g <> s.id');
+SELECT differing('SELECT s.id, e, x FROM @s s, unnest(s.a, s.t) AS u(e, x)');
+SELECT differing('SELECT e, count(*), min(id) FROM @s s, unnest(s.a) e WHERE e < 4 GROUP BY e');
+SELECT twins('SELECT s.id, e FROM @s s LEFT JOIN LATERAL unnest(s.a) e ON true');
+SELECT twins('SELECT s.id, e, o FROM @s s, unnest(s.a) WITH ORDINALITY AS u(e, o)');
+-- of listed elements
+SELECT differing('SELECT id, unnest(ARRAY[n, id, 7]) FROM @s');
+SELECT differing('SELECT id, v FROM @s s, unnest(ARRAY[s.b, s.id]) v WHERE v > 5');
+SELECT differing('SELECT v, s.id FROM unnest(ARRAY[3, 5, NULL, 5]) v JOIN @s s ON s.id = v');
+-- a limit, and orders
+SELECT twins('SELECT id, unnest(a) FROM @s ORDER BY id LIMIT 25', true);
+SELECT twins('SELECT id, unnest(t) FROM @s WHERE id < 100 ORDER BY id DESC, 2', true);
+SELECT twins('SELECT count(*) FROM (SELECT generate_series(1, 1000000000000000) FROM @s LIMIT 10) x');
+-- errors
+SELECT twins('SELECT id, generate_series(1, 2, n) FROM @s');
+SELECT twins('SELECT id / n, unnest(a) FROM @s');
+SELECT twins('SELECT id / n, unnest(NULL::int[]) FROM @s');
+-- functions that the engine doesn't have stay in Postgres
+SELECT twins('SELECT id, regexp_split_to_table(t[1], '''') FROM @s');
+SELECT twins('SELECT id, generate_subscripts(a, 1) FROM @s');
+EXPLAIN (COSTS OFF) SELECT id, unnest(a) FROM s_lake;
+RESET client_min_messages;
+DROP FUNCTION differing;
+DROP TABLE s_heap, s_lake;
