@@ -179,6 +179,10 @@ pub enum Function {
     ///
     /// [`ErrorCode::NotExact`]: crate::message::ErrorCode::NotExact
     Read,
+    /// Two floats as the `Bytes` that [`AggregateFunction::PairMoments`] takes.
+    ///
+    /// [`AggregateFunction::PairMoments`]: crate::ir::AggregateFunction::PairMoments
+    FloatPair,
 }
 
 /// Levels of a `jsonb` that containment looks at.
@@ -356,7 +360,8 @@ impl Function {
             | Function::JsonElement { .. }
             | Function::JsonStep { .. }
             | Function::JsonKind
-            | Function::JsonHasKey => false,
+            | Function::JsonHasKey
+            | Function::FloatPair => false,
             Function::JsonContains => !matches!(
                 args.get(1).map(|part| &part.kind),
                 Some(ExprKind::Const(Some(Value::Text(part)))) if is_shallow(part)
@@ -491,6 +496,7 @@ impl Function {
             Function::JsonContains => "jsonb_contains",
             Function::JsonScalar => "jsonb_scalar",
             Function::Read => "read",
+            Function::FloatPair => "pair",
         }
     }
 

@@ -337,7 +337,8 @@ pub struct Aggregate {
     pub filter: Option<Expr>,
     pub distinct: bool,
     /// Type of the result. `Sum` of integers: `Int8` or `Decimal {38, 0}`, as Postgres' result is
-    /// `bigint` or `numeric`; of decimals: `Decimal {38, scale of the argument}`.
+    /// `bigint` or `numeric`; of decimals: `Decimal {38, scale of the argument}`; of `Float4` also that, which then is what is
+    /// added up in.
     pub ty: SqlType,
     /// What the values are ordered by, where that makes a difference: [`AggregateFunction::is_ordered`].
     pub order: Vec<SortKey>,
@@ -378,6 +379,12 @@ pub enum AggregateFunction {
     IntervalSum,
     IntervalMin,
     IntervalMax,
+    /// Of floats: the state of `float8_accum`, a list of three `Float8`; null if there are no values.
+    Moments,
+    /// Of pairs ([`Function::FloatPair`]) of y and x: the state of `float8_regr_accum`, a list of six.
+    ///
+    /// [`Function::FloatPair`]: crate::function::Function::FloatPair
+    PairMoments,
 }
 
 impl Aggregate {

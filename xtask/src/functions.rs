@@ -13,6 +13,7 @@ pub const FUNCTIONS: &str = "ext/src/lower/functions.rs";
 /// Those of aggregates and window functions. They also name functions that last steps call.
 pub const AGGREGATES: &[&str] = &[
     "ext/src/lower/aggregates.rs",
+    "ext/src/lower/moments.rs",
     "ext/src/lower/ordered.rs",
     "ext/src/lower/spread.rs",
     "ext/src/lower/windows.rs",

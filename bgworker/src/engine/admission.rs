@@ -288,7 +288,9 @@ pub(super) fn keeps_rows(plan: &Plan) -> bool {
         | Plan::Filter { .. }
         | Plan::Project { .. }
         | Plan::Append { .. }
-        | Plan::Limit { .. } => false,
+        | Plan::Limit { .. }
+        | Plan::ProjectSet(_)
+        | Plan::OneRow => false,
     };
     keeps || plan.inputs().into_iter().any(keeps_rows)
 }

@@ -1,5 +1,5 @@
-//! Aggregate functions with Postgres' types and errors: `sums`, `extremes`, `bits` and `intervals` have the states of their
-//! groups, `sets` those over distinct values. Functions over ordered values have none: see `found`.
+//! Aggregate functions with Postgres' types and errors: `sums`, `moments`, `extremes`, `bits` and `intervals` have the states
+//! of their groups, `sets` those over distinct values. Functions over ordered values have none: see `found`.
 //!
 //! DataFusion runs them in two phases: each partition accumulates, and the states meet in a second
 //! aggregation. Sums of integers and decimals have an exact 128-bit state. A state can also be the result of one
@@ -10,6 +10,7 @@ use super::error::{internal, raise};
 use super::extremes::{Extreme, ExtremeBytes};
 use super::group::is_distinct;
 use super::intervals::Intervals;
+use super::moments::{AllMoments, OfPairs, OfValues};
 use super::sets::{Sets, list_of};
 use super::sums::{Count, SumExact, SumFloat, SumOfSquares};
 use crate::arrow_types::arrow_type;
@@ -101,9 +102,14 @@ impl LakeAggregate {
         match (self.function, &self.arg) {
             (AggregateFunction::Count, _) | (_, None) => LakeType::Int8,
             (AggregateFunction::Sum, Some(LakeType::Decimal { scale, .. })) => decimal(*scale),
-            (AggregateFunction::Sum, Some(arg)) if arg.is_float() => LakeType::Float8,
+            (AggregateFunction::Sum, Some(arg)) if arg.is_float() => self.result.clone(),
             (AggregateFunction::Sum, Some(_)) => decimal(0),
-            (AggregateFunction::SumOfSquares, Some(_)) => self.result.clone(),
+            (
+                AggregateFunction::SumOfSquares
+                | AggregateFunction::Moments
+                | AggregateFunction::PairMoments,
+                Some(_),
+            ) => self.result.clone(),
             (_, Some(arg)) => arg.clone(),
         }
     }
@@ -138,7 +144,13 @@ impl LakeAggregate {
         Ok(match (self.function, &self.arg) {
             (AggregateFunction::Count, arg) => Box::new(Count::new(arg.is_none())),
             (_, None) => return Err(raise(internal("an aggregate without argument"))),
-            (AggregateFunction::Sum, Some(arg)) if arg.is_float() => Box::new(SumFloat::default()),
+            (AggregateFunction::Sum, Some(arg)) if arg.is_float() => {
+                Box::new(SumFloat::new(self.result == LakeType::Float4))
+            }
+            (AggregateFunction::Moments, Some(_)) => Box::new(AllMoments::<OfValues>::new(&state)),
+            (AggregateFunction::PairMoments, Some(_)) => {
+                Box::new(AllMoments::<OfPairs>::new(&state))
+            }
             (AggregateFunction::Sum, Some(_)) => {
                 Box::new(SumExact::new(state, arrow_type(&self.result)))
             }
@@ -203,6 +215,8 @@ impl AggregateUDFImpl for LakeAggregate {
             AggregateFunction::IntervalSum => "lake_interval_sum",
             AggregateFunction::IntervalMin => "lake_interval_min",
             AggregateFunction::IntervalMax => "lake_interval_max",
+            AggregateFunction::Moments => "lake_moments",
+            AggregateFunction::PairMoments => "lake_pair_moments",
         }
     }
 

@@ -150,6 +150,7 @@ pub(super) fn is_distinct(aggregate: &Aggregate) -> bool {
             | AggregateFunction::Sum
             | AggregateFunction::SumOfSquares
             | AggregateFunction::BitXor
+            | AggregateFunction::Moments
     );
     aggregate.distinct && counts
 }

@@ -71,6 +71,7 @@ mod lower;
 mod mark;
 mod members;
 mod memory;
+mod moments;
 mod not_in;
 mod ordered;
 mod ordered_exec;

@@ -194,7 +194,9 @@ fn aggregation_raises(groups: &[Expr], aggregates: &[Aggregate]) -> bool {
             AggregateFunction::PercentileDisc(_)
             | AggregateFunction::PercentileCont(_)
             | AggregateFunction::Mode
-            | AggregateFunction::ArrayAgg => true,
+            | AggregateFunction::ArrayAgg
+            | AggregateFunction::Moments
+            | AggregateFunction::PairMoments => true,
         };
         own || exprs.any(Expr::can_fail)
     };

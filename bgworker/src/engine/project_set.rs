@@ -6,7 +6,7 @@
 use super::BATCH_ROWS;
 use super::error::{cancelled, from_arrow, internal, protocol, wire};
 use super::lower::{Lowering, Operator};
-use super::steps::{Pass, Passed, Step, StepExec};
+use super::steps::{Pass, Passed, Step, stepping};
 use super::streams::evaluate;
 use super::validate::{check, require};
 use crate::arrow_types::arrow_type;
@@ -108,7 +108,7 @@ impl Lowering {
             calls,
             cancel: self.cancel.clone(),
         };
-        Ok(Arc::new(StepExec::new(input, Arc::new(step))))
+        Ok(stepping(input, Arc::new(step)))
     }
 }
 

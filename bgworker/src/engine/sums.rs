@@ -4,7 +4,7 @@ use super::aggregate::{States, only, raised, taken, validity};
 use super::arith::TOO_LARGE;
 use super::error::{internal, not_exact, out_of_range, raise};
 use super::values::{Native, from_i64, from_i128, native};
-use arrow::array::{Array, ArrayRef, BooleanArray, Float64Array, Int64Array};
+use arrow::array::{Array, ArrayRef, BooleanArray, Float32Array, Float64Array, Int64Array};
 use arrow::buffer::{BooleanBuffer, NullBuffer};
 use arrow::datatypes::DataType;
 use datafusion_common::Result;
@@ -371,14 +371,33 @@ fn squares_of<T: Copy + Into<i128>>(
     Ok(squares)
 }
 
-/// `sum` of floats, in double precision.
-#[derive(Debug, Default)]
+/// `sum` of floats, in the precision of its result.
+#[derive(Debug)]
 pub(super) struct SumFloat {
+    /// Single precision: each sum is that of a `Float4`.
+    single: bool,
     sums: Vec<f64>,
     seen: Vec<bool>,
 }
 
 impl SumFloat {
+    pub(super) fn new(single: bool) -> Self {
+        SumFloat {
+            single,
+            sums: vec![],
+            seen: vec![],
+        }
+    }
+
+    fn array(&self, sums: Vec<f64>, nulls: Option<NullBuffer>) -> ArrayRef {
+        if self.single {
+            let sums: Vec<f32> = sums.into_iter().map(|sum| sum as f32).collect();
+            Arc::new(Float32Array::new(sums.into(), nulls))
+        } else {
+            Arc::new(Float64Array::new(sums.into(), nulls))
+        }
+    }
+
     fn add<T: Copy + Into<f64>>(
         &mut self,
         groups: &[usize],
@@ -386,11 +405,15 @@ impl SumFloat {
         rows: Option<&BooleanBuffer>,
     ) -> Result<()> {
         let mut overflow = false;
+        let single = self.single;
         let (sums, seen) = (&mut self.sums, &mut self.seen);
         each(groups, values, rows, |g, v| {
             if let (Some(sum), Some(seen)) = (sums.get_mut(g), seen.get_mut(g)) {
                 let value: f64 = v.into();
-                let next = *sum + value;
+                let next = match single {
+                    true => f64::from(*sum as f32 + value as f32),
+                    false => *sum + value,
+                };
                 overflow |= next.is_infinite() & !sum.is_infinite() & !value.is_infinite();
                 *sum = next;
                 *seen = true;
@@ -443,7 +466,7 @@ impl GroupsAccumulator for SumFloat {
     fn evaluate(&mut self, emit: EmitTo) -> Result<ArrayRef> {
         let nulls = validity(emit.take_needed(&mut self.seen));
         let sums = emit.take_needed(&mut self.sums);
-        Ok(Arc::new(Float64Array::new(sums.into(), nulls)))
+        Ok(self.array(sums, nulls))
     }
 
     fn state(&mut self, emit: EmitTo) -> Result<Vec<ArrayRef>> {
@@ -462,7 +485,7 @@ impl GroupsAccumulator for SumFloat {
             _ => return Err(raise(internal("a sum of another type"))),
         };
         let nulls = taken(array.nulls(), filter).map(NullBuffer::new);
-        Ok(vec![Arc::new(Float64Array::new(sums.into(), nulls))])
+        Ok(vec![self.array(sums, nulls)])
     }
 
     fn supports_convert_to_state(&self) -> bool {

@@ -446,7 +446,7 @@ pub(super) fn check_aggregate(
     input: &[LakeType],
     params: usize,
 ) -> Result<(), WireError> {
-    use LakeType::{Decimal, Float8, Int8};
+    use LakeType::{Decimal, Float4, Float8, Int8};
     if let Some(filter) = &aggregate.filter {
         check_condition(filter, input, params)?;
     }
@@ -465,6 +465,10 @@ pub(super) fn check_aggregate(
     if aggregate.distinct {
         check_ordered(arg)?;
     }
+    let of_floats = |list: &LakeType| match list {
+        LakeType::List { element, .. } => **element == Float8,
+        _ => false,
+    };
     let fits = match aggregate.function {
         AggregateFunction::Count => *result == Int8,
         AggregateFunction::Sum => match (arg, result) {
@@ -472,6 +476,7 @@ pub(super) fn check_aggregate(
             (arg, Int8) => arg.is_integer(),
             (arg, Decimal { scale: 0, .. }) => arg.is_integer(),
             (arg, Float8) => arg.is_float(),
+            (Float4, Float4) => true,
             _ => false,
         },
         AggregateFunction::Min | AggregateFunction::Max => {
@@ -505,6 +510,11 @@ pub(super) fn check_aggregate(
         | AggregateFunction::IntervalMax => {
             require(!aggregate.distinct, "distinct intervals")?;
             (arg, result) == (&LakeType::Text, &LakeType::Text)
+        }
+        AggregateFunction::Moments => arg.is_float() && of_floats(result),
+        AggregateFunction::PairMoments => {
+            require(!aggregate.distinct, "distinct pairs")?;
+            *arg == LakeType::Bytes && of_floats(result)
         }
     };
     require(fits, "an aggregate's type")

@@ -1,8 +1,8 @@
 //! The whitelist of aggregate functions, and how each is put together from the engine's.
 //!
 //! `avg` becomes a sum and a count of the engine and the division that Postgres' own final
-//! function does (`numeric_avg`, `int8_avg`, `numeric_poly_avg`). That of floats is left to Postgres,
-//! which raises an error where their squares overflow. Variances are in `spread`, functions of ordered values in `ordered`.
+//! function does (`numeric_avg`, `int8_avg`, `numeric_poly_avg`). That of floats is in `moments`, variances are in `spread`,
+//! functions of ordered values in `ordered`.
 
 use super::Lowered;
 use super::compare::{padded_length, trimmed};
@@ -11,6 +11,7 @@ use super::expr::{Exprs, boolean, operator_function};
 use super::finals::{function, interval_quotient, joined, padded, quotient};
 use super::functions::{self, Number};
 use super::intervals::{has_average, interval_type};
+use super::moments::{self, Finish};
 use super::node::{self, Node, get, nodes};
 use super::numeric::scale;
 use super::order::{check_group, is_c, is_ordered};
@@ -39,6 +40,8 @@ pub enum Recipe {
     IntervalAverage(Output, Output),
     /// Count, sum and sum of squares; the scale of what is added up.
     Spread(Spread, [Output; 3], i8),
+    /// The state of floats.
+    Moments(Finish, Output),
     /// The text of a `character` of so many characters, without its trailing blanks.
     Padded(Output, i32, pg_sys::Oid),
     /// A list of texts, what comes between two of them, and the collation of the result.
@@ -136,6 +139,7 @@ impl Aggregates {
                 let [count, sum, squares] = outputs.map(|output| self.output(output, groups));
                 spread.node(count, sum, squares, scale)
             }
+            Recipe::Moments(finish, state) => finish.node(self.output(state, groups)),
             Recipe::Padded(output, length, collation) => {
                 padded(self.output(output, groups), length, collation)
             }
@@ -211,6 +215,12 @@ fn recipe(exprs: &mut Exprs<'_>, node: Node) -> Lowered<Recipe> {
             let kind = known(function).ok_or_else(unknown)?;
             of_kind(exprs, node, kind, *arg, common)?
         }
+        (function, [y, x]) => {
+            let finish = Finish::of(function).filter(|finish| finish.pairs);
+            let finish = finish.ok_or_else(unknown)?;
+            let pair = moments::pair(exprs.expression(*y)?, exprs.expression(*x)?);
+            of_floats(node, finish, pair, &common)?
+        }
         _ => return Err(unknown()),
     };
     ordered::check_unused_order(exprs, aggref)?;
@@ -282,7 +292,15 @@ fn of_kind(
             Ok(Recipe::Plain(same_type(node, function, arg, &common)?))
         }
         Kind::IntervalAverage => interval_average(exprs, node, arg, &common),
+        Kind::Moments(finish) => of_floats(node, finish, exprs.expression(arg)?, &common),
     }
+}
+
+/// The state that Postgres' final function takes.
+fn of_floats(node: Node, finish: Finish, arg: Expr, common: &Common) -> Lowered<Recipe> {
+    let ty = moments::state_type();
+    let output = common.output(finish.moments(), Some(arg), ty, moments::partial(node)?);
+    Ok(Recipe::Moments(finish, moments::checked(output)?))
 }
 
 /// The sum that Postgres divides (`interval_avg`).
@@ -377,6 +395,7 @@ enum Kind {
     Bits(AggregateFunction),
     OfIntervals(AggregateFunction),
     IntervalAverage,
+    Moments(Finish),
 }
 
 fn known(function: u32) -> Option<Kind> {
@@ -385,6 +404,7 @@ fn known(function: u32) -> Option<Kind> {
         | pg_sys::F_SUM_INT4
         | pg_sys::F_SUM_INT8
         | pg_sys::F_SUM_NUMERIC
+        | pg_sys::F_SUM_FLOAT4
         | pg_sys::F_SUM_FLOAT8 => Kind::Sum,
         pg_sys::F_AVG_INT2 | pg_sys::F_AVG_INT4 | pg_sys::F_AVG_INT8 | pg_sys::F_AVG_NUMERIC => {
             Kind::Average
@@ -428,7 +448,11 @@ fn known(function: u32) -> Option<Kind> {
         pg_sys::F_MIN_INTERVAL => Kind::OfIntervals(AggregateFunction::IntervalMin),
         pg_sys::F_MAX_INTERVAL => Kind::OfIntervals(AggregateFunction::IntervalMax),
         pg_sys::F_AVG_INTERVAL => Kind::IntervalAverage,
-        other => Kind::Spread(Spread::of(other)?),
+        other => match Finish::of(other) {
+            Some(finish) if finish.pairs => return None,
+            Some(finish) => Kind::Moments(finish),
+            None => Kind::Spread(Spread::of(other)?),
+        },
     })
 }
 
@@ -443,13 +467,14 @@ pub fn needs_groups(function: pg_sys::Oid) -> bool {
             | pg_sys::F_MAX_FLOAT4
             | pg_sys::F_MAX_FLOAT8
             | pg_sys::F_MAX_BPCHAR
+            | pg_sys::F_SUM_FLOAT4
     );
     let kind = known(function);
     let grouped = matches!(
         kind,
         Some(Kind::Spread(_) | Kind::Bits(_) | Kind::OfIntervals(_) | Kind::IntervalAverage)
     );
-    unframed || grouped
+    unframed || grouped || Finish::of(function).is_some()
 }
 
 /// The sum that is a numeric, and the count.
@@ -479,6 +504,7 @@ fn sum_and_count(common: &Common, node: Node, arg: Expr) -> Lowered<(Output, Out
 fn sum_type(arg: &Expr, result: pg_sys::Oid) -> Lowered<SqlType> {
     match result {
         pg_sys::INT8OID => Ok(Number::Int8.ty()),
+        pg_sys::FLOAT4OID => Ok(Number::Float4.ty()),
         pg_sys::FLOAT8OID => Ok(Number::Float8.ty()),
         pg_sys::NUMERICOID if arg.ty.lake.is_integer() => Ok(decimal(0)),
         pg_sys::NUMERICOID => Ok(decimal(scale(arg)?)),

@@ -43,6 +43,7 @@ mod lateral;
 mod leaf;
 mod marks;
 mod membership;
+mod moments;
 mod needed;
 pub mod node;
 mod numeric;

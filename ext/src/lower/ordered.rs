@@ -6,6 +6,7 @@ use super::aggregates::{Common, Output, Recipe, filtered, renamed, values};
 use super::expr::{Exprs, boolean, operator_function};
 use super::finals::constant_text;
 use super::functions::{self, Call, Number};
+use super::moments::adds_floats;
 use super::node::{self, Node, get, nodes};
 use super::order::sort_key;
 use super::tree::has_datum;
@@ -211,7 +212,7 @@ fn sorted_by(
 
 /// Checks that the call's `ORDER BY` can be left out: it changes nothing of the result, and must raise no error.
 pub fn check_unused_order(exprs: &mut Exprs<'_>, aggref: &pg_sys::Aggref) -> Lowered<()> {
-    if !aggref.aggorder.is_null() && aggref.aggfnoid.to_u32() == pg_sys::F_SUM_FLOAT8 {
+    if !aggref.aggorder.is_null() && adds_floats(aggref.aggfnoid.to_u32()) {
         return refused("a sum of floats with ORDER BY is not lowered");
     }
     for clause in nodes(aggref.aggorder) {

@@ -139,6 +139,7 @@ fn fits(function: Function, args: &[&LakeType], result: &LakeType) -> bool {
         (Function::JsonHasKey | Function::JsonContains, [Text, Text]) => *result == Bool,
         (Function::JsonScalar, [Text]) => read::is_scalar(result),
         (Function::Read, [Text]) => read::is_read(result),
+        (Function::FloatPair, [Float8, Float8]) => *result == Bytes,
         _ => false,
     }
 }

@@ -8,6 +8,7 @@
 //! * `calendar`: days and dates; `dates`: functions of dates and timestamps; `zones`: and of where clocks show them;
 //!   `intervals`: of intervals
 //! * `json`: `jsonb`; `read`: what is read from it and from texts
+//! * `pairs`: two arguments of an aggregate as one
 
 mod buckets;
 mod calendar;
@@ -18,6 +19,7 @@ pub(super) mod dates;
 pub(super) mod intervals;
 mod json;
 mod numbers;
+pub(super) mod pairs;
 mod patterns;
 mod powers;
 mod quotient;
@@ -137,6 +139,7 @@ pub(super) fn call(
         Function::JsonContains => json::contains(&rows, args),
         Function::JsonScalar => read::scalar(&rows, ty, args),
         Function::Read => read::read(&rows, ty, args),
+        Function::FloatPair => pairs::made(&rows, args),
     }?;
     Ok(rows.wrap(array))
 }

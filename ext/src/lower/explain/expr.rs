@@ -31,6 +31,7 @@ pub(super) fn call(aggregate: &Aggregate, columns: &[String]) -> String {
         AggregateFunction::Min | AggregateFunction::IntervalMin => plain("min"),
         AggregateFunction::Max | AggregateFunction::IntervalMax => plain("max"),
         AggregateFunction::SumOfSquares => plain("sum of squares"),
+        AggregateFunction::Moments | AggregateFunction::PairMoments => plain("moments"),
         AggregateFunction::BoolAnd => plain("bool_and"),
         AggregateFunction::BoolOr => plain("bool_or"),
         AggregateFunction::BitAnd => plain("bit_and"),

@@ -268,7 +268,7 @@ SELECT twins('SELECT count(*) FROM @e a JOIN @e b ON a.id = b.id AND a.f8 = b.f8
 EXPLAIN (COSTS OFF) SELECT count(*), sum(n) FROM e_lake;
 EXPLAIN (COSTS OFF) SELECT i2, sum(n * (1 - n)) FROM e_lake WHERE d <= '2020-09-01' GROUP BY i2 ORDER BY i2;
 EXPLAIN (COSTS OFF) SELECT id, n FROM e_lake WHERE n > 100 AND t LIKE 'text 1%';
-EXPLAIN (COSTS OFF) SELECT v, stddev(n::float8) FROM e_lake GROUP BY v;
+EXPLAIN (COSTS OFF) SELECT v, json_agg(n) FROM e_lake GROUP BY v;
 EXPLAIN (COSTS OFF) SELECT id FROM e_lake WHERE random() > 2 AND id > 5;
 SET lake.engine = off;
 EXPLAIN (COSTS OFF) SELECT count(*), sum(n) FROM e_lake;

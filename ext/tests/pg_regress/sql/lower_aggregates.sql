@@ -125,6 +125,45 @@ stddev_pop(CASE WHEN b THEN n END)
 var_pop(i4 / 1000)
 stddev(i8 / 1000003)
 $$);
+-- The same of floats, up to the order in which they are added up.
+CREATE FUNCTION a_rounded(calls text) RETURNS SETOF text LANGUAGE sql AS $$
+    SELECT e || ': ' || answer
+    FROM string_to_table(trim(E'\n' FROM calls), E'\n') e,
+         unnest(ARRAY['SELECT g, round((%s)::numeric, 4) FROM @a GROUP BY g', 'SELECT round((%s)::numeric, 4) FROM @a WHERE id < 5000',
+                      'SELECT round((%s)::numeric, 2) FROM @a', 'SELECT %s FROM @a WHERE id < 0', 'SELECT %s FROM @a WHERE id = 5001',
+                      'SELECT id %% 50, round((%s FILTER (WHERE id %% 4 <> 1))::numeric, 4), count(*) FROM @a GROUP BY 1',
+                      'SELECT g, b, round((%s)::numeric, 4) FROM @a WHERE id < 5000 GROUP BY ROLLUP (g, b)']) q,
+         a_check(format(q, e)) answer
+    WHERE answer <> 'ok' $$;
+SELECT a_rounded($$
+sum(f4)
+avg(f4)
+avg(f8)
+var_pop(f8)
+var_samp(f4)
+variance(f8)
+variance(f4)
+stddev_pop(f4)
+stddev_samp(f8)
+stddev(f8)
+stddev(n::float8)
+corr(f8, i2)
+covar_pop(f8, i2)
+covar_samp(f4, f8)
+regr_avgx(f8, f4)
+regr_avgy(f8, i4)
+regr_intercept(f8, i2)
+regr_r2(f8, i2)
+regr_slope(f8, i2)
+regr_sxx(f8, i2)
+regr_sxy(f8, i2)
+regr_syy(f8, i2)
+$$);
+SELECT twins('SELECT avg(f8 * 1e200) FROM @a WHERE id < 5000');
+SELECT twins('SELECT g, stddev(f8 * 1e200), corr(f8 * 1e200, i2) FROM @a WHERE id < 5000 GROUP BY g');
+SELECT twins('SELECT sum(f4 * 1e38::real) FROM @a WHERE id < 5000 AND f4 > 0');
+SELECT twins('SELECT corr(1 / i2, f8) FROM @a');
+SELECT twins('SELECT g FROM @a WHERE id < 5000 GROUP BY g HAVING avg(f8) > -1000 AND stddev(f4) > 0 ORDER BY g', true);
 -- all digits of roots of variances of every size
 SELECT a_check(format('SELECT g, id / 10, stddev_pop(n * %s), stddev_samp(n * %1$s), var_pop(n * %1$s) FROM @a GROUP BY 1, 2', x))
 FROM (VALUES ('0.000001'), ('0.01'), ('1000'), ('12345.6789'), ('1000000.1')) v(x);
@@ -226,8 +265,8 @@ SELECT twins('SELECT percentile_cont(NULL::float8) WITHIN GROUP (ORDER BY f8) FR
 SELECT twins('SELECT bool_and(1 / i2 > 0) FROM @a');
 -- what stays in Postgres, and why
 SELECT e || ': ' || a_check('SELECT g, ' || e || ' FROM @a GROUP BY g') AS answer FROM unnest(ARRAY[
-    'corr(f8, f4)', 'stddev(f8)', 'array_agg(i4)', 'string_agg(DISTINCT t, '','' ORDER BY t)', 'string_agg(t, v ORDER BY id)', 'array_agg(n ORDER BY id)',
+    'corr(DISTINCT f8, f4)', 'stddev(f8 ORDER BY id)', 'array_agg(i4)', 'string_agg(DISTINCT t, '','' ORDER BY t)', 'string_agg(t, v ORDER BY id)', 'array_agg(n ORDER BY id)',
     'percentile_disc(2) WITHIN GROUP (ORDER BY i4)', 'variance(z)', 'sum(f8 ORDER BY id)']) e;
 SELECT a_check('SELECT id, bool_or(b) OVER (PARTITION BY g) FROM @a');
-DROP FUNCTION a_calls, a_check;
+DROP FUNCTION a_calls, a_rounded, a_check;
 DROP TABLE a_heap, a_lake, a_zeros_heap, a_zeros_lake;

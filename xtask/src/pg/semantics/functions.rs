@@ -368,6 +368,9 @@ numeric ; stddev_pop($1) ; int2
 numeric ; stddev_pop($1) ; numeric
 float8 ; stddev($1) ; float8 ; ; exact near
 float8 ; var_pop($1) ; float8 ; ; exact near
+float8 ; stddev_pop($1) ; float4 ; ; exact near
+float8 ; regr_avgy($1, $2) ; float8 float8 ; ; exact
+float8 ; regr_sxx($1, $2) ; float8 float8 ; ; exact near
 float8 ; corr($1, $2) ; float8 float8 ; ; exact near
 text ; string_agg($1, ','$o) ; text ; ; ordered
 text ; string_agg($1, ', '$o) ; varchar ; ; ordered
