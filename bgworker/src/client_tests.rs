@@ -156,6 +156,7 @@ fn config(cache_directory: PathBuf) -> Config {
         threads: 2,
         memory: 256 << 20,
         memory_cache: 0,
+        queue: crate::QueueConfig::default(),
         io: IoConfig {
             stores: Settings {
                 credentials_file: None,

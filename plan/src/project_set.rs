@@ -127,10 +127,10 @@ mod tests {
     #[test]
     fn elements_come_after_the_columns() {
         let mut set = series(vec![int(Some(1)), int(Some(2))]);
-        set.input = Box::new(Plan::Project {
+        *set.input = Plan::Project {
             input: Box::new(Plan::OneRow),
             exprs: vec![int(Some(7))],
-        });
+        };
         assert_eq!(set.output(), [LakeType::Int4]);
         set.columns = vec![0];
         assert_eq!(set.output(), [LakeType::Int4, LakeType::Int4]);

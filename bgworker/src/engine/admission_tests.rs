@@ -1,3 +1,5 @@
+//! The queue of queries: order, backends that have a turn, patience, loans.
+
 use super::*;
 use pg_lake_plan::ir::{Expr, ExprKind, JoinKey, Scan};
 use pg_lake_plan::types::{LakeType, SqlType};

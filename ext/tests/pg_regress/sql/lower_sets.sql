@@ -53,7 +53,7 @@ SELECT differing('SELECT id, e FROM (SELECT id, unnest(a) AS e FROM @s) x WHERE 
 SELECT differing('SELECT n, generate_series(1, count(*) / 100) FROM @s GROUP BY n');
 SELECT differing('SELECT x.e, y.id FROM (SELECT unnest(a) AS e, id FROM @s) x JOIN @s y ON y.id = x.e AND y.n < x.id');
 -- in FROM
-SELECT differing('SELECT g, s.id FROM generate_series(1, 100) g LEFT JOIN @s s ON s.id = g * 70');
+SELECT differing('SELECT g, s.id FROM generate_series(1, 100) g LEFT JOIN @s s ON s.id = g');
 SELECT differing('SELECT count(*), sum(g) FROM @s s JOIN generate_series(5000, 1, -3) g ON s.id = g');
 SELECT differing('SELECT g, h, s.id FROM @s s JOIN ROWS FROM (generate_series(1, 5), generate_series(10, 12)) AS f(g, h) ON s.id = g');
 SELECT differing('SELECT s.id FROM @s s WHERE id IN (SELECT generate_series(1, 4000, 9))');
