@@ -3,7 +3,8 @@
 //!
 //! A filter is read when there is a condition on its column that few values meet, and kept with the decoded columns. Of a
 //! file in a store those of the row groups that come next are fetched with it: otherwise a scan that finds nothing would wait
-//! for each of them. One that can't be parsed is an error, as it is with the indexes of pages.
+//! for each of them. One that can't be parsed is an error, as it is with the indexes of pages. One that has lost bits would
+//! leave out rows in silence: where it looks so, the row group is read.
 
 use super::cache::IndexKey;
 use super::dynamic::Wanted;
@@ -14,7 +15,7 @@ use super::source::{Morsel, Source};
 use arrow::datatypes::DataType;
 use parquet::arrow::arrow_reader::ArrowReaderMetadata;
 use parquet::basic::Type;
-use parquet::bloom_filter::Sbbf;
+use parquet::bloom_filter::{BITSET_MIN_LENGTH, Sbbf};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::RowGroupMetaData;
 use parquet::file::reader::ChunkReader;
@@ -33,11 +34,13 @@ const FILTER_BYTES_MAX: u64 = 1 << 20;
 /// Of filters that are fetched together.
 const TOGETHER_BYTES: u64 = 4 << 20;
 
-/// A filter is folded until a good part of its bits is set, so that so many bytes without any are damage.
-const BLANK_BYTES: usize = 512;
+/// A filter is folded until a good part of its bits is set: 13 values or more are in each 32 bytes, on average. So many
+/// bytes without any are damage, or the values were chosen by their hashes. A sector of a disk is large enough to have
+/// some of these parts whole, wherever the filter begins in it.
+const BLANK_BYTES: usize = 128;
 
-/// The filter of a column of a row group.
-pub(super) type Filter = Arc<Sbbf>;
+/// The filter of a column of a row group; `None` if it looks as if it had lost bits.
+pub(super) type Filter = Option<Arc<Sbbf>>;
 
 /// How values are in a file, and thus in its filters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,14 +151,14 @@ impl Source {
             .collect()
     }
 
-    /// The filter of a column of a row group, if it has one.
+    /// The filter of a column of a row group, if it has one that can be relied on.
     async fn bloom_filter(
         self: &Arc<Self>,
         file: usize,
         footer: &ArrowReaderMetadata,
         row_group: usize,
         leaf: usize,
-    ) -> Result<Option<Filter>, WireError> {
+    ) -> Result<Filter, WireError> {
         let Some((path, reference)) = self.files.get(file) else {
             return Err(internal("a file is missing"));
         };
@@ -169,18 +172,19 @@ impl Source {
             leaf,
         };
         if let Some(filter) = self.cache.filter(&key(row_group)) {
-            return Ok(Some(filter));
+            return Ok(filter);
         }
         if !is_remote(reference) {
             let handle = self.open_file(file, vec![])?;
-            let filter = self.read_filter(&handle, path, &range)?;
+            let filter = read(&handle, &range, has_values(footer, row_group, leaf));
+            let filter = filter.map_err(|e| self.parquet(&handle, path, &e))?;
             self.cache
                 .put_filter(key(row_group), filter.clone(), length(&range));
-            return Ok(Some(filter));
+            return Ok(filter);
         }
         let _asking = self.asking.lock().await;
         if let Some(filter) = self.cache.filter(&key(row_group)) {
-            return Ok(Some(filter));
+            return Ok(filter);
         }
         let mut filters = vec![(row_group, range)];
         filters.extend(self.next_filters(footer, row_group, leaf, reference, key));
@@ -189,14 +193,16 @@ impl Source {
         let handle = self.open_file(file, parts)?;
         let mut found = None;
         for (number, range) in filters {
-            let read = self.read_filter(&handle, path, &range);
+            let filter = match read(&handle, &range, has_values(footer, number, leaf)) {
+                Ok(filter) => filter,
+                Err(e) if number == row_group => return Err(self.parquet(&handle, path, &e)),
+                // What is wrong with another one is said when it is used.
+                Err(_) => continue,
+            };
             if number == row_group {
-                found = Some(read.clone()?);
+                found = filter.clone();
             }
-            // What is wrong with another one is said when it is used.
-            if let Ok(filter) = read {
-                self.cache.put_filter(key(number), filter, length(&range));
-            }
+            self.cache.put_filter(key(number), filter, length(&range));
         }
         Ok(found)
     }
@@ -231,25 +237,39 @@ impl Source {
             })
             .collect()
     }
-
-    fn read_filter(
-        &self,
-        handle: &Handle,
-        path: &str,
-        range: &Range<u64>,
-    ) -> Result<Filter, WireError> {
-        let filter = read(handle, range).map_err(|e| self.parquet(handle, path, &e))?;
-        filter.ok_or_else(|| self.corrupted(path, "a Bloom filter is empty"))
-    }
 }
 
-/// `None` if it has no bits where it must have some.
-fn read(handle: &Handle, range: &Range<u64>) -> Result<Option<Filter>, ParquetError> {
+/// Reads a filter; `has_values`: some of the column's are known not to be null.
+fn read(handle: &Handle, range: &Range<u64>, has_values: bool) -> Result<Filter, ParquetError> {
     let bytes = handle.get_bytes(range.start, length(range))?;
     let filter = Sbbf::from_bytes(&bytes)?;
+    // They are the last ones, behind a header.
+    let bits = filter.num_blocks().saturating_mul(BITSET_MIN_LENGTH);
+    let bits = bytes.get(bytes.len().saturating_sub(bits)..);
+    let is_whole = bits.is_some_and(|bits| is_whole(bits, has_values));
+    Ok(is_whole.then(|| Arc::new(filter)))
+}
+
+/// Whether a filter has all bits that it once had, as far as one can see.
+fn is_whole(bits: &[u8], has_values: bool) -> bool {
     let is_blank = |part: &[u8]| part.iter().all(|byte| *byte == 0);
-    let is_damaged = filter.num_blocks() == 0 || bytes.chunks_exact(BLANK_BYTES).any(is_blank);
-    Ok((!is_damaged).then(|| Arc::new(filter)))
+    let has_gap = bits.chunks_exact(BLANK_BYTES).any(is_blank);
+    let is_unused = has_values && is_blank(bits);
+    !(bits.is_empty() || has_gap || is_unused)
+}
+
+/// Whether some values of a column of a row group are known not to be null.
+fn has_values(footer: &ArrowReaderMetadata, row_group: usize, leaf: usize) -> bool {
+    let Some(group) = footer.metadata().row_groups().get(row_group) else {
+        return false;
+    };
+    let statistics = group
+        .columns()
+        .get(leaf)
+        .and_then(|chunk| chunk.statistics());
+    let nulls = statistics.and_then(|statistics| statistics.null_count_opt());
+    let rows = u64::try_from(group.num_rows()).unwrap_or(0);
+    nulls.is_some_and(|nulls| nulls < rows)
 }
 
 /// Where the filter of a column is; `None` if there is none, or none that was written here.
@@ -304,6 +324,24 @@ mod tests {
         // Nothing is known of these.
         assert!(has(Form::Bytes, &filter_of("1"), 1));
         assert!(has(Form::Fixed(17), &filter_of("1"), 1));
+    }
+
+    #[test]
+    fn lost_bits_are_seen() {
+        let all = [0x10u8; 1024];
+        assert!(is_whole(&all, true));
+        // A sector that is zero, wherever the filter begins in it.
+        for start in 0..=512 {
+            let mut some = all;
+            some[start..start + 512].fill(0);
+            assert!(!is_whole(&some, true), "{start}");
+        }
+        let mut few = [0u8; 64];
+        assert!(!is_whole(&few, true));
+        assert!(is_whole(&few, false), "of nulls only");
+        few[63] = 1;
+        assert!(is_whole(&few, true));
+        assert!(!is_whole(&[], false));
     }
 
     #[test]

@@ -25,6 +25,9 @@ const KEYS_OF_ALL_MAX: usize = 65_536;
 /// Of more texts the bounds aren't looked for.
 const TEXTS_MAX: usize = 65_536;
 
+/// What texts that are told one by one are long together: they are copies, which no pool accounts for.
+const FEW_BYTES_MAX: usize = 1 << 20;
+
 /// What one key of a join tells.
 #[derive(Debug)]
 pub(super) struct KeyFilter {
@@ -225,18 +228,21 @@ fn span(keys: &[&ArrayRef]) -> Option<Span> {
     })
 }
 
-/// All keys, if they are so few that Bloom filters can be asked for them.
+/// All keys, if they are so few, and so short, that Bloom filters can be asked for them.
 fn few(keys: &[&ArrayRef]) -> Option<Vec<Key>> {
     let rows: usize = keys.iter().map(|key| key.len()).sum();
     if rows > VALUES_MAX {
         return None;
     }
+    let mut room = FEW_BYTES_MAX;
     let mut few = vec![];
     for &key in keys {
         match key.as_any().downcast_ref::<StringArray>() {
             Some(texts) => {
-                let texts = texts.iter().flatten();
-                few.extend(texts.map(|text| Key::Bytes(text.as_bytes().to_vec())));
+                for text in texts.iter().flatten() {
+                    room = room.checked_sub(text.len())?;
+                    few.push(Key::Bytes(text.as_bytes().to_vec()));
+                }
             }
             None => match native(key)? {
                 Native::I32(values) => few.extend(numbers(key, values)),
@@ -339,6 +345,10 @@ mod tests {
         let booleans: ArrayRef = Arc::new(BooleanArray::from(vec![true]));
         assert_eq!(few(&[&booleans]), None);
         assert_eq!(few(&[]), Some(vec![]));
+        let half = "x".repeat(FEW_BYTES_MAX / 2);
+        let long: ArrayRef = Arc::new(StringArray::from(vec![half.as_str(), half.as_str()]));
+        assert_eq!(few(&[&long]).map(|few| few.len()), Some(2));
+        assert_eq!(few(&[&long, &texts]), None);
     }
 
     #[test]

@@ -126,6 +126,29 @@ ALTER TABLE b_later RESET (bloom_filter_columns);
 TRUNCATE b_later;
 INSERT INTO b_later SELECT * FROM b_heap;
 SELECT b_filters('b_later');
+-- files that were written before a column changed keep their filters
+CREATE TABLE b_changed (id int, code text, name text, n numeric(6,2), k int) USING iceberg WITH (bloom_filter_columns = 'code, name, n, k');
+INSERT INTO b_changed VALUES (1, 'a', 'x', 1.5, 10), (2, 'a ', 'y', -2.25, 20), (3, NULL, 'z', NULL, NULL);
+ALTER TABLE b_changed ALTER n TYPE numeric(12,2);
+SELECT id FROM b_changed WHERE n IN (1.50, 12345678.25, -2.250) ORDER BY id;
+ALTER TABLE b_changed RENAME k TO key;
+SELECT id FROM b_changed WHERE key = 20::bigint;
+ALTER TABLE b_changed ALTER key TYPE bigint;
+SELECT id FROM b_changed WHERE key = ANY ('{20,NULL,99999999999}'::bigint[]);
+SELECT count(*) FROM b_changed WHERE key = ANY ('{}'::bigint[]);
+ALTER TABLE b_changed RESET (bloom_filter_columns);
+ALTER TABLE b_changed DROP key, ADD key bigint DEFAULT 7;
+SELECT count(*) FROM b_changed WHERE key = 7;
+ALTER TABLE b_changed ALTER code TYPE bpchar;
+SELECT id FROM b_changed WHERE code = 'a   ' ORDER BY id;
+SELECT id FROM b_changed WHERE code IN ('a   ', 'b') ORDER BY id;
+CREATE FUNCTION b_any_case_finds() RETURNS bool LANGUAGE plpgsql AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_collation WHERE collname = 'b_any_case') THEN RETURN true; END IF;
+    ALTER TABLE b_changed ALTER name TYPE text COLLATE b_any_case;
+    RETURN (SELECT count(*) FROM b_changed WHERE name = 'X') = 1 AND (SELECT count(*) FROM b_changed WHERE name IN ('Y', 'Z')) = 2;
+END $$;
+SELECT b_any_case_finds();
 RESET lake.bulk_rows;
 
 -- columns that are named, and what is published
@@ -158,7 +181,7 @@ SELECT b_published('b_flushed');
 
 DEALLOCATE b_one;
 SET client_min_messages = warning;
-DROP TABLE b_lake, b_heap, b_flushed, b_later;
-DROP FUNCTION b_options, b_filters, b_refused, b_shown, b_published;
+DROP TABLE b_lake, b_heap, b_flushed, b_later, b_changed;
+DROP FUNCTION b_options, b_filters, b_refused, b_shown, b_published, b_any_case_finds;
 DROP COLLATION IF EXISTS b_any_case;
 RESET client_min_messages;

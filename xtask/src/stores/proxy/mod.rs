@@ -130,6 +130,7 @@ impl Proxy {
         let mut state = self.shared.state();
         state.rules = rules;
         state.generation += 1;
+        *self.shared.network() = Instant::now();
         self.shared.changed.notify_all();
     }
 
@@ -211,12 +212,22 @@ impl Shared {
         }
     }
 
-    /// Waits until so many bytes have come by the network, after those that others have sent before.
+    fn network(&self) -> MutexGuard<'_, Instant> {
+        self.network.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until so many bytes have come by the network, after those that others have sent before. What is sent by
+    /// rules that have been replaced doesn't keep others waiting.
     fn transmit(&self, generation: u64, bandwidth: u64, bytes: usize) {
         let time = Duration::from_secs_f64(bytes as f64 / bandwidth as f64);
         let now = Instant::now();
         let arrives = {
-            let mut network = self.network.lock().unwrap_or_else(PoisonError::into_inner);
+            // Not let go of before the network is: it is another one for the rules that follow.
+            let state = self.state();
+            if state.generation != generation {
+                return;
+            }
+            let mut network = self.network();
             let earliest = now.checked_sub(NETWORK_CATCHES_UP).unwrap_or(now);
             *network = (*network).max(earliest) + time;
             *network

@@ -306,6 +306,30 @@ fn connections_share_a_network() {
 }
 
 #[test]
+fn what_a_slow_network_has_not_sent_is_not_in_the_way_of_the_next_one() {
+    let (_server, proxy) = start();
+    let body = pattern(1_000_000);
+    let stored = Client::new(&proxy).ask("PUT", "/k", &body);
+    assert_eq!(stored.expect("stored").0, 200);
+    proxy.set(vec![Rule::new(Action::Network(1000))]);
+    let mut client = Client::new(&proxy);
+    client.send("GET", "/k", "", b"").expect("sent");
+    let deadline = Instant::now() + LIMIT;
+    // It has begun to send.
+    while *proxy.shared.network() < deadline {
+        assert!(Instant::now() < deadline, "nothing is sent");
+        thread::sleep(Duration::from_millis(1));
+    }
+    proxy.set(vec![Rule::new(Action::Network(100_000_000))]);
+    let late = response(&mut client.0, "GET").expect("an answer").1;
+    assert!(late.as_ref() == Some(&body));
+    let started = Instant::now();
+    let found = Client::new(&proxy).ask("GET", "/k", b"");
+    assert_eq!(found.expect("read").1, body);
+    assert!(started.elapsed() < LIMIT);
+}
+
+#[test]
 fn time_passes_until_the_rules_go() {
     let (_server, proxy) = start();
     proxy.set(vec![Rule::new(Action::Latency(Duration::from_millis(200)))]);
