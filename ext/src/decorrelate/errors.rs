@@ -61,6 +61,12 @@ fn is_safe_node(node: Node) -> bool {
     }
 }
 
+/// Whether rows can be sorted by an operator without an error.
+pub fn sorts_safely(operator: pg_sys::Oid) -> bool {
+    let function = operator_function(pg_sys::InvalidOid, operator);
+    never_fails(function, std::ptr::null_mut())
+}
+
 /// `None` if it is something else than a call or a value.
 fn is_safe_call(node: Node) -> Option<bool> {
     if let Some(op) = get::<pg_sys::OpExpr>(node) {

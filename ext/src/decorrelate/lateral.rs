@@ -7,7 +7,7 @@
 use super::join::copied;
 use super::levels::Levels;
 use super::ranked::{group_rows, number_rows};
-use super::sublink::{Key, has_fit_tables, is_plain, is_simple, key, limit};
+use super::sublink::{Key, has_fit_tables, is_plain, is_simple, key, limit, shows_variants};
 use super::{conjuncts, entries, errors, is_open, target};
 use crate::lower::node::{self, Node, each_query, get, list, nodes, tag};
 use pgrx::pg_sys;
@@ -41,7 +41,10 @@ pub unsafe fn rewrite(top: *mut pg_sys::Query) {
     if !found || !all_fit {
         return;
     }
-    if !(queries.iter()).all(|query| is_harmless(*query, *query == top)) {
+    let fit = |query: &*mut pg_sys::Query| {
+        !uses_wholes(*query) && is_harmless(*query, *query == top, &|_| false)
+    };
+    if !queries.iter().all(fit) {
         return;
     }
     for query in queries {
@@ -54,19 +57,29 @@ pub unsafe fn rewrite(top: *mut pg_sys::Query) {
     }
 }
 
-/// Whether nothing that a query evaluates for its rows before it gives them could raise an error, and none of its
-/// entries is used as a whole.
-fn is_harmless(query: *mut pg_sys::Query, is_top: bool) -> bool {
+/// Whether an entry of a query is used as a whole.
+fn uses_wholes(query: *mut pg_sys::Query) -> bool {
     let mut has_wholes = false;
     node::visit_query(query, &mut |node| {
         has_wholes |= get::<pg_sys::Var>(node).is_some_and(|var| var.varattno == 0);
         !has_wholes
     });
+    has_wholes
+}
+
+/// Whether nothing that a query evaluates for its rows before it gives them could raise an error, as far as it isn't
+/// about nodes that `elsewhere` knows.
+pub fn is_harmless(
+    query: *mut pg_sys::Query,
+    is_top: bool,
+    elsewhere: &dyn Fn(Node) -> bool,
+) -> bool {
     // SAFETY: the caller's query.
     let query = unsafe { &*query };
-    let is_above = |node: Node| matches!(tag(node), NodeTag::T_Aggref | NodeTag::T_WindowFunc);
-    !has_wholes
-        && errors::is_safe(query.jointree.cast(), &|_| false)
+    let is_above = |node: Node| {
+        elsewhere(node) || matches!(tag(node), NodeTag::T_Aggref | NodeTag::T_WindowFunc)
+    };
+    errors::is_safe(query.jointree.cast(), elsewhere)
         && errors::is_safe(query.havingQual, &is_above)
         && (is_top || errors::is_safe(query.targetList.cast(), &is_above))
 }
@@ -164,6 +177,9 @@ impl Lateral {
             return None;
         }
         let (keys, filters) = correlation(query)?;
+        if count.is_some() && shows_variants(query, &keys) {
+            return None;
+        }
         Some(Lateral {
             keys,
             filters,
@@ -198,7 +214,14 @@ pub fn first_rows(query: &pg_sys::Query) -> Option<i64> {
     let plain = is_simple(query) && !query.hasAggs && !query.sortClause.is_null();
     let fit = |target: Node| Levels::of(target).is_closed() && errors::is_safe(target, &|_| false);
     let count = limit(query).filter(|_| plain)?;
-    all_targets(query, fit).then_some(count)
+    (all_targets(query, fit) && sorts_safely(query)).then_some(count)
+}
+
+fn sorts_safely(query: &pg_sys::Query) -> bool {
+    let clauses = nodes(query.sortClause).into_iter();
+    clauses
+        .filter_map(get::<pg_sys::SortGroupClause>)
+        .all(|clause| errors::sorts_safely(clause.sortop))
 }
 
 /// Whether the query gives a row of aggregates, which are null if there are no rows.

@@ -40,11 +40,19 @@ use pgrx::pg_sys;
 pub unsafe fn decorrelate(query: *mut pg_sys::Query) {
     // SAFETY: by contract.
     unsafe { lateral::rewrite(query) };
-    // SAFETY: by contract; parts of the query.
-    node::each_query(query, &mut |query| unsafe { rewrite(query) });
+    let harmless = quantified::may_come_later(query);
+    node::each_query(query, &mut |part| {
+        // SAFETY: by contract; parts of the query.
+        unsafe {
+            let filters = part == query && quantified::filters_one_table(&*part);
+            rewrite(part, harmless || filters);
+        }
+    });
 }
 
-unsafe fn rewrite(query: *mut pg_sys::Query) {
+/// `may_come_later`: also comparisons with all rows of a subquery, or its first one, instead of which others may be
+/// evaluated first then.
+unsafe fn rewrite(query: *mut pg_sys::Query, may_come_later: bool) {
     // SAFETY: by contract; no other reference to it is held meanwhile.
     let outer = unsafe { &mut *query };
     if !outer.hasSubLinks || !is_open(outer) {
@@ -55,11 +63,13 @@ unsafe fn rewrite(query: *mut pg_sys::Query) {
     let mut rewritten = vec![];
     let mut changed = false;
     for qual in quals {
-        if let Some(found) = sublink::correlated(qual) {
+        let found =
+            sublink::correlated(qual).filter(|found| may_come_later || !found.gives_first_row);
+        if let Some(found) = found {
             // SAFETY: both are parts of the query.
             rewritten.extend(unsafe { join::attach(outer, qual, &found) });
             changed = true;
-        } else if let Some(negation) = quantified::as_not_exists(qual) {
+        } else if may_come_later && let Some(negation) = quantified::as_not_exists(qual) {
             rewritten.push(negation);
             changed = true;
         } else {

@@ -8,6 +8,9 @@ use pgrx::FromDatum;
 use pgrx::pg_sys;
 use pgrx::pg_sys::NodeTag;
 
+/// `BTEQUALIMAGE_PROC` of `access/nbtree.h`.
+const BTREE_EQUAL_IMAGE: i16 = 4;
+
 /// A scalar subquery in a qual, which can be computed for all values of its keys at once.
 pub struct Correlated {
     /// The node in the qual.
@@ -54,6 +57,9 @@ pub fn correlated(qual: Node) -> Option<Correlated> {
         return None;
     }
     let (keys, filters) = lateral::correlation(inner)?;
+    if gives_first_row && shows_variants(inner, &keys) {
+        return None;
+    }
     let over_nothing = match gives_first_row {
         // SAFETY: makes a node.
         true => unsafe { pg_sys::makeNullConst(pg_sys::INT4OID, -1, pg_sys::InvalidOid).cast() },
@@ -183,7 +189,11 @@ pub fn key(clause: Node) -> Option<Key> {
         _ => return None,
     };
     let (typid, _, collation) = node::type_of(inner);
-    (op.inputcollid == collation && is_default_equality(op.opno, typid)).then_some(Key {
+    // SAFETY: looks the type up.
+    let is_undecided =
+        collation == pg_sys::InvalidOid && unsafe { pg_sys::type_is_collatable(typid) };
+    let groups = op.inputcollid == collation && is_default_equality(op.opno, typid);
+    (groups && !is_undecided).then_some(Key {
         clause,
         inner,
         outer,
@@ -199,5 +209,43 @@ fn is_default_equality(operator: pg_sys::Oid, typid: pg_sys::Oid) -> bool {
         class != pg_sys::InvalidOid
             && pg_sys::get_op_opfamily_strategy(operator, pg_sys::get_opclass_family(class))
                 == pg_sys::BTEqualStrategyNumber as i32
+    }
+}
+
+/// Whether the query returns a key whose values may be equal but not the same.
+///
+/// Postgres evaluates conditions on what rows are numbered by before it numbers them: all rows of a group are
+/// equal. If such a condition can tell them apart, another row would become the first one.
+pub fn shows_variants(query: &pg_sys::Query, keys: &[Key]) -> bool {
+    let targets = nodes(query.targetList).into_iter();
+    let mut shown = targets
+        .filter_map(get::<pg_sys::TargetEntry>)
+        .filter(|target| !target.resjunk);
+    shown.any(|target| {
+        // SAFETY: compares expressions.
+        let is_target = |key: &&Key| unsafe { pg_sys::equal(target.expr.cast(), key.inner.cast()) };
+        let mut same = keys.iter().filter(is_target);
+        same.any(|key| !is_same_if_equal(key.inner))
+    })
+}
+
+/// Whether values that are equal are the same, as btrees know that may merge equal keys.
+fn is_same_if_equal(key: Node) -> bool {
+    let (typid, _, collation) = node::type_of(key);
+    // Its class says so, though trailing blanks don't count.
+    if typid == pg_sys::BPCHAROID {
+        return false;
+    }
+    // SAFETY: catalog look-ups; the function takes the type of a class. Keys have one, and a collation where it needs one.
+    unsafe {
+        let class = pg_sys::GetDefaultOpClass(typid, pg_sys::BTREE_AM_OID);
+        if class == pg_sys::InvalidOid {
+            return false;
+        }
+        let input = pg_sys::get_opclass_input_type(class);
+        let family = pg_sys::get_opclass_family(class);
+        let function = pg_sys::get_opfamily_proc(family, input, input, BTREE_EQUAL_IMAGE);
+        let ask = || pg_sys::OidFunctionCall1Coll(function, collation, pg_sys::Datum::from(input));
+        function != pg_sys::InvalidOid && bool::from_datum(ask(), false) == Some(true)
     }
 }

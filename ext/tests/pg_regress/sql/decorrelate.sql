@@ -143,6 +143,15 @@ SELECT twins('SELECT o.id, l.* FROM @outer o, LATERAL (SELECT sum(i.y) FROM @inn
 -- rows that nobody asks for could raise an error above
 SELECT twins('SELECT o.id FROM @outer o, LATERAL (SELECT i.a FROM @inner i WHERE i.a = o.a ORDER BY i.id LIMIT 1) l WHERE o.a < 30 AND 100 / (l.a - 30) < 0');
 SELECT twins('SELECT v.id FROM (SELECT o.id, 100 / (l.a - 30) AS q FROM @outer o, LATERAL (SELECT i.a FROM @inner i WHERE i.a = o.a ORDER BY i.id LIMIT 1) l WHERE o.a < 30) v WHERE v.q < 0');
+-- equal keys that a condition can tell apart: the first row is found before it
+CREATE TABLE padded (id int, c bpchar);
+INSERT INTO padded SELECT g, CASE g % 2 WHEN 1 THEN 'k' ELSE 'k ' END FROM generate_series(1, 20) g;
+SELECT twins('SELECT o.id, l.id FROM padded o, LATERAL (SELECT p.c, i.id FROM padded p, @inner i WHERE i.id = p.id AND p.c = o.c ORDER BY p.id LIMIT 1) l WHERE l.c LIKE ''k ''');
+SELECT twins('SELECT o.id FROM padded o WHERE (SELECT p.c FROM padded p, @inner i WHERE i.id = p.id AND p.c = o.c ORDER BY p.id LIMIT 1) LIKE ''k ''');
+DROP TABLE padded;
+SELECT twins('SELECT o.id, l.n FROM @outer o, LATERAL (SELECT p.n, p.id FROM @outer p WHERE p.n = o.n ORDER BY p.id DESC LIMIT 1) l WHERE l.n > 3');
+-- an order whose comparison isn't known
+SELECT twins('SELECT o.id, l.id FROM @outer o, LATERAL (SELECT i.id FROM @inner i WHERE i.a = o.a ORDER BY ARRAY[i.b, i.id] DESC LIMIT 2) l');
 -- comparisons with all rows
 SELECT used('SELECT o.id FROM outer_lake o WHERE o.b <> ALL (SELECT i.b FROM inner_lake i WHERE i.a = o.a AND i.y < 30)');
 SELECT twins('SELECT o.id FROM @outer o WHERE o.b <> ALL (SELECT i.b FROM @inner i WHERE i.a = o.a AND i.y < 30)');
@@ -154,6 +163,12 @@ SELECT twins('SELECT o.id FROM @outer o WHERE (o.a, o.x) NOT IN (SELECT i.a, i.i
 SELECT twins('SELECT o.id FROM @outer o WHERE o.x > ALL (SELECT i.id FROM @inner i WHERE i.a = o.a AND i.id < 40)');
 SELECT twins('SELECT o.id FROM @outer o WHERE NOT o.x < ANY (SELECT i.id FROM @inner i WHERE i.a = o.a AND i.id < 200)');
 SELECT twins('SELECT o.id FROM @outer o WHERE o.a < 30 AND o.x <> ALL (SELECT 100 / (i.a - 30) FROM @inner i WHERE i.a = o.a)');
+-- what else could raise an error stays behind the comparison
+SELECT twins('SELECT count(*) FROM @outer o JOIN @outer p ON 100 / (o.b - 3) > p.b - 50 WHERE o.b NOT IN (SELECT i.b FROM @inner i WHERE i.b = o.b AND i.b = 3)');
+SELECT twins('SELECT count(*) FROM (SELECT 100 / (o.b - 3) AS q FROM @outer o WHERE o.b NOT IN (SELECT i.b FROM @inner i WHERE i.b = o.b AND i.b = 3)) v JOIN @outer p ON p.b = v.q');
+SELECT twins('SELECT count(*) FROM @outer o JOIN @outer p ON 100 / (o.b - 3) > p.b - 50 WHERE 10 > (SELECT i.b FROM @inner i WHERE i.b = o.b AND i.b <> 3 ORDER BY i.id LIMIT 1)');
+SELECT twins('SELECT count(*) FROM @outer o JOIN @outer p ON p.id = o.id WHERE o.b NOT IN (SELECT i.b FROM @inner i WHERE i.a = p.a AND i.y < 30)');
+SELECT twins('SELECT o.id FROM @outer o WHERE o.x / 2 > 3 AND o.b NOT IN (SELECT i.b FROM @inner i WHERE i.a = o.a AND i.y < 30)');
 -- volatile
 SELECT used('SELECT o.id FROM outer_lake o WHERE x < (SELECT avg(y) FROM inner_lake i WHERE i.a = o.a AND random() < 2)');
 SELECT twins('SELECT o.id FROM @outer o WHERE x < (SELECT avg(y) FROM @inner i WHERE i.a = o.a AND random() < 2)');
