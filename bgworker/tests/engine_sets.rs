@@ -247,6 +247,18 @@ async fn many_elements_come_in_batches() {
 }
 
 #[tokio::test]
+async fn large_elements_come_a_few_at_a_time() {
+    let text: ArrayRef = Arc::new(StringArray::from(vec!["x".repeat(1 << 20)]));
+    let args = vec![col(0, LakeType::Text); 40];
+    let each = call(SetFunction::Each, args, LakeType::Text);
+    let plan = sets(scan(&[LakeType::Text], None), vec![], vec![each]);
+    let batches = rows_of(plan, vec![text]).await.unwrap();
+    let sizes: Vec<usize> = batches.iter().map(RecordBatch::num_rows).collect();
+    assert_eq!(sizes.iter().sum::<usize>(), 40);
+    assert!(sizes.iter().all(|rows| *rows <= 16), "{sizes:?}");
+}
+
+#[tokio::test]
 async fn malformed_sets_are_refused() {
     let plans = [
         sets(Plan::OneRow, vec![], vec![]),
@@ -257,6 +269,20 @@ async fn malformed_sets_are_refused() {
             Plan::OneRow,
             vec![],
             vec![call(SetFunction::Unnest, vec![int(1)], LakeType::Int4)],
+        ),
+        sets(
+            Plan::OneRow,
+            vec![],
+            vec![call(SetFunction::Each, vec![], LakeType::Int4)],
+        ),
+        sets(
+            Plan::OneRow,
+            vec![],
+            vec![call(
+                SetFunction::Each,
+                vec![int(1), big(2)],
+                LakeType::Int4,
+            )],
         ),
     ];
     for plan in plans {

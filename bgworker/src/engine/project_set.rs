@@ -29,7 +29,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
-/// Repeated columns of a batch shouldn't take more, if they are of variable length.
+/// Repeated columns and elements of a batch shouldn't take more, if they are of variable length.
 const BATCH_BYTES: usize = 16 << 20;
 
 /// Checks a node over an input with columns of these types; returns those of its output.
@@ -311,6 +311,23 @@ impl Elements {
         }
     }
 
+    /// About how many bytes of variable length an element of a row's set has that isn't the same for all rows.
+    fn width(&self, row: usize) -> usize {
+        match self {
+            Elements::Series { .. } => 0,
+            Elements::List(list) => {
+                let own = span(list.value_offsets(), &(row..row + 1));
+                let elements = own.len().max(1);
+                bytes(list.values(), own) / elements
+            }
+            Elements::Each { arrays, single } => {
+                let own = arrays.iter().zip(single).filter(|(_, single)| !**single);
+                let sizes = own.map(|(array, _)| bytes(array, row..row + 1));
+                sizes.max().unwrap_or(0)
+            }
+        }
+    }
+
     /// The elements of these places, in order.
     fn at(&self, runs: &[Run]) -> Result<ArrayRef, WireError> {
         let total: usize = runs.iter().map(|run| run.count).sum();
@@ -440,10 +457,12 @@ impl Expanded {
         runs
     }
 
-    /// About how many bytes of variable length are repeated of a row.
+    /// About how many bytes of variable length come out with each element of a row's sets.
     fn width(&self, row: usize) -> usize {
         let kept = self.kept.iter().map(|column| bytes(column, row..row + 1));
-        kept.sum::<usize>() + self.repeated
+        let elements = self.elements.iter().map(|set| set.width(row));
+        kept.chain(elements)
+            .fold(self.repeated, usize::saturating_add)
     }
 
     fn batch(&self, runs: &[Run]) -> Result<RecordBatch, WireError> {
@@ -487,76 +506,5 @@ fn span(offsets: &[i32], rows: &Range<usize>) -> Range<usize> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn series_are_counted_as_postgres_ends_them() {
-        assert_eq!(count(1, 3, 1), 3);
-        assert_eq!(count(1, 1, -5), 1);
-        assert_eq!(count(3, 1, 1), 0);
-        assert_eq!(count(3, 1, -1), 3);
-        assert_eq!(count(1, 10, 4), 3);
-        assert_eq!(count(i64::MAX - 1, i64::MAX, 3), 1);
-        assert_eq!(count(i64::MIN, i64::MAX, 1), 1 << 64);
-        assert_eq!(count(i64::MAX, i64::MIN, i64::MIN), 2);
-        assert_eq!(count(i64::MIN, i64::MAX, i64::MAX), 3);
-    }
-
-    #[test]
-    fn values_past_the_end_are_null() {
-        let rows = vec![Series {
-            start: i64::MAX - 1,
-            step: 1,
-            count: 2,
-        }];
-        let set = Elements::Series {
-            rows,
-            narrow: false,
-        };
-        let run = Run {
-            row: 0,
-            first: 1,
-            count: 3,
-        };
-        let values = set.at(&[run]).expect("values");
-        let values: Vec<Option<i64>> = values.as_primitive::<Int64Type>().iter().collect();
-        assert_eq!(values, [Some(i64::MAX), None, None]);
-    }
-
-    #[test]
-    fn large_rows_are_repeated_a_few_at_a_time() {
-        let text: ArrayRef = Arc::new(arrow::array::StringArray::from(vec!["x".repeat(1 << 20)]));
-        let fields = vec![
-            Field::new("t", DataType::Utf8, true),
-            Field::new("s0", DataType::Int64, true),
-        ];
-        let sets = Sets {
-            schema: Arc::new(Schema::new(fields)),
-            columns: vec![0],
-            calls: vec![],
-            cancel: CancellationToken::new(),
-        };
-        let rows = vec![Series {
-            start: 1,
-            step: 1,
-            count: 40,
-        }];
-        let expanded = Expanded {
-            sets: Arc::new(sets),
-            kept: vec![text],
-            repeated: 0,
-            elements: vec![Elements::Series {
-                rows,
-                narrow: false,
-            }],
-            rows: 1,
-            row: 0,
-            done: 0,
-        };
-        let sizes: Vec<usize> = expanded
-            .map(|batch| batch.expect("rows").num_rows())
-            .collect();
-        assert_eq!(sizes, [16, 16, 8]);
-    }
-}
+#[path = "project_set_tests.rs"]
+mod tests;

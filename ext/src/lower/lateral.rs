@@ -2,7 +2,9 @@
 //!
 //! Rows and conditions are those of a join, in its order: the function scan's own conditions, then those of the loop.
 
-use super::node::{Node, attnos, copy, get, nodes, output_var, plan_tag, rewrite, target_exprs};
+use super::node::{
+    Node, attnos, copy, get, nodes, output_var, plan_tag, rewrite, target_exprs, type_of,
+};
 use super::project_set::{Output, expand};
 use super::sub::Sub;
 use super::targets::is_noticed;
@@ -51,6 +53,8 @@ impl Builder<'_> {
         let args = functions.iter().flat_map(|call| attnos(*call, side));
         let used: Vec<i16> = beside.iter().copied().chain(args).collect();
         let mut sub = self.input(outer, &used)?;
+        // Rows that are equal in it are elements later, which have an order themselves.
+        sub.establish_order(None);
         // SAFETY: a plan node of the tree.
         let width = nodes(unsafe { (*outer).targetlist }).len();
         let mut outputs: Vec<Output> = (1i16..)
@@ -91,13 +95,17 @@ impl Builder<'_> {
     }
 }
 
-/// The calls of a function scan, each of which has one column.
+/// The calls of a function scan, each of which has one column. That of a composite type is one of its fields.
 pub fn functions(scan: &pg_sys::FunctionScan) -> Lowered<Vec<Node>> {
     let mut calls = vec![];
     for function in nodes(scan.functions) {
         let function = get::<pg_sys::RangeTblFunction>(function)
             .filter(|function| function.funccolcount == 1)
             .ok_or("a function of several columns is not lowered")?;
+        // SAFETY: looks the type up.
+        if unsafe { pg_sys::type_is_rowtype(type_of(function.funcexpr).0) } {
+            return refused("a function of rows is not lowered");
+        }
         calls.push(function.funcexpr);
     }
     match calls.is_empty() {

@@ -50,6 +50,7 @@ tagged!(
     IndexScan = T_IndexScan,
     JoinExpr = T_JoinExpr,
     Limit = T_Limit,
+    Memoize = T_Memoize,
     MergeAppend = T_MergeAppend,
     MergeJoin = T_MergeJoin,
     MinMaxExpr = T_MinMaxExpr,

@@ -232,13 +232,16 @@ struct Streams {
     groups: bool,
     /// Groups or windows of rows that weren't sorted right before.
     unsorted: bool,
-    /// A limit's input that has its order otherwise than by a sort right before.
+    /// An input of a limit, or of sets, that has its order otherwise than by a sort right before.
     merged: bool,
 }
 
 impl Streams {
     fn of(plan: *mut pg_sys::Plan) -> Self {
-        use NodeTag::{T_Agg, T_CteScan, T_Group, T_Limit, T_SetOp, T_Sort, T_Unique, T_WindowAgg};
+        use NodeTag::{
+            T_Agg, T_CteScan, T_Group, T_Limit, T_ProjectSet, T_SetOp, T_Sort, T_Unique,
+            T_WindowAgg,
+        };
         let mut streams = Streams::default();
         let mut open = vec![plan];
         while let Some(plan) = open.pop() {
@@ -251,7 +254,12 @@ impl Streams {
             let unsorted = below.iter().any(|input| plan_tag(*input) != T_Sort);
             streams.groups |= groups;
             streams.unsorted |= unsorted && (groups || tag == T_WindowAgg);
-            streams.merged |= unsorted && tag == T_Limit;
+            let lateral =
+                get::<pg_sys::NestLoop>(plan.cast()).is_some_and(|nest| !nest.nestParams.is_null());
+            if lateral || matches!(tag, T_Limit | T_ProjectSet) {
+                let outer = below.first();
+                streams.merged |= outer.is_some_and(|input| plan_tag(*input) != T_Sort);
+            }
             // Its plan is elsewhere, and gives a row when one is asked for.
             if tag == T_CteScan {
                 streams = Streams {
@@ -303,7 +311,7 @@ fn stops_early(plan: *mut pg_sys::Plan, lowered: &Plan) -> bool {
 fn fails_late(plan: &Plan, streams: Streams) -> bool {
     let below = |input: &Plan| fails_late(input, streams);
     match plan {
-        // It was made for a limit, of which Postgres may have sorted the rows otherwise.
+        // It was made for a limit or for sets, of which Postgres may have sorted the rows otherwise.
         Plan::Sort { input, .. } => streams.merged && below(input),
         // What is grouped by was computed, and sorted, before.
         Plan::Aggregate {

@@ -142,9 +142,13 @@ impl Builder<'_> {
         }
         let lake = match (function, args.first().map(|arg| &arg.ty.lake)) {
             (SetFunction::Unnest, Some(LakeType::List { element, .. })) => (**element).clone(),
-            (SetFunction::GenerateSeries, Some(lake)) => lake.clone(),
-            (SetFunction::Each, Some(lake)) if args.iter().all(|arg| arg.ty.lake == *lake) => {
+            (SetFunction::GenerateSeries | SetFunction::Each, Some(lake))
+                if args.iter().all(|arg| arg.ty.lake == *lake) =>
+            {
                 lake.clone()
+            }
+            (SetFunction::GenerateSeries, _) => {
+                return refused("numbers of different types are not lowered here");
             }
             (SetFunction::Each, _) => {
                 return refused("elements that are shown differently are not lowered");

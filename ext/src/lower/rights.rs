@@ -13,8 +13,8 @@ pub struct Called {
 }
 
 impl Called {
-    /// What plan nodes call themselves, without their inputs (`ExecInitFunc` and `ExecBuildGroupingEqual` in execExpr.c,
-    /// nodeAgg.c, nodeWindowAgg.c).
+    /// What plan nodes call themselves, without their inputs (`ExecInitFunc`, `ExecBuildGroupingEqual` and
+    /// `ExecBuildParamSetEqual` in execExpr.c, execSRF.c, nodeAgg.c, nodeWindowAgg.c).
     pub fn by(plans: &[*mut pg_sys::Plan]) -> Called {
         let mut called = Called::default();
         for plan in plans {
@@ -93,7 +93,7 @@ fn expressions(plan: *mut pg_sys::Plan) -> Vec<Node> {
     found
 }
 
-/// The operators by which a node tells groups.
+/// The operators by which a node tells groups, or keys.
 fn equality_operators(node: Node) -> Vec<pg_sys::Oid> {
     if let Some(agg) = get::<pg_sys::Agg>(node) {
         let chained = nodes(agg.chain)
@@ -113,6 +113,9 @@ fn equality_operators(node: Node) -> Vec<pg_sys::Oid> {
     }
     if let Some(operation) = get::<pg_sys::SetOp>(node) {
         return array(operation.dupOperators, operation.numCols);
+    }
+    if let Some(memoize) = get::<pg_sys::Memoize>(node) {
+        return array(memoize.hashOperators, memoize.numKeys);
     }
     get::<pg_sys::WindowAgg>(node).map_or(vec![], |window| {
         let mut operators = array(window.partOperators, window.partNumCols);

@@ -74,14 +74,46 @@ SELECT differing('SELECT v, s.id FROM unnest(ARRAY[3, 5, NULL, 5]) v JOIN @s s O
 SELECT twins('SELECT id, unnest(a) FROM @s ORDER BY id LIMIT 25', true);
 SELECT twins('SELECT id, unnest(t) FROM @s WHERE id < 100 ORDER BY id DESC, 2', true);
 SELECT twins('SELECT count(*) FROM (SELECT generate_series(1, 1000000000000000) FROM @s LIMIT 10) x');
+SELECT twins('SELECT id, e FROM (SELECT id, n, a FROM @s ORDER BY n, id) x, unnest(x.a) e', true);
 -- errors
 SELECT twins('SELECT id, generate_series(1, 2, n) FROM @s');
 SELECT twins('SELECT id / n, unnest(a) FROM @s');
 SELECT twins('SELECT id / n, unnest(NULL::int[]) FROM @s');
+SET enable_hashjoin = off;
+SET enable_nestloop = off;
+SELECT twins('SELECT s.id, unnest(s.a) FROM @s s JOIN @s u ON s.id = u.id WHERE 100 / (s.id - 4000 + 0 * u.id) < 10 LIMIT 5');
+RESET enable_hashjoin;
+RESET enable_nestloop;
 -- functions that the engine doesn't have stay in Postgres
 SELECT twins('SELECT id, regexp_split_to_table(t[1], '''') FROM @s');
 SELECT twins('SELECT id, generate_subscripts(a, 1) FROM @s');
+-- of a composite type with one field FROM has that field
+CREATE TYPE s_one AS (x int);
+CREATE TABLE o_heap (id int, c s_one[]);
+INSERT INTO o_heap SELECT g, ARRAY[ROW(g)::s_one, NULL, ROW(NULL)::s_one] FROM generate_series(1, 3000) g;
+CREATE TABLE o_lake (LIKE o_heap) USING iceberg;
+SET lake.bulk_rows = 10;
+INSERT INTO o_lake SELECT * FROM o_heap;
+SET lake.bulk_rows = -1;
+ANALYZE o_heap, o_lake;
+SELECT twins('SELECT o.id, u.x FROM @o o, unnest(o.c) u');
+SELECT twins('SELECT count(*), sum(u.x) FROM @o o, unnest(o.c) u WHERE u.x > 10');
+SELECT twins('SELECT id, unnest(c) FROM @o');
+-- rights to functions are asked for
+BEGIN;
+CREATE ROLE s_reader;
+GRANT SELECT ON s_lake TO s_reader;
+REVOKE EXECUTE ON FUNCTION generate_series(int, int), unnest(anyarray) FROM PUBLIC;
+SET LOCAL ROLE s_reader;
+SAVEPOINT s;
+SELECT count(*) FROM (SELECT unnest(a) FROM s_lake) x;
+ROLLBACK TO s;
+SELECT count(*) FROM s_lake s, unnest(s.a) e;
+ROLLBACK TO s;
+SELECT count(*) FROM s_lake s JOIN generate_series(1, 5) g ON g = s.id;
+ROLLBACK;
 EXPLAIN (COSTS OFF) SELECT id, unnest(a) FROM s_lake;
 RESET client_min_messages;
 DROP FUNCTION differing;
-DROP TABLE s_heap, s_lake;
+DROP TABLE s_heap, s_lake, o_heap, o_lake;
+DROP TYPE s_one;
