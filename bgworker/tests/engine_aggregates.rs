@@ -6,9 +6,10 @@ use arrow::array::*;
 use arrow::compute::concat_batches;
 use arrow::datatypes::{Decimal128Type, Float64Type, Int32Type, Int64Type};
 use engine_support::*;
+use pg_lake_plan::function::Function;
 use pg_lake_plan::ir::*;
 use pg_lake_plan::message::{ErrorCode, WireError};
-use pg_lake_plan::types::LakeType;
+use pg_lake_plan::types::{LakeType, Value};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -303,6 +304,68 @@ async fn lists_in_several_orders() {
     }
 }
 
+/// The state of floats, and that of pairs: the float as y, and 2 as x.
+fn moments() -> Vec<Aggregate> {
+    let list = || LakeType::List {
+        element_id: 1,
+        element: Box::new(LakeType::Float8),
+    };
+    let float = || col(2, LakeType::Float8);
+    let two = constant(LakeType::Float8, Value::F64(2.0));
+    let pair = Expr {
+        ty: sql(LakeType::Bytes),
+        kind: ExprKind::Call {
+            function: Function::FloatPair,
+            args: vec![float(), two],
+        },
+    };
+    vec![
+        aggregate(AggregateFunction::Moments, Some(float()), list()),
+        aggregate(AggregateFunction::PairMoments, Some(pair), list()),
+    ]
+}
+
+/// With functions over distinct values there are two levels, with those of ordered values the rows are sorted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn states_of_floats_meet() {
+    let dir = tempfile::tempdir().unwrap();
+    let distinct = Aggregate {
+        distinct: true,
+        ..aggregate(AggregateFunction::Count, Some(number()), LakeType::Int8)
+    };
+    let mode = ordered(AggregateFunction::Mode, number(), LakeType::Int4, false);
+    for beside in [None, Some(distinct), Some(mode)] {
+        for estimate in [3.0, 1e6] {
+            let aggregates = moments().into_iter().chain(beside.clone()).collect();
+            let groups = vec![col(0, LakeType::Int4)];
+            let batch = results(dir.path(), groups, aggregates, estimate).await;
+            let batch = batch.unwrap();
+            for group in 0..3i32 {
+                let state = |column: usize| {
+                    let states = batch.column(column).as_list::<i32>();
+                    let state = states.value(group as usize);
+                    state.as_primitive::<Float64Type>().values().to_vec()
+                };
+                // Numbers that are 3 apart.
+                let n = 30_001.0;
+                let sum = n * (f64::from(group) + 45_000.0);
+                let squares = 9.0 * n * (n * n - 1.0) / 12.0;
+                near(&state(1), &[n, sum, squares]);
+                near(&state(2), &[n, 2.0 * n, 0.0, sum, squares, 0.0]);
+            }
+        }
+    }
+}
+
+/// To nine digits.
+fn near(state: &[f64], expected: &[f64]) {
+    assert_eq!(state.len(), expected.len());
+    for (part, expected) in state.iter().zip(expected) {
+        let distance = (part - expected).abs();
+        assert!(distance <= 1e-9 * expected.abs(), "{state:?}");
+    }
+}
+
 /// Without groups there is a row of nulls.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ordered_values_of_no_rows() {
@@ -313,7 +376,7 @@ async fn ordered_values_of_no_rows() {
         let plan = Plan::Aggregate {
             input: Box::new(scan(&TYPES, Some(none.clone()))),
             groups,
-            aggregates: aggregates(),
+            aggregates: aggregates().into_iter().chain(moments()).collect(),
             sets: vec![],
             groups_estimate: 1.0,
         };

@@ -262,6 +262,25 @@ async fn frames_of_values_are_refused() {
     assert_eq!(error.code, ErrorCode::Unsupported);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sums_in_single_precision_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let real = col(0, LakeType::Float4);
+    let sum = aggregate(AggregateFunction::Sum, Some(real), LakeType::Float4);
+    let plan = Plan::Window(Box::new(Window {
+        input: Box::new(scan(&[LakeType::Float4], None)),
+        partition_by: vec![],
+        order_by: vec![],
+        peers: vec![],
+        frame: DEFAULT,
+        functions: vec![WindowFunction::Aggregate(sum)],
+        measured: None,
+    }));
+    let error = run(&engine(dir.path()), request(plan, vec![]), None).await;
+    let error = error.map(|_| ()).expect_err("refused");
+    assert_eq!(error.code, ErrorCode::Unsupported);
+}
+
 /// Sums over the rows whose order differs by two at most before, and by `$0` after the current one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn values_near_the_current_one_are_summed_up() {

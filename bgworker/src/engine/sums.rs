@@ -429,7 +429,8 @@ impl SumFloat {
 impl States for SumFloat {
     fn ensure(&mut self, groups: usize) {
         if self.sums.len() < groups {
-            self.sums.resize(groups, 0.0);
+            // As in Postgres, whose first sum is the first value, that of `-0` alone is `-0`.
+            self.sums.resize(groups, -0.0);
             self.seen.resize(groups, false);
         }
     }
@@ -498,58 +499,5 @@ impl GroupsAccumulator for SumFloat {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::error::wire;
-    use super::*;
-    use arrow::array::{AsArray, Decimal128Array};
-    use arrow::datatypes::Decimal128Type;
-    use pg_lake_plan::message::ErrorCode;
-
-    fn state() -> SumOfSquares {
-        let ty = DataType::Decimal128(38, 4);
-        SumOfSquares::new(ty.clone(), ty)
-    }
-
-    fn decimals(values: Vec<Option<i128>>) -> ArrayRef {
-        let values = Decimal128Array::from(values).with_precision_and_scale(38, 2);
-        Arc::new(values.expect("a decimal"))
-    }
-
-    #[test]
-    fn squares_are_added_up_and_merged() {
-        let values = decimals(vec![Some(-150), None, Some(200), Some(i128::MAX)]);
-        let filter = BooleanArray::from(vec![true, true, true, false]);
-        let mut one = state();
-        one.update_batch(
-            std::slice::from_ref(&values),
-            &[0, 0, 0, 1],
-            Some(&filter),
-            2,
-        )
-        .expect("update");
-        let one = one.state(EmitTo::All).expect("a state");
-        let converted = state()
-            .convert_to_state(&[values], Some(&filter))
-            .expect("a state");
-        let mut whole = state();
-        whole.merge_batch(&one, &[0, 1], None, 2).expect("merge");
-        whole
-            .merge_batch(&converted, &[0, 0, 0, 1], None, 2)
-            .expect("merge");
-        let sums = whole.evaluate(EmitTo::All).expect("sums");
-        let sums: Vec<Option<i128>> = sums.as_primitive::<Decimal128Type>().iter().collect();
-        assert_eq!(sums, [Some(2 * (22_500 + 40_000)), None]);
-    }
-
-    #[test]
-    fn what_is_too_large_is_not_exact() {
-        let large = 1i128 << 64;
-        for values in [vec![Some(large)], vec![Some(large / 2); 4]] {
-            let groups = vec![0; values.len()];
-            let error = state()
-                .update_batch(&[decimals(values)], &groups, None, 1)
-                .expect_err("too large");
-            assert_eq!(wire(&error).code, ErrorCode::NotExact);
-        }
-    }
-}
+#[path = "sums_tests.rs"]
+mod tests;

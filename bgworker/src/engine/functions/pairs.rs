@@ -20,9 +20,8 @@ pub(super) fn made(rows: &Rows, args: &[Val]) -> Result<ArrayRef, WireError> {
             pairs.append_null();
             continue;
         }
-        let mut pair = first.at(row).to_le_bytes().to_vec();
-        pair.extend_from_slice(&second.at(row).to_le_bytes());
-        pairs.append_value(&pair);
+        let pair = [first.at(row), second.at(row)].map(f64::to_le_bytes);
+        pairs.append_value(pair.as_flattened());
     }
     Ok(Arc::new(pairs.finish()))
 }

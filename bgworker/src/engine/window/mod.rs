@@ -177,6 +177,11 @@ fn check_function(
             if !(slides || best) {
                 return Err(unsupported("this aggregate over a window"));
             }
+            if aggregate.function == AggregateFunction::Sum
+                && aggregate.ty.lake == LakeType::Float4
+            {
+                return Err(unsupported("a sum in single precision over a window"));
+            }
             match aggregate.distinct {
                 true => Err(unsupported("DISTINCT in a window function")),
                 false => Ok(()),

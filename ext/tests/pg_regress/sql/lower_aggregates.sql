@@ -163,6 +163,7 @@ SELECT twins('SELECT avg(f8 * 1e200) FROM @a WHERE id < 5000');
 SELECT twins('SELECT g, stddev(f8 * 1e200), corr(f8 * 1e200, i2) FROM @a WHERE id < 5000 GROUP BY g');
 SELECT twins('SELECT sum(f4 * 1e38::real) FROM @a WHERE id < 5000 AND f4 > 0');
 SELECT twins('SELECT corr(1 / i2, f8) FROM @a');
+SELECT twins('SELECT g, sum(-abs(f8) * 0)::text, sum((-abs(f4) * 0)::real)::text FROM @a WHERE id < 5000 GROUP BY g');
 SELECT twins('SELECT g FROM @a WHERE id < 5000 GROUP BY g HAVING avg(f8) > -1000 AND stddev(f4) > 0 ORDER BY g', true);
 -- all digits of roots of variances of every size
 SELECT a_check(format('SELECT g, id / 10, stddev_pop(n * %s), stddev_samp(n * %1$s), var_pop(n * %1$s) FROM @a GROUP BY 1, 2', x))
