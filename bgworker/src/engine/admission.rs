@@ -30,6 +30,9 @@ const FEW_ROWS: u32 = 10_000;
 /// A query that waits for its backend longer than this lends its turn.
 const LENT_AFTER: Duration = Duration::from_millis(100);
 
+/// Who waits looks this often whether it is to begin: how long it has to wait may be set anew.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 /// What can be set about turns.
 #[derive(Clone, Copy, Debug)]
 pub struct QueueConfig {
@@ -126,14 +129,16 @@ impl Queue {
         }
     }
 
-    /// The first one begins out of turn if none has for long.
-    fn begin_overdue(&mut self) {
-        if self.last_begun.elapsed() < self.config.patience {
-            return;
-        }
-        if let Some(first) = self.waiting.pop_front() {
+    /// The first one begins out of turn if none has for long. Returns how soon to look again.
+    fn begin_overdue(&mut self) -> Duration {
+        let patience = self.config.patience;
+        if self.last_begun.elapsed() >= patience
+            && let Some(first) = self.waiting.pop_front()
+        {
             self.begin(first);
         }
+        let left = patience.saturating_sub(self.last_begun.elapsed());
+        left.min(LOOK_AGAIN)
     }
 
     /// With it begins what else its backend waits for.
@@ -179,8 +184,8 @@ impl Admission {
 
     /// Waits for a turn. Dropping the future leaves the queue.
     pub(super) async fn turn(&self, proc: u32) -> Turn {
-        let ((id, wait), patience) =
-            self.change(|queue| (queue.enter(proc), queue.config.patience));
+        let since = Instant::now();
+        let (id, wait) = self.change(|queue| queue.enter(proc));
         // From here on it is in the queue, and leaves it when it is dropped.
         let mut turn = Turn {
             admission: self.clone(),
@@ -188,9 +193,9 @@ impl Admission {
             waited: Duration::ZERO,
         };
         if let Some(mut wait) = wait {
-            let since = Instant::now();
-            while timeout(patience, &mut wait).await.is_err() {
-                self.change(Queue::begin_overdue);
+            let mut left = self.change(Queue::begin_overdue);
+            while timeout(left, &mut wait).await.is_err() {
+                left = self.change(Queue::begin_overdue);
             }
             turn.waited = since.elapsed();
         }
@@ -271,7 +276,7 @@ impl Drop for Loan<'_> {
 pub(super) fn keeps_rows(plan: &Plan) -> bool {
     let keeps = match plan {
         Plan::Join(join) => !are_few(kept_rows(join)),
-        Plan::Window(_) => true,
+        Plan::Window(window) => !has_few_rows(&window.input),
         Plan::Aggregate {
             groups,
             aggregates,
@@ -283,7 +288,7 @@ pub(super) fn keeps_rows(plan: &Plan) -> bool {
             let has_many = !groups.is_empty() && !are_few(*groups_estimate);
             has_many || aggregates.iter().any(keeps_values)
         }
-        Plan::Sort { fetch, .. } => fetch.is_none_or(|rows| rows > u64::from(FEW_ROWS)),
+        Plan::Sort { input, fetch, .. } => !is_few(*fetch) && !has_few_rows(input),
         Plan::Scan(_)
         | Plan::Filter { .. }
         | Plan::Project { .. }
@@ -293,6 +298,28 @@ pub(super) fn keeps_rows(plan: &Plan) -> bool {
         | Plan::OneRow => false,
     };
     keeps || plan.inputs().into_iter().any(keeps_rows)
+}
+
+/// Whether no more than a few rows come out of a plan, as far as that is known: of scans and joins it isn't.
+fn has_few_rows(plan: &Plan) -> bool {
+    match plan {
+        Plan::OneRow => true,
+        Plan::Aggregate {
+            groups,
+            groups_estimate,
+            ..
+        } => groups.is_empty() || are_few(*groups_estimate),
+        Plan::Sort { input, fetch, .. } | Plan::Limit { input, fetch, .. } => {
+            is_few(*fetch) || has_few_rows(input)
+        }
+        Plan::Filter { input, .. } | Plan::Project { input, .. } => has_few_rows(input),
+        Plan::Window(window) => has_few_rows(&window.input),
+        Plan::Scan(_) | Plan::Join(_) | Plan::Append { .. } | Plan::ProjectSet(_) => false,
+    }
+}
+
+fn is_few(limit: Option<u64>) -> bool {
+    limit.is_some_and(|rows| rows <= u64::from(FEW_ROWS))
 }
 
 /// An estimate that is no number is of many.

@@ -107,6 +107,57 @@ async fn nobody_waits_without_end() {
 }
 
 #[tokio::test]
+async fn who_came_later_waits_for_what_is_left() {
+    let admission = admission(1);
+    let patience = LOOK_AGAIN;
+    admission.configure(QueueConfig {
+        queries: 1,
+        patience,
+    });
+    let _first = admission.turn(1).await;
+    let _second = ask(&admission, 2).await;
+    let asked = Instant::now();
+    let _third = ask(&admission, 3).await;
+    let since = asked.elapsed();
+    let left = admission.change(Queue::begin_overdue);
+    assert!(left + since <= patience, "{left:?} after {since:?}");
+}
+
+#[tokio::test]
+async fn new_patience_counts_for_who_waits() {
+    let admission = admission(1);
+    let _first = admission.turn(1).await;
+    let second = ask(&admission, 2).await;
+    assert!(!second.is_finished());
+    admission.configure(QueueConfig {
+        queries: 1,
+        patience: Duration::from_millis(1),
+    });
+    let begun = timeout(Duration::from_secs(60), second).await;
+    drop(begun.expect("soon").expect("a turn"));
+}
+
+#[tokio::test]
+async fn a_turn_is_lent_as_long_as_anything_is_waited_for() {
+    let admission = admission(1);
+    let first = admission.turn(1).await;
+    let (row, another_row) = (Loan::of(&first), Loan::of(&first));
+    drop(row);
+    let second = ask(&admission, 2).await;
+    assert!(second.is_finished());
+    // Lent once, not for each row.
+    let third = ask(&admission, 3).await;
+    assert!(!third.is_finished());
+    drop(another_row);
+    drop(second.await.expect("a turn"));
+    settle().await;
+    assert!(!third.is_finished());
+    drop(first);
+    settle().await;
+    assert!(third.is_finished());
+}
+
+#[tokio::test]
 async fn who_is_cancelled_leaves_the_queue() {
     let admission = admission(1);
     let first = admission.turn(1).await;
@@ -198,8 +249,12 @@ fn joined(left_rows: f64, right_rows: f64, keys: Vec<JoinKey>) -> Plan {
 }
 
 fn sorted(fetch: Option<u64>) -> Plan {
+    sorted_rows(scan(), fetch)
+}
+
+fn sorted_rows(input: Plan, fetch: Option<u64>) -> Plan {
     Plan::Sort {
-        input: Box::new(scan()),
+        input: Box::new(input),
         keys: vec![],
         fetch,
     }
@@ -226,6 +281,9 @@ fn only_who_keeps_rows_needs_a_turn() {
         grouped(vec![column()], 100.0, vec![]),
         joined(1e9, 100.0, vec![key()]),
         sorted(Some(10)),
+        sorted_rows(grouped(vec![column()], 100.0, vec![]), None),
+        sorted_rows(grouped(vec![], f64::NAN, vec![]), None),
+        sorted_rows(sorted(Some(10)), None),
     ] {
         assert!(!keeps_rows(&few), "{few:?}");
     }
@@ -235,6 +293,9 @@ fn only_who_keeps_rows_needs_a_turn() {
         joined(1e6, 1e9, vec![key()]),
         joined(1e9, 100.0, vec![]),
         sorted(None),
+        sorted(Some(1_000_000)),
+        sorted_rows(grouped(vec![column()], 1e6, vec![]), Some(10)),
+        sorted_rows(joined(100.0, 100.0, vec![key()]), None),
         Plan::Limit {
             input: Box::new(sorted(None)),
             skip: 0,

@@ -105,7 +105,7 @@ impl Engine {
         self.admission.set_memory(for_queries);
     }
 
-    /// For the queries that wait now, too, but for how long they do.
+    /// For the queries that wait now, too.
     pub fn set_queue(&self, config: QueueConfig) {
         self.admission.configure(config);
     }

@@ -26,7 +26,7 @@ fn sort_of(table: &str, rows: usize) -> String {
 }
 
 pub fn admission(run: &mut Run) -> Result<()> {
-    let mut cluster = run.cluster(
+    let cluster = run.cluster(
         "admission",
         &[
             ("autovacuum", "off"),
@@ -44,7 +44,7 @@ pub fn admission(run: &mut Run) -> Result<()> {
     nothing_left(&cluster)?;
 
     cluster.sql("ALTER SYSTEM SET deadlock_timeout = '200ms'")?;
-    cluster.restart()?;
+    cluster.sql("SELECT pg_reload_conf()")?;
     nobody_waits_without_end(&cluster)?;
     nothing_left(&cluster)
 }
@@ -172,6 +172,11 @@ fn others_wait(cluster: &Cluster) -> Result<()> {
         &(ROWS - ROWS / 1000).to_string(),
         "a count beside it",
     )?;
+    let group = one(
+        &mut connect(cluster)?,
+        "SELECT grp, count(*) FROM big GROUP BY grp ORDER BY grp",
+    )?;
+    must_be(&group, "0", "the first of a few groups beside it")?;
     let asked = Instant::now();
     cancelled.cancel(&mut watch)?;
     let (ended, said) = cancelled.end()?;

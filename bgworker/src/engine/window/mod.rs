@@ -177,8 +177,7 @@ fn check_function(
             if !(slides || best) {
                 return Err(unsupported("this aggregate over a window"));
             }
-            if aggregate.function == AggregateFunction::Sum
-                && aggregate.ty.lake == LakeType::Float4
+            if aggregate.function == AggregateFunction::Sum && aggregate.ty.lake == LakeType::Float4
             {
                 return Err(unsupported("a sum in single precision over a window"));
             }
