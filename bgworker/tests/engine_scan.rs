@@ -390,6 +390,28 @@ async fn limits_skip_and_stop() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_without_columns_have_no_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = engine(dir.path());
+    let f = file(dir.path(), 1000, 300);
+    for (fetch, rows) in [(Some(3), 3), (None, 1000)] {
+        let plan = Plan::Sort {
+            input: Box::new(scan(&[], None)),
+            keys: vec![SortKey {
+                expr: int(1),
+                descending: false,
+                nulls_first: false,
+            }],
+            fetch,
+        };
+        let (batches, _) = run(&engine, request(plan, vec![f.clone()]), None)
+            .await
+            .unwrap();
+        assert_eq!(batches.iter().map(|b| b.num_rows()).sum::<usize>(), rows);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_waiting_query_can_be_cancelled() {
     let dir = tempfile::tempdir().unwrap();
     let engine = engine(dir.path());

@@ -8,7 +8,7 @@ use super::cache::Cache;
 use super::dense::dense_until;
 use super::describe::describe;
 use super::dynamic::Sought;
-use super::error::{internal, protocol, wire};
+use super::error::{internal, not_exact, protocol, wire};
 use super::expr::{Node, PgExpr};
 use super::prune;
 use super::remote::Remote;
@@ -285,6 +285,9 @@ impl Lowering {
         keys: &[SortKey],
         schema: &Schema,
     ) -> Result<Option<LexOrdering>, WireError> {
+        if schema.fields().is_empty() {
+            return no_order(keys).map(|()| None);
+        }
         let mut exprs = vec![];
         for key in keys {
             let options = SortOptions {
@@ -294,6 +297,16 @@ impl Lowering {
             exprs.push(PhysicalSortExpr::new(self.key(&key.expr, schema)?, options));
         }
         Ok(LexOrdering::new(exprs))
+    }
+}
+
+/// Of rows without columns, which DataFusion's sort by constants can't hold.
+fn no_order(keys: &[SortKey]) -> Result<(), WireError> {
+    let is_known = |key: &SortKey| matches!(key.expr.kind, ExprKind::Const(_) | ExprKind::Param(_));
+    if keys.iter().all(is_known) {
+        Ok(())
+    } else {
+        Err(not_exact("rows without columns are sorted"))
     }
 }
 
