@@ -7,7 +7,7 @@ use std::collections::HashSet;
 
 use iceberg::spec::{ManifestContentType, ManifestFile, SnapshotRef};
 
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::manifests;
 use crate::store::MetadataStore;
 use crate::table::BaseTable;
@@ -37,16 +37,19 @@ pub(crate) fn split(base: &BaseTable, keep: u32) -> (Vec<SnapshotRef>, Vec<Snaps
     (expired, retained)
 }
 
-/// The manifest lists, manifests and delete files that only expired snapshots reference. One that can't be read is no
-/// reason to fail the publication: nothing is reported whose last reference isn't certain.
+/// The manifest lists, manifests and delete files that only expired snapshots reference. One that is damaged or missing
+/// is no reason to fail the publication: nothing is reported whose last reference isn't certain.
+///
+/// # Errors
+/// Of a store that doesn't answer: later, nobody would know what the expired snapshots had.
 pub(crate) async fn unreferenced(
     store: &dyn MetadataStore,
     expired: &[SnapshotRef],
     retained: &[SnapshotRef],
     new: References,
-) -> Vec<String> {
+) -> Result<Vec<String>> {
     if expired.is_empty() {
-        return Vec::new();
+        return Ok(Vec::new());
     }
     let mut garbage: Vec<String> = expired
         .iter()
@@ -55,14 +58,14 @@ pub(crate) async fn unreferenced(
     let mut referenced = new.manifests;
     let mut retained_deletes = Vec::new();
     for snapshot in retained {
-        let Ok(list) = manifests::load_list(store, snapshot).await else {
-            return garbage;
+        let Some(list) = lasting(|| manifests::load_list(store, snapshot)).await? else {
+            return Ok(garbage);
         };
         retained_deletes.extend(unseen(list, &mut referenced).filter(lists_deletes));
     }
     let mut expired_deletes = Vec::new();
     for snapshot in expired {
-        let Ok(list) = manifests::load_list(store, snapshot).await else {
+        let Some(list) = lasting(|| manifests::load_list(store, snapshot)).await? else {
             continue;
         };
         for manifest in unseen(list, &mut referenced) {
@@ -72,10 +75,25 @@ pub(crate) async fn unreferenced(
             }
         }
     }
-    garbage.extend(
-        unreferenced_deletes(store, expired_deletes, retained_deletes, new.delete_files).await,
-    );
-    garbage
+    let deletes = unreferenced_deletes(store, expired_deletes, retained_deletes, new.delete_files);
+    garbage.extend(deletes.await?);
+    Ok(garbage)
+}
+
+/// `None` for what is damaged or missing, and will be.
+async fn lasting<T, W>(read: impl Fn() -> W) -> Result<Option<T>>
+where
+    W: Future<Output = Result<T>>,
+{
+    let mut result = read().await;
+    // It may have been damaged on its way only.
+    if matches!(&result, Err(e) if e.kind() == ErrorKind::Corrupt) {
+        result = read().await;
+    }
+    match result {
+        Err(e) if !e.retryable() => Ok(None),
+        result => result.map(Some),
+    }
 }
 
 /// The delete files in manifests that only expired snapshots have, unless a retained one has them in another manifest.
@@ -84,26 +102,26 @@ async fn unreferenced_deletes(
     expired: Vec<ManifestFile>,
     retained: Vec<ManifestFile>,
     mut referenced: HashSet<String>,
-) -> Vec<String> {
+) -> Result<Vec<String>> {
     let mut candidates = Vec::new();
     for manifest in expired {
-        if let Ok(paths) = live_paths(store, manifest).await {
+        if let Some(paths) = lasting(|| live_paths(store, manifest.clone())).await? {
             candidates.extend(paths);
         }
     }
     candidates.retain(|path| !referenced.contains(path));
     if candidates.is_empty() {
-        return candidates;
+        return Ok(candidates);
     }
     for manifest in retained {
-        match live_paths(store, manifest).await {
-            Ok(paths) => referenced.extend(paths),
-            Err(_) => return Vec::new(),
+        match lasting(|| live_paths(store, manifest.clone())).await? {
+            Some(paths) => referenced.extend(paths),
+            None => return Ok(Vec::new()),
         }
     }
     // Inserted so that the file of several vectors is reported once.
     candidates.retain(|path| referenced.insert(path.clone()));
-    candidates
+    Ok(candidates)
 }
 
 async fn live_paths(store: &dyn MetadataStore, manifest: ManifestFile) -> Result<Vec<String>> {

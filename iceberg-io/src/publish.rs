@@ -369,7 +369,7 @@ pub async fn publish(store: &dyn MetadataStore, request: PublishRequest) -> Resu
     };
 
     let (expired, retained) = expire::split(&base, keep);
-    let mut removed_files = expire::unreferenced(store, &expired, &retained, references).await;
+    let mut removed_files = expire::unreferenced(store, &expired, &retained, references).await?;
     let expired: Vec<i64> = expired
         .iter()
         .map(|snapshot| snapshot.snapshot_id())

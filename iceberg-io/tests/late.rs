@@ -1,4 +1,5 @@
-//! A store that shows what was written only after a while: nothing is lost by that, and what never comes is given up.
+//! A store that shows what was written only after a while, or can't be reached: nothing is lost by that, and what never
+//! comes is given up.
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -15,16 +16,19 @@ use uuid::Uuid;
 struct Late {
     patience: Duration,
     /// Part of a name, and how often there is no such file.
-    hidden: &'static str,
+    hidden: String,
     times: Mutex<u32>,
+    /// What is said then.
+    kind: ErrorKind,
 }
 
 impl Late {
-    fn new(patience: Duration, hidden: &'static str, times: u32) -> Late {
+    fn new(patience: Duration, hidden: &str, times: u32) -> Late {
         Late {
             patience,
-            hidden,
+            hidden: hidden.to_owned(),
             times: Mutex::new(times),
+            kind: ErrorKind::NotFound,
         }
     }
 
@@ -36,11 +40,12 @@ impl Late {
 #[async_trait]
 impl MetadataStore for Late {
     async fn read(&self, location: &str) -> Result<Bytes> {
-        if location.contains(self.hidden) {
+        if location.contains(&self.hidden) {
             let mut times = self.times.lock().unwrap();
             if *times > 0 {
                 *times -= 1;
-                return Err(Error::new(ErrorKind::NotFound, format!("no {location}")));
+                let error = Error::new(self.kind, format!("no {location}"));
+                return Err(error.with_retryable(self.kind == ErrorKind::Io));
             }
         }
         LocalStore.read(location).await
@@ -127,4 +132,35 @@ async fn what_never_comes_is_given_up() {
     let second = publish(&never, second).await.unwrap();
     assert!(second.damage.is_some_and(|why| why.contains("/snap-")));
     assert!(u32::MAX - never.left() >= 2, "it was looked for again");
+}
+
+#[tokio::test]
+async fn nothing_expires_while_it_is_unknown_what_that_would_leave() {
+    let directory = tempfile::tempdir().unwrap();
+    let step = |previous: Option<&Published>, names: &[&str]| PublishRequest {
+        keep_snapshots: 2,
+        ..request(directory.path(), previous, names)
+    };
+    let files = || std::fs::read_dir(directory.path().join("metadata")).map(Iterator::count);
+    let first = publish(&LocalStore, step(None, &["a"])).await.unwrap();
+    let second = step(Some(&first), &["b"]);
+    let second = publish(&LocalStore, second).await.unwrap();
+    let expired = format!("/snap-{}", first.snapshot_id);
+    for (kind, times) in [(ErrorKind::Io, u32::MAX), (ErrorKind::Corrupt, 1)] {
+        let store = Late {
+            kind,
+            ..Late::new(Duration::ZERO, &expired, times)
+        };
+        let before = files().unwrap();
+        let third = publish(&store, step(Some(&second), &["c"])).await;
+        if kind == ErrorKind::Io {
+            assert_eq!(third.expect_err("out of reach").kind(), ErrorKind::Io);
+            assert_eq!(files().unwrap(), before);
+            continue;
+        }
+        // Damaged on its way: read once more. The list of the first snapshot and the manifest that only this one has.
+        let removed = third.unwrap().removed_files;
+        let of_first = |part: &str| removed.iter().any(|location| location.contains(part));
+        assert!(of_first(&expired) && of_first("-m0.avro"), "{removed:?}");
+    }
 }

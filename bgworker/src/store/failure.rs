@@ -26,6 +26,8 @@ pub(super) enum Problem {
     NoMemory(u64),
     /// The store has something else than was sent.
     Altered,
+    /// What comes doesn't have the digest that the store names, and is another thing each time.
+    Damaged,
 }
 
 impl fmt::Display for Problem {
@@ -44,6 +46,7 @@ impl fmt::Display for Problem {
             }
             Problem::NoMemory(bytes) => write!(f, "there is no memory for {bytes} bytes"),
             Problem::Altered => write!(f, "the store has something else than was sent"),
+            Problem::Damaged => write!(f, "it was damaged on its way, each time in another way"),
         }
     }
 }
@@ -216,7 +219,7 @@ impl Failure {
             _ if status == Some(416) => Kind::Short,
             _ if matches!(find(error), Some(Problem::Short { .. })) => Kind::Short,
             _ if matches!(find(error), Some(Problem::NoMemory(_))) => Kind::NoMemory,
-            _ if matches!(find(error), Some(Problem::Altered)) => Kind::Altered,
+            _ if matches!(find(error), Some(Problem::Altered | Problem::Damaged)) => Kind::Altered,
             _ if status == Some(400) && self.says(ALTERED) => Kind::Altered,
             _ if self.is_transient() => Kind::Unavailable,
             Error::NotSupported { .. } | Error::NotImplemented { .. } => Kind::Unsupported,
@@ -282,7 +285,7 @@ pub(super) fn store_error(
             ErrorCode::StoreUnavailable,
             could_not,
             Some(format!(
-                "What is sent to store \"{root}\" doesn't arrive as it was. Check the network, and proxies if there are any."
+                "What goes to store \"{root}\", or comes from it, doesn't arrive as it was. Check the network, and proxies if there are any."
             )),
         ),
         Kind::Unavailable => (

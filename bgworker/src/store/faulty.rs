@@ -60,6 +60,8 @@ pub(super) enum Fault {
     /// It is done with a bit that is another one: of the content, or of the name of what is to be removed. Of an
     /// upload in parts the last one is left out.
     Flip,
+    /// The same with a bit of the first byte.
+    FlipFirst,
 }
 
 /// What entity tags are.
@@ -249,11 +251,15 @@ impl Faulty {
     }
 }
 
-/// What the store gets.
+/// What the store gets, or what comes of it.
 fn arrived(fault: Option<Fault>, content: Bytes) -> Bytes {
     let mut content = content.to_vec();
-    let middle = content.len() / 2;
-    if let (Some(Fault::Flip), Some(byte)) = (fault, content.get_mut(middle)) {
+    let flipped = match fault {
+        Some(Fault::Flip) => Some(content.len() / 2),
+        Some(Fault::FlipFirst) => Some(0),
+        _ => None,
+    };
+    if let Some(byte) = flipped.and_then(|at| content.get_mut(at)) {
         *byte ^= 1;
     }
     content.into()
@@ -306,9 +312,22 @@ impl ObjectStore for Faulty {
     async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
         let op = if options.head { Op::Head } else { Op::Get };
         let fault = self.begin(op, path).await?;
+        let whole = options.range.is_none() && !options.head;
         let mut result = self.inner.get_opts(path, options).await?;
+        if whole {
+            let (mut meta, range) = (result.meta.clone(), result.range.clone());
+            let content = result.bytes().await?;
+            meta.e_tag = self.tags().of(&content).or(meta.e_tag);
+            let content = arrived(fault, content);
+            result = GetResult {
+                payload: GetResultPayload::Stream(stream::iter([Ok(content)]).boxed()),
+                meta,
+                range,
+                attributes: Default::default(),
+            };
+        }
         let (bytes, rest) = match fault {
-            None => return Ok(result),
+            None | Some(Fault::Flip | Fault::FlipFirst) => return Ok(result),
             Some(Fault::BreakAfter(bytes)) => (bytes, stream::iter([Err(reset())]).boxed()),
             Some(Fault::EndAfter(bytes)) => (bytes, stream::empty().boxed()),
             Some(Fault::StallAfter(bytes)) => (bytes, stream::pending().boxed()),

@@ -9,7 +9,7 @@
 use super::backend::Backend;
 use super::bandwidth::Bandwidth;
 use super::credentials::Secret;
-use super::digest::{Content, ETags, Verdict};
+use super::digest::{Content, ETags, Md5, Verdict};
 use super::failure::{Failure, Problem, is_missing, store_error};
 use super::http::{Answer, with_digest};
 use super::places::{Place, Places};
@@ -30,6 +30,9 @@ use tokio::time::timeout;
 
 /// A request with a body of at most that many bytes is a quick one.
 const QUICK_BYTES: usize = 1 << 20;
+
+/// So often a whole object is received until its digest is right, or it is the same twice.
+const READS_MAX: u32 = 5;
 
 /// A store and what its requests may take.
 ///
@@ -147,15 +150,28 @@ impl Remote {
         }
     }
 
+    /// Where entity tags are digests, what was damaged on its way is received once more.
     async fn get_whole(&self, path: &Path) -> Result<(Bytes, UpdateVersion), Failure> {
         let receive = || self.receive_all(path);
-        let (content, version) = self
-            .retried(Priority::Interactive, Pace::Watched, receive)
-            .await?;
-        if let Some(bandwidth) = &self.bandwidth {
-            bandwidth.charge(content.len() as u64);
+        let mut doubtful: Option<Vec<u8>> = None;
+        for _ in 0..READS_MAX {
+            let (content, version) = self
+                .retried(Priority::Interactive, Pace::Watched, receive)
+                .await?;
+            if let Some(bandwidth) = &self.bandwidth {
+                bandwidth.charge(content.len() as u64);
+            }
+            let expected = Md5::of(&content).to_string();
+            if self.e_tags.judge(version.e_tag.as_deref(), &expected) != Verdict::Doubtful {
+                return Ok((content.into(), version));
+            }
+            if doubtful.as_ref() == Some(&content) {
+                self.e_tags.found_opaque();
+                return Ok((content.into(), version));
+            }
+            doubtful = Some(content);
         }
-        Ok((content.into(), version))
+        Err(Failure::new(Problem::Damaged.into(), Answer::default()))
     }
 
     /// An object's size in bytes; `None` if it is missing.

@@ -38,6 +38,37 @@ fn unconditional() -> Store {
 }
 
 #[tokio::test]
+async fn what_was_damaged_on_its_way_is_received_again() {
+    let content = Bytes::from_static(b"0123456789");
+    let (faulty, remote) = with_object(&content).await;
+    faulty.set_tags(Tags::Digests);
+    faulty.fail(Op::Get, &[Fault::Flip]);
+    assert_eq!(remote.get_all(LOCATION).await, Ok(content.clone()));
+    assert_eq!(faulty.seen(Op::Get), 2);
+    let seen = remote.look(LOCATION).await.map(|seen| seen.map(|it| it.0));
+    assert_eq!(seen, Ok(Some(content.clone())));
+    assert_eq!(faulty.seen(Op::Get), 3);
+    // Tags that are no digests say nothing: what comes twice is what is there, and they aren't asked any more.
+    faulty.set_tags(Tags::Opaque);
+    for received in [2, 2, 2, 1] {
+        let before = faulty.seen(Op::Get);
+        assert_eq!(remote.get_all(LOCATION).await, Ok(content.clone()));
+        assert_eq!(faulty.seen(Op::Get) - before, received);
+    }
+}
+
+#[tokio::test]
+async fn what_is_always_damaged_is_an_error() {
+    let (faulty, remote) = with_object(b"0123456789").await;
+    faulty.set_tags(Tags::Opaque);
+    let always = [Fault::Flip, Fault::FlipFirst].repeat(3);
+    faulty.fail(Op::Get, &always);
+    let error = remote.get_all(LOCATION).await.expect_err("damaged");
+    assert_eq!(error.code, ErrorCode::StoreUnavailable);
+    assert_eq!(faulty.seen(Op::Get), 5);
+}
+
+#[tokio::test]
 async fn a_body_that_breaks_off_is_resumed() {
     let (faulty, remote) = with_object(b"0123456789").await;
     let breaks = [
