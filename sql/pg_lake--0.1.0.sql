@@ -50,6 +50,8 @@ CREATE TABLE lake.data_file (
     inserted bytea NOT NULL,
     -- Of each block of a file in a store.
     checksums bytea,
+    -- What the table's options said when it was written.
+    options bytea,
     CONSTRAINT data_file_pkey PRIMARY KEY (storage_id, row_start)
 ) USING heap;
 

@@ -297,6 +297,13 @@ async fn run_fragment(
     if let Some(few) = engine.read_few(&execute, &stores, cancel).await {
         let few = few?;
         let types = execute.fragment.root.output();
+        if let Some(report) = report {
+            report.store(&Progress {
+                rows_read: few.stats.rows_cold,
+                rows_cold: few.stats.rows_cold,
+                ..Progress::default()
+            });
+        }
         for batch in &few.batches {
             writer.send_batch(batch, &types).await?;
         }
@@ -321,12 +328,17 @@ async fn run_fragment(
         let Some(batch) = next.map_err(|e| too_late(e, sent))? else {
             break;
         };
+        if !sent {
+            // Whoever wants no more than the first rows learns what it took to find them.
+            watch.tell();
+        }
         let sending = writer.send_batch(&batch, &running.types);
         let sending = lending(turn.as_deref(), sending);
         watch.over(Phase::Delivering, sending).await?;
         watch.rows_delivered += batch.num_rows() as u64;
         context.count_memory();
     }
+    watch.tell();
     let waited = turn.as_ref().map_or(Duration::ZERO, |turn| turn.waited());
     Ok(Reply::Executed(ScanStats {
         queued_us: u64::try_from(waited.as_micros()).unwrap_or(u64::MAX),

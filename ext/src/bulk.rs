@@ -216,8 +216,9 @@ pub fn abort(subxact: Option<pg_sys::SubTransactionId>) {
 fn register(sink: Box<Sink>) {
     let storage = sink.storage.clone();
     let rows = sink.rows;
-    let files = sink.finish().files;
-    data_file::register(&storage, &files, &data_file::Origin::Load);
+    let written = sink.finish();
+    let origin = data_file::Origin::Load;
+    data_file::register(&storage, &written.files, &written.options, &origin);
     // SAFETY: the statement holds a lock on the relation that it writes.
     unsafe {
         let rel = pg_sys::try_relation_open(storage.relid, pg_sys::NoLock as i32);

@@ -208,7 +208,11 @@ fn pass(rel: &Relation, storage: &Storage, info: &Rc<Info>, left: u64) -> u64 {
     progress::phase(Phase::DeletingHotRows, Some(tids.len() as u64));
     let gone = delete(rel, &tids);
     crash_point(CrashPoint::FlushDeleted);
-    let Written { files, tids } = if gone.is_empty() {
+    let Written {
+        files,
+        tids,
+        options,
+    } = if gone.is_empty() {
         written
     } else {
         // The rows that are left are locked by the deletes above and can't change any more; the
@@ -225,7 +229,7 @@ fn pass(rel: &Relation, storage: &Storage, info: &Rc<Info>, left: u64) -> u64 {
     // SAFETY: in a transaction.
     let xid = unsafe { pg_sys::GetCurrentTransactionId() };
     let origin = Origin::Flush(xid, &tids);
-    let starts = data_file::register(storage, &files, &origin);
+    let starts = data_file::register(storage, &files, &options, &origin);
     let rows = files
         .iter()
         .zip(starts)

@@ -16,7 +16,7 @@ use crate::types::{self, PinnedSettings};
 use pg_lake_crash::{CrashPoint, crash_point};
 use pg_lake_plan::batch::BatchBuilder;
 use pg_lake_plan::layout::{Partition, SortField, partition_key};
-use pg_lake_plan::message::{Reply, Request, TableColumn, Write, WrittenFile};
+use pg_lake_plan::message::{Compression, Reply, Request, TableColumn, Write, WrittenFile};
 use pg_lake_plan::types::Value;
 use pgrx::{PgSqlErrorCode, pg_sys};
 use std::hash::{DefaultHasher, Hasher};
@@ -65,6 +65,8 @@ pub struct Sink {
     tids: Vec<Tid>,
     /// Of the batches sent so far.
     digest: DefaultHasher,
+    /// What the files are written by ([`options_of`]).
+    options: Vec<u8>,
 }
 
 /// Block and offset of a heap TID.
@@ -76,6 +78,8 @@ pub struct Written {
     pub files: Vec<WrittenFile>,
     /// Of a flush: where the rows were, in the order of the files.
     pub tids: Vec<Tid>,
+    /// What they were written by ([`options_of`]).
+    pub options: Vec<u8>,
 }
 
 /// The table's columns as Iceberg has them.
@@ -98,6 +102,21 @@ pub fn target_file_size(storage: &Storage) -> u64 {
         .unwrap_or_else(guc::target_file_size)
 }
 
+/// What the options of a table say now of how its rows are in files: to be compared with what files were written by.
+pub fn options_of(storage: &Storage, info: &Info) -> Vec<u8> {
+    let options = options::of(storage.relid);
+    let layout = layout::of(&options, info);
+    let compression = options.compression.unwrap_or_else(guc::compression);
+    encoded(&layout, &layout.sort_by, compression)
+}
+
+fn encoded(layout: &Layout, sort_by: &[SortField], compression: Compression) -> Vec<u8> {
+    let mut filters = layout.bloom_filters.clone();
+    filters.sort_unstable();
+    let all = (&layout.partition_by, sort_by, filters, compression);
+    pg_lake_plan::encode(&all).unwrap_or_default()
+}
+
 impl Sink {
     /// Announces the files of an open relation and opens a stream to a worker.
     pub fn open(relation: pg_sys::Relation, storage: &Storage, info: Rc<Info>, kind: Kind) -> Sink {
@@ -107,6 +126,8 @@ impl Sink {
         let memory_kb = unsafe {
             match kind {
                 Kind::Bulk => pg_sys::work_mem,
+                // A sort by the index has the other half.
+                Kind::Cluster => pg_sys::maintenance_work_mem / 2,
                 _ => pg_sys::maintenance_work_mem,
             }
         };
@@ -155,6 +176,11 @@ impl Sink {
             Kind::Bulk | Kind::Flush | Kind::Cluster => target_file_size(storage),
         };
         let compression = options.compression.unwrap_or_else(guc::compression);
+        let sort_by = match kind {
+            Kind::Compaction => &sort_order,
+            _ => &layout.sort_by,
+        };
+        let written_by = encoded(&layout, sort_by, compression);
         let call = Call::start(pick_worker(), 1, |feeds| {
             Request::Write(Write {
                 feed: feeds[0],
@@ -182,6 +208,7 @@ impl Sink {
             partition: vec![],
             tids: vec![],
             digest: DefaultHasher::new(),
+            options: written_by,
         }
     }
 
@@ -363,6 +390,7 @@ impl Sink {
                 Written {
                     files,
                     tids: std::mem::take(&mut self.tids),
+                    options: self.options,
                 }
             }
             other => error::raise(

@@ -178,6 +178,7 @@ pub(crate) struct ProgressControl {
     pub(crate) memory_peak: AtomicU64,
     pub(crate) spilled_bytes: AtomicU64,
     pub(crate) spilled_files: AtomicU64,
+    pub(crate) rows_cold: AtomicU64,
 }
 
 #[cfg(not(loom))]

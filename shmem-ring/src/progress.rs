@@ -48,6 +48,8 @@ pub struct Progress {
     pub spilled_bytes: u64,
     /// Temporary files so far.
     pub spilled_files: u64,
+    /// Those of the rows read that came from files.
+    pub rows_cold: u64,
 }
 
 /// A request as [`Region::reported`](crate::Region::reported) finds it.
@@ -107,6 +109,7 @@ impl Report {
             (&control.memory_peak, progress.memory_peak),
             (&control.spilled_bytes, progress.spilled_bytes),
             (&control.spilled_files, progress.spilled_files),
+            (&control.rows_cold, progress.rows_cold),
         ] {
             place.store(value, Ordering::Relaxed);
         }
@@ -124,6 +127,26 @@ impl Drop for Report {
     }
 }
 
+fn load(control: &ProgressControl) -> Progress {
+    let get = |place: &AtomicU64| place.load(Ordering::Relaxed);
+    Progress {
+        rows_read: get(&control.rows_read),
+        rows_delivered: get(&control.rows_delivered),
+        row_groups: get(&control.row_groups),
+        row_groups_done: get(&control.row_groups_done),
+        memory_bytes: get(&control.memory_bytes),
+        memory_peak: get(&control.memory_peak),
+        spilled_bytes: get(&control.spilled_bytes),
+        spilled_files: get(&control.spilled_files),
+        rows_cold: get(&control.rows_cold),
+    }
+}
+
+/// What was reported last: a report that ends leaves its numbers there.
+pub(crate) fn last_reported(memory: Memory, index: u32) -> Progress {
+    load(memory.progress(index))
+}
+
 /// What is reported of the request that a stream carries, if its backend waits for it and the worker is there.
 pub(crate) fn reported(memory: Memory, index: u32) -> Option<Reported> {
     let control = memory.progress(index);
@@ -138,17 +161,7 @@ pub(crate) fn reported(memory: Memory, index: u32) -> Option<Reported> {
     if !present || stream.check_generation().ok()? & flag::BACKEND == 0 {
         return None;
     }
-    let get = |place: &AtomicU64| place.load(Ordering::Relaxed);
-    let progress = Progress {
-        rows_read: get(&control.rows_read),
-        rows_delivered: get(&control.rows_delivered),
-        row_groups: get(&control.row_groups),
-        row_groups_done: get(&control.row_groups_done),
-        memory_bytes: get(&control.memory_bytes),
-        memory_peak: get(&control.memory_peak),
-        spilled_bytes: get(&control.spilled_bytes),
-        spilled_files: get(&control.spilled_files),
-    };
+    let progress = load(control);
     // Pairs with the Release fence in `Report::begin`.
     fence(Ordering::Acquire);
     let later = control.state.load(Ordering::Relaxed);

@@ -6,7 +6,7 @@ use crate::error::RingError;
 use crate::layout::Layout;
 use crate::memory::Memory;
 use crate::pool::{self, Owner};
-use crate::progress::{self, Report, Reported};
+use crate::progress::{self, Progress, Report, Reported};
 use crate::stream::{Stream, StreamRef, flag, generation_of, word};
 use crate::sync::{Ordering, fence};
 use crate::worker::WorkerSlot;
@@ -241,6 +241,14 @@ impl Region {
             return None;
         }
         progress::reported(self.memory, index)
+    }
+
+    /// What was reported last of the request that a stream carries, whether or not the worker is done with it. For
+    /// the backend that holds the stream, once it has read something of the reply: it finds what the worker stored
+    /// before it wrote that, or later numbers. `None` for a stale reference.
+    pub fn last_reported(&self, request: StreamRef) -> Option<Progress> {
+        self.stream(request).ok()?;
+        Some(progress::last_reported(self.memory, request.index))
     }
 
     /// Asks to be called by [`Region::drain_stream_waiters`] of whoever frees streams. Then acquire again, as one may

@@ -354,6 +354,7 @@ fn a_report_ends_with_the_request_the_stream_or_the_worker() {
     let progress = Progress {
         rows_read: 7,
         spilled_files: 2,
+        rows_cold: 5,
         ..Progress::default()
     };
     report.store(&progress);
@@ -379,13 +380,17 @@ fn a_report_ends_with_the_request_the_stream_or_the_worker() {
     assert_eq!(phase(), None);
     let second = region.report(next.reference()).expect("a held stream");
     drop(report);
+    assert_eq!(region.last_reported(reference), None);
     let found = region.reported(reference.index).expect("a report");
     assert_eq!(
         (found.phase, found.progress),
         (Phase::Queued, Progress::default())
     );
+    second.store(&progress);
     drop(second);
     assert_eq!(phase(), None);
+    // Whoever holds the stream can still ask for what was said.
+    assert_eq!(region.last_reported(next.reference()), Some(progress));
 
     let _third = region.report(next.reference()).expect("a held stream");
     assert_eq!(phase(), Some(Phase::Queued));

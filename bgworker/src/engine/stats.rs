@@ -56,6 +56,7 @@ impl Counters {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Progress {
             rows_read: get(&self.rows_cold) + get(&self.rows_fed),
+            rows_cold: get(&self.rows_cold),
             row_groups: get(&self.row_groups),
             row_groups_done: get(&self.row_groups_pruned) + get(&self.row_groups_read),
             ..Progress::default()

@@ -1,5 +1,6 @@
 //! CLUSTER of a table with cold rows: they are written anew in the order of the index, with the hot rows that every
-//! snapshot sees, so that a scan finds all of them in that order.
+//! snapshot sees, so that a scan finds all of them in that order. VACUUM FULL writes those files anew that have deleted
+//! rows, or that aren't as the table's options say; the rows' order stays, but for what the options say of it.
 //!
 //! Each snapshot sees a row once (I1): an older one in its old file, or at its old place in the heap, a newer one in
 //! the new file. The indexes, which are built right after it, get entries for both (`Source` in
@@ -7,33 +8,45 @@
 
 use crate::am::{dml, hot, replaced};
 use crate::catalog::data_file::{self, DataFile, Origin};
-use crate::catalog::replaced::{self as replaced_files, Moved};
+use crate::catalog::replaced::{self as replaced_files, OldPlaces};
 use crate::catalog::storage::{self, Storage};
-use crate::catalog::{anchor, intent, mark, publication};
+use crate::catalog::{anchor, intent, layout, mark, options, publication};
 use crate::cold::FullScan;
+use crate::pg::temp_file::TempFile;
 use crate::pg::{published, xids};
-use crate::sink::{Kind, Sink, Tid};
-use crate::{error, indexes, merge, pg, relation};
+use crate::sink::{self, Kind, Sink, Tid, Written};
+use crate::{compact, error, indexes, merge, pg, relation};
 use pg_lake_crash::{CrashPoint, crash_point};
-use pg_lake_plan::message::WrittenFile;
 use pgrx::{PgSqlErrorCode, pg_sys};
 
-/// Hot rows that become cold, which bounds the memory for their TIDs. Others are sorted behind them.
-const HOT_ROWS_MAX: usize = 4_000_000;
+/// Which part of `maintenance_work_mem` may be used to remember where rows were, to the end of the transaction. Files that
+/// are read beside that list as many rows at most, in as much memory.
+const PLACES_PART: i32 = 8;
 
 /// Sorts the cold rows of a table by a btree index, and settled hot rows with them. The next command sees it;
 /// returns how many hot rows have become cold.
 pub fn sort_cold(table: pg_sys::Relation, index: pg_sys::Relation) -> u64 {
+    write_anew(table, Some(index))
+}
+
+/// Writes the cold rows anew whose files have deleted rows, or aren't as the table's options say. The next command
+/// sees it.
+pub fn renew_cold(table: pg_sys::Relation) {
+    write_anew(table, None);
+}
+
+fn write_anew(table: pg_sys::Relation, index: Option<pg_sys::Relation>) -> u64 {
     let Some(storage) = storage::of_relation(table) else {
         return 0;
     };
-    if !data_file::any(storage.id) {
+    if !data_file::any(storage.id) || (index.is_none() && !has_outdated(table, &storage)) {
         return 0;
     }
     if let Some(obstacle) = obstacle() {
+        let kept = if index.is_some() { "order" } else { "files" };
         error::warn(
             &format!(
-                "cold rows of table \"{}\" keep their order",
+                "cold rows of table \"{}\" keep their {kept}",
                 pg::relation_name(table)
             ),
             Some(obstacle),
@@ -45,7 +58,10 @@ pub fn sort_cold(table: pg_sys::Relation, index: pg_sys::Relation) -> u64 {
     // The active snapshot may be older than the lock on the table.
     // SAFETY: in a transaction; given back below, or with it.
     let snapshot = unsafe { pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot()) };
-    let files = data_file::list(storage.id, snapshot);
+    let mut files = data_file::list(storage.id, snapshot);
+    if index.is_none() {
+        retain_outdated(table, &storage, &mut files);
+    }
     let moved = if files.iter().any(|file| file.live_rows() > 0) {
         rewrite(table, index, &storage, &files, snapshot)
     } else {
@@ -57,6 +73,27 @@ pub fn sort_cold(table: pg_sys::Relation, index: pg_sys::Relation) -> u64 {
         pg_sys::CommandCounterIncrement();
     }
     moved
+}
+
+/// Leaves those files of a table that have deleted rows or were written by other options than it has now. A merge drops
+/// those without any other row.
+fn retain_outdated(table: pg_sys::Relation, storage: &Storage, files: &mut Vec<DataFile>) {
+    let info = relation::info(table);
+    if info.codecs.is_empty() {
+        return files.clear(); // no column is left that a file could have
+    }
+    let options = sink::options_of(storage, &info);
+    let otherwise = data_file::written_otherwise(storage.id, &options);
+    files.retain(|file| {
+        let outdated = !file.deleted.is_empty() || otherwise.contains(&file.rows.start());
+        outdated && file.live_rows() > 0
+    });
+}
+
+fn has_outdated(table: pg_sys::Relation, storage: &Storage) -> bool {
+    let mut files = data_file::list(storage.id, &raw mut pg::SNAPSHOT_SELF);
+    retain_outdated(table, storage, &mut files);
+    !files.is_empty()
 }
 
 /// Why cold rows can't be written anew, if they can't.
@@ -72,27 +109,40 @@ fn obstacle() -> Option<&'static str> {
 
 fn rewrite(
     table: pg_sys::Relation,
-    index: pg_sys::Relation,
+    index: Option<pg_sys::Relation>,
     storage: &Storage,
     files: &[DataFile],
     snapshot: pg_sys::Snapshot,
 ) -> u64 {
     // Rows that some snapshot doesn't see yet aren't mixed with others.
     let settled = is_settled(table, files);
-    let mut sort = Sort::begin(table, index);
-    sort.add_cold(table, files);
-    let moved = if settled && !indexes::over_block_ranges(table) && !published::stays_hot(table) {
-        sort.add_settled(table, snapshot)
-    } else {
-        vec![]
-    };
-    let (written, origins) = sort.write(table, storage);
-    crash_point(CrashPoint::ClusterWritten);
-    for (i, tid) in moved.iter().enumerate() {
-        if i % 1024 == 0 {
-            pg::check_for_interrupts();
+    // SAFETY: a setting of this backend.
+    let memory_kb = unsafe { pg_sys::maintenance_work_mem };
+    let places_kb = memory_kb / PLACES_PART;
+    let places_bytes = places_kb as usize * 1024;
+    replaced_files::forget();
+    let mut moved = Tids::new();
+    let (written, places) = if let Some(index) = index {
+        // The files' own order takes a second sort, which the rows go to from the first.
+        let layout = layout::of(&options::of(storage.relid), &relation::info(table));
+        let sort_kb = if layout.is_plain() {
+            memory_kb - places_kb
+        } else {
+            memory_kb / 2
+        };
+        let mut sort = Sort::begin(table, index, sort_kb);
+        sort.add_cold(table, files);
+        if settled && !indexes::over_block_ranges(table) && !published::stays_hot(table) {
+            sort.add_settled(table, snapshot, &mut moved);
         }
-        if !hot::delete_nowait(table, *tid, snapshot) {
+        sort.write(table, storage, files, places_bytes)
+    } else {
+        write_in_order(table, storage, files, places_bytes)
+    };
+    crash_point(CrashPoint::ClusterWritten);
+    let hot_rows = moved.len;
+    moved.take(|tid| {
+        if !hot::delete_nowait(table, tid, snapshot) {
             error::raise(
                 PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
                 "a row of a table that is clustered was changed meanwhile",
@@ -100,7 +150,7 @@ fn rewrite(
                 None,
             );
         }
-    }
+    });
     // Of rows that every snapshot sees, those who look for them at their old place are told that they have moved.
     // SAFETY: in a transaction.
     let origin = if settled {
@@ -109,16 +159,124 @@ fn rewrite(
         Origin::Load
     };
     let starts = replace(storage, files, &written, &origin);
-    let rows = written
-        .iter()
-        .zip(starts)
-        .flat_map(|(file, start)| start..start + file.rows);
-    let known = rows
-        .zip(origins)
-        .filter_map(|(new, old)| old.map(|old| Moved { old, new }));
-    replaced_files::remember(storage.id, known.collect());
-    hot::count_left(table, moved.len());
-    moved.len() as u64
+    if let Some(places) = places {
+        let rows = written
+            .files
+            .iter()
+            .zip(starts)
+            .map(|(file, start)| start..start + file.rows);
+        replaced_files::remember(storage.id, rows.collect(), places);
+    }
+    hot::count_left(table, hot_rows);
+    hot_rows as u64
+}
+
+/// Writes the rows of files to new ones, in their order but for the table's `partition_by` and `sort_by`. Returns also
+/// where they were, if that is their order and it doesn't take more than so many bytes.
+fn write_in_order(
+    table: pg_sys::Relation,
+    storage: &Storage,
+    files: &[DataFile],
+    places_bytes: usize,
+) -> (Written, Option<OldPlaces>) {
+    let info = relation::info(table);
+    let mut sink = Sink::open(table, storage, info.clone(), Kind::Cluster);
+    let rows: u64 = files.iter().map(DataFile::live_rows).sum();
+    let mut places = None;
+    if sink.takes_batches() {
+        let mut read = compact::read(table, &info, files);
+        while let Some(batch) = read.next_batch() {
+            pg::check_for_interrupts();
+            sink.push_batch(batch.bytes(), batch.reader().rows as u64);
+        }
+        read.stop();
+        places = OldPlaces::of(files, rows, places_bytes);
+        if let Some(places) = &mut places {
+            for file in files {
+                let positions = compact::live_positions(file).into_iter().flatten();
+                positions.for_each(|position| places.push(Some(file.rows.row(position))));
+            }
+        }
+    } else {
+        each_cold(table, files, |slot| sink.push(slot));
+    }
+    if sink.rows != rows {
+        error::raise(
+            PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
+            &format!(
+                "{} rows of iceberg table \"{}\" were read instead of {rows}",
+                sink.rows,
+                pg::relation_name(table)
+            ),
+            None,
+            None,
+        );
+    }
+    (sink.finish(), places)
+}
+
+/// Calls `f` with a slot for each row of files, in whichever order. It holds a heap tuple.
+fn each_cold(
+    table: pg_sys::Relation,
+    files: &[DataFile],
+    mut f: impl FnMut(*mut pg_sys::TupleTableSlot),
+) {
+    let refs: Vec<_> = files.iter().map(DataFile::file_ref).collect();
+    // SAFETY: the table is open; what is made here is dropped here, or with the current context.
+    unsafe {
+        let slot =
+            pg_sys::MakeSingleTupleTableSlot((*table).rd_att, &raw const pg_sys::TTSOpsHeapTuple);
+        let mut scan = FullScan::start(table, (*table).rd_att, &refs);
+        let values = dml::row_context();
+        while scan.next(table, slot, values) {
+            pg::check_for_interrupts();
+            f(slot);
+        }
+        scan.stop();
+        pg_sys::ExecDropSingleTupleTableSlot(slot);
+        pg_sys::MemoryContextDelete(values);
+    }
+}
+
+/// TIDs of hot rows, in a temporary file.
+struct Tids {
+    file: TempFile,
+    len: usize,
+}
+
+impl Tids {
+    const BYTES: usize = 6;
+
+    fn new() -> Tids {
+        Tids {
+            file: TempFile::create(),
+            len: 0,
+        }
+    }
+
+    fn push(&mut self, (block, offset): Tid) {
+        self.file.write(&block.to_ne_bytes());
+        self.file.write(&offset.to_ne_bytes());
+        self.len += 1;
+    }
+
+    /// Calls `f` for each, in their order.
+    fn take(mut self, mut f: impl FnMut(Tid)) {
+        self.file.rewind();
+        let mut left = self.len;
+        while left > 0 {
+            pg::check_for_interrupts();
+            let some = left.min(1024);
+            for tid in self.file.read(some * Self::BYTES).chunks_exact(Self::BYTES) {
+                f((
+                    u32::from_ne_bytes([tid[0], tid[1], tid[2], tid[3]]),
+                    u16::from_ne_bytes([tid[4], tid[5]]),
+                ));
+            }
+            left -= some;
+        }
+        self.file.close();
+    }
 }
 
 /// Whether every snapshot sees all rows of some files.
@@ -132,13 +290,8 @@ fn is_settled(table: pg_sys::Relation, files: &[DataFile]) -> bool {
 
 /// Puts new files in the place of old ones, which older snapshots go on to see with their marks. Returns the first
 /// row number of each new one.
-fn replace(
-    storage: &Storage,
-    old: &[DataFile],
-    new: &[WrittenFile],
-    origin: &Origin<'_>,
-) -> Vec<u64> {
-    let starts = data_file::register(storage, new, origin);
+fn replace(storage: &Storage, old: &[DataFile], new: &Written, origin: &Origin<'_>) -> Vec<u64> {
+    let starts = data_file::register(storage, &new.files, &new.options, origin);
     for file in old {
         let rows = file.rows.start()..file.rows.end();
         data_file::remove(storage.id, rows.start);
@@ -155,21 +308,22 @@ fn replace(
 /// Rows in the order of an index, by Postgres' own sort.
 struct Sort {
     state: *mut pg_sys::Tuplesortstate,
+    rows: u64,
 }
 
 impl Sort {
-    fn begin(table: pg_sys::Relation, index: pg_sys::Relation) -> Sort {
+    fn begin(table: pg_sys::Relation, index: pg_sys::Relation, memory_kb: i32) -> Sort {
         // SAFETY: table and index are open; the sort belongs to the current context.
         let state = unsafe {
             pg_sys::tuplesort_begin_cluster(
                 (*table).rd_att,
                 index,
-                pg_sys::maintenance_work_mem,
+                memory_kb,
                 std::ptr::null_mut(),
                 pg_sys::TUPLESORT_NONE as i32,
             )
         };
-        Sort { state }
+        Sort { state, rows: 0 }
     }
 
     /// Takes a copy of the row of a slot, which holds a heap tuple, with its TID.
@@ -179,34 +333,23 @@ impl Sort {
             let tuple = pg_sys::ExecFetchSlotHeapTuple(slot, false, std::ptr::null_mut());
             pg_sys::tuplesort_putheaptuple(self.state, tuple);
         }
+        self.rows += 1;
     }
 
     fn add_cold(&mut self, table: pg_sys::Relation, files: &[DataFile]) {
-        let refs: Vec<_> = files.iter().map(DataFile::file_ref).collect();
-        // SAFETY: the table is open; what is made here is dropped here, or with the current context.
-        unsafe {
-            let slot = pg_sys::MakeSingleTupleTableSlot(
-                (*table).rd_att,
-                &raw const pg_sys::TTSOpsHeapTuple,
-            );
-            let mut scan = FullScan::start(table, (*table).rd_att, &refs);
-            let values = dml::row_context();
-            while scan.next(table, slot, values) {
-                pg::check_for_interrupts();
-                self.add(slot);
-            }
-            scan.stop();
-            pg_sys::ExecDropSingleTupleTableSlot(slot);
-            pg_sys::MemoryContextDelete(values);
-        }
+        each_cold(table, files, |slot| self.add(slot));
     }
 
-    /// Takes the hot rows that every snapshot sees and that a file can hold; returns where they are.
-    fn add_settled(&mut self, table: pg_sys::Relation, snapshot: pg_sys::Snapshot) -> Vec<Tid> {
+    /// Takes the hot rows that every snapshot sees and that a file can hold, and notes where they are.
+    fn add_settled(
+        &mut self,
+        table: pg_sys::Relation,
+        snapshot: pg_sys::Snapshot,
+        taken: &mut Tids,
+    ) {
         let info = relation::info(table);
         // SAFETY: the table is open.
         let horizon = unsafe { pg_sys::GetOldestNonRemovableTransactionId(table) };
-        let mut taken = vec![];
         hot::scan(table, snapshot, |slot| {
             // SAFETY: heap's slots hold a buffer heap tuple while a scan is on it.
             let (tid, settled) = unsafe {
@@ -225,22 +368,25 @@ impl Sort {
                 self.add(slot);
                 taken.push(tid);
             }
-            taken.len() < HOT_ROWS_MAX
+            true
         });
-        taken
     }
 
-    /// Writes the rows to files; a table's own `partition_by` and `sort_by` come before the index. Returns the
-    /// numbers of those that were cold as well, in the order of the files, if it is that of the index and they
-    /// aren't too many.
+    /// Writes the rows to files; a table's own `partition_by` and `sort_by` come before the index. Returns also where
+    /// they were in the old files, if the order is that of the index and it doesn't take more than so many bytes.
     fn write(
         self,
         table: pg_sys::Relation,
         storage: &Storage,
-    ) -> (Vec<WrittenFile>, Vec<Option<u64>>) {
+        old: &[DataFile],
+        places_bytes: usize,
+    ) -> (Written, Option<OldPlaces>) {
         let mut sink = Sink::open(table, storage, relation::info(table), Kind::Cluster);
-        let mut known = sink.takes_batches();
-        let mut origins = vec![];
+        let mut places = if sink.takes_batches() {
+            OldPlaces::of(old, self.rows, places_bytes)
+        } else {
+            None
+        };
         // SAFETY: the sort was begun with the table's descriptor; its tuples stay until the next call, and are taken
         // out of the slot before the sort ends.
         unsafe {
@@ -257,16 +403,13 @@ impl Sort {
                 pg::check_for_interrupts();
                 pg_sys::ExecStoreHeapTuple(tuple, slot, false);
                 sink.push(slot);
-                known &= origins.len() < replaced_files::REMEMBERED_MAX;
-                if known {
-                    origins.push(dml::cold_row(&raw mut (*slot).tts_tid));
-                } else {
-                    origins = vec![];
+                if let Some(places) = &mut places {
+                    places.push(dml::cold_row(&raw mut (*slot).tts_tid));
                 }
             }
             pg_sys::ExecDropSingleTupleTableSlot(slot);
             pg_sys::tuplesort_end(self.state);
         }
-        (sink.finish().files, origins)
+        (sink.finish(), places)
     }
 }

@@ -106,7 +106,7 @@ impl ColdRow {
         {
             return Err(gone(mark));
         }
-        // Those who see it where it was before a CLUSTER can't be told where it is.
+        // Those who see it where it was before a CLUSTER or VACUUM FULL can't be told where it is.
         if !held::has(self.storage.id, self.row)
             && locate::holding(self.storage.id, self.row).is_none()
         {
@@ -284,7 +284,7 @@ fn refuse_invisible(result: TM_Result::Type, what: &str) {
 fn refuse_replaced() -> ! {
     error::raise(
         PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
-        "could not serialize access due to concurrent CLUSTER",
+        "could not serialize access due to concurrent CLUSTER or VACUUM FULL",
         None,
         Some("The transaction might succeed if retried."),
     )

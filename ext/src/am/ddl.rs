@@ -191,9 +191,12 @@ unsafe extern "C-unwind" fn copy_for_cluster(
     let moved = if sorted {
         cluster::sort_cold(old_table, old_index)
     } else {
+        // VACUUM FULL. By another kind of index cold rows stay where they are, with their row numbers and in their order.
+        if old_index.is_null() {
+            cluster::renew_cold(old_table);
+        }
         0
     };
-    // Without an index cold rows stay where they are, with their row numbers and in their order.
     storage::keep(old_table, new_table);
     // SAFETY: a callback of heap with its arguments.
     unsafe {

@@ -2,8 +2,7 @@
 //! ones from the files, of which only the columns that the index needs are read.
 
 use crate::am::{ddl, dml, heap, parallel, scan, validate};
-use crate::catalog::replaced::{self, Moved};
-use crate::catalog::{data_file, file_mark, mark, storage};
+use crate::catalog::{data_file, file_mark, mark, replaced, storage};
 use crate::cold::FullScan;
 use crate::pg;
 use pgrx::pg_sys::submodules::ffi::pg_guard_ffi_boundary;
@@ -133,7 +132,8 @@ unsafe fn build_cold(
                 files,
                 dying: HashSet::new(),
                 dying_files: vec![],
-                moved: vec![],
+                storage: storage.id,
+                clustered: vec![],
             }
         } else {
             Source::all(table, storage.id)
@@ -217,8 +217,9 @@ struct Source {
     dying: HashSet<u64>,
     /// The same of whole files: their ranges of rows, ascending.
     dying_files: Vec<Range<u64>>,
-    /// Rows that an older snapshot sees at another place, by their new numbers. They are in no other file.
-    moved: Vec<Moved>,
+    storage: i64,
+    /// Where older snapshots see rows that CLUSTER has written anew. Only those that are not remembered are in `files`.
+    clustered: Vec<data_file::DataFile>,
 }
 
 impl Source {
@@ -242,33 +243,34 @@ impl Source {
                 .into_iter()
                 .partition(|mark| is_settled(mark.xmin));
         let mut files = data_file::files(storage, &raw mut pg::SNAPSHOT_SELF);
-        let mut clustered = replaced::list(storage, &files);
+        let clustered = replaced::list(storage, &files);
         files.retain(|file| file_mark::of_file(&gone, file.rows.start()).is_none());
         data_file::add_marked(&mut files, settled);
         let mut dying_files: Vec<Range<u64>> =
             dying_files.into_iter().map(|mark| mark.rows).collect();
-        // Older snapshots see the rows where they were before CLUSTER wrote them anew.
-        let moved = replaced::moved(storage, &files, &clustered);
-        data_file::add_marked(&mut clustered, moved.iter().map(|row| row.old).collect());
-        clustered.retain(|file| file.live_rows() > 0);
-        if !clustered.is_empty() {
-            dying_files.extend(clustered.iter().map(|f| f.rows.start()..f.rows.end()));
+        let left = replaced::left(storage, &files, &clustered);
+        if !left.is_empty() {
+            dying_files.extend(left.iter().map(|f| f.rows.start()..f.rows.end()));
             dying_files.sort_unstable_by_key(|rows| rows.start);
-            files.extend(clustered);
+            files.extend(left);
             files.sort_by_key(|file| file.rows.start());
         }
         Source {
             files,
             dying,
             dying_files,
-            moved,
+            storage,
+            clustered,
         }
     }
 
     /// Where an older snapshot sees a row.
     fn old_place(&self, row: u64) -> Option<u64> {
-        let at = self.moved.binary_search_by_key(&row, |moved| moved.new);
-        self.moved.get(at.ok()?).map(|moved| moved.old)
+        if self.clustered.is_empty() {
+            return None;
+        }
+        let old = replaced::old_place(self.storage, row)?;
+        replaced::is_live(&self.clustered, old).then_some(old)
     }
 
     fn is_dying(&self, row: u64) -> bool {

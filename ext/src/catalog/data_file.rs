@@ -15,13 +15,13 @@ use pg_lake_plan::layout::{Partition, SortField};
 use pg_lake_plan::message::{FileRef, WrittenFile};
 use pg_lake_plan::rows::RowNumbers;
 use pgrx::{PgSqlErrorCode, pg_sys};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::CStr;
 use std::rc::Rc;
 
 pub(super) const TABLE: &CStr = c"data_file";
 pub(super) const BY_STORAGE: &CStr = c"data_file_pkey";
-const COLUMNS: usize = 16;
+const COLUMNS: usize = 17;
 /// The column that says who registered a file's rows.
 pub const INSERTED: usize = 15;
 
@@ -309,6 +309,23 @@ pub fn layout_of(storage: i64, row_start: u64) -> (Partition, Vec<SortField>) {
     layout
 }
 
+/// The first rows of the files that were written by other options, as this transaction sees them.
+pub fn written_otherwise(storage: i64, options: &[u8]) -> HashSet<u64> {
+    let mut found = HashSet::new();
+    Table::read(TABLE).scan(
+        Some(BY_STORAGE),
+        &[Key::int8(1, storage)],
+        &raw mut crate::pg::SNAPSHOT_SELF,
+        |row| {
+            if row.bytes(17).as_deref() != Some(options) {
+                found.insert(row.int8(2) as u64);
+            }
+            true
+        },
+    );
+    found
+}
+
 /// What a column has of a file: nothing where it is null.
 pub fn decoded<T: serde::de::DeserializeOwned + Default>(row: &Row<'_>, column: usize) -> T {
     let Some(bytes) = row.bytes(column) else {
@@ -423,8 +440,13 @@ pub fn could_lock_registration(relid: pg_sys::Oid) -> bool {
     locked
 }
 
-/// Registers files with the current command id; returns their first rows' numbers.
-pub fn register(storage: &Storage, files: &[WrittenFile], origin: &Origin<'_>) -> Vec<u64> {
+/// Registers files, which were written by certain options, with the current command id; returns their first rows' numbers.
+pub fn register(
+    storage: &Storage,
+    files: &[WrittenFile],
+    options: &[u8],
+    origin: &Origin<'_>,
+) -> Vec<u64> {
     crash_point(CrashPoint::RegisterBegin);
     // To the end of the transaction: these numbers, which others may be about to pass over, are in use.
     // SAFETY: as above.
@@ -472,6 +494,7 @@ pub fn register(storage: &Storage, files: &[WrittenFile], origin: &Origin<'_>) -
             encoded(&file.sort_order, file.sort_order.is_empty()),
             encoded(&vec![(*start, u32::from(by))], false),
             encoded(&file.checksums, file.checksums.is_empty()),
+            Some(bytea_datum(options)),
         ]);
     }
     crash_point(CrashPoint::RegisterEnd);
@@ -505,7 +528,13 @@ pub fn set_deleted(storage: i64, row_start: u64, deleted: &[u32]) {
 }
 
 /// Puts a file in the place of others, whose rows keep their numbers.
-pub fn replace(storage: i64, old: &[DataFile], file: &WrittenFile, rows: &RowNumbers) {
+pub fn replace(
+    storage: i64,
+    old: &[DataFile],
+    file: &WrittenFile,
+    rows: &RowNumbers,
+    options: &[u8],
+) {
     for old in old {
         remove(storage, old.rows.start());
     }
@@ -529,6 +558,7 @@ pub fn replace(storage: i64, old: &[DataFile], file: &WrittenFile, rows: &RowNum
         encoded(&file.sort_order, file.sort_order.is_empty()),
         encoded(&inserted, false),
         encoded(&file.checksums, file.checksums.is_empty()),
+        Some(bytea_datum(options)),
     ]);
 }
 

@@ -1,8 +1,8 @@
 //! `lake.missing_value`: the values of columns that were added with a default, for files from before.
 //!
 //! Postgres keeps such a value in `pg_attribute` until a rewrite has put it into every row
-//! (`RelationClearMissing` in catalog/heap.c). VACUUM FULL and CLUSTER rewrite the hot rows only; what
-//! the files go on to need is kept here then.
+//! (`RelationClearMissing` in catalog/heap.c). VACUUM FULL and CLUSTER may leave files as they
+//! are; what these go on to need is kept here then.
 
 use crate::catalog::data_file;
 use crate::cold;

@@ -1,4 +1,4 @@
-//! Files that CLUSTER has replaced: in no list any more, but older snapshots see them, and their rows' index
+//! Files that CLUSTER or VACUUM FULL has replaced: in no list any more, but older snapshots see them, and their rows' index
 //! entries stay as long as any does.
 //!
 //! The indexes that CLUSTER builds have entries for both places of a row. As long as its transaction knows which
@@ -8,48 +8,146 @@ use crate::catalog::data_file::{self, BY_STORAGE, DataFile, TABLE};
 use crate::catalog::garbage;
 use crate::pg::table::{Key, Table};
 use std::cell::RefCell;
+use std::ops::Range;
 
-/// Rows whose old places are remembered, which bounds the memory for them.
-pub const REMEMBERED_MAX: usize = 2_000_000;
+/// For a row that was in no file.
+const NOWHERE: u32 = u32::MAX;
 
-/// The places of a row that CLUSTER has written anew.
-#[derive(Clone, Copy)]
-pub struct Moved {
-    pub old: u64,
-    pub new: u64,
+/// Where rows were that CLUSTER writes anew, in the order in which it does.
+pub struct OldPlaces {
+    /// The number of each row, less `base`, or [`NOWHERE`].
+    rows: Vec<u32>,
+    base: u64,
+}
+
+impl OldPlaces {
+    /// Room for so many rows that come from some files, in the order of their numbers; `None` if that takes more than
+    /// so many bytes, or if the numbers are too far apart.
+    pub fn of(files: &[DataFile], rows: u64, bytes_max: usize) -> Option<OldPlaces> {
+        let base = files.first()?.rows.start();
+        let span = files.last()?.rows.end().checked_sub(base)?;
+        let rows = usize::try_from(rows).ok()?;
+        let fits = rows <= bytes_max / size_of::<u32>() && span < u64::from(NOWHERE);
+        fits.then(|| OldPlaces {
+            rows: Vec::with_capacity(rows),
+            base,
+        })
+    }
+
+    /// Adds the next row: its number, if it was in a file.
+    pub fn push(&mut self, old: Option<u64>) {
+        let offset = old.and_then(|old| u32::try_from(old.checked_sub(self.base)?).ok());
+        self.rows.push(offset.unwrap_or(NOWHERE));
+    }
+
+    fn number(&self, offset: u32) -> Option<u64> {
+        (offset != NOWHERE).then(|| self.base + u64::from(offset))
+    }
+}
+
+/// What is remembered of a CLUSTER.
+struct Moved {
+    storage: i64,
+    /// For each new file, ascending, the numbers of its rows and which of the places is that of its first one.
+    files: Vec<(Range<u64>, usize)>,
+    places: OldPlaces,
+}
+
+impl Moved {
+    fn old_place(&self, new: u64) -> Option<u64> {
+        let after = self.files.partition_point(|(rows, _)| rows.start <= new);
+        let (rows, at) = self.files.get(after.checked_sub(1)?)?;
+        let within = rows.contains(&new).then(|| new - rows.start)?;
+        let place = at.checked_add(usize::try_from(within).ok()?)?;
+        self.places.number(*self.places.rows.get(place)?)
+    }
+
+    /// All rows by their new and old numbers.
+    fn pairs(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.files.iter().flat_map(move |(rows, at)| {
+            let places = self.places.rows.iter().skip(*at);
+            let numbers = rows.clone().zip(places);
+            numbers.filter_map(move |(new, offset)| Some((new, self.places.number(*offset)?)))
+        })
+    }
 }
 
 thread_local! {
-    /// Of the last CLUSTER of this transaction: the storage, and its rows by their new numbers. They stay right
-    /// when it is rolled back: no row number comes again.
-    static MOVED: RefCell<(i64, Vec<Moved>)> = const { RefCell::new((0, vec![])) };
+    /// Of the last CLUSTER of this transaction. It stays right when that is rolled back: no row number comes again.
+    static MOVED: RefCell<Option<Moved>> = const { RefCell::new(None) };
 }
 
-/// Notes where the rows of a storage were before.
-pub fn remember(storage: i64, mut moved: Vec<Moved>) {
-    moved.sort_unstable_by_key(|row| row.new);
-    MOVED.set((storage, moved));
+/// Notes where the rows of a storage were before; `files` are the numbers of the new files' rows, in the order of the
+/// places.
+pub fn remember(storage: i64, files: Vec<Range<u64>>, places: OldPlaces) {
+    let mut at = 0;
+    let mut files: Vec<(Range<u64>, usize)> = files
+        .into_iter()
+        .map(|rows| {
+            let first = at;
+            at += (rows.end - rows.start) as usize;
+            (rows, first)
+        })
+        .collect();
+    files.sort_unstable_by_key(|(rows, _)| rows.start);
+    MOVED.set(Some(Moved {
+        storage,
+        files,
+        places,
+    }));
 }
 
-/// The transaction has ended.
+/// The transaction has ended, or another CLUSTER begins.
 pub fn forget() {
-    MOVED.set((0, vec![]));
+    MOVED.set(None);
 }
 
-/// The rows, by their new numbers, that are in files that are listed and were in some that are `replaced`.
-pub fn moved(storage: i64, files: &[DataFile], replaced: &[DataFile]) -> Vec<Moved> {
-    let is_in = |files: &[DataFile], row| {
-        data_file::file_of(files, row).is_some_and(|file| file.live(row).is_some())
-    };
-    MOVED.with_borrow(|(of, moved)| {
-        if *of != storage {
-            return vec![];
-        }
-        moved
+/// Where a row of the storage was before, if that is remembered.
+pub fn old_place(storage: i64, new: u64) -> Option<u64> {
+    MOVED.with_borrow(|moved| {
+        let moved = moved.as_ref().filter(|moved| moved.storage == storage)?;
+        moved.old_place(new)
+    })
+}
+
+/// Whether one of some files, in the order of their numbers, has a row that isn't deleted.
+pub fn is_live(files: &[DataFile], row: u64) -> bool {
+    data_file::file_of(files, row).is_some_and(|file| file.live(row).is_some())
+}
+
+/// What an index is built from besides files that are listed: those of the replaced ones, and of their rows, of which
+/// [`old_place`] doesn't tell when their new place in `files` is read.
+pub fn left(storage: i64, files: &[DataFile], replaced: &[DataFile]) -> Vec<DataFile> {
+    MOVED.with_borrow(|moved| {
+        let moved = moved.as_ref().filter(|moved| moved.storage == storage);
+        // Which replaced file a row was in that is in one of `files`, and at which position.
+        let told = || {
+            let pairs = moved.into_iter().flat_map(Moved::pairs);
+            pairs.filter_map(move |(new, old)| {
+                let after = replaced.partition_point(|file| file.rows.start() <= old);
+                let at = after.checked_sub(1)?;
+                let position = replaced[at].live(old)?;
+                is_live(files, new).then_some((at, position as u32))
+            })
+        };
+        let mut rows_told = vec![0; replaced.len()];
+        told().for_each(|(at, _)| rows_told[at] += 1);
+        let mut left: Vec<Option<DataFile>> = replaced
             .iter()
-            .filter(|row| is_in(files, row.new) && is_in(replaced, row.old))
-            .copied()
-            .collect()
+            .zip(rows_told)
+            .map(|(file, rows)| (rows < file.live_rows()).then(|| file.clone()))
+            .collect();
+        for (at, position) in told() {
+            if let Some(file) = &mut left[at] {
+                file.deleted.push(position);
+            }
+        }
+        let mut left: Vec<DataFile> = left.into_iter().flatten().collect();
+        for file in &mut left {
+            file.deleted.sort_unstable();
+            file.deleted.dedup();
+        }
+        left
     })
 }
 
@@ -102,4 +200,37 @@ pub fn list(storage: i64, files: &[DataFile]) -> Vec<DataFile> {
     }
     kept.sort_by_key(|file| file.rows.start());
     kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_found_by_their_new_numbers() {
+        let mut places = OldPlaces {
+            rows: vec![],
+            base: 100,
+        };
+        for old in [Some(104), None, Some(100), Some(102)] {
+            places.push(old);
+        }
+        // The second file has lower numbers.
+        remember(7, vec![500..503, 400..401], places);
+        assert_eq!(old_place(7, 500), Some(104));
+        assert_eq!(old_place(7, 501), None);
+        assert_eq!(old_place(7, 502), Some(100));
+        assert_eq!(old_place(7, 503), None);
+        assert_eq!(old_place(7, 400), Some(102));
+        assert_eq!(old_place(7, 399), None);
+        assert_eq!(old_place(8, 500), None);
+        let mut pairs = MOVED.with_borrow(|moved| {
+            let moved = moved.iter().flat_map(Moved::pairs);
+            moved.collect::<Vec<_>>()
+        });
+        pairs.sort_unstable();
+        assert_eq!(pairs, [(400, 102), (500, 104), (502, 100)]);
+        forget();
+        assert_eq!(old_place(7, 500), None);
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! The id comes from a sequence, since Postgres uses relfilenumbers again (STORAGE section 1).
 //! TRUNCATE and rewriting ALTERs get a new storage; the row of the old one goes with its relfilenumber.
-//! VACUUM FULL and CLUSTER, which rewrite the hot rows only, keep it; SET TABLESPACE keeps it in
+//! VACUUM FULL and CLUSTER, which write files anew at most, keep it; SET TABLESPACE keeps it in
 //! another directory.
 
 use crate::catalog::{data_file, garbage, missing_value, options, tablespace};

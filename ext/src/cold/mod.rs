@@ -18,7 +18,7 @@ use crate::pg;
 use crate::relation::{self, Info};
 use crate::ring::ENGINE;
 use crate::ring::call::{Call, Message};
-use crate::types::{Codec, PinnedSettings};
+use crate::types::{Codec, PinnedSettings, Space};
 use kept::Kept;
 use pg_lake_plan::batch::{BatchBuilder, BatchReader};
 use pg_lake_plan::ir::{ColumnSource, Fragment, Plan, Scan, ScanColumn};
@@ -66,9 +66,9 @@ impl OwnedBatch {
         &self.reader
     }
 
-    fn datum(&self, i: usize, row: usize, codec: &Codec) -> (pg_sys::Datum, bool) {
-        // SAFETY: the codec is the one of this column; datums go to the current memory context.
-        match unsafe { codec.datum(&self.reader().columns[i], row) } {
+    fn datum(&self, i: usize, row: usize, codec: &Codec, space: &Space) -> (pg_sys::Datum, bool) {
+        // SAFETY: the codec is the one of this column.
+        match unsafe { codec.datum(&self.reader().columns[i], row, space) } {
             Ok(value) => value,
             Err(e) => error::raise(e.code, &e.message, e.detail.as_deref(), e.hint.as_deref()),
         }
@@ -145,6 +145,8 @@ pub struct Rows {
     types: Vec<LakeType>,
     batch: Option<Rc<OwnedBatch>>,
     next: usize,
+    /// Rows of the batches before.
+    before: u64,
     /// Whether any row has been handed out.
     pub delivered: bool,
     pub stats: Option<ScanStats>,
@@ -213,6 +215,7 @@ impl Rows {
             types,
             batch: None,
             next: 0,
+            before: 0,
             delivered: false,
             stats: None,
         }
@@ -248,7 +251,9 @@ impl Rows {
                 self.delivered = true;
                 return Some(Step::Row);
             }
-            self.batch = None;
+            if self.batch.take().is_some() {
+                self.before += self.next as u64;
+            }
             let message = match (self.kept.next(), self.call.as_mut()) {
                 (Some(message), _) => message,
                 (None, Some(call)) => call.poll()?,
@@ -315,17 +320,32 @@ impl Rows {
         }
     }
 
+    /// How many rows have been handed out.
+    pub fn returned(&self) -> u64 {
+        let of_batch = self.batch.as_ref().map_or(0, |_| self.next as u64);
+        self.before + of_batch
+    }
+
+    /// How many the engine has read from files to find them, as far as it has said, before the request has ended.
+    pub fn rows_cold(&self) -> u64 {
+        match &self.call {
+            Some(call) if self.delivered => call.rows_cold(),
+            _ => 0,
+        }
+    }
+
     /// Of the columns.
     pub fn types(&self) -> &[LakeType] {
         &self.types
     }
 
     /// The current row's column `i`.
-    pub fn datum(&self, i: usize, codec: &Codec) -> (pg_sys::Datum, bool) {
+    #[inline]
+    pub fn datum(&self, i: usize, codec: &Codec, space: &Space) -> (pg_sys::Datum, bool) {
         let Some(batch) = &self.batch else {
             return (pg_sys::Datum::null(), true);
         };
-        batch.datum(i, self.next - 1, codec)
+        batch.datum(i, self.next - 1, codec, space)
     }
 
     /// The current row's column `i` of type `Int8`, 0 for null.
@@ -424,7 +444,7 @@ impl FullScan {
         let row_number = self.columns.iter().flatten().count();
         let row = self.rows.int8(row_number) as u64;
         let datum = |i: usize, codec: &Codec| match self.columns[i] {
-            Some(column) => self.rows.datum(column, codec),
+            Some(column) => self.rows.datum(column, codec, &Space::current()),
             None => (pg_sys::Datum::null(), true),
         };
         // SAFETY: the slot has the descriptor; the context is ours.

@@ -5,6 +5,7 @@
 
 use super::{OwnedBatch, store};
 use crate::relation::Info;
+use crate::types::Space;
 use pgrx::pg_sys;
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -127,7 +128,8 @@ pub fn fetch(relation: pg_sys::Relation, row: u64, slot: *mut pg_sys::TupleTable
     // SAFETY: the context is deleted below, or with its parent after an error; the slot gets a copy.
     unsafe {
         let context = crate::am::dml::row_context();
-        let datum = |i: usize, codec: &_| batch.datum(layout.columns[i], at, codec);
+        let datum =
+            |i: usize, codec: &_| batch.datum(layout.columns[i], at, codec, &Space::current());
         store(relation, desc, &info, row, datum, slot, context);
         pg_sys::ExecMaterializeSlot(slot);
         pg_sys::MemoryContextDelete(context);

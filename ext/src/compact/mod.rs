@@ -86,8 +86,8 @@ fn compact_files(rel: &Relation, storage: &Storage, eagerness: Eagerness, limit:
         })
         .collect();
     let mut replaced = 0;
-    for (files, (file, rows)) in written {
-        if replace(rel, storage, files, &file, &rows) {
+    for (files, (file, rows, options)) in written {
+        if replace(rel, storage, files, &file, &rows, &options) {
             replaced += files.len() as u64;
             left -= 1;
         }
@@ -104,17 +104,17 @@ fn could_replace(rel: &Relation, storage: &Storage, files: &[DataFile]) -> bool 
         && files.iter().all(|file| merge::could_lock_file(rel.0, file))
 }
 
-/// Writes files again as one.
+/// Writes files again as one: that, its rows, and what it was written by.
 fn rewrite(
     rel: &Relation,
     storage: &Storage,
     info: &Rc<Info>,
     files: &[DataFile],
-) -> (WrittenFile, RowNumbers) {
+) -> (WrittenFile, RowNumbers, Vec<u8>) {
     pg::check_for_interrupts();
     let rows = row_numbers(files);
     progress::phase(Phase::WritingRows, Some(rows.count()));
-    let written = write(rel, storage, info, files);
+    let (written, options) = write(rel, storage, info, files);
     crash_point(CrashPoint::CompactWritten);
     if written.rows != rows.count() {
         error::raise(
@@ -129,7 +129,7 @@ fn rewrite(
             None,
         );
     }
-    (written, rows)
+    (written, rows, options)
 }
 
 /// Puts a new file in the place of others, unless somebody has changed or locked a row of them, or is
@@ -140,6 +140,7 @@ fn replace(
     files: &[DataFile],
     written: &WrittenFile,
     rows: &RowNumbers,
+    options: &[u8],
 ) -> bool {
     // From here on changes of these rows wait, to the end of the transaction.
     let locked = data_file::lock_registration(storage.relid)
@@ -150,7 +151,7 @@ fn replace(
     }
     crash_point(CrashPoint::CompactLocked);
     progress::phase(Phase::RegisteringFiles, None);
-    data_file::replace(storage.id, files, written, rows);
+    data_file::replace(storage.id, files, written, rows, options);
     for file in files {
         merge::discard(storage, file, "compacted");
     }
@@ -182,7 +183,7 @@ fn row_numbers(files: &[DataFile]) -> RowNumbers {
 }
 
 /// Runs of positions that aren't deleted.
-fn live_positions(file: &DataFile) -> Vec<Range<u64>> {
+pub fn live_positions(file: &DataFile) -> Vec<Range<u64>> {
     let mut runs = vec![];
     let mut start = 0;
     for deleted in file.deleted.iter().map(|at| u64::from(*at)) {
@@ -194,10 +195,11 @@ fn live_positions(file: &DataFile) -> Vec<Range<u64>> {
     runs
 }
 
-fn write(rel: &Relation, storage: &Storage, info: &Rc<Info>, files: &[DataFile]) -> WrittenFile {
+/// Reads the rows of files that aren't deleted, in their order.
+pub fn read(relation: pg_sys::Relation, info: &Info, files: &[DataFile]) -> Rows {
     // SAFETY: the relation is open.
-    let desc = unsafe { (*rel.0).rd_att };
-    let missing = cold::MissingValues::of(rel.0, desc);
+    let desc = unsafe { (*relation).rd_att };
+    let missing = cold::MissingValues::of(relation, desc);
     let columns = info
         .codecs
         .iter()
@@ -207,29 +209,37 @@ fn write(rel: &Relation, storage: &Storage, info: &Rc<Info>, files: &[DataFile])
         version: pg_lake_plan::PROTOCOL_VERSION,
         root: Plan::Scan(Scan {
             table: 0,
-            name: pg::relation_name(rel.0),
+            name: pg::relation_name(relation),
             columns,
             predicate: None,
         }),
     };
+    let files = files.iter().map(DataFile::file_ref).collect();
+    Rows::to_rewrite(fragment, vec![TableInput { files, feed: None }])
+}
+
+fn write(
+    rel: &Relation,
+    storage: &Storage,
+    info: &Rc<Info>,
+    files: &[DataFile],
+) -> (WrittenFile, Vec<u8>) {
     // Of several sorted files the rows come one after another.
     let (partition, mut sort_order) = data_file::layout_of(storage.id, files[0].rows.start());
     if files.len() > 1 {
         sort_order.clear();
     }
-    let files = files.iter().map(DataFile::file_ref).collect();
-    let input = vec![TableInput { files, feed: None }];
-    let mut rows = Rows::to_rewrite(fragment, input);
+    let mut rows = read(rel.0, info, files);
     let mut sink = Sink::for_batches(storage, info.clone(), &partition, sort_order);
     while let Some(batch) = rows.next_batch() {
         sink.push_batch(batch.bytes(), batch.reader().rows as u64);
         progress::rows_done(sink.rows);
     }
     rows.stop();
-    let mut written = sink.finish().files;
-    progress::files_written(&written);
-    match (written.pop(), written.is_empty()) {
-        (Some(file), true) => file,
+    let mut written = sink.finish();
+    progress::files_written(&written.files);
+    match (written.files.pop(), written.files.is_empty()) {
+        (Some(file), true) => (file, written.options),
         _ => error::raise(
             PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
             "a compaction wrote something else than one file",

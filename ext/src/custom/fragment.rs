@@ -10,11 +10,12 @@ use crate::cold::{Arrived, Rows, Step};
 use crate::custom::direct::Direct;
 use crate::custom::encoding::Encoding;
 use crate::custom::feeds::{Contexts, Feeds, Origin, Pumped};
+use crate::custom::leaf::live_rows;
 use crate::custom::params;
 use crate::custom::private::{Input, Private, Source};
-use crate::pg::missing;
+use crate::pg::{missing, slots};
 use crate::ring::call::feeds_max;
-use crate::types::{Codec, ValueError, result_codec};
+use crate::types::{Codec, Space, ValueError, result_codec};
 use crate::{error, guc, relation};
 use pg_lake_plan::ir::ScanColumn;
 use pg_lake_plan::message::{FileRef, ScanStats, TableInput};
@@ -30,7 +31,7 @@ pub struct Fragment {
     estate: *mut pg_sys::EState,
     eflags: i32,
     /// For the values of a row that is returned.
-    row: pg_sys::MemoryContext,
+    space: Space,
     /// For what a batch that is fed leaves behind.
     batch: pg_sys::MemoryContext,
     /// The parameters that initplans within the fed plans set.
@@ -62,6 +63,8 @@ enum Progress {
 struct Running {
     rows: Rows,
     feeds: Feeds,
+    /// For each table, the rows of its files.
+    cold_rows: Vec<u64>,
     /// No row is returned before all are fed: one that can't be sends the whole fragment back to Postgres.
     holds_back: bool,
 }
@@ -118,7 +121,7 @@ impl Fragment {
                 subtree: plans.get_ptr(0).unwrap_or(std::ptr::null_mut()),
                 estate,
                 eflags,
-                row: row_context(),
+                space: Space::for_rows(),
                 batch: row_context(),
                 fed_params,
                 state: Progress::Begin,
@@ -205,6 +208,10 @@ impl Fragment {
                 feeds.end();
                 return Err("it takes more feeds than lake.streams allows");
             }
+            let cold_rows: Vec<u64> = files
+                .iter()
+                .map(|files| files.iter().map(live_rows).sum::<u64>())
+                .collect();
             let rows = Rows::start(fragment, values, feeds.count(), |ids| {
                 let mut ids = ids.iter().copied();
                 files
@@ -220,6 +227,7 @@ impl Fragment {
                 rows,
                 holds_back: feeds.may_be_refused(),
                 feeds,
+                cold_rows,
             })
         }
     }
@@ -233,7 +241,7 @@ impl Fragment {
         // SAFETY: the node's own slot; values go to a context that lives until the next row.
         unsafe {
             let slot = (*node).ss.ss_ScanTupleSlot;
-            pg_sys::ExecClearTuple(slot);
+            slots::clear(slot);
             let Progress::Engine(running) = &mut self.state else {
                 return slot;
             };
@@ -247,20 +255,22 @@ impl Fragment {
             pg_sys::MemoryContextSwitchTo(old);
             match step {
                 Ok(Step::Row) => {
-                    pg_sys::MemoryContextReset(self.row);
-                    let old = pg_sys::MemoryContextSwitchTo(self.row);
-                    for (i, codec) in self.outputs.iter().enumerate() {
-                        let (datum, isnull) = running.rows.datum(i, codec);
-                        *(*slot).tts_values.add(i) = datum;
-                        *(*slot).tts_isnull.add(i) = isnull;
-                    }
-                    pg_sys::MemoryContextSwitchTo(old);
-                    pg_sys::ExecStoreVirtualTuple(slot);
+                    let (values, nulls) = ((*slot).tts_values, (*slot).tts_isnull);
+                    self.space.next_row(|| {
+                        for (i, codec) in self.outputs.iter().enumerate() {
+                            let (datum, isnull) = running.rows.datum(i, codec, &self.space);
+                            *values.add(i) = datum;
+                            *nulls.add(i) = isnull;
+                        }
+                    });
+                    slots::store_virtual(slot);
                 }
                 Ok(Step::End) => {
                     self.stats = running.rows.stats.take();
                     running.stop();
-                    self.count_returned();
+                    if let Some(stats) = &self.stats {
+                        self.count_returned(&stats.rows_of_tables);
+                    }
                     self.state = Progress::End;
                 }
                 Ok(Step::NotExact(_)) => {
@@ -301,11 +311,8 @@ impl Fragment {
     }
 
     /// The tables' statistics get what the engine has read of them; hot rows are counted where they are fed.
-    fn count_returned(&self) {
-        let Some(stats) = &self.stats else {
-            return;
-        };
-        for (table, rows) in self.tables.iter().zip(&stats.rows_of_tables) {
+    fn count_returned(&self, rows_of_tables: &[u64]) {
+        for (table, rows) in self.tables.iter().zip(rows_of_tables) {
             if let TableSource::Relation(relation) = table.source {
                 count_returned(relation, *rows);
             }
@@ -327,7 +334,7 @@ impl Fragment {
             let changed = (*node).ss.ps.chgParam;
             match &mut self.state {
                 Progress::Postgres(child) => return rescan_child(*child, changed),
-                Progress::Engine(running) => running.stop(),
+                Progress::Engine(_) => self.stop(),
                 Progress::Begin | Progress::End => {}
             }
             self.state = Progress::Begin;
@@ -337,10 +344,18 @@ impl Fragment {
         }
     }
 
+    /// Ends the request before its last row, if it runs.
+    fn stop(&mut self) {
+        let Progress::Engine(running) = &mut self.state else {
+            return;
+        };
+        let read = running.read();
+        running.stop();
+        self.count_returned(&read);
+    }
+
     pub fn end(mut self) {
-        if let Progress::Engine(running) = &mut self.state {
-            running.stop();
-        }
+        self.stop();
         // SAFETY: ends what `use_postgres` and `begin` began.
         unsafe {
             if let Progress::Postgres(child) = self.state {
@@ -447,10 +462,24 @@ impl Running {
         }
     }
 
+    /// About what was read of each table so far: of several the engine says only the sum.
+    fn read(&self) -> Vec<u64> {
+        shares(self.rows.rows_cold(), &self.cold_rows)
+    }
+
     fn stop(&mut self) {
         self.feeds.end();
         self.rows.stop();
     }
+}
+
+/// Divides a number in proportion to others, none of which gets more than it is.
+fn shares(number: u64, of: &[u64]) -> Vec<u64> {
+    let sum: u128 = of.iter().map(|n| u128::from(*n)).sum();
+    let number = u128::from(number).min(sum);
+    of.iter()
+        .map(|n| (u128::from(*n) * number).checked_div(sum).unwrap_or(0) as u64)
+        .collect()
 }
 
 /// Lets a child start again, as Postgres' nodes do (`ExecReScanAppend` in nodeAppend.c): one whose
@@ -474,4 +503,17 @@ fn malformed(message: &str) -> ! {
         None,
         Some("SET lake.engine = off."),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shares;
+
+    #[test]
+    fn a_number_is_divided_in_proportion() {
+        assert_eq!(shares(60, &[100, 0, 50]), [40, 0, 20]);
+        assert_eq!(shares(500, &[100, 50]), [100, 50]);
+        assert_eq!(shares(7, &[0]), [0]);
+        assert_eq!(shares(u64::MAX, &[u64::MAX, u64::MAX]), [u64::MAX / 2; 2]);
+    }
 }

@@ -2,7 +2,6 @@
 //! that the engine has filtered and projected.
 
 use crate::am::count_returned;
-use crate::am::dml::row_context;
 use crate::am::hot::HotScan;
 use crate::catalog::{data_file, storage};
 use crate::cold::Rows;
@@ -10,8 +9,9 @@ use crate::cold::recent::{self, Layout};
 use crate::custom::direct::Direct;
 use crate::custom::params;
 use crate::custom::private::Private;
+use crate::pg::slots;
 use crate::relation::{self, Info};
-use crate::types::PinnedSettings;
+use crate::types::{PinnedSettings, Space};
 use crate::whole;
 use pg_lake_plan::ir::Plan;
 use pg_lake_plan::message::{FileRef, ScanStats, TableInput};
@@ -28,11 +28,13 @@ pub struct Leaf {
     /// The quals in the scan's predicate.
     pushed: *mut pg_sys::ExprState,
     needed_attrs: i32,
-    context: pg_sys::MemoryContext,
+    space: Space,
     stage: Stage,
     files: Vec<FileRef>,
     /// The engine got no predicate: its rows must pass the pushed quals here.
     recheck: bool,
+    /// It got one.
+    filtered: bool,
     pub stats: Option<ScanStats>,
 }
 
@@ -68,10 +70,11 @@ impl Leaf {
                 info,
                 pushed: pg_sys::ExecInitQual((*plan).custom_exprs, &mut (*node).ss.ps),
                 needed_attrs: i32::from(needed_attrs),
-                context: row_context(),
+                space: Space::for_rows(),
                 stage: Stage::Begin,
                 files: vec![],
                 recheck: false,
+                filtered: false,
                 stats: None,
             }
         }
@@ -132,11 +135,14 @@ impl Leaf {
                             }
                         } else {
                             self.stats = rows.stats.take();
-                            self.count_returned();
+                            count_returned(self.relation, self.live_rows());
                             self.stage = Stage::End;
                         }
                     }
-                    Stage::End => return pg_sys::ExecClearTuple(slot),
+                    Stage::End => {
+                        slots::clear(slot);
+                        return slot;
+                    }
                 }
             }
         }
@@ -144,12 +150,18 @@ impl Leaf {
 
     /// The statistics of the table get the rows that a scan has passed: as heap counts rows that a filter drops,
     /// those of files that the engine could leave out are among them.
-    fn count_returned(&self) {
-        let live = |file: &FileRef| {
-            let deleted = file.deleted.len() as u64;
-            file.rows.count().saturating_sub(deleted)
-        };
-        count_returned(self.relation, self.files.iter().map(live).sum());
+    fn live_rows(&self) -> u64 {
+        self.files.iter().map(live_rows).sum()
+    }
+
+    /// The same for a scan that ends before its last row. What the engine had to read to find rows that pass is only
+    /// known as far as it has said.
+    fn count_some(&self, rows: &Rows) {
+        let mut passed = rows.returned();
+        if self.filtered {
+            passed = passed.max(rows.rows_cold().min(self.live_rows()));
+        }
+        count_returned(self.relation, passed);
     }
 
     unsafe fn start_cold(&mut self, node: *mut pg_sys::CustomScanState, private: &Private) -> Rows {
@@ -163,6 +175,8 @@ impl Leaf {
             }
             (fragment, vec![])
         });
+        let scan = fragment.root.as_scan();
+        self.filtered = scan.is_some_and(|scan| scan.predicate.is_some());
         let files = self.files.clone();
         Rows::start(fragment, values, 0, |_| {
             vec![TableInput { files, feed: None }]
@@ -214,7 +228,7 @@ impl Leaf {
                 *(*slot).tts_values.add(at) = *(*hot).tts_values.add(at);
                 *(*slot).tts_isnull.add(at) = *(*hot).tts_isnull.add(at);
             }
-            pg_sys::ExecStoreVirtualTuple(slot);
+            slots::store_virtual(slot);
             (*slot).tts_tid = (*hot).tts_tid;
             (*slot).tts_tableOid = (*self.relation).rd_id;
         }
@@ -223,7 +237,7 @@ impl Leaf {
     unsafe fn clear(&self, slot: *mut pg_sys::TupleTableSlot) {
         // SAFETY: the arrays have an entry for each attribute.
         unsafe {
-            pg_sys::ExecClearTuple(slot);
+            slots::clear(slot);
             let natts = (*(*slot).tts_tupleDescriptor).natts as usize;
             std::slice::from_raw_parts_mut((*slot).tts_isnull, natts).fill(true);
         }
@@ -233,28 +247,29 @@ impl Leaf {
         let Stage::Cold(rows) = &self.stage else {
             return;
         };
-        // SAFETY: values go to a context that lives until the next row.
+        // SAFETY: values go where they live until the next row.
         unsafe {
             self.clear(slot);
-            pg_sys::MemoryContextReset(self.context);
-            let old = pg_sys::MemoryContextSwitchTo(self.context);
-            let pinned = self.info.pinned_settings.then(PinnedSettings::new);
-            let mut tid = None;
-            for (i, column) in self.columns.iter().enumerate() {
-                match column {
-                    Some(codec) => {
-                        let codec = &self.info.codecs[*codec];
-                        let at = codec.attnum as usize - 1;
-                        let (datum, isnull) = rows.datum(i, codec);
-                        *(*slot).tts_values.add(at) = datum;
-                        *(*slot).tts_isnull.add(at) = isnull;
+            let (values, nulls) = ((*slot).tts_values, (*slot).tts_isnull);
+            let tid = self.space.next_row(|| {
+                let pinned = self.info.pinned_settings.then(PinnedSettings::new);
+                let mut tid = None;
+                for (i, column) in self.columns.iter().enumerate() {
+                    match column {
+                        Some(codec) => {
+                            let codec = &self.info.codecs[*codec];
+                            let at = codec.attnum as usize - 1;
+                            let (datum, isnull) = rows.datum(i, codec, &self.space);
+                            *values.add(at) = datum;
+                            *nulls.add(at) = isnull;
+                        }
+                        None => tid = Some(data_file::tid_of(rows.int8(i) as u64)),
                     }
-                    None => tid = Some(data_file::tid_of(rows.int8(i) as u64)),
                 }
-            }
-            drop(pinned);
-            pg_sys::MemoryContextSwitchTo(old);
-            pg_sys::ExecStoreVirtualTuple(slot);
+                drop(pinned);
+                tid
+            });
+            slots::store_virtual(slot);
             match tid {
                 Some((block, offset)) => {
                     pg_sys::ItemPointerSet(&mut (*slot).tts_tid, block, offset);
@@ -268,7 +283,10 @@ impl Leaf {
     fn stop(&mut self) {
         match std::mem::replace(&mut self.stage, Stage::End) {
             Stage::Hot(scan) => scan.end(),
-            Stage::Cold(mut rows) => rows.stop(),
+            Stage::Cold(mut rows) => {
+                self.count_some(&rows);
+                rows.stop();
+            }
             Stage::Begin | Stage::End => {}
         }
     }
@@ -281,4 +299,10 @@ impl Leaf {
     pub fn end(mut self) {
         self.stop();
     }
+}
+
+/// Rows of a file that aren't deleted.
+pub fn live_rows(file: &FileRef) -> u64 {
+    let deleted = file.deleted.len() as u64;
+    file.rows.count().saturating_sub(deleted)
 }

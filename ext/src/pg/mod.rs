@@ -9,6 +9,7 @@
 //! * [`seen`]: catalog reads of SERIALIZABLE transactions
 //! * [`published`]: which tables logical replication keeps hot
 //! * [`settings`]: small questions to the server
+//! * [`slots`]: slots of rows that are values only
 //! * [`subtransaction`]: work that may fail
 //! * [`temp_file`]: bytes in a temporary file
 //! * [`time_zone`]: time zones with one offset
@@ -23,6 +24,7 @@ pub mod options_array;
 pub mod published;
 mod seen;
 pub mod settings;
+pub mod slots;
 pub mod subtransaction;
 pub mod table;
 pub mod temp_file;

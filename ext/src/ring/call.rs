@@ -516,6 +516,17 @@ impl Call {
         reply
     }
 
+    /// Rows that the engine has read from files for this request, as far as it has said. To be asked once something
+    /// of its reply has come.
+    pub fn rows_cold(&self) -> u64 {
+        if !LIVE.with_borrow(|live| live.contains(&self.0)) {
+            return 0; // its resource owner was faster
+        }
+        let request = self.inner().held.request.reference();
+        let last = region().last_reported(request);
+        last.map_or(0, |progress| progress.rows_cold)
+    }
+
     /// Gives the streams back.
     pub fn finish(self) {
         if !LIVE.with_borrow(|live| live.contains(&self.0)) {

@@ -6,7 +6,7 @@
 //! Unsafe code: builds datums and varlenas.
 
 use super::{
-    Codec, Composite, EPOCH_SHIFT_DAYS, EPOCH_SHIFT_USECS, List, Node, Repr, USECS_PER_DAY,
+    Codec, Composite, EPOCH_SHIFT_DAYS, EPOCH_SHIFT_USECS, List, Node, Repr, Space, USECS_PER_DAY,
     ValueError, numeric,
 };
 use pg_lake_plan::batch::ColumnReader;
@@ -21,9 +21,8 @@ pub(super) const MIN_TIMESTAMP: i64 = -211_813_488_000_000_000;
 pub(super) const END_TIMESTAMP: i64 = 9_223_371_331_200_000_000;
 
 impl Codec {
-    /// The value of a row of the column, and whether it is null. What is passed by reference is
-    /// allocated in the current memory context; reading lists and structs leaves their parts there
-    /// too, so that context should be a short-lived one.
+    /// The value of a row of the column, and whether it is null. What is passed by reference is in the
+    /// space; reading lists and structs leaves their parts there too, so that it should be a short-lived one.
     ///
     /// # Safety
     /// - on the main thread, in a transaction
@@ -34,23 +33,24 @@ impl Codec {
         &self,
         column: &ColumnReader<'_>,
         row: usize,
+        space: &Space,
     ) -> Result<(pg_sys::Datum, bool), ValueError> {
         // SAFETY: by contract.
-        unsafe { self.node.datum(column, row) }
+        unsafe { self.node.datum(column, row, space) }
     }
 }
 
-/// A varlena with that payload, in the current memory context.
+/// A varlena with that payload.
 ///
 /// # Safety
 /// On the main thread.
 #[inline]
-unsafe fn varlena(payload: &[u8]) -> pg_sys::Datum {
+unsafe fn varlena(payload: &[u8], space: &Space) -> pg_sys::Datum {
     let len = pg_sys::VARHDRSZ + payload.len();
-    // SAFETY: palloc raises an error where it can't give that much, above 1 GiB always, so that
-    // the length fits the header.
+    // SAFETY: as long as it was asked for. palloc raises an error where it can't give that much, above 1 GiB
+    // always, so that the length fits the header.
     unsafe {
-        let ptr = pg_sys::palloc(len).cast::<pg_sys::varlena>();
+        let ptr = space.take(len).cast::<pg_sys::varlena>();
         set_varsize_4b(ptr, len as i32);
         ptr.cast::<u8>()
             .add(pg_sys::VARHDRSZ)
@@ -59,14 +59,30 @@ unsafe fn varlena(payload: &[u8]) -> pg_sys::Datum {
     }
 }
 
+/// A varlena with that number of bytes of the image.
+///
+/// # Safety
+/// On the main thread; not more than 16.
+#[inline]
+unsafe fn narrow_numeric(image: u128, len: usize, space: &Space) -> pg_sys::Datum {
+    // SAFETY: there is room for the whole image, which is cheaper to write than a part of it.
+    unsafe {
+        let ptr = space.take(pg_sys::VARHDRSZ + size_of::<u128>());
+        set_varsize_4b(ptr.cast(), (pg_sys::VARHDRSZ + len) as i32);
+        let payload = ptr.add(pg_sys::VARHDRSZ).cast::<u128>();
+        payload.write_unaligned(image);
+        pg_sys::Datum::from(ptr)
+    }
+}
+
 /// A copy of a value of fixed length that is passed by reference.
 ///
 /// # Safety
 /// On the main thread.
-unsafe fn image(bytes: &[u8]) -> pg_sys::Datum {
+unsafe fn image(bytes: &[u8], space: &Space) -> pg_sys::Datum {
     // SAFETY: as long as it was asked for.
     unsafe {
-        let ptr = pg_sys::palloc(bytes.len()).cast::<u8>();
+        let ptr = space.take(bytes.len());
         ptr.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
         pg_sys::Datum::from(ptr)
     }
@@ -80,6 +96,7 @@ impl Node {
         &self,
         column: &ColumnReader<'_>,
         row: usize,
+        space: &Space,
     ) -> Result<(pg_sys::Datum, bool), ValueError> {
         if column.is_null(row) {
             return Ok((pg_sys::Datum::from(0usize), true));
@@ -114,12 +131,15 @@ impl Node {
             // SAFETY: by contract, here and below.
             Repr::Decimal { scale, .. } => unsafe {
                 let value = i128::from_le_bytes(column.fixed(row));
-                varlena(numeric::pack(value, *scale).as_bytes())
+                match numeric::pack_narrow(value, *scale) {
+                    Some((image, len)) => narrow_numeric(image, len, space),
+                    None => varlena(numeric::pack(value, *scale).as_bytes(), space),
+                }
             },
-            Repr::Varlena => unsafe { varlena(column.bytes(row)) },
-            Repr::Uuid => unsafe { image(&column.fixed::<16>(row)) },
+            Repr::Varlena => unsafe { varlena(column.bytes(row), space) },
+            Repr::Uuid => unsafe { image(&column.fixed::<16>(row), space) },
             Repr::Image(len) => match column.bytes(row) {
-                bytes if bytes.len() == *len => unsafe { image(bytes) },
+                bytes if bytes.len() == *len => unsafe { image(bytes, space) },
                 bytes => return Err(self.damaged(format_args!("of {} bytes", bytes.len()))),
             },
             Repr::Name => {
@@ -131,11 +151,14 @@ impl Node {
                     }
                     _ => return Err(self.damaged(format_args!("of {} bytes", bytes.len()))),
                 }
-                unsafe { image(&name) }
+                unsafe { image(&name, space) }
             }
-            Repr::Printed(printed) => unsafe { printed.datum(column.bytes(row)) },
-            Repr::List(list) => unsafe { self.array(list, column, row)? },
-            Repr::Struct(composite) => unsafe { self.tuple(composite, column, row)? },
+            Repr::Printed(printed) => {
+                space.overflows();
+                unsafe { printed.datum(column.bytes(row)) }
+            }
+            Repr::List(list) => unsafe { self.array(list, column, row, space)? },
+            Repr::Struct(composite) => unsafe { self.tuple(composite, column, row, space)? },
         };
         Ok((datum, false))
     }
@@ -147,7 +170,9 @@ impl Node {
         list: &List,
         column: &ColumnReader<'_>,
         row: usize,
+        space: &Space,
     ) -> Result<pg_sys::Datum, ValueError> {
+        space.overflows();
         let (start, end) = column.range(row);
         let Some(elements) = column.children.first() else {
             return Err(self.damaged("without elements"));
@@ -156,7 +181,7 @@ impl Node {
         let mut nulls = Vec::with_capacity(end - start);
         for i in start..end {
             // SAFETY: by contract; the offsets were checked against the element column.
-            let (value, null) = unsafe { list.element.datum(elements, i)? };
+            let (value, null) = unsafe { list.element.datum(elements, i, space)? };
             values.push(value);
             nulls.push(null);
         }
@@ -186,7 +211,9 @@ impl Node {
         composite: &Composite,
         column: &ColumnReader<'_>,
         row: usize,
+        space: &Space,
     ) -> Result<pg_sys::Datum, ValueError> {
+        space.overflows();
         let natts = composite.fields.len();
         let mut values = vec![pg_sys::Datum::from(0usize); natts];
         let mut nulls = vec![true; natts];
@@ -197,7 +224,7 @@ impl Node {
                 return Err(self.damaged("without all its fields"));
             };
             // SAFETY: by contract; a struct's fields have its number of rows.
-            (values[i], nulls[i]) = unsafe { field.datum(column, row)? };
+            (values[i], nulls[i]) = unsafe { field.datum(column, row, space)? };
         }
         // SAFETY: one value for each attribute. The datum is a chunk of its own, unlike the
         // tuple's body, so that whoever gets it may free it (as record_in does it).

@@ -8,6 +8,7 @@
 //! * [`scalar`]: the same for built-in types that aren't nested; constants and expression types
 //! * [`encode`]: datum → batch
 //! * [`decode`]: batch → datum
+//! * [`space`]: where values go that are passed by reference
 //! * [`columns`]: whole columns of batches that are stored without becoming datums
 //! * [`refuse`]: the errors for values that can't be stored
 //! * [`text`]: types stored as the text that their output function prints; pinned settings
@@ -26,11 +27,13 @@ mod mapping;
 mod numeric;
 mod refuse;
 mod scalar;
+mod space;
 mod text;
 
 pub(crate) use encode::with_payload;
 pub use mapping::{codecs, has_codec, result_codec};
 pub use scalar::{expression_type, shown_numeric, value_of};
+pub use space::Space;
 pub use text::PinnedSettings;
 
 use crate::error;

@@ -262,6 +262,56 @@ pub fn pack(unscaled: i128, scale: u8) -> Packed {
     packed
 }
 
+/// What [`pack`] gives for a number below 2^64 in magnitude: the bytes in memory order, from the lowest on, and how many
+/// they are. That is a fraction of the work: there are six digits at most, which never leave a register.
+#[inline]
+pub fn pack_narrow(unscaled: i128, scale: u8) -> Option<(u128, usize)> {
+    debug_assert!(scale <= PRECISION_MAX);
+    if cfg!(target_endian = "big") {
+        return None;
+    }
+    let mut rest = u64::try_from(unscaled.unsigned_abs()).ok()?;
+    let mut image = 0u128;
+    let mut digits = 0;
+    // Of the last digit.
+    let mut weight = -i32::from(scale.div_ceil(DEC_DIGITS as u8));
+    let mut push = |digit: u64| {
+        if digits > 0 || digit > 0 {
+            image = image << 16 | u128::from(digit);
+            digits += 1;
+        } else {
+            weight += 1;
+        }
+    };
+    match scale % DEC_DIGITS as u8 {
+        1 => {
+            push(rest % 10 * 1000);
+            rest /= 10;
+        }
+        2 => {
+            push(rest % 100 * 100);
+            rest /= 100;
+        }
+        3 => {
+            push(rest % 1000 * 10);
+            rest /= 1000;
+        }
+        _ => {}
+    }
+    while rest > 0 {
+        push(rest % NBASE);
+        rest /= NBASE;
+    }
+    let weight = if digits == 0 { 0 } else { weight + digits - 1 };
+    let mut header = NUMERIC_SHORT
+        | u16::from(scale) << NUMERIC_SHORT_DSCALE_SHIFT
+        | (weight as u16) & (NUMERIC_SHORT_WEIGHT_SIGN_MASK | NUMERIC_SHORT_WEIGHT_MASK);
+    if unscaled < 0 {
+        header |= NUMERIC_SHORT_SIGN_MASK;
+    }
+    Some((image << 16 | u128::from(header), 2 + 2 * digits as usize))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -403,6 +453,13 @@ mod tests {
                 Ok(value)
             );
         }
+        if let Some((image, len)) = pack_narrow(value, scale) {
+            let image = &image.to_le_bytes()[..len];
+            assert_eq!(image, pack(value, scale).as_bytes(), "{value} at {scale}");
+        }
+        let is_narrow =
+            u64::try_from(value.unsigned_abs()).is_ok() && cfg!(target_endian = "little");
+        assert_eq!(pack_narrow(value, scale).is_some(), is_narrow);
         if value.unsigned_abs() < POW10[38] {
             assert_eq!(
                 unscaled(pack(value, scale).as_bytes(), 38, scale),

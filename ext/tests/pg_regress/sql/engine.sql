@@ -303,6 +303,31 @@ SELECT count(*) FROM e_lake l JOIN (SELECT id AS i FROM e_lake) r ON l.id = r.i;
 SELECT seq_scan, seq_tup_read = 2 * (SELECT count(*) FROM e_lake) AS all_read
 FROM pg_stat_xact_user_tables WHERE relname = 'e_lake';
 COMMIT;
+-- a scan that ends early counts the rows that it has passed, and each time that it starts again
+SELECT pg_stat_force_next_flush();
+BEGIN;
+SET LOCAL lake.engine = force;
+DECLARE c CURSOR FOR SELECT id, t FROM e_prune;
+MOVE 10 FROM c;
+CLOSE c;
+SELECT seq_tup_read FROM pg_stat_xact_user_tables WHERE relname = 'e_prune';
+SET LOCAL lake.engine = on;
+SELECT count((SELECT t FROM e_prune WHERE id + g > random() LIMIT 1)) FROM generate_series(1, 3) g;
+SELECT seq_tup_read FROM pg_stat_xact_user_tables WHERE relname = 'e_prune';
+-- what a filter has dropped is counted, too, as far as it has been read
+DECLARE c CURSOR FOR SELECT id FROM e_prune WHERE id > 4000;
+MOVE 10 FROM c;
+CLOSE c;
+SELECT seq_tup_read BETWEEN 13 + 10 AND 13 + 6000 AS some FROM pg_stat_xact_user_tables WHERE relname = 'e_prune';
+COMMIT;
+SELECT pg_stat_force_next_flush();
+BEGIN;
+SET LOCAL lake.engine = force;
+DECLARE c CURSOR FOR SELECT count(*) FROM e_prune a JOIN e_prune b ON a.id = b.id GROUP BY a.id;
+MOVE 10 FROM c;
+CLOSE c;
+SELECT seq_tup_read BETWEEN 10 AND 12000 AS some FROM pg_stat_xact_user_tables WHERE relname = 'e_prune';
+COMMIT;
 DEALLOCATE ALL;
 -- rights to functions are asked for as Postgres does, of whoever executes
 BEGIN;
