@@ -5,6 +5,7 @@
 
 pub use crate::expr::{ArithmeticOp, CompareOp, Expr, ExprKind, Interval};
 pub use crate::project_set::{ProjectSet, SetCall, SetFunction};
+pub use crate::recursion::{RecursiveUnion, WorkColumn, WorkTable};
 use crate::types::{LakeType, SqlType, Value};
 use serde::{Deserialize, Serialize};
 
@@ -66,6 +67,8 @@ pub enum Plan {
     ProjectSet(ProjectSet),
     /// One row without columns.
     OneRow,
+    RecursiveUnion(RecursiveUnion),
+    WorkTable(WorkTable),
 }
 
 /// Pairs of rows for which all keys are equal (null is equal to nothing) and the filter is true.
@@ -482,6 +485,8 @@ impl Plan {
                 .collect(),
             Plan::ProjectSet(set) => set.output(),
             Plan::OneRow => vec![],
+            Plan::RecursiveUnion(union) => union.non_recursive.output(),
+            Plan::WorkTable(table) => table.output(),
         }
     }
 
@@ -498,7 +503,14 @@ impl Plan {
 
     /// Whether running it could raise an error that Postgres would raise too: see [`Expr::can_raise`].
     pub fn can_raise(&self) -> bool {
-        let exprs: Vec<&Expr> = match self {
+        matches!(self, Plan::ProjectSet(set) if set.raises())
+            || self.exprs().into_iter().any(Expr::can_raise)
+            || self.inputs().into_iter().any(Plan::can_raise)
+    }
+
+    /// What the node itself evaluates, for the rows of its inputs.
+    pub fn exprs(&self) -> Vec<&Expr> {
+        match self {
             Plan::Scan(scan) => scan.predicate.iter().collect(),
             Plan::Filter { predicate, .. } => vec![predicate],
             Plan::Project { exprs, .. } => exprs.iter().collect(),
@@ -514,17 +526,19 @@ impl Plan {
                 groups.iter().chain(calls).collect()
             }
             Plan::Sort { keys, .. } => keys.iter().map(|key| &key.expr).collect(),
-            Plan::ProjectSet(set) if set.raises() => return true,
             Plan::ProjectSet(set) => set.exprs().collect(),
-            Plan::Append { .. } | Plan::Limit { .. } | Plan::OneRow => vec![],
-        };
-        exprs.into_iter().any(Expr::can_raise) || self.inputs().into_iter().any(Plan::can_raise)
+            Plan::Append { .. }
+            | Plan::Limit { .. }
+            | Plan::OneRow
+            | Plan::RecursiveUnion(_)
+            | Plan::WorkTable(_) => vec![],
+        }
     }
 
     /// The inputs of this node.
     pub fn inputs(&self) -> Vec<&Plan> {
         match self {
-            Plan::Scan(_) | Plan::OneRow => vec![],
+            Plan::Scan(_) | Plan::OneRow | Plan::WorkTable(_) => vec![],
             Plan::ProjectSet(set) => vec![&set.input],
             Plan::Filter { input, .. }
             | Plan::Project { input, .. }
@@ -534,6 +548,7 @@ impl Plan {
             Plan::Window(window) => vec![&window.input],
             Plan::Join(join) => vec![&join.left, &join.right],
             Plan::Append { inputs } => inputs.iter().collect(),
+            Plan::RecursiveUnion(union) => vec![&union.non_recursive, &union.recursive],
         }
     }
 

@@ -23,6 +23,7 @@ pub mod layout;
 pub mod lists;
 pub mod message;
 pub mod project_set;
+pub mod recursion;
 pub mod rows;
 pub mod settle;
 pub mod store;

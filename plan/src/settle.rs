@@ -85,7 +85,11 @@ impl Plan {
                 args.for_each(&mut *f);
                 set.input.for_each_expr(f);
             }
-            Plan::OneRow => {}
+            Plan::RecursiveUnion(union) => {
+                union.non_recursive.for_each_expr(f);
+                union.recursive.for_each_expr(f);
+            }
+            Plan::OneRow | Plan::WorkTable(_) => {}
         }
     }
 }

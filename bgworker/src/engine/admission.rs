@@ -295,7 +295,10 @@ pub(super) fn keeps_rows(plan: &Plan) -> bool {
         | Plan::Append { .. }
         | Plan::Limit { .. }
         | Plan::ProjectSet(_)
-        | Plan::OneRow => false,
+        | Plan::OneRow
+        | Plan::WorkTable(_) => false,
+        // How many there will be isn't known.
+        Plan::RecursiveUnion(_) => true,
     };
     keeps || plan.inputs().into_iter().any(keeps_rows)
 }
@@ -314,7 +317,12 @@ fn has_few_rows(plan: &Plan) -> bool {
         }
         Plan::Filter { input, .. } | Plan::Project { input, .. } => has_few_rows(input),
         Plan::Window(window) => has_few_rows(&window.input),
-        Plan::Scan(_) | Plan::Join(_) | Plan::Append { .. } | Plan::ProjectSet(_) => false,
+        Plan::Scan(_)
+        | Plan::Join(_)
+        | Plan::Append { .. }
+        | Plan::ProjectSet(_)
+        | Plan::RecursiveUnion(_)
+        | Plan::WorkTable(_) => false,
     }
 }
 

@@ -304,7 +304,7 @@ impl Kept {
 }
 
 /// What a batch takes. Of arrays that are slices only their part is counted: the others are kept, too, and share its buffers.
-fn own_bytes(batch: &RecordBatch) -> usize {
+pub(super) fn own_bytes(batch: &RecordBatch) -> usize {
     let own = |column: &ArrayRef| match column.data_type() {
         DataType::Utf8View | DataType::BinaryView => column.get_array_memory_size(),
         _ => (column.to_data().get_slice_memory_size())

@@ -11,10 +11,12 @@ use super::dynamic::Sought;
 use super::error::{internal, not_exact, protocol, wire};
 use super::expr::{Node, PgExpr};
 use super::prune;
+use super::recursion::as_they_come;
 use super::remote::Remote;
 use super::scan::LakeScanExec;
 use super::source::Source;
 use super::stats::Counters;
+use super::work_table::Work;
 use crate::arrow_types::scan_schema;
 use arrow::compute::SortOptions;
 use arrow::datatypes::Schema;
@@ -53,6 +55,8 @@ pub(super) struct Lowering {
     pub(super) memory: Arc<dyn MemoryPool>,
     /// What operators above tell the scans of tables that are still to be lowered.
     pub(super) sought: HashMap<u32, Vec<Sought>>,
+    /// The rows of a recursion's last step, for its next one.
+    pub(super) work: Option<Work>,
 }
 
 pub(super) fn check<T>(result: Result<T, DataFusionError>) -> Result<T, WireError> {
@@ -105,6 +109,8 @@ impl Lowering {
             }
             Plan::ProjectSet(set) => self.project_set(set),
             Plan::OneRow => Ok(Arc::new(PlaceholderRowExec::new(Arc::new(Schema::empty())))),
+            Plan::RecursiveUnion(union) => self.recursive_union(union),
+            Plan::WorkTable(_) => self.work_table(),
         }
     }
 
@@ -137,7 +143,10 @@ impl Lowering {
         let mut operator = self.lower(node)?;
         for predicate in predicates {
             let test = self.operand(predicate, &operator.schema())?;
-            operator = Arc::new(check(FilterExec::try_new(test, operator))?);
+            operator = match node.follows_recursion() {
+                true => as_they_come(operator, test),
+                false => Arc::new(check(FilterExec::try_new(test, operator))?),
+            };
         }
         Ok(operator)
     }

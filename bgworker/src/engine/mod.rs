@@ -25,7 +25,7 @@
 //!   (their states), `fold` (what those of some have in common)
 //! * functions over ordered values: `ordered` (the plan), `copies` (rows to sort), `ordered_exec` (operator), `found`
 //!   (results), `picks` (places among ordered values), `kept` (those of one group)
-//! * `window`: window functions
+//! * `window`: window functions; `recursion`: steps that have the rows of the last one (`work_table`), and fed rows again (`replay`)
 //! * `unary`: operators of ours over one input; `streams`: operators of ours as streams
 //! * `memory`, `stats`, `error`: the budget, the counters, and how errors pass through DataFusion
 
@@ -82,7 +82,9 @@ mod picks;
 mod point;
 mod project_set;
 mod prune;
+mod recursion;
 mod remote;
+mod replay;
 mod right_side;
 mod rowgroup;
 mod running;
@@ -102,6 +104,7 @@ mod unary;
 mod validate;
 mod values;
 mod window;
+mod work_table;
 
 pub use admission::QueueConfig;
 pub(crate) use admission::Turn;

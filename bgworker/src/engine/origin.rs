@@ -85,7 +85,12 @@ fn collect(plan: &Plan, column: usize, found: &mut Vec<Origin>) {
                 collect(&set.input, *source as usize, found);
             }
         }
-        Plan::Window(_) | Plan::Sort { .. } | Plan::Limit { .. } | Plan::OneRow => {}
+        Plan::Window(_)
+        | Plan::Sort { .. }
+        | Plan::Limit { .. }
+        | Plan::OneRow
+        | Plan::RecursiveUnion(_)
+        | Plan::WorkTable(_) => {}
     }
 }
 
@@ -156,7 +161,11 @@ fn can_fail(plan: &Plan) -> bool {
         Plan::Join(join) => raises(join),
         Plan::Sort { keys, .. } => keys.iter().any(|key| key.expr.can_fail()),
         Plan::ProjectSet(set) => sets_can_fail(set),
-        Plan::Append { .. } | Plan::Limit { .. } | Plan::OneRow => false,
+        Plan::Append { .. }
+        | Plan::Limit { .. }
+        | Plan::OneRow
+        | Plan::RecursiveUnion(_)
+        | Plan::WorkTable(_) => false,
         Plan::Aggregate {
             groups, aggregates, ..
         } => aggregation_raises(groups, aggregates),

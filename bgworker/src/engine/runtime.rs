@@ -155,6 +155,7 @@ impl Engine {
             threads: if request.in_order { 1 } else { self.threads },
             memory: pool.clone(),
             sought: HashMap::new(),
+            work: None,
         };
         let plan = lowering.root(&request.fragment.root)?;
         let disk = self.disk(plan.as_ref(), request.temp_file_limit)?;

@@ -5,6 +5,7 @@
 use super::error::{protocol, unsupported};
 use super::grouping::check_sets;
 use super::project_set::check_sets_of_rows;
+use super::recursion::{check_recursion, check_work_tables};
 use super::window::check_window;
 use super::{cast, functions};
 use pg_lake_plan::PROTOCOL_VERSION;
@@ -28,6 +29,7 @@ pub(super) fn validate(request: &Execute, feeds: usize) -> Result<(), WireError>
     for file in request.tables.iter().flat_map(|t| &t.files) {
         check_file(file)?;
     }
+    check_work_tables(&request.fragment.root, None)?;
     let mut outputs: Vec<Vec<LakeType>> = vec![];
     for node in nodes.into_iter().rev() {
         // The first input was checked last.
@@ -95,7 +97,8 @@ fn check_expressions(node: &Plan) -> Result<(), WireError> {
             set.exprs().try_for_each(check_depth)?;
             set.calls.iter().try_for_each(|c| check_type(&c.ty.lake))
         }
-        Plan::Append { .. } | Plan::Limit { .. } | Plan::OneRow => Ok(()),
+        Plan::WorkTable(table) => (table.columns.iter()).try_for_each(|c| check_type(&c.ty.lake)),
+        Plan::Append { .. } | Plan::Limit { .. } | Plan::OneRow | Plan::RecursiveUnion(_) => Ok(()),
     }
 }
 
@@ -213,12 +216,18 @@ fn check_node(
             }
         }
         Plan::ProjectSet(set) => return check_sets_of_rows(set, input, params),
-        Plan::Limit { .. } | Plan::OneRow => {}
+        Plan::RecursiveUnion(union) => {
+            check_append(inputs)?;
+            check_recursion(union, input)?;
+        }
+        Plan::Limit { .. } | Plan::OneRow | Plan::WorkTable(_) => {}
     }
     Ok(match node {
-        Plan::Scan(_) | Plan::Project { .. } | Plan::Window(_) | Plan::Aggregate { .. } => {
-            node.output()
-        }
+        Plan::Scan(_)
+        | Plan::Project { .. }
+        | Plan::Window(_)
+        | Plan::Aggregate { .. }
+        | Plan::WorkTable(_) => node.output(),
         _ => input.to_vec(),
     })
 }

@@ -8,7 +8,7 @@
 //! * [`leaf`]: one scan; [`needed`]: which of its columns its parent looks at
 //! * [`fragment`]: a subtree; [`tree`]: its nodes, bottom-up; [`sub`]: what comes out of each
 //! * [`joins`], [`membership`], [`marks`], [`aggregation`] with [`grouping_sets`], [`windows`] with [`frames`], [`setops`],
-//!   [`ordering`], [`ties`]: kinds of nodes
+//!   [`ordering`], [`ties`], [`recursion`]: kinds of nodes
 //! * [`aggregates`]: the whitelist of aggregates, with [`spread`] and [`ordered`]; [`finals`]: their last steps
 //! * [`expr`], [`control`], [`arrays`], [`compare`], [`calls`], [`numeric`], [`dates`], [`zones`], [`intervals`],
 //!   [`texts`], [`json`]: expressions; [`functions`]: the whitelist; [`consts`]: constants
@@ -52,6 +52,7 @@ mod ordered;
 mod ordering;
 pub mod private;
 mod project_set;
+mod recursion;
 mod rights;
 mod setops;
 mod single_row;

@@ -64,6 +64,7 @@ tagged!(
     RangeTblEntry = T_RangeTblEntry,
     RangeTblFunction = T_RangeTblFunction,
     RangeTblRef = T_RangeTblRef,
+    RecursiveUnion = T_RecursiveUnion,
     RelabelType = T_RelabelType,
     Result = T_Result,
     SQLValueFunction = T_SQLValueFunction,
@@ -82,6 +83,7 @@ tagged!(
     WindowAgg = T_WindowAgg,
     WindowClause = T_WindowClause,
     WindowFunc = T_WindowFunc,
+    WorkTableScan = T_WorkTableScan,
 );
 
 /// `IS DISTINCT FROM`: an operator's call with another meaning, and another tag.

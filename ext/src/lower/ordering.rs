@@ -206,7 +206,11 @@ impl Builder<'_> {
     }
 
     /// Some outputs of a subtree, as its columns are to be.
-    fn columns_of(&mut self, sub: &Sub, numbers: &[i16]) -> Lowered<(Vec<Expr>, Vec<Column>)> {
+    pub(super) fn columns_of(
+        &mut self,
+        sub: &Sub,
+        numbers: &[i16],
+    ) -> Lowered<(Vec<Expr>, Vec<Column>)> {
         let (mut exprs, mut columns) = (vec![], vec![]);
         for number in numbers {
             let output = sub.output(*number)?;
@@ -239,8 +243,8 @@ struct Streams {
 impl Streams {
     fn of(plan: *mut pg_sys::Plan) -> Self {
         use NodeTag::{
-            T_Agg, T_CteScan, T_Group, T_Limit, T_ProjectSet, T_SetOp, T_Sort, T_Unique,
-            T_WindowAgg,
+            T_Agg, T_CteScan, T_Group, T_Limit, T_ProjectSet, T_RecursiveUnion, T_SetOp, T_Sort,
+            T_Unique, T_WindowAgg,
         };
         let mut streams = Streams::default();
         let mut open = vec![plan];
@@ -260,8 +264,8 @@ impl Streams {
                 let outer = below.first();
                 streams.merged |= outer.is_some_and(|input| plan_tag(*input) != T_Sort);
             }
-            // Its plan is elsewhere, and gives a row when one is asked for.
-            if tag == T_CteScan {
+            // Its plan is elsewhere, and gives a row when one is asked for. So does a recursion, step by step.
+            if matches!(tag, T_CteScan | T_RecursiveUnion) {
                 streams = Streams {
                     groups: true,
                     unsorted: true,
@@ -279,8 +283,15 @@ impl Builder<'_> {
     /// is that plan for the engine, which computes all of them, and wants all that are fed.
     pub fn stops_early(&self, plan: *mut pg_sys::Plan, lowered: &Plan) -> bool {
         let mut fed = self.feeds.iter().filter(|feed| is_streamed(plan, **feed));
-        stops_early(plan, lowered) || fed.any(|feed| self.statement.plan_may_raise(*feed))
+        stops_early(plan, lowered)
+            || reads_ahead(plan, lowered)
+            || fed.any(|feed| self.statement.plan_may_raise(*feed))
     }
+}
+
+/// Whether the engine may go on with a recursion, which may have no end, where Postgres takes its rows as they are wanted.
+fn reads_ahead(plan: *mut pg_sys::Plan, lowered: &Plan) -> bool {
+    lowered.has_recursion() && !lowered.follows_recursion() && !takes_all(plan)
 }
 
 /// Whether a plan, which is a part of another one, is asked for its rows only as they are wanted.
@@ -339,11 +350,12 @@ fn fails_late(plan: &Plan, streams: Streams) -> bool {
                 || below(&join.right)
         }
         Plan::Append { inputs } => inputs.iter().any(below),
+        Plan::RecursiveUnion(union) => below(&union.non_recursive) || below(&union.recursive),
         Plan::Limit { input, .. } => below(input),
         Plan::ProjectSet(set) => {
             set.raises() || set.exprs().any(Expr::can_raise) || below(&set.input)
         }
-        Plan::OneRow => false,
+        Plan::OneRow | Plan::WorkTable(_) => false,
     }
 }
 

@@ -114,6 +114,9 @@ fn equality_operators(node: Node) -> Vec<pg_sys::Oid> {
     if let Some(operation) = get::<pg_sys::SetOp>(node) {
         return array(operation.dupOperators, operation.numCols);
     }
+    if let Some(union) = get::<pg_sys::RecursiveUnion>(node) {
+        return array(union.dupOperators, union.numCols);
+    }
     if let Some(memoize) = get::<pg_sys::Memoize>(node) {
         return array(memoize.hashOperators, memoize.numKeys);
     }

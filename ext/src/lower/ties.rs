@@ -146,7 +146,12 @@ fn keeps_rows(plan: &Plan) -> bool {
         | Plan::Limit { input, .. } => keeps_rows(input),
         Plan::Window(window) => keeps_rows(&window.input),
         Plan::OneRow => true,
-        Plan::Join(_) | Plan::Append { .. } | Plan::Aggregate { .. } | Plan::ProjectSet(_) => false,
+        Plan::Join(_)
+        | Plan::Append { .. }
+        | Plan::Aggregate { .. }
+        | Plan::ProjectSet(_)
+        | Plan::RecursiveUnion(_)
+        | Plan::WorkTable(_) => false,
     }
 }
 

@@ -9,6 +9,7 @@ use super::initplans::Params;
 use super::marks::has_sublink;
 use super::node::{self, Node, attnos, get, nodes, plan_tag};
 use super::private::{Input, Source};
+use super::recursion::Step;
 use super::statement::Statement;
 use super::sub::{Column, Sub, column_expr};
 use super::table::{Table, sql_type};
@@ -34,6 +35,8 @@ pub struct Builder<'a> {
     /// Postgres' estimates.
     pub rows_scanned: f64,
     pub rows_fed: f64,
+    /// The recursion whose recursive term is being lowered.
+    pub(super) step: Option<Step>,
 }
 
 /// How far a [`Builder`] was.
@@ -58,6 +61,7 @@ impl<'a> Builder<'a> {
             reasons: vec![],
             rows_scanned: 0.0,
             rows_fed: 0.0,
+            step: None,
         }
     }
 
@@ -91,6 +95,9 @@ impl<'a> Builder<'a> {
             Err(reason) => reason,
         };
         self.back_to(mark);
+        if !self.can_feed(plan) {
+            return Err(reason);
+        }
         let sub = self.feed(plan, needed)?;
         // Rows of other tables are always fed.
         if self.statement.reads_iceberg(plan) && !self.reasons.contains(&reason) {
@@ -100,7 +107,7 @@ impl<'a> Builder<'a> {
     }
 
     /// The same as a part of the plan, not as a feed.
-    fn settled(&mut self, plan: *mut pg_sys::Plan, needed: &[i16]) -> Lowered<Sub> {
+    pub(super) fn settled(&mut self, plan: *mut pg_sys::Plan, needed: &[i16]) -> Lowered<Sub> {
         let sub = self.node(plan, Some(needed))?;
         if !sub.kept.is_empty() {
             return refused("a filter is left to Postgres");
@@ -145,6 +152,8 @@ impl<'a> Builder<'a> {
             NodeTag::T_SetOp => self.set_operation(plan),
             NodeTag::T_ProjectSet => self.project_set(plan, needed),
             NodeTag::T_FunctionScan => self.function_scan(plan, needed),
+            NodeTag::T_RecursiveUnion => self.recursive_union(plan),
+            NodeTag::T_WorkTableScan => self.work_table_scan(plan, needed),
             NodeTag::T_HashJoin | NodeTag::T_MergeJoin | NodeTag::T_NestLoop => {
                 self.join(plan, needed)
             }
@@ -263,6 +272,9 @@ impl<'a> Builder<'a> {
             Some(scan) => {
                 let subplan = self.statement.subplan(scan.ctePlanId);
                 let again = self.statement.cte_reads(scan.ctePlanId) > 1;
+                if again && subplan.is_some_and(|plan| self.runs_once(plan)) {
+                    return refused("a recursion whose rows are read twice is run once");
+                }
                 let subplan = subplan.filter(|plan| {
                     let statement = self.statement;
                     let varies = again && statement.is_indefinite(*plan);

@@ -287,5 +287,6 @@ fn is_worth_a_fragment(tag: NodeTag) -> bool {
             | NodeTag::T_SetOp
             | NodeTag::T_WindowAgg
             | NodeTag::T_ProjectSet
+            | NodeTag::T_RecursiveUnion
     )
 }

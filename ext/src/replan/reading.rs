@@ -11,6 +11,8 @@ struct Reading {
     /// Reads one of our tables at all.
     scans: bool,
     by_index: bool,
+    /// Does so in the steps of a recursion.
+    steps_by_index: bool,
     /// Reads one of them again for each row of a nested loop.
     repeats: bool,
     /// Has parallel workers.
@@ -23,6 +25,10 @@ struct Reading {
 /// nested loop that is run for each row.
 pub fn is_by_own_means(stmt: &pg_sys::PlannedStmt) -> bool {
     let trees = readings(stmt);
+    // How many steps there will be isn't known: a look-up costs each of them less than a scan.
+    if trees.iter().any(|tree| tree.steps_by_index) {
+        return false;
+    }
     let is_init = |number: i32| trees.iter().any(|tree| tree.init_plans.contains(&number));
     let scans = trees.iter().any(|tree| tree.scans);
     let per_row = |(number, tree): (i32, &Reading)| number > 0 && tree.scans && !is_init(number);
@@ -100,9 +106,14 @@ impl Reading {
         );
         let nest = get::<pg_sys::NestLoop>(plan.cast());
         let nest = nest.filter(|nest| !nest.nestParams.is_null());
+        let union = get::<pg_sys::RecursiveUnion>(plan.cast());
         for input in inputs(plan) {
             let scans = std::mem::take(&mut self.scans);
+            let by_index = std::mem::take(&mut self.by_index);
             self.add(input, ours);
+            let is_step = union.is_some_and(|union| union.plan.righttree == input);
+            self.steps_by_index |= is_step && self.by_index;
+            self.by_index |= by_index;
             let is_inner = nest.is_some_and(|nest| nest.join.plan.righttree == input);
             self.repeats |= is_inner && self.scans;
             self.scans |= scans;

@@ -126,6 +126,13 @@ const OPERATORS: &[Operator] = &[
         spills: false,
     },
     Operator {
+        name: "recursion",
+        sql: "WITH RECURSIVE r AS (SELECT id, 0 AS step FROM few UNION \
+              SELECT a.id + 1, r.step + 1 FROM r JOIN {t} a ON a.id = r.id WHERE r.step < 3) \
+              SELECT count(*), sum(id) FROM r",
+        spills: false,
+    },
+    Operator {
         name: "LIMIT",
         sql: "SELECT count(*), count(note) FROM (SELECT note FROM {t} LIMIT {n}) l",
         spills: false,

@@ -79,6 +79,13 @@ fn line(plan: &Plan) -> String {
             format!("Project Set: {}", calls.join(", "))
         }
         Plan::OneRow => "One Row".to_owned(),
+        Plan::RecursiveUnion(union) => match union.distinct {
+            true => "Recursive Union: distinct".to_owned(),
+            false => "Recursive Union".to_owned(),
+        },
+        Plan::WorkTable(_) => {
+            format!("WorkTable Scan: columns {}", shown(&names(plan)).join(", "))
+        }
     }
 }
 
@@ -315,6 +322,9 @@ fn names(plan: &Plan) -> Vec<Name> {
     let computed = |name: String| Name { table: None, name };
     match plan {
         Plan::Scan(scan) => scan_names(scan),
+        Plan::WorkTable(table) => (table.columns.iter())
+            .map(|c| computed(c.name.clone()))
+            .collect(),
         Plan::Project { exprs, .. } => exprs.iter().map(of).collect(),
         Plan::Aggregate {
             groups,
@@ -342,6 +352,7 @@ fn names(plan: &Plan) -> Vec<Name> {
         | Plan::Filter { .. }
         | Plan::Sort { .. }
         | Plan::Limit { .. }
+        | Plan::RecursiveUnion(_)
         | Plan::Append { .. } => input,
     }
 }

@@ -41,6 +41,8 @@ const CLAUSES: &[&str] = &[
     "INTERSECT ALL",
     "EXCEPT",
     "EXCEPT ALL",
+    "WITH RECURSIVE UNION",
+    "WITH RECURSIVE UNION ALL",
 ];
 
 /// Reasons that are shown.
@@ -216,6 +218,9 @@ fn features(query: &Query) -> BTreeSet<String> {
 }
 
 fn set_operations(query: &Query, found: &mut BTreeSet<String>) {
+    if let Query::Recursive { operation, .. } = query {
+        found.insert(format!("WITH RECURSIVE {operation}"));
+    }
     if let Query::Set {
         operation,
         left,

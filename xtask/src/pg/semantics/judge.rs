@@ -54,7 +54,7 @@ impl Freedom {
     pub fn of(query: &Query) -> Freedom {
         let mut freedom = Freedom {
             ordered: query.is_ordered(),
-            zeros: matches!(query, Query::Set { .. }),
+            zeros: matches!(query, Query::Set { .. } | Query::Recursive { .. }),
             ..Freedom::default()
         };
         let mut query = query.clone();

@@ -22,6 +22,9 @@ impl Generator<'_> {
         if self.random.chance(12) {
             return self.set_operation();
         }
+        if self.random.chance(4) {
+            return self.recursion();
+        }
         Query::Select(Box::new(self.select()))
     }
 
@@ -51,9 +54,32 @@ impl Generator<'_> {
         query
     }
 
-    /// Outputs of these types, from one table.
+    /// Of small tables: each row of a step has many in the next one.
+    fn recursion(&mut self) -> Query {
+        let operation = *self.random.one_of(&["UNION", "UNION ALL"]);
+        let all = operation == "UNION ALL";
+        let mut types = vec![Type::Int4];
+        for _ in 0..self.random.below(3) {
+            types.push(match self.any_type() {
+                // What is equal must look the same.
+                ty if ty.varies() && !all => Type::Int4,
+                ty => ty,
+            });
+        }
+        Query::Recursive {
+            operation,
+            left: Box::new(self.select_at(2, &types, !all)),
+            right: Box::new(self.select_at(2, &types, !all)),
+        }
+    }
+
     fn select_of(&mut self, types: &[Type], uniform: bool) -> Query {
-        let (relation, scope) = self.table(0);
+        Query::Select(Box::new(self.select_at(0, types, uniform)))
+    }
+
+    /// Outputs of these types, from one table.
+    fn select_at(&mut self, at: usize, types: &[Type], uniform: bool) -> Select {
+        let (relation, scope) = self.table(at);
         let outputs = types
             .iter()
             .map(|&ty| {
@@ -66,12 +92,12 @@ impl Generator<'_> {
             })
             .collect();
         let filter = self.conditions(&scope, false);
-        Query::Select(Box::new(Select {
+        Select {
             outputs,
             filter,
             from: vec![relation],
             ..Select::default()
-        }))
+        }
     }
 
     fn select(&mut self) -> Select {

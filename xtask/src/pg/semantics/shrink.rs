@@ -42,6 +42,9 @@ pub fn smaller(query: &Query) -> Vec<Query> {
             });
         }
     }
+    if let Query::Recursive { left, right, .. } = query {
+        all.extend([Query::Select(left.clone()), Query::Select(right.clone())]);
+    }
     let mut cuts = Vec::new();
     let mut number = 0;
     let alone = matches!(query, Query::Select(_));

@@ -26,13 +26,30 @@ pub fn query(query: &Query) -> String {
             }
             text
         }
+        Query::Recursive {
+            operation,
+            left,
+            right,
+        } => recursion(operation, left, right),
     }
+}
+
+/// Copies multiply in each step.
+fn recursion(operation: &str, left: &Select, right: &Select) -> String {
+    let steps = if operation == "UNION" { 3 } else { 2 };
+    format!(
+        "WITH RECURSIVE w AS (SELECT q.*, 0 AS step FROM ({}) AS q {operation} \
+         SELECT q.*, w.step + 1 FROM w JOIN ({}) AS q ON q.c1 = w.c1 WHERE w.step < {steps}) SELECT * FROM w",
+        select(left),
+        select(right)
+    )
 }
 
 fn width(query: &Query) -> usize {
     match query {
         Query::Select(select) => select.outputs.len(),
         Query::Set { left, .. } => width(left),
+        Query::Recursive { left, .. } => left.outputs.len() + 1,
     }
 }
 

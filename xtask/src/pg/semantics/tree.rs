@@ -88,6 +88,12 @@ pub enum Query {
         ordered: bool,
         limit: Option<u64>,
     },
+    /// Some steps of a recursion; by the first columns of both.
+    Recursive {
+        operation: &'static str,
+        left: Box<Select>,
+        right: Box<Select>,
+    },
 }
 
 #[derive(Clone, Debug, Default)]
@@ -275,6 +281,10 @@ impl Query {
                 left.walk_mut(visit);
                 right.walk_mut(visit);
             }
+            Query::Recursive { left, right, .. } => {
+                left.walk_mut(visit);
+                right.walk_mut(visit);
+            }
         }
     }
 
@@ -285,6 +295,10 @@ impl Query {
                 left.selects_mut(visit);
                 right.selects_mut(visit);
             }
+            Query::Recursive { left, right, .. } => {
+                left.selects_mut(true, visit);
+                right.selects_mut(true, visit);
+            }
         }
     }
 
@@ -293,6 +307,7 @@ impl Query {
         match self {
             Query::Select(select) => !select.order.is_empty() && !select.ties,
             Query::Set { ordered, .. } => *ordered,
+            Query::Recursive { .. } => false,
         }
     }
 }
