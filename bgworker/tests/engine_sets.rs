@@ -6,6 +6,7 @@ use arrow::array::{ArrayRef, AsArray, Int32Array, ListArray, StringArray};
 use arrow::datatypes::{Field, Int32Type, Int64Type};
 use arrow::record_batch::RecordBatch;
 use engine_support::*;
+use pg_lake_plan::batch::{BatchBuilder, BatchError};
 use pg_lake_plan::ir::*;
 use pg_lake_plan::message::{ErrorCode, Execute, WireError};
 use pg_lake_plan::types::{LakeType, Value};
@@ -139,6 +140,68 @@ async fn shorter_sets_go_on_with_nulls() {
 }
 
 #[tokio::test]
+async fn elements_are_numbered_for_each_row() {
+    let input = scan(&[LakeType::Int4, list_type()], None);
+    let number = || call(SetFunction::Ordinality, vec![], LakeType::Int8);
+    let plan = sets(input, vec![0], vec![number(), unnest(1)]);
+    let batches = rows_of(plan, arrays()).await.unwrap();
+    assert_eq!(bigs(&batches, 1), [1, 2, 3, 1, 2].map(Some));
+    assert_eq!(ints(&batches, 0), [Some(1), Some(1), Some(1), None, None]);
+    // It is as long as the longest set, and goes on from batch to batch.
+    let calls = vec![
+        series(vec![int(1), int(40_000)]),
+        series(vec![int(1), int(3)]),
+        number(),
+    ];
+    let batches = of_nothing(sets(Plan::OneRow, vec![], calls)).await.unwrap();
+    let expected: Vec<Option<i64>> = (1..=40_000).map(Some).collect();
+    assert_eq!(bigs(&batches, 2), expected);
+}
+
+#[tokio::test]
+async fn a_list_may_be_a_constant_or_a_parameter() {
+    let list = |values: &[Option<i32>]| {
+        let mut builder = BatchBuilder::new([&list_type()]);
+        let pushed = builder.columns[0].push_list::<BatchError>(|elements| {
+            for value in values {
+                match value {
+                    Some(value) => elements.push_fixed(value.to_le_bytes()),
+                    None => elements.push_null(),
+                }
+            }
+            Ok(())
+        });
+        pushed.unwrap();
+        builder.end_row();
+        let mut bytes = vec![];
+        builder.finish(&mut bytes).unwrap();
+        Value::Row(bytes)
+    };
+    let of = |kind| {
+        let arg = expr(list_type(), kind);
+        let call = call(SetFunction::Unnest, vec![arg], LakeType::Int4);
+        sets(Plan::OneRow, vec![], vec![call])
+    };
+    let values = [Some(5), None, Some(7)];
+    let batches = of_nothing(of(ExprKind::Const(Some(list(&values))))).await;
+    assert_eq!(ints(&batches.unwrap(), 0), values);
+    for nothing in [None, Some(list(&[]))] {
+        let batches = of_nothing(of(ExprKind::Const(nothing))).await;
+        assert!(ints(&batches.unwrap(), 0).is_empty());
+    }
+    let mut request = alone(of(ExprKind::Param(0)));
+    request.params = vec![Some(list(&values))];
+    let spill = tempfile::tempdir().unwrap();
+    let engine = engine(spill.path());
+    let mut running = engine
+        .execute(request, vec![], vec![], CancellationToken::new())
+        .await
+        .unwrap();
+    let batch = running.next().await.unwrap().unwrap();
+    assert_eq!(ints(&[batch], 0), values);
+}
+
+#[tokio::test]
 async fn arguments_are_elements_of_each_row() {
     let input = scan(&[LakeType::Int4, list_type()], None);
     let null = expr(LakeType::Int4, ExprKind::Const(None));
@@ -262,6 +325,19 @@ async fn large_elements_come_a_few_at_a_time() {
 async fn malformed_sets_are_refused() {
     let plans = [
         sets(Plan::OneRow, vec![], vec![]),
+        sets(
+            Plan::OneRow,
+            vec![],
+            vec![call(SetFunction::Ordinality, vec![], LakeType::Int8)],
+        ),
+        sets(
+            Plan::OneRow,
+            vec![],
+            vec![
+                series(vec![int(1), int(2)]),
+                call(SetFunction::Ordinality, vec![], LakeType::Int4),
+            ],
+        ),
         sets(Plan::OneRow, vec![0], vec![series(vec![int(1), int(2)])]),
         sets(Plan::OneRow, vec![], vec![series(vec![int(1)])]),
         sets(Plan::OneRow, vec![], vec![series(vec![int(1), big(2)])]),

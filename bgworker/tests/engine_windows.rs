@@ -3,9 +3,12 @@
 mod engine_support;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray,
+    Array, ArrayRef, AsArray, Float32Array, Float64Array, Int32Array, Int64Array, RecordBatch,
+    StringArray,
 };
-use arrow::datatypes::{Decimal128Type, Field, Int32Type, Int64Type, Schema};
+use arrow::datatypes::{
+    Decimal128Type, Field, Float32Type, Float64Type, Int32Type, Int64Type, Schema,
+};
 use engine_support::*;
 use futures::StreamExt;
 use pg_lake_bgworker::engine::Feed;
@@ -263,22 +266,41 @@ async fn frames_of_values_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sums_in_single_precision_are_refused() {
+async fn reals_have_sums_and_states() {
     let dir = tempfile::tempdir().unwrap();
-    let real = col(0, LakeType::Float4);
-    let sum = aggregate(AggregateFunction::Sum, Some(real), LakeType::Float4);
+    let real = || col(0, LakeType::Float4);
+    let list = LakeType::List {
+        element_id: 1,
+        element: Box::new(LakeType::Float8),
+    };
+    let sum = aggregate(AggregateFunction::Sum, Some(real()), LakeType::Float4);
+    let state = aggregate(AggregateFunction::Moments, Some(real()), list);
     let plan = Plan::Window(Box::new(Window {
         input: Box::new(scan(&[LakeType::Float4], None)),
         partition_by: vec![],
         order_by: vec![],
         peers: vec![],
         frame: DEFAULT,
-        functions: vec![WindowFunction::Aggregate(sum)],
+        functions: vec![
+            WindowFunction::Aggregate(sum),
+            WindowFunction::Aggregate(state),
+        ],
         measured: None,
     }));
-    let error = run(&engine(dir.path()), request(plan, vec![]), None).await;
-    let error = error.map(|_| ()).expect_err("refused");
-    assert_eq!(error.code, ErrorCode::Unsupported);
+    let values: ArrayRef = Arc::new(Float32Array::from(vec![Some(1.5), None, Some(2.5)]));
+    let fed = Some(feed(vec![values]));
+    let engine = engine(dir.path());
+    let (batches, _) = run(&engine, request(plan, vec![]), fed).await.unwrap();
+    let batch = whole(&batches);
+    let sums = batch.column(1).as_primitive::<Float32Type>();
+    let sums: Vec<Option<f32>> = sums.iter().collect();
+    assert_eq!(sums, [Some(4.0); 3]);
+    let states = batch.column(2).as_list::<i32>();
+    for row in 0..3 {
+        let state = states.value(row);
+        let state = state.as_primitive::<Float64Type>().values();
+        assert_eq!(state.to_vec(), [2.0, 4.0, 0.5]);
+    }
 }
 
 /// Sums over the rows whose order differs by two at most before, and by `$0` after the current one.

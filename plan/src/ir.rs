@@ -372,7 +372,8 @@ pub enum AggregateFunction {
     PercentileCont(Fraction),
     /// The value that is there most often; of several ones the first in order.
     Mode,
-    /// A list of the values in their order, with nulls; null if there are no values.
+    /// A list of the values in their order, with nulls; null if there are no values. If it is of distinct ones, no floats, they
+    /// are ordered by themselves.
     ArrayAgg,
     /// Of intervals ([`Function::IntervalLength`]). [`ErrorCode::NotExact`] where one is infinite, where a sum could leave
     /// the range of intervals on the way, and where the least or the largest one is there in several forms.

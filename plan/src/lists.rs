@@ -79,8 +79,8 @@ fn condition(arg: &Expr, elements: Array, negated: bool, whole: &Expr) -> ExprKi
     }
 }
 
-/// Whether a parameter of this type is an array, which has no value of its own in
-/// [`crate::message::Execute::params`].
+/// Whether a parameter of this type is an array. It has a value of its own in
+/// [`crate::message::Execute::params`] only where it is the argument of a [`crate::ir::SetFunction::Unnest`].
 pub fn is_array(lake: &LakeType) -> bool {
     matches!(lake, LakeType::List { .. })
 }

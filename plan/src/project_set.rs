@@ -12,7 +12,7 @@ pub struct ProjectSet {
     pub input: Box<Plan>,
     /// Numbers of the input's columns that come out.
     pub columns: Vec<u32>,
-    /// At least one.
+    /// At least one that isn't an ordinality.
     pub calls: Vec<SetCall>,
 }
 
@@ -33,6 +33,9 @@ pub enum SetFunction {
     Unnest,
     /// The arguments themselves, one or more: `unnest(ARRAY[…])`.
     Each,
+    /// The number of the element, from 1: `WITH ORDINALITY`. An `Int8` without arguments. It goes on as long as another set
+    /// does, of which there is at least one.
+    Ordinality,
 }
 
 impl ProjectSet {
@@ -67,7 +70,7 @@ impl SetCall {
         };
         match self.function {
             SetFunction::GenerateSeries => self.args.get(2).is_some_and(|step| !known(step)),
-            SetFunction::Unnest | SetFunction::Each => false,
+            SetFunction::Unnest | SetFunction::Each | SetFunction::Ordinality => false,
         }
     }
 }
@@ -78,6 +81,7 @@ impl SetFunction {
         match self {
             SetFunction::GenerateSeries => "generate_series",
             SetFunction::Unnest | SetFunction::Each => "unnest",
+            SetFunction::Ordinality => "ordinality",
         }
     }
 }

@@ -1,5 +1,5 @@
 //! Aggregate functions with Postgres' types and errors: `sums`, `moments`, `extremes`, `bits` and `intervals` have the states
-//! of their groups, `sets` those over distinct values. Functions over ordered values have none: see `found`.
+//! of their groups (`fold`), `sets` those over distinct values. Functions over ordered values have none: see `found`.
 //!
 //! DataFusion runs them in two phases: each partition accumulates, and the states meet in a second
 //! aggregation. Sums of integers and decimals have an exact 128-bit state. A state can also be the result of one
@@ -12,7 +12,7 @@ use super::group::is_distinct;
 use super::intervals::Intervals;
 use super::moments::{AllMoments, OfPairs, OfValues};
 use super::sets::{Sets, list_of};
-use super::sums::{Count, SumExact, SumFloat, SumOfSquares};
+use super::sums::{Count, SumExact, SumFloat};
 use crate::arrow_types::arrow_type;
 use arrow::array::{Array, ArrayRef, BooleanArray};
 use arrow::buffer::{BooleanBuffer, NullBuffer};
@@ -142,20 +142,22 @@ impl LakeAggregate {
         let max = self.function == AggregateFunction::Max;
         let state = arrow_type(&self.state());
         Ok(match (self.function, &self.arg) {
-            (AggregateFunction::Count, arg) => Box::new(Count::new(arg.is_none())),
+            (AggregateFunction::Count, arg) => Box::new(Count::states(arg.is_none())),
             (_, None) => return Err(raise(internal("an aggregate without argument"))),
             (AggregateFunction::Sum, Some(arg)) if arg.is_float() => {
-                Box::new(SumFloat::new(self.result == LakeType::Float4))
+                Box::new(SumFloat::states(self.result == LakeType::Float4))
             }
-            (AggregateFunction::Moments, Some(_)) => Box::new(AllMoments::<OfValues>::new(&state)),
+            (AggregateFunction::Moments, Some(_)) => {
+                Box::new(AllMoments::<OfValues>::states(&state))
+            }
             (AggregateFunction::PairMoments, Some(_)) => {
-                Box::new(AllMoments::<OfPairs>::new(&state))
+                Box::new(AllMoments::<OfPairs>::states(&state))
             }
             (AggregateFunction::Sum, Some(_)) => {
-                Box::new(SumExact::new(state, arrow_type(&self.result)))
+                Box::new(SumExact::states(state, arrow_type(&self.result)))
             }
             (AggregateFunction::SumOfSquares, Some(_)) => {
-                Box::new(SumOfSquares::new(state, arrow_type(&self.result)))
+                Box::new(SumExact::of_squares(state, arrow_type(&self.result)))
             }
             (AggregateFunction::BoolAnd | AggregateFunction::BitAnd, Some(_)) => {
                 Box::new(Bits::states(BitOp::And, state))
@@ -169,7 +171,7 @@ impl LakeAggregate {
                 | AggregateFunction::IntervalMin
                 | AggregateFunction::IntervalMax,
                 Some(_),
-            ) => Box::new(Intervals::new(self.function)),
+            ) => Box::new(Intervals::states(self.function)),
             (
                 AggregateFunction::PercentileDisc(_)
                 | AggregateFunction::PercentileCont(_)
@@ -281,7 +283,7 @@ impl GroupsAccumulator for Merged {
         filter: Option<&BooleanArray>,
         total: usize,
     ) -> Result<()> {
-        self.0.merge_batch(values, groups, filter, total)
+        self.merge_batch(values, groups, filter, total)
     }
 
     fn merge_batch(

@@ -1,9 +1,7 @@
 //! States of `bool_and`, `bool_or`, `bit_and`, `bit_or` and `bit_xor`.
 
-use super::aggregate::validity;
 use super::error::{internal, raise};
-use super::fold::{Fold, Folded};
-use super::sums::each;
+use super::fold::{Fold, Folded, Rows, Slots};
 use super::values::{Native, from_i32, from_i64, native};
 use arrow::array::{ArrayRef, AsArray, BooleanArray};
 use arrow::buffer::BooleanBuffer;
@@ -35,8 +33,7 @@ impl BitOp {
 pub(super) struct Bits {
     op: BitOp,
     ty: DataType,
-    values: Vec<i64>,
-    seen: Vec<bool>,
+    bits: Slots<i64>,
 }
 
 impl Bits {
@@ -44,20 +41,17 @@ impl Bits {
         Fold(Bits {
             op,
             ty,
-            values: vec![],
-            seen: vec![],
+            bits: Slots::default(),
         })
     }
 
-    fn add<T: Copy + Into<i64>>(
-        &mut self,
-        groups: &[usize],
-        values: &[T],
-        rows: Option<&BooleanBuffer>,
-    ) {
+    fn add<T: Copy + Into<i64>>(&mut self, values: &[T], rows: Rows<'_>) {
         let op = self.op;
-        let (results, seen) = (&mut self.values, &mut self.seen);
-        each(groups, values, rows, |g, v| {
+        let Slots {
+            values: results,
+            seen,
+        } = &mut self.bits;
+        rows.each(values, |g, v| {
             if let (Some(result), Some(seen)) = (results.get_mut(g), seen.get_mut(g)) {
                 let value: i64 = v.into();
                 *result = if *seen { op.of(*result, value) } else { value };
@@ -69,34 +63,25 @@ impl Bits {
 
 impl Folded for Bits {
     fn ensure(&mut self, groups: usize) {
-        if self.values.len() < groups {
-            self.values.resize(groups, 0);
-            self.seen.resize(groups, false);
-        }
+        self.bits.ensure(groups, 0);
     }
 
-    fn take(
-        &mut self,
-        values: &ArrayRef,
-        rows: Option<&BooleanBuffer>,
-        groups: &[usize],
-    ) -> Result<()> {
+    fn take(&mut self, values: &ArrayRef, rows: Rows<'_>) -> Result<()> {
         if let Some(booleans) = values.as_boolean_opt() {
             let values: Vec<bool> = booleans.values().iter().collect();
-            self.add(groups, &values, rows);
+            self.add(&values, rows);
             return Ok(());
         }
         match native(values) {
-            Some(Native::I32(values)) => self.add(groups, values, rows),
-            Some(Native::I64(values)) => self.add(groups, values, rows),
+            Some(Native::I32(values)) => self.add(values, rows),
+            Some(Native::I64(values)) => self.add(values, rows),
             _ => return Err(raise(internal("bits of another type"))),
         }
         Ok(())
     }
 
     fn results(&mut self, emit: EmitTo) -> Result<ArrayRef> {
-        let nulls = validity(emit.take_needed(&mut self.seen));
-        let values = emit.take_needed(&mut self.values);
+        let (values, nulls) = self.bits.take(&emit);
         Ok(match self.ty {
             DataType::Boolean => {
                 let values: BooleanBuffer = values.into_iter().map(|v| v != 0).collect();
@@ -112,7 +97,7 @@ impl Folded for Bits {
     }
 
     fn size(&self) -> usize {
-        self.values.capacity() * size_of::<i64>() + self.seen.capacity()
+        self.bits.size()
     }
 }
 

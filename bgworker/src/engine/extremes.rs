@@ -2,11 +2,10 @@
 
 use super::aggregate::{raised, validity};
 use super::error::{internal, not_exact, raise};
-use super::fold::{Fold, Folded};
-use super::sums::each;
+use super::fold::{Fold, Folded, Rows};
 use super::values::{Native, from_i32, from_i64, from_i128, native};
 use arrow::array::{Array, ArrayRef, BinaryArray, Float32Array, Float64Array, StringArray};
-use arrow::buffer::{BooleanBuffer, NullBuffer};
+use arrow::buffer::NullBuffer;
 use arrow::datatypes::DataType;
 use datafusion_common::Result;
 use datafusion_expr::EmitTo;
@@ -150,18 +149,11 @@ impl<T: Ordered> Folded for Extreme<T> {
         }
     }
 
-    fn take(
-        &mut self,
-        values: &ArrayRef,
-        rows: Option<&BooleanBuffer>,
-        groups: &[usize],
-    ) -> Result<()> {
+    fn take(&mut self, values: &ArrayRef, rows: Rows<'_>) -> Result<()> {
         let Some(values) = T::slice(values) else {
             return Err(raise(internal("min or max of another type")));
         };
-        each(groups, values, rows, |group, value| {
-            self.offer(group, value)
-        });
+        rows.each(values, |group, value| self.offer(group, value));
         Ok(())
     }
 
@@ -216,14 +208,9 @@ impl ExtremeBytes {
         *best = Some(value.into());
     }
 
-    fn offer_all<'a>(
-        &mut self,
-        groups: &[usize],
-        rows: Option<&BooleanBuffer>,
-        value: impl Fn(usize) -> &'a [u8],
-    ) {
-        for (row, &group) in groups.iter().enumerate() {
-            if rows.is_none_or(|rows| rows.value(row)) {
+    fn offer_all<'a>(&mut self, rows: Rows<'_>, value: impl Fn(usize) -> &'a [u8]) {
+        for (row, &group) in rows.groups.iter().enumerate() {
+            if rows.taken.is_none_or(|taken| taken.value(row)) {
                 self.offer(group, value(row));
             }
         }
@@ -237,16 +224,11 @@ impl Folded for ExtremeBytes {
         }
     }
 
-    fn take(
-        &mut self,
-        values: &ArrayRef,
-        rows: Option<&BooleanBuffer>,
-        groups: &[usize],
-    ) -> Result<()> {
+    fn take(&mut self, values: &ArrayRef, rows: Rows<'_>) -> Result<()> {
         if let Some(text) = values.as_any().downcast_ref::<StringArray>() {
-            self.offer_all(groups, rows, |row| text.value(row).as_bytes());
+            self.offer_all(rows, |row| text.value(row).as_bytes());
         } else if let Some(bytes) = values.as_any().downcast_ref::<BinaryArray>() {
-            self.offer_all(groups, rows, |row| bytes.value(row));
+            self.offer_all(rows, |row| bytes.value(row));
         } else {
             return Err(raise(internal("min or max of another type")));
         }

@@ -8,7 +8,8 @@ use super::error::{from_arrow, internal, not_exact, raise};
 use super::join_input::compact_array;
 use super::kept::{Keeper, Kept};
 use super::picks::{Pick, Zeros, between, between_two, bytes_of, continuous, discrete, picked};
-use arrow::array::{Array, ArrayRef, ListArray, UInt64Array, new_empty_array};
+use super::window::Cutter;
+use arrow::array::{Array, ArrayRef, BooleanArray, ListArray, UInt64Array, new_empty_array};
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::compute;
 use arrow::datatypes::{DataType, FieldRef};
@@ -379,6 +380,8 @@ fn segments(groups: &[usize]) -> Vec<Range<usize>> {
 /// `array_agg`
 pub(super) struct Lists {
     field: FieldRef,
+    /// Tells equal values apart, if each comes once: they are ordered by themselves.
+    distinct: Option<Cutter>,
     pieces: Vec<ArrayRef>,
     /// Values of each group, of the open one, too.
     lengths: Vec<usize>,
@@ -388,9 +391,10 @@ pub(super) struct Lists {
 }
 
 impl Lists {
-    pub(super) fn new(field: FieldRef) -> Self {
+    pub(super) fn new(field: FieldRef, distinct: bool) -> Self {
         Lists {
             field,
+            distinct: distinct.then(|| Cutter::new(1)),
             pieces: vec![],
             lengths: vec![],
             bytes: 0,
@@ -400,6 +404,8 @@ impl Lists {
 
     /// Takes values. Groups before `last` are complete then.
     pub(super) fn add(&mut self, added: &Values, last: usize) -> Result<()> {
+        let once = self.each_once(added)?;
+        let added = once.as_ref().unwrap_or(added);
         if self.lengths.len() <= last {
             self.lengths.resize(last + 1, 0);
             self.open_bytes = 0;
@@ -421,6 +427,36 @@ impl Lists {
             self.pieces.push(piece);
         }
         Ok(())
+    }
+
+    /// Without values that are equal to the one before, in its group; `None` if all are kept anyway.
+    fn each_once(&mut self, added: &Values) -> Result<Option<Values>> {
+        let rows = added.values.len();
+        let Some(cutter) = self.distinct.as_mut().filter(|_| rows > 0) else {
+            return Ok(None);
+        };
+        let starts = cutter.starts(std::slice::from_ref(&added.values), rows);
+        let mut others = starts.map_err(raise)?.partitions.into_iter().peekable();
+        // The last value so far is of the open group, if that has any.
+        let open = self.lengths.len().checked_sub(1);
+        let mut group = open.filter(|_| self.lengths.last().is_some_and(|length| *length > 0));
+        let mut kept = Vec::with_capacity(rows);
+        let mut groups = vec![];
+        for (row, own) in added.groups.iter().enumerate() {
+            let is_other = others.next_if_eq(&row).is_some();
+            let begins = group.replace(*own) != Some(*own);
+            kept.push(is_other || begins);
+            if is_other || begins {
+                groups.push(*own);
+            }
+        }
+        let values = compute::filter(&added.values, &BooleanArray::from(kept))
+            .map_err(|e| raise(from_arrow(&e)))?;
+        Ok(Some(Values {
+            groups,
+            key: values.clone(),
+            values,
+        }))
     }
 
     fn take(&mut self, first: usize) -> Result<ArrayRef> {

@@ -128,10 +128,11 @@ async fn percentiles_between_two_values() {
 }
 
 #[tokio::test]
-async fn lists_have_all_values_in_their_order() {
-    for rows in 1..=20 {
+async fn lists_have_all_values_in_their_order_or_each_once() {
+    for (rows, distinct) in (1..=20).flat_map(|rows| [(rows, false), (rows, true)]) {
         let field = Field::new("element", DataType::Int32, true);
-        let pieces = results(Found::List(Lists::new(Arc::new(field))), rows, ints).await;
+        let lists = Lists::new(Arc::new(field), distinct);
+        let pieces = results(Found::List(lists), rows, ints).await;
         let mut found = vec![];
         for piece in &pieces {
             for list in piece.as_list::<i32>().iter() {
@@ -139,11 +140,38 @@ async fn lists_have_all_values_in_their_order() {
             }
         }
         let mut expected = vec![None; COUNT];
-        for (group, values) in groups() {
+        for (group, mut values) in groups() {
+            if distinct {
+                values.dedup();
+            }
             expected[group] = Some(values);
         }
-        assert_eq!(found, expected, "{rows}");
+        assert_eq!(found, expected, "{rows}, {distinct}");
     }
+}
+
+#[test]
+fn a_null_of_a_list_comes_once() {
+    let field = Field::new("element", DataType::Int32, true);
+    let mut lists = Lists::new(Arc::new(field), true);
+    let mut add = |groups: &[usize], added: &[Option<i32>], last| {
+        let added: ArrayRef = Arc::new(Int32Array::from(added.to_vec()));
+        let added = Values {
+            groups: groups.to_vec(),
+            key: added.clone(),
+            values: added,
+        };
+        lists.add(&added, last).expect("values");
+    };
+    add(&[0, 0, 0], &[Some(1), None, None], 0);
+    add(&[0, 1, 1], &[None, None, None], 1);
+    add(&[1, 2], &[None, Some(1)], 2);
+    let lists = lists.take(3).expect("lists");
+    let lists = lists.as_list::<i32>();
+    let lengths: Vec<usize> = lists.offsets().lengths().collect();
+    assert_eq!(lengths, [2, 1, 1]);
+    let values: Vec<Option<i32>> = lists.values().as_primitive::<Int32Type>().iter().collect();
+    assert_eq!(values, [Some(1), None, None, Some(1)]);
 }
 
 #[tokio::test]
@@ -176,7 +204,7 @@ async fn zeros_of_both_signs_are_not_exact() {
 #[test]
 fn a_list_that_is_too_large_is_left_to_postgres() {
     let field = Field::new("element", DataType::Int32, true);
-    let mut lists = Lists::new(Arc::new(field));
+    let mut lists = Lists::new(Arc::new(field), false);
     lists.open_bytes = LIST_BYTES_MAX;
     lists.lengths = vec![0];
     let error = lists.add(&values(&[(0, 1)], 0, ints), 0);
@@ -193,7 +221,7 @@ fn a_list_of_too_many_small_values_is_left_to_postgres() {
         Arc::new(values.collect::<BooleanArray>())
     };
     let field = Field::new("element", DataType::Boolean, true);
-    let mut lists = Lists::new(Arc::new(field));
+    let mut lists = Lists::new(Arc::new(field), false);
     lists.open_bytes = LIST_BYTES_MAX - VALUE_BYTES_LEAST;
     lists.lengths = vec![0];
     let one = || values(&[(0, 1)], 0, bits);

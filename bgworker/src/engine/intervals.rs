@@ -3,13 +3,13 @@
 //! Postgres adds up in the order of its rows, and an overflow on the way is an error; of equal intervals in several forms
 //! it gives one that depends on that order, too. The engine has no such order: then Postgres decides.
 
-use super::aggregate::{States, only, raised, taken};
+use super::aggregate::raised;
 use super::error::{internal, not_exact, raise};
+use super::fold::{Fold, Folded, Rows};
 use super::functions::intervals::{Failure, finite, length, parse, print};
-use super::sums::each;
-use arrow::array::{Array, ArrayRef, BooleanArray, StringArray, StringBuilder};
+use arrow::array::{Array, ArrayRef, StringArray, StringBuilder};
 use datafusion_common::Result;
-use datafusion_expr::{EmitTo, GroupsAccumulator};
+use datafusion_expr::EmitTo;
 use pg_lake_plan::function::Interval;
 use pg_lake_plan::ir::AggregateFunction;
 use pg_lake_plan::message::WireError;
@@ -29,11 +29,11 @@ pub(super) struct Intervals {
 }
 
 impl Intervals {
-    pub(super) fn new(function: AggregateFunction) -> Self {
-        Intervals {
+    pub(super) fn states(function: AggregateFunction) -> Fold<Self> {
+        Fold(Intervals {
             function,
             states: vec![],
-        }
+        })
     }
 
     fn state_of(&self, interval: Interval) -> State {
@@ -86,17 +86,14 @@ impl Intervals {
     /// Adds the state that `f` makes of each text.
     fn add(
         &mut self,
-        values: &[ArrayRef],
-        groups: &[usize],
-        filter: Option<&BooleanArray>,
+        values: &ArrayRef,
+        rows: Rows<'_>,
         f: impl Fn(&Self, &str) -> std::result::Result<State, WireError>,
     ) -> Result<()> {
-        let array = only(values)?;
-        let texts = texts(array)?;
-        let rows = taken(array.nulls(), filter);
+        let texts = texts(values)?;
         let numbers: Vec<usize> = (0..texts.len()).collect();
         let mut failed = None;
-        each(groups, &numbers, rows.as_ref(), |group, row| {
+        rows.each(&numbers, |group, row| {
             if failed.is_some() {
                 return;
             }
@@ -147,41 +144,27 @@ fn read(text: &str) -> std::result::Result<State, WireError> {
     Ok(state)
 }
 
-impl States for Intervals {
+impl Folded for Intervals {
+    const ALONE: bool = false;
+
     fn ensure(&mut self, groups: usize) {
         if self.states.len() < groups {
             self.states.resize(groups, None);
         }
     }
-}
 
-impl GroupsAccumulator for Intervals {
-    fn update_batch(
-        &mut self,
-        values: &[ArrayRef],
-        groups: &[usize],
-        filter: Option<&BooleanArray>,
-        total: usize,
-    ) -> Result<()> {
-        self.ensure(total);
-        self.add(values, groups, filter, |states, text| {
+    fn take(&mut self, values: &ArrayRef, rows: Rows<'_>) -> Result<()> {
+        self.add(values, rows, |states, text| {
             let interval = parse(text).map_err(Failure::error)?;
             Ok(states.state_of(interval))
         })
     }
 
-    fn merge_batch(
-        &mut self,
-        values: &[ArrayRef],
-        groups: &[usize],
-        filter: Option<&BooleanArray>,
-        total: usize,
-    ) -> Result<()> {
-        self.ensure(total);
-        self.add(values, groups, filter, |_, text| read(text))
+    fn merge(&mut self, states: &ArrayRef, rows: Rows<'_>) -> Result<()> {
+        self.add(states, rows, |_, text| read(text))
     }
 
-    fn evaluate(&mut self, emit: EmitTo) -> Result<ArrayRef> {
+    fn results(&mut self, emit: EmitTo) -> Result<ArrayRef> {
         let mut results = StringBuilder::new();
         let mut text = String::new();
         for state in emit.take_needed(&mut self.states) {
@@ -196,12 +179,12 @@ impl GroupsAccumulator for Intervals {
         Ok(Arc::new(results.finish()))
     }
 
-    fn state(&mut self, emit: EmitTo) -> Result<Vec<ArrayRef>> {
+    fn state(&mut self, emit: EmitTo) -> Result<ArrayRef> {
         let states = emit.take_needed(&mut self.states);
         let states: StringArray = (states.into_iter())
             .map(|state| state.map(written))
             .collect();
-        Ok(vec![Arc::new(states)])
+        Ok(Arc::new(states))
     }
 
     fn size(&self) -> usize {
@@ -211,9 +194,11 @@ impl GroupsAccumulator for Intervals {
 
 #[cfg(test)]
 mod tests {
+    use super::super::aggregate::States;
     use super::super::error::wire;
     use super::*;
     use arrow::array::AsArray;
+    use datafusion_expr::GroupsAccumulator;
     use pg_lake_plan::message::ErrorCode;
 
     fn array(values: &[Option<&str>]) -> ArrayRef {
@@ -222,9 +207,9 @@ mod tests {
 
     /// Each half in its own states, which meet in others.
     fn result(function: AggregateFunction, values: &[Option<&str>]) -> Result<Option<String>> {
-        let mut whole = Intervals::new(function);
+        let mut whole = Intervals::states(function);
         for half in values.chunks(values.len().div_ceil(2).max(1)) {
-            let mut states = Intervals::new(function);
+            let mut states = Intervals::states(function);
             states.update_batch(&[array(half)], &vec![0; half.len()], None, 1)?;
             let state = states.state(EmitTo::All)?;
             whole.merge_batch(&state, &[0], None, 1)?;

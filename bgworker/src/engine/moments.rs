@@ -4,18 +4,20 @@
 //! and Cramer), and the result is the state: Postgres' final functions do the rest. Partial states meet as they do
 //! in Postgres' parallel aggregation.
 
-use super::aggregate::{States, only, taken};
 use super::error::{internal, not_exact, out_of_range, raise};
+use super::fold::{Fold, Folded, Rows};
 use super::functions::pairs;
-use super::sums::each;
 use super::values::{Native, native};
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, ListArray};
-use arrow::buffer::{BooleanBuffer, NullBuffer, OffsetBuffer};
+use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::datatypes::{DataType, Field, FieldRef, Float64Type};
 use datafusion_common::Result;
-use datafusion_expr::{EmitTo, GroupsAccumulator};
+use datafusion_expr::EmitTo;
 use std::fmt::Debug;
 use std::sync::Arc;
+
+/// The error of finite values whose result isn't (`float_overflow_error`).
+pub(super) const OVERFLOW: &str = "value out of range: overflow";
 
 /// The state of one group. Where finite values have a result that isn't finite there is none.
 pub(super) trait Moments: Copy + Default + Debug + Send + Sync + 'static {
@@ -196,26 +198,21 @@ pub(super) struct AllMoments<T> {
 
 impl<T: Moments> AllMoments<T> {
     /// `ty`: the list that is state and result.
-    pub(super) fn new(ty: &DataType) -> Self {
-        let element = match ty {
-            DataType::List(element) => element.clone(),
-            _ => Arc::new(Field::new("element", DataType::Float64, true)),
-        };
-        AllMoments {
-            element,
+    pub(super) fn states(ty: &DataType) -> Fold<Self> {
+        Fold(AllMoments {
+            element: element_of(ty),
             states: vec![],
-        }
+        })
     }
 
     fn change<V: Copy>(
         &mut self,
-        groups: &[usize],
         values: &[V],
-        rows: Option<&BooleanBuffer>,
+        rows: Rows<'_>,
         f: impl Fn(T, V) -> Option<T>,
     ) -> Result<()> {
         let mut overflow = false;
-        each(groups, values, rows, |group, value| {
+        rows.each(values, |group, value| {
             if let Some(state) = self.states.get_mut(group) {
                 match f(*state, value) {
                     Some(next) => *state = next,
@@ -224,35 +221,43 @@ impl<T: Moments> AllMoments<T> {
             }
         });
         if overflow {
-            return Err(raise(out_of_range("value out of range: overflow")));
+            return Err(raise(out_of_range(OVERFLOW)));
         }
         Ok(())
     }
+}
 
-    /// Null for groups without values.
-    fn lists(&self, states: &[T]) -> Result<ArrayRef> {
-        if states.len() > i32::MAX as usize / T::PARTS {
-            return Err(raise(not_exact("there are too many groups for the engine")));
-        }
-        let filled = |state: &T| state.parts().first().is_some_and(|count| *count > 0.0);
-        let lengths = states
-            .iter()
-            .map(|state| if filled(state) { T::PARTS } else { 0 });
-        let offsets = OffsetBuffer::from_lengths(lengths);
-        let valid: Vec<bool> = states.iter().map(filled).collect();
-        let parts: Vec<f64> = states
-            .iter()
-            .filter(|state| filled(state))
-            .flat_map(|state| state.parts().iter().copied())
-            .collect();
-        let lists = ListArray::try_new(
-            self.element.clone(),
-            offsets,
-            Arc::new(Float64Array::from(parts)),
-            Some(NullBuffer::from(valid)),
-        )?;
-        Ok(Arc::new(lists))
+/// What the elements of states are, of which the lists have this type.
+pub(super) fn element_of(ty: &DataType) -> FieldRef {
+    match ty {
+        DataType::List(element) => element.clone(),
+        _ => Arc::new(Field::new("element", DataType::Float64, true)),
     }
+}
+
+/// Each state as a list; null for one without values.
+pub(super) fn lists<T: Moments>(element: &FieldRef, states: &[T]) -> Result<ArrayRef> {
+    if states.len() > i32::MAX as usize / T::PARTS {
+        return Err(raise(not_exact("there are too many groups for the engine")));
+    }
+    let filled = |state: &T| state.parts().first().is_some_and(|count| *count > 0.0);
+    let lengths = states
+        .iter()
+        .map(|state| if filled(state) { T::PARTS } else { 0 });
+    let offsets = OffsetBuffer::from_lengths(lengths);
+    let valid: Vec<bool> = states.iter().map(filled).collect();
+    let parts: Vec<f64> = states
+        .iter()
+        .filter(|state| filled(state))
+        .flat_map(|state| state.parts().iter().copied())
+        .collect();
+    let lists = ListArray::try_new(
+        element.clone(),
+        offsets,
+        Arc::new(Float64Array::from(parts)),
+        Some(NullBuffer::from(valid)),
+    )?;
+    Ok(Arc::new(lists))
 }
 
 /// The state in each row, that of no values where it is null.
@@ -276,67 +281,39 @@ fn read<T: Moments>(array: &ArrayRef) -> Result<Vec<T>> {
     Ok(states)
 }
 
-impl<T: Moments> States for AllMoments<T> {
+impl<T: Moments> Folded for AllMoments<T> {
     fn ensure(&mut self, groups: usize) {
         if self.states.len() < groups {
             self.states.resize(groups, T::default());
         }
     }
-}
 
-impl<T: Moments> GroupsAccumulator for AllMoments<T> {
-    fn update_batch(
-        &mut self,
-        values: &[ArrayRef],
-        groups: &[usize],
-        filter: Option<&BooleanArray>,
-        total: usize,
-    ) -> Result<()> {
-        self.ensure(total);
-        let array = only(values)?;
-        let rows = taken(array.nulls(), filter);
-        self.change(groups, &T::values(array)?, rows.as_ref(), T::with)
+    fn take(&mut self, values: &ArrayRef, rows: Rows<'_>) -> Result<()> {
+        self.change(&T::values(values)?, rows, T::with)
     }
 
-    fn merge_batch(
-        &mut self,
-        values: &[ArrayRef],
-        groups: &[usize],
-        filter: Option<&BooleanArray>,
-        total: usize,
-    ) -> Result<()> {
-        self.ensure(total);
-        let array = only(values)?;
-        let rows = taken(array.nulls(), filter);
-        self.change(groups, &read::<T>(array)?, rows.as_ref(), T::merged)
+    fn merge(&mut self, states: &ArrayRef, rows: Rows<'_>) -> Result<()> {
+        self.change(&read::<T>(states)?, rows, T::merged)
     }
 
-    fn evaluate(&mut self, emit: EmitTo) -> Result<ArrayRef> {
+    fn results(&mut self, emit: EmitTo) -> Result<ArrayRef> {
         let states = emit.take_needed(&mut self.states);
-        self.lists(&states)
+        lists(&self.element, &states)
     }
 
-    fn state(&mut self, emit: EmitTo) -> Result<Vec<ArrayRef>> {
-        Ok(vec![self.evaluate(emit)?])
-    }
-
-    fn convert_to_state(
-        &self,
-        values: &[ArrayRef],
-        filter: Option<&BooleanArray>,
-    ) -> Result<Vec<ArrayRef>> {
-        let mut single = AllMoments::<T> {
+    fn alone(&self, values: &ArrayRef, filter: Option<&BooleanArray>) -> Result<ArrayRef> {
+        let mut single = AllMoments {
             element: self.element.clone(),
-            states: vec![],
+            states: vec![T::default(); values.len()],
         };
-        let rows = only(values)?.len();
-        let groups: Vec<usize> = (0..rows).collect();
-        single.update_batch(values, &groups, filter, rows)?;
-        single.state(EmitTo::All)
-    }
-
-    fn supports_convert_to_state(&self) -> bool {
-        true
+        let groups: Vec<usize> = (0..values.len()).collect();
+        let taken = self.rows(values, filter);
+        let rows = Rows {
+            groups: &groups,
+            taken: taken.as_ref(),
+        };
+        single.take(values, rows)?;
+        single.results(EmitTo::All)
     }
 
     fn size(&self) -> usize {

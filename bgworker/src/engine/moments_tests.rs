@@ -3,6 +3,7 @@
 use super::super::error::wire;
 use super::*;
 use arrow::array::Float32Array;
+use datafusion_expr::GroupsAccumulator;
 use pg_lake_plan::message::ErrorCode;
 
 fn list() -> DataType {
@@ -94,7 +95,7 @@ fn finite_values_overflow() {
     assert_eq!(of_pairs(&[[1.0, 1e200], [1.0, -1e200]]), None);
     let (left, right) = (of(&[1e200]).expect("a state"), of(&[-1e200]));
     assert_eq!(left.merged(right.expect("a state")), None);
-    let mut states = AllMoments::<OfValues>::new(&list());
+    let mut states = AllMoments::<OfValues>::states(&list());
     let error = states
         .update_batch(&[floats(&[Some(1e200), Some(-1e200)])], &[0, 0], None, 1)
         .expect_err("an overflow");
@@ -106,14 +107,14 @@ fn groups_are_kept_and_merged() {
     let values = floats(&[Some(1.0), None, Some(3.0), Some(1e300)]);
     let filter = BooleanArray::from(vec![true, true, true, false]);
     let (groups, total) = ([0, 1, 0, 2], 3);
-    let mut one = AllMoments::<OfValues>::new(&list());
+    let mut one = AllMoments::<OfValues>::states(&list());
     one.update_batch(std::slice::from_ref(&values), &groups, Some(&filter), total)
         .expect("update");
     let one = one.state(EmitTo::All).expect("a state");
-    let converted = AllMoments::<OfValues>::new(&list())
+    let converted = AllMoments::<OfValues>::states(&list())
         .convert_to_state(&[values], Some(&filter))
         .expect("states");
-    let mut whole = AllMoments::<OfValues>::new(&list());
+    let mut whole = AllMoments::<OfValues>::states(&list());
     whole
         .merge_batch(&one, &[0, 1, 2], None, total)
         .expect("merge");

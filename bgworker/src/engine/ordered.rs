@@ -226,6 +226,7 @@ fn call(aggregate: &Aggregate, places: &Places, layout: &Layout) -> Call {
     let place = |column: Option<usize>| column.map(|at| layout.place(places.order, at));
     Call {
         function: aggregate.function,
+        distinct: aggregate.distinct,
         plain: LakeAggregate::new(aggregate),
         result: arrow_type(&aggregate.ty.lake),
         order: places.order,

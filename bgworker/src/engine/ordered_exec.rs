@@ -3,12 +3,12 @@
 use super::BATCH_ROWS;
 use super::aggregate::{LakeAggregate, taken};
 use super::copies::Layout;
-use super::error::{cancelled, from_arrow, internal, raise};
+use super::error::{from_arrow, internal, raise};
 use super::found::{Found, Lists, Modes, Percentiles, Values};
 use super::join_input::{compact, compact_array};
 use super::kept::Keeper;
 use super::lower::Operator;
-use super::streams::{Batches, stream_of};
+use super::streams::{Batches, next_rows, stream_of};
 use super::unary::{self, Unary};
 use super::window::Cutter;
 use arrow::array::{
@@ -25,7 +25,6 @@ use datafusion_physical_expr::{EquivalenceProperties, Partitioning};
 use datafusion_physical_plan::PlanProperties;
 use datafusion_physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion_physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, SpillMetrics};
-use futures::StreamExt;
 use pg_lake_plan::ir::AggregateFunction;
 use std::collections::VecDeque;
 use std::fmt;
@@ -39,6 +38,8 @@ const RESULT_BYTES: usize = 1 << 20;
 #[derive(Debug)]
 pub(super) struct Call {
     pub(super) function: AggregateFunction,
+    /// Of a list: each value comes once.
+    pub(super) distinct: bool,
     /// What computes it where the order makes no difference.
     pub(super) plain: LakeAggregate,
     pub(super) result: DataType,
@@ -161,7 +162,7 @@ impl OrderedAggregation {
             AggregateFunction::Mode => return Ok(Found::Mode(Modes::new(result))),
             AggregateFunction::ArrayAgg => {
                 return match result {
-                    DataType::List(field) => Ok(Found::List(Lists::new(field))),
+                    DataType::List(field) => Ok(Found::List(Lists::new(field, call.distinct))),
                     _ => Err(raise(internal("lists for another type"))),
                 };
             }
@@ -205,13 +206,7 @@ impl Batches for Reader {
                 self.memory.free();
                 return Ok(None);
             }
-            let batch = self.input.next().await.transpose()?;
-            // A sorted input may have all its rows ready.
-            if self.program.cancel.is_cancelled() {
-                return Err(raise(cancelled()));
-            }
-            match batch {
-                Some(batch) if batch.num_rows() == 0 => {}
+            match next_rows(&mut self.input, &self.program.cancel).await? {
                 Some(batch) => {
                     self.take(compact(batch).map_err(raise)?).await?;
                     self.hand_out()?;

@@ -38,7 +38,8 @@ pub(super) fn check_sets_of_rows(
     input: &[LakeType],
     params: usize,
 ) -> Result<Vec<LakeType>, WireError> {
-    require(!set.calls.is_empty(), "no set to take elements from")?;
+    let is_set = |call: &SetCall| call.function != SetFunction::Ordinality;
+    require(set.calls.iter().any(is_set), "no set to take elements from")?;
     let mut output = vec![];
     for at in &set.columns {
         let column = input.get(*at as usize);
@@ -72,6 +73,7 @@ fn check_call(call: &SetCall) -> Result<(), WireError> {
             _ => false,
         },
         SetFunction::Each => !call.args.is_empty() && args.all(|arg| arg == element),
+        SetFunction::Ordinality => call.args.is_empty() && *element == LakeType::Int8,
     };
     require(fits, "types of a set")
 }
@@ -178,18 +180,31 @@ impl Pass for Expanding {
 impl Call {
     /// Its sets for the rows of a batch.
     fn elements(&self, batch: &RecordBatch) -> Result<Elements, WireError> {
-        if self.function == SetFunction::Each {
-            return self.each(batch).map_err(|e| wire(&e));
+        match self.function {
+            SetFunction::Each => return self.each(batch).map_err(|e| wire(&e)),
+            SetFunction::Unnest => return self.unnest(batch),
+            SetFunction::GenerateSeries | SetFunction::Ordinality => {}
         }
         let args = evaluate(&self.args, batch).map_err(|e| wire(&e))?;
         match (self.function, args.as_slice()) {
+            (SetFunction::Ordinality, []) => Ok(Elements::Numbers),
             (SetFunction::GenerateSeries, [start, stop]) => series(start, stop, None),
             (SetFunction::GenerateSeries, [start, stop, step]) => series(start, stop, Some(step)),
-            (SetFunction::Unnest, [list]) => match list.as_list_opt::<i32>() {
-                Some(list) => Ok(Elements::List(list.clone())),
-                None => Err(internal("a list of another type")),
-            },
             _ => Err(internal("a set with other arguments")),
+        }
+    }
+
+    /// A list that is the same for all rows isn't repeated.
+    fn unnest(&self, batch: &RecordBatch) -> Result<Elements, WireError> {
+        let [list] = self.args.as_slice() else {
+            return Err(internal("a set with other arguments"));
+        };
+        let list = list.evaluate(batch).map_err(|e| wire(&e))?;
+        let single = matches!(list, ColumnarValue::Scalar(_));
+        let list = list.into_array(1).map_err(|e| wire(&e))?;
+        match list.as_list_opt::<i32>().cloned() {
+            Some(list) => Ok(Elements::List { list, single }),
+            None => Err(internal("a list of another type")),
         }
     }
 
@@ -219,12 +234,18 @@ enum Elements {
         rows: Vec<Series>,
         narrow: bool,
     },
-    List(ListArray),
+    /// All of them are the first one, if it is `single`.
+    List {
+        list: ListArray,
+        single: bool,
+    },
     /// The arguments, whether each has a single value, and after them a null.
     Each {
         arrays: Vec<ArrayRef>,
         single: Vec<bool>,
     },
+    /// Of the elements of the others.
+    Numbers,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -291,18 +312,16 @@ impl Elements {
     fn count(&self, row: usize) -> u128 {
         match self {
             Elements::Series { rows, .. } => rows.get(row).map_or(0, |series| series.count),
-            Elements::List(list) if row < list.len() && list.is_valid(row) => {
-                span(list.value_offsets(), &(row..row + 1)).len() as u128
-            }
-            Elements::List(_) => 0,
+            Elements::List { list, single } => elements_of(list, *single, row).len() as u128,
             Elements::Each { single, .. } => single.len() as u128,
+            Elements::Numbers => 0,
         }
     }
 
     /// Bytes of the largest element that is the same for all rows.
     fn repeated(&self) -> usize {
         match self {
-            Elements::Series { .. } | Elements::List(_) => 0,
+            Elements::Series { .. } | Elements::List { .. } | Elements::Numbers => 0,
             Elements::Each { arrays, single } => {
                 let alike = arrays.iter().zip(single).filter(|(_, single)| **single);
                 let sizes = alike.map(|(array, _)| bytes(array, 0..1));
@@ -314,9 +333,9 @@ impl Elements {
     /// About how many bytes of variable length an element of a row's set has that isn't the same for all rows.
     fn width(&self, row: usize) -> usize {
         match self {
-            Elements::Series { .. } => 0,
-            Elements::List(list) => {
-                let own = span(list.value_offsets(), &(row..row + 1));
+            Elements::Series { .. } | Elements::Numbers => 0,
+            Elements::List { list, single } => {
+                let own = elements_of(list, *single, row);
                 let elements = own.len().max(1);
                 bytes(list.values(), own) / elements
             }
@@ -355,11 +374,11 @@ impl Elements {
                     false => Arc::new(Int64Array::from(values)),
                 })
             }
-            Elements::List(list) => {
+            Elements::List { list, single } => {
                 let mut places: Vec<Option<u32>> = Vec::with_capacity(total);
                 for run in runs {
-                    let own = span(list.value_offsets(), &(run.row..run.row + 1));
-                    let there = run.there(self.count(run.row));
+                    let own = elements_of(list, *single, run.row);
+                    let there = run.there(own.len() as u128);
                     let first = own.start + usize::try_from(run.first).unwrap_or(0);
                     places.extend((first..first + there).map(|place| Some(place as u32)));
                     places.extend(repeat_n(None, run.count - there));
@@ -380,6 +399,11 @@ impl Elements {
                 }
                 let arrays: Vec<&dyn Array> = arrays.iter().map(|array| &**array).collect();
                 interleave(&arrays, &places).map_err(|e| from_arrow(&e))
+            }
+            Elements::Numbers => {
+                let numbers = runs.iter().flat_map(|run| (run.first..).take(run.count));
+                let numbers = numbers.map(|number| number.saturating_add(1) as i64);
+                Ok(Arc::new(Int64Array::from_iter_values(numbers)))
             }
         }
     }
@@ -496,6 +520,15 @@ fn bytes(array: &dyn Array, rows: Range<usize>) -> usize {
             fields.map(|field| bytes(field, rows.clone())).sum()
         }
         _ => 0,
+    }
+}
+
+/// Where the elements of a row's list are. A null may have some below it.
+fn elements_of(list: &ListArray, single: bool, row: usize) -> Range<usize> {
+    let row = if single { 0 } else { row };
+    match row < list.len() && list.is_valid(row) {
+        true => span(list.value_offsets(), &(row..row + 1)),
+        false => 0..0,
     }
 }
 

@@ -74,13 +74,31 @@ fn large_rows_are_repeated_a_few_at_a_time() {
 }
 
 #[test]
+fn a_list_of_all_rows_is_there_once() {
+    let list = ListArray::from_iter_primitive::<Int32Type, _, _>([Some([Some(4), None])]);
+    let set = Elements::List { list, single: true };
+    assert_eq!([set.count(0), set.count(7)], [2, 2]);
+    let run = |row: usize, first: u128| Run {
+        row,
+        first,
+        count: 2,
+    };
+    let values = set.at(&[run(7, 0), run(9, 1)]).expect("values");
+    let values: Vec<Option<i32>> = values.as_primitive::<Int32Type>().iter().collect();
+    assert_eq!(values, [Some(4), None, None, None]);
+}
+
+#[test]
 fn a_null_list_has_no_elements_whatever_lies_below_it() {
     let element = Arc::new(Field::new("element", DataType::Int32, true));
     let offsets = OffsetBuffer::from_lengths([2, 3, 1]);
     let values = Int32Array::from(vec![1, 2, 3, 4, 5, 6]);
     let nulls = NullBuffer::from(vec![true, false, true]);
     let lists = ListArray::new(element, offsets, Arc::new(values), Some(nulls));
-    let set = Elements::List(lists.slice(1, 2));
+    let set = Elements::List {
+        list: lists.slice(1, 2),
+        single: false,
+    };
     assert_eq!([set.count(0), set.count(1), set.count(2)], [0, 1, 0]);
     let run = |row: usize| Run {
         row,

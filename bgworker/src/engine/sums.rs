@@ -1,34 +1,17 @@
 //! States of `count` and `sum`, also of squares.
 
-use super::aggregate::{States, only, raised, taken, validity};
+use super::aggregate::{raised, taken};
 use super::arith::TOO_LARGE;
 use super::error::{internal, not_exact, out_of_range, raise};
+use super::fold::{Fold, Folded, Rows, Slots};
+use super::moments::OVERFLOW;
 use super::values::{Native, from_i64, from_i128, native};
 use arrow::array::{Array, ArrayRef, BooleanArray, Float32Array, Float64Array, Int64Array};
 use arrow::buffer::{BooleanBuffer, NullBuffer};
 use arrow::datatypes::DataType;
 use datafusion_common::Result;
-use datafusion_expr::{EmitTo, GroupsAccumulator};
+use datafusion_expr::EmitTo;
 use std::sync::Arc;
-
-/// Calls `f` with group and value of each row that is taken.
-pub(super) fn each<T: Copy>(
-    groups: &[usize],
-    values: &[T],
-    rows: Option<&BooleanBuffer>,
-    mut f: impl FnMut(usize, T),
-) {
-    match rows {
-        None => groups.iter().zip(values).for_each(|(&g, &v)| f(g, v)),
-        Some(rows) => {
-            for row in rows.set_indices() {
-                if let (Some(&g), Some(&v)) = (groups.get(row), values.get(row)) {
-                    f(g, v);
-                }
-            }
-        }
-    }
-}
 
 /// `count(arg)`, `count(*)`
 #[derive(Debug)]
@@ -38,45 +21,33 @@ pub(super) struct Count {
 }
 
 impl Count {
-    pub(super) fn new(star: bool) -> Self {
-        Count {
+    pub(super) fn states(star: bool) -> Fold<Self> {
+        Fold(Count {
             star,
             counts: vec![],
-        }
-    }
-
-    fn rows(&self, array: &ArrayRef, filter: Option<&BooleanArray>) -> Option<BooleanBuffer> {
-        if self.star {
-            taken(None, filter)
-        } else {
-            taken(array.logical_nulls().as_ref(), filter)
-        }
+        })
     }
 }
 
-impl States for Count {
+impl Folded for Count {
     fn ensure(&mut self, groups: usize) {
         if self.counts.len() < groups {
             self.counts.resize(groups, 0);
         }
     }
-}
 
-impl GroupsAccumulator for Count {
-    fn update_batch(
-        &mut self,
-        values: &[ArrayRef],
-        groups: &[usize],
-        filter: Option<&BooleanArray>,
-        total: usize,
-    ) -> Result<()> {
-        self.ensure(total);
-        let rows = self.rows(only(values)?, filter);
-        let counts = &mut self.counts;
-        match (rows, counts.as_mut_slice()) {
-            (None, [one]) => *one += groups.len() as i64,
-            (Some(rows), [one]) => *one += rows.count_set_bits() as i64,
-            (rows, counts) => each(groups, groups, rows.as_ref(), |g, _| {
+    fn rows(&self, values: &ArrayRef, filter: Option<&BooleanArray>) -> Option<BooleanBuffer> {
+        match self.star {
+            true => taken(None, filter),
+            false => taken(values.logical_nulls().as_ref(), filter),
+        }
+    }
+
+    fn take(&mut self, _values: &ArrayRef, rows: Rows<'_>) -> Result<()> {
+        match (rows.taken, self.counts.as_mut_slice()) {
+            (None, [one]) => *one += rows.groups.len() as i64,
+            (Some(taken), [one]) => *one += taken.count_set_bits() as i64,
+            (_, counts) => rows.each(rows.groups, |g, _| {
                 if let Some(count) = counts.get_mut(g) {
                     *count += 1;
                 }
@@ -85,20 +56,11 @@ impl GroupsAccumulator for Count {
         Ok(())
     }
 
-    fn merge_batch(
-        &mut self,
-        values: &[ArrayRef],
-        groups: &[usize],
-        filter: Option<&BooleanArray>,
-        total: usize,
-    ) -> Result<()> {
-        self.ensure(total);
-        let array = only(values)?;
-        let Some(Native::I64(values)) = native(array) else {
+    fn merge(&mut self, states: &ArrayRef, rows: Rows<'_>) -> Result<()> {
+        let Some(Native::I64(counts)) = native(states) else {
             return Err(raise(internal("a state of another type")));
         };
-        let rows = taken(array.nulls(), filter);
-        each(groups, values, rows.as_ref(), |g, v| {
+        rows.each(counts, |g, v| {
             if let Some(count) = self.counts.get_mut(g) {
                 *count += v;
             }
@@ -106,31 +68,17 @@ impl GroupsAccumulator for Count {
         Ok(())
     }
 
-    fn evaluate(&mut self, emit: EmitTo) -> Result<ArrayRef> {
-        Ok(Arc::new(Int64Array::from(
-            emit.take_needed(&mut self.counts),
-        )))
+    fn results(&mut self, emit: EmitTo) -> Result<ArrayRef> {
+        let counts = emit.take_needed(&mut self.counts);
+        Ok(Arc::new(Int64Array::from(counts)))
     }
 
-    fn state(&mut self, emit: EmitTo) -> Result<Vec<ArrayRef>> {
-        Ok(vec![self.evaluate(emit)?])
-    }
-
-    fn convert_to_state(
-        &self,
-        values: &[ArrayRef],
-        filter: Option<&BooleanArray>,
-    ) -> Result<Vec<ArrayRef>> {
-        let array = only(values)?;
-        let counts: Vec<i64> = match self.rows(array, filter) {
-            None => vec![1; array.len()],
+    fn alone(&self, values: &ArrayRef, filter: Option<&BooleanArray>) -> Result<ArrayRef> {
+        let counts: Vec<i64> = match self.rows(values, filter) {
+            None => vec![1; values.len()],
             Some(rows) => rows.iter().map(i64::from).collect(),
         };
-        Ok(vec![Arc::new(Int64Array::from(counts))])
-    }
-
-    fn supports_convert_to_state(&self) -> bool {
-        true
+        Ok(Arc::new(Int64Array::from(counts)))
     }
 
     fn size(&self) -> usize {
@@ -138,33 +86,38 @@ impl GroupsAccumulator for Count {
     }
 }
 
-/// `sum` of integers and decimals, in 128 bits.
+/// `sum` of integers and decimals, or of their squares, in 128 bits.
 #[derive(Debug)]
 pub(super) struct SumExact {
     state: DataType,
     result: DataType,
-    sums: Vec<i128>,
-    seen: Vec<bool>,
+    /// Squares are added up: what is not exact in 128 bits is an error.
+    squares: bool,
+    sums: Slots<i128>,
 }
 
 impl SumExact {
-    pub(super) fn new(state: DataType, result: DataType) -> Self {
-        SumExact {
+    pub(super) fn states(state: DataType, result: DataType) -> Fold<Self> {
+        Fold(SumExact {
             state,
             result,
-            sums: vec![],
-            seen: vec![],
-        }
+            squares: false,
+            sums: Slots::default(),
+        })
     }
 
-    fn add<T: Copy + Into<i128>>(
-        &mut self,
-        groups: &[usize],
-        values: &[T],
-        rows: Option<&BooleanBuffer>,
-    ) -> Result<()> {
+    pub(super) fn of_squares(state: DataType, result: DataType) -> Fold<Self> {
+        let Fold(sums) = SumExact::states(state, result);
+        Fold(SumExact {
+            squares: true,
+            ..sums
+        })
+    }
+
+    fn add<T: Copy + Into<i128>>(&mut self, values: &[T], rows: Rows<'_>) -> Result<()> {
         let mut overflow = false;
-        match (rows, self.sums.as_mut_slice(), self.seen.as_mut_slice()) {
+        let Slots { values: sums, seen } = &mut self.sums;
+        match (rows.taken, sums.as_mut_slice(), seen.as_mut_slice()) {
             (None, [sum], [seen]) => {
                 for &v in values {
                     let (next, over) = sum.overflowing_add(v.into());
@@ -173,7 +126,7 @@ impl SumExact {
                 }
                 *seen |= !values.is_empty();
             }
-            (rows, sums, seen) => each(groups, values, rows, |g, v| {
+            (_, sums, seen) => rows.each(values, |g, v| {
                 if let (Some(sum), Some(seen)) = (sums.get_mut(g), seen.get_mut(g)) {
                     let (next, over) = sum.overflowing_add(v.into());
                     *sum = next;
@@ -187,53 +140,31 @@ impl SumExact {
         }
         Ok(())
     }
-
-    fn take(&mut self, emit: &EmitTo) -> (Vec<i128>, Option<NullBuffer>) {
-        let seen = emit.take_needed(&mut self.seen);
-        (emit.take_needed(&mut self.sums), validity(seen))
-    }
 }
 
-impl States for SumExact {
+impl Folded for SumExact {
     fn ensure(&mut self, groups: usize) {
-        if self.sums.len() < groups {
-            self.sums.resize(groups, 0);
-            self.seen.resize(groups, false);
+        self.sums.ensure(groups, 0);
+    }
+
+    fn take(&mut self, values: &ArrayRef, rows: Rows<'_>) -> Result<()> {
+        match self.squares {
+            true => self.add(&squares(values, rows.taken)?, rows),
+            false => self.merge(values, rows),
         }
     }
-}
 
-impl GroupsAccumulator for SumExact {
-    fn update_batch(
-        &mut self,
-        values: &[ArrayRef],
-        groups: &[usize],
-        filter: Option<&BooleanArray>,
-        total: usize,
-    ) -> Result<()> {
-        self.ensure(total);
-        let array = only(values)?;
-        let rows = taken(array.nulls(), filter);
-        match native(array) {
-            Some(Native::I32(values)) => self.add(groups, values, rows.as_ref()),
-            Some(Native::I64(values)) => self.add(groups, values, rows.as_ref()),
-            Some(Native::I128(values)) => self.add(groups, values, rows.as_ref()),
+    fn merge(&mut self, states: &ArrayRef, rows: Rows<'_>) -> Result<()> {
+        match native(states) {
+            Some(Native::I32(values)) => self.add(values, rows),
+            Some(Native::I64(values)) => self.add(values, rows),
+            Some(Native::I128(values)) => self.add(values, rows),
             _ => Err(raise(internal("a sum of another type"))),
         }
     }
 
-    fn merge_batch(
-        &mut self,
-        values: &[ArrayRef],
-        groups: &[usize],
-        filter: Option<&BooleanArray>,
-        total: usize,
-    ) -> Result<()> {
-        self.update_batch(values, groups, filter, total)
-    }
-
-    fn evaluate(&mut self, emit: EmitTo) -> Result<ArrayRef> {
-        let (sums, nulls) = self.take(&emit);
+    fn results(&mut self, emit: EmitTo) -> Result<ArrayRef> {
+        let (sums, nulls) = self.sums.take(&emit);
         if self.result != DataType::Int64 {
             return raised(from_i128(sums, nulls, &self.result));
         }
@@ -245,103 +176,25 @@ impl GroupsAccumulator for SumExact {
         }
     }
 
-    fn state(&mut self, emit: EmitTo) -> Result<Vec<ArrayRef>> {
-        let (sums, nulls) = self.take(&emit);
-        Ok(vec![raised(from_i128(sums, nulls, &self.state))?])
+    fn state(&mut self, emit: EmitTo) -> Result<ArrayRef> {
+        let (sums, nulls) = self.sums.take(&emit);
+        raised(from_i128(sums, nulls, &self.state))
     }
 
-    fn convert_to_state(
-        &self,
-        values: &[ArrayRef],
-        filter: Option<&BooleanArray>,
-    ) -> Result<Vec<ArrayRef>> {
-        let array = only(values)?;
-        let sums: Vec<i128> = match native(array) {
+    fn alone(&self, values: &ArrayRef, filter: Option<&BooleanArray>) -> Result<ArrayRef> {
+        let rows = self.rows(values, filter);
+        let sums: Vec<i128> = match native(values) {
+            _ if self.squares => squares(values, rows.as_ref())?,
             Some(Native::I32(values)) => values.iter().map(|&v| v.into()).collect(),
             Some(Native::I64(values)) => values.iter().map(|&v| v.into()).collect(),
             Some(Native::I128(values)) => values.to_vec(),
             _ => return Err(raise(internal("a sum of another type"))),
         };
-        let nulls = taken(array.nulls(), filter).map(NullBuffer::new);
-        Ok(vec![raised(from_i128(sums, nulls, &self.state))?])
-    }
-
-    fn supports_convert_to_state(&self) -> bool {
-        true
+        raised(from_i128(sums, rows.map(NullBuffer::new), &self.state))
     }
 
     fn size(&self) -> usize {
-        self.sums.capacity() * size_of::<i128>() + self.seen.capacity()
-    }
-}
-
-/// The sum of the squares of integers and decimals, in 128 bits: what is not exact there is an error.
-#[derive(Debug)]
-pub(super) struct SumOfSquares(SumExact);
-
-impl SumOfSquares {
-    pub(super) fn new(state: DataType, result: DataType) -> Self {
-        SumOfSquares(SumExact::new(state, result))
-    }
-}
-
-impl States for SumOfSquares {
-    fn ensure(&mut self, groups: usize) {
-        self.0.ensure(groups);
-    }
-}
-
-impl GroupsAccumulator for SumOfSquares {
-    fn update_batch(
-        &mut self,
-        values: &[ArrayRef],
-        groups: &[usize],
-        filter: Option<&BooleanArray>,
-        total: usize,
-    ) -> Result<()> {
-        self.ensure(total);
-        let array = only(values)?;
-        let rows = taken(array.nulls(), filter);
-        let squares = squares(array, rows.as_ref())?;
-        self.0.add(groups, &squares, rows.as_ref())
-    }
-
-    fn merge_batch(
-        &mut self,
-        values: &[ArrayRef],
-        groups: &[usize],
-        filter: Option<&BooleanArray>,
-        total: usize,
-    ) -> Result<()> {
-        self.0.merge_batch(values, groups, filter, total)
-    }
-
-    fn evaluate(&mut self, emit: EmitTo) -> Result<ArrayRef> {
-        self.0.evaluate(emit)
-    }
-
-    fn state(&mut self, emit: EmitTo) -> Result<Vec<ArrayRef>> {
-        self.0.state(emit)
-    }
-
-    fn convert_to_state(
-        &self,
-        values: &[ArrayRef],
-        filter: Option<&BooleanArray>,
-    ) -> Result<Vec<ArrayRef>> {
-        let array = only(values)?;
-        let rows = taken(array.nulls(), filter);
-        let squares = squares(array, rows.as_ref())?;
-        let nulls = rows.map(NullBuffer::new);
-        Ok(vec![raised(from_i128(squares, nulls, &self.0.state))?])
-    }
-
-    fn supports_convert_to_state(&self) -> bool {
-        true
-    }
-
-    fn size(&self) -> usize {
-        self.0.size()
+        self.sums.size()
     }
 }
 
@@ -371,22 +224,31 @@ fn squares_of<T: Copy + Into<i128>>(
     Ok(squares)
 }
 
+/// A sum of finite values may be too large (`float8_pl`, `float4_pl` in single precision).
+#[inline]
+pub(super) fn float_sum(sum: f64, value: f64, single: bool) -> (f64, bool) {
+    let next = match single {
+        true => f64::from(sum as f32 + value as f32),
+        false => sum + value,
+    };
+    let over = next.is_infinite() & !sum.is_infinite() & !value.is_infinite();
+    (next, over)
+}
+
 /// `sum` of floats, in the precision of its result.
 #[derive(Debug)]
 pub(super) struct SumFloat {
     /// Single precision: each sum is that of a `Float4`.
     single: bool,
-    sums: Vec<f64>,
-    seen: Vec<bool>,
+    sums: Slots<f64>,
 }
 
 impl SumFloat {
-    pub(super) fn new(single: bool) -> Self {
-        SumFloat {
+    pub(super) fn states(single: bool) -> Fold<Self> {
+        Fold(SumFloat {
             single,
-            sums: vec![],
-            seen: vec![],
-        }
+            sums: Slots::default(),
+        })
     }
 
     fn array(&self, sums: Vec<f64>, nulls: Option<NullBuffer>) -> ArrayRef {
@@ -398,103 +260,56 @@ impl SumFloat {
         }
     }
 
-    fn add<T: Copy + Into<f64>>(
-        &mut self,
-        groups: &[usize],
-        values: &[T],
-        rows: Option<&BooleanBuffer>,
-    ) -> Result<()> {
+    fn add<T: Copy + Into<f64>>(&mut self, values: &[T], rows: Rows<'_>) -> Result<()> {
         let mut overflow = false;
         let single = self.single;
-        let (sums, seen) = (&mut self.sums, &mut self.seen);
-        each(groups, values, rows, |g, v| {
+        let Slots { values: sums, seen } = &mut self.sums;
+        rows.each(values, |g, v| {
             if let (Some(sum), Some(seen)) = (sums.get_mut(g), seen.get_mut(g)) {
-                let value: f64 = v.into();
-                let next = match single {
-                    true => f64::from(*sum as f32 + value as f32),
-                    false => *sum + value,
-                };
-                overflow |= next.is_infinite() & !sum.is_infinite() & !value.is_infinite();
+                let (next, over) = float_sum(*sum, v.into(), single);
+                overflow |= over;
                 *sum = next;
                 *seen = true;
             }
         });
         if overflow {
-            return Err(raise(out_of_range("value out of range: overflow")));
+            return Err(raise(out_of_range(OVERFLOW)));
         }
         Ok(())
     }
 }
 
-impl States for SumFloat {
+impl Folded for SumFloat {
     fn ensure(&mut self, groups: usize) {
-        if self.sums.len() < groups {
-            // As in Postgres, whose first sum is the first value, that of `-0` alone is `-0`.
-            self.sums.resize(groups, -0.0);
-            self.seen.resize(groups, false);
-        }
+        // As in Postgres, whose first sum is the first value, that of `-0` alone is `-0`.
+        self.sums.ensure(groups, -0.0);
     }
-}
 
-impl GroupsAccumulator for SumFloat {
-    fn update_batch(
-        &mut self,
-        values: &[ArrayRef],
-        groups: &[usize],
-        filter: Option<&BooleanArray>,
-        total: usize,
-    ) -> Result<()> {
-        self.ensure(total);
-        let array = only(values)?;
-        let rows = taken(array.nulls(), filter);
-        match native(array) {
-            Some(Native::F32(values)) => self.add(groups, values, rows.as_ref()),
-            Some(Native::F64(values)) => self.add(groups, values, rows.as_ref()),
+    fn take(&mut self, values: &ArrayRef, rows: Rows<'_>) -> Result<()> {
+        match native(values) {
+            Some(Native::F32(values)) => self.add(values, rows),
+            Some(Native::F64(values)) => self.add(values, rows),
             _ => Err(raise(internal("a sum of another type"))),
         }
     }
 
-    fn merge_batch(
-        &mut self,
-        values: &[ArrayRef],
-        groups: &[usize],
-        filter: Option<&BooleanArray>,
-        total: usize,
-    ) -> Result<()> {
-        self.update_batch(values, groups, filter, total)
-    }
-
-    fn evaluate(&mut self, emit: EmitTo) -> Result<ArrayRef> {
-        let nulls = validity(emit.take_needed(&mut self.seen));
-        let sums = emit.take_needed(&mut self.sums);
+    fn results(&mut self, emit: EmitTo) -> Result<ArrayRef> {
+        let (sums, nulls) = self.sums.take(&emit);
         Ok(self.array(sums, nulls))
     }
 
-    fn state(&mut self, emit: EmitTo) -> Result<Vec<ArrayRef>> {
-        Ok(vec![self.evaluate(emit)?])
-    }
-
-    fn convert_to_state(
-        &self,
-        values: &[ArrayRef],
-        filter: Option<&BooleanArray>,
-    ) -> Result<Vec<ArrayRef>> {
-        let array = only(values)?;
-        let sums: Vec<f64> = match native(array) {
+    fn alone(&self, values: &ArrayRef, filter: Option<&BooleanArray>) -> Result<ArrayRef> {
+        let sums: Vec<f64> = match native(values) {
             Some(Native::F32(values)) => values.iter().map(|&v| v.into()).collect(),
             Some(Native::F64(values)) => values.to_vec(),
             _ => return Err(raise(internal("a sum of another type"))),
         };
-        let nulls = taken(array.nulls(), filter).map(NullBuffer::new);
-        Ok(vec![self.array(sums, nulls)])
-    }
-
-    fn supports_convert_to_state(&self) -> bool {
-        true
+        let nulls = self.rows(values, filter).map(NullBuffer::new);
+        Ok(self.array(sums, nulls))
     }
 
     fn size(&self) -> usize {
-        self.sums.capacity() * size_of::<f64>() + self.seen.capacity()
+        self.sums.size()
     }
 }
 

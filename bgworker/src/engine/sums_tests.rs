@@ -4,11 +4,12 @@ use super::super::error::wire;
 use super::*;
 use arrow::array::{AsArray, Decimal128Array};
 use arrow::datatypes::{Decimal128Type, Float32Type, Float64Type};
+use datafusion_expr::GroupsAccumulator;
 use pg_lake_plan::message::ErrorCode;
 
-fn state() -> SumOfSquares {
+fn state() -> Fold<SumExact> {
     let ty = DataType::Decimal128(38, 4);
-    SumOfSquares::new(ty.clone(), ty)
+    SumExact::of_squares(ty.clone(), ty)
 }
 
 fn decimals(values: Vec<Option<i128>>) -> ArrayRef {
@@ -65,11 +66,11 @@ fn reals(values: &[Option<f32>]) -> ArrayRef {
 // float.c: float4pl, float8pl; the first value is the first sum.
 #[test]
 fn zeros_keep_their_sign() {
-    let mut sums = SumFloat::new(false);
+    let mut sums = SumFloat::states(false);
     sums.update_batch(&[floats(&[-0.0, -0.0, 0.0])], &[0, 1, 1], None, 3)
         .expect("update");
     let state = sums.state(EmitTo::All).expect("a state");
-    let mut whole = SumFloat::new(false);
+    let mut whole = SumFloat::states(false);
     whole
         .merge_batch(&state, &[0, 1, 2], None, 3)
         .expect("merge");
@@ -85,7 +86,7 @@ fn reals_are_added_up_as_reals() {
     let values = reals(&[Some(16_777_216.0), None, Some(1.0), Some(1.0), Some(-0.0)]);
     let filter = BooleanArray::from(vec![Some(true), None, Some(true), Some(true), None]);
     let groups = [0, 0, 0, 0, 1];
-    let mut one = SumFloat::new(true);
+    let mut one = SumFloat::states(true);
     one.update_batch(std::slice::from_ref(&values), &groups, Some(&filter), 2)
         .expect("update");
     let state = one.state(EmitTo::All).expect("a state");
@@ -93,10 +94,10 @@ fn reals_are_added_up_as_reals() {
         state.first().map(Array::data_type),
         Some(&DataType::Float32)
     );
-    let converted = SumFloat::new(true)
+    let converted = SumFloat::states(true)
         .convert_to_state(&[values], Some(&filter))
         .expect("states");
-    let mut whole = SumFloat::new(true);
+    let mut whole = SumFloat::states(true);
     whole.merge_batch(&state, &[0, 1], None, 2).expect("merge");
     whole
         .merge_batch(&converted, &groups, None, 2)
@@ -111,7 +112,7 @@ fn reals_are_added_up_as_reals() {
 fn sums_of_finite_floats_overflow_in_their_precision() {
     let code = |single, values: ArrayRef| {
         let groups = vec![0; values.len()];
-        let taken = SumFloat::new(single).update_batch(&[values], &groups, None, 1);
+        let taken = SumFloat::states(single).update_batch(&[values], &groups, None, 1);
         taken.map_err(|error| wire(&error).code)
     };
     let large = reals(&[Some(f32::MAX), Some(f32::MAX)]);

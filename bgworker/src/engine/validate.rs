@@ -529,7 +529,7 @@ pub(super) fn check_aggregate(
     require(fits, "an aggregate's type")
 }
 
-/// What the values are ordered by: themselves, but those of a list.
+/// What the values are ordered by: themselves, but those of a list, unless each comes once there.
 fn check_order(aggregate: &Aggregate, input: &[LakeType], params: usize) -> Result<(), WireError> {
     for key in &aggregate.order {
         check(&key.expr, input, params)?;
@@ -548,6 +548,14 @@ fn check_order(aggregate: &Aggregate, input: &[LakeType], params: usize) -> Resu
         _ => aggregate.order.is_empty(),
     };
     require(fits, "an aggregate's order")?;
-    let distinct = aggregate.distinct && aggregate.function.is_ordered();
+    let known = match aggregate.function {
+        // Equal floats may look different.
+        AggregateFunction::ArrayAgg => {
+            let is_float = |arg: &Expr| arg.ty.lake.is_float();
+            by_value() && !aggregate.arg.as_ref().is_some_and(is_float)
+        }
+        function => !function.is_ordered(),
+    };
+    let distinct = aggregate.distinct && !known;
     require(!distinct, "distinct values in an order")
 }

@@ -20,7 +20,7 @@ use crate::ring::ENGINE;
 use crate::ring::call::{Call, Message};
 use crate::types::{Codec, PinnedSettings, Space};
 use kept::Kept;
-use pg_lake_plan::batch::{BatchBuilder, BatchReader};
+use pg_lake_plan::batch::BatchReader;
 use pg_lake_plan::ir::{ColumnSource, Fragment, Plan, Scan, ScanColumn};
 use pg_lake_plan::message::{
     ErrorCode, Execute, FileRef, Reply, Request, ScanStats, TableInput, WireError,
@@ -552,26 +552,8 @@ pub fn default_of_column(desc: pg_sys::TupleDesc, codec: &Codec) -> Option<Value
             return None;
         }
         // ALTER TABLE refuses a default that can't be stored where there are cold rows.
-        crate::types::value_of(&codec.lake, codec.typid, datum).or_else(|| one_row(codec, datum))
+        crate::types::value_of(&codec.lake, codec.typid, datum).or_else(|| codec.one_row(datum))
     }
-}
-
-/// A value of a column of any type, not null; `None` if it can't be stored.
-unsafe fn one_row(codec: &Codec, datum: pg_sys::Datum) -> Option<Value> {
-    let mut builder = BatchBuilder::new([&codec.lake]);
-    let column = builder.columns.first_mut()?;
-    // SAFETY: a value of the column's type.
-    unsafe {
-        codec.check(datum).ok()?;
-        let pinned = codec.needs_pinned_settings().then(PinnedSettings::new);
-        let pushed = codec.push(datum, false, column);
-        drop(pinned);
-        pushed.ok()?;
-    }
-    builder.end_row();
-    let mut bytes = vec![];
-    builder.finish(&mut bytes).ok()?;
-    Some(Value::Row(bytes))
 }
 
 /// Puts one cold row into a slot, whether it is deleted or not; false if no file has it.

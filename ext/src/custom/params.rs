@@ -2,7 +2,7 @@
 
 use crate::custom::private::{ParamKind, ParamUse};
 use crate::error;
-use crate::lower::arrays::array_for;
+use crate::lower::arrays::{array_for, list_value};
 use crate::lower::node::string;
 use crate::pg::time_zone;
 use crate::types::{shown_numeric, value_of};
@@ -32,7 +32,7 @@ pub unsafe fn bind(
                 ParamKind::UtcOffset => (time_zone::offset_of_session()?.into(), false),
             }
         };
-        if is_array(&param.lake) {
+        if is_array(&param.lake) && !param.whole {
             arrays.push((!isnull).then_some(datum));
             scales.push(None);
             values.push(None);
@@ -48,6 +48,7 @@ pub unsafe fn bind(
                     let (scale, value) = shown_numeric(datum)?;
                     (Some(scale), Some(value))
                 }
+                _ if param.whole => (None, Some(list_value(&param.lake, typid, datum)?)),
                 _ => (None, Some(value_of(&param.lake, typid, datum)?)),
             }
         };

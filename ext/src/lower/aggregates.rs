@@ -119,13 +119,15 @@ pub fn filtered(filter: &Option<Expr>, arg: Expr) -> Expr {
 #[derive(Debug, Default)]
 pub struct Aggregates {
     pub outputs: Vec<Output>,
+    /// In what order Postgres' functions get the rows of a group: none, if that isn't known.
+    pub given_order: Vec<SortKey>,
 }
 
 impl Aggregates {
     /// The expression for an aggregate call (over base columns) in terms of the fragment's outputs,
     /// of which `groups` come before the aggregates.
     pub fn lower(&mut self, exprs: &mut Exprs<'_>, aggref: Node, groups: usize) -> Lowered<Node> {
-        Ok(match recipe(exprs, aggref)? {
+        Ok(match recipe(exprs, aggref, &self.given_order)? {
             Recipe::Plain(output) => self.output(output, groups),
             Recipe::Sum(sum) => self.sum(sum, groups),
             Recipe::Average(sum, count) => {
@@ -178,7 +180,7 @@ impl Aggregates {
     }
 }
 
-fn recipe(exprs: &mut Exprs<'_>, node: Node) -> Lowered<Recipe> {
+fn recipe(exprs: &mut Exprs<'_>, node: Node, given_order: &[SortKey]) -> Lowered<Recipe> {
     let aggref = get::<pg_sys::Aggref>(node).ok_or("a malformed aggregate")?;
     let name = || functions::name(aggref.aggfnoid);
     let function = aggref.aggfnoid.to_u32();
@@ -197,7 +199,7 @@ fn recipe(exprs: &mut Exprs<'_>, node: Node) -> Lowered<Recipe> {
     };
     let common = Common { filter, distinct };
     if ordered {
-        return ordered::recipe(exprs, node, common);
+        return ordered::recipe(exprs, node, common, given_order);
     }
     let args = values(aggref);
     let unknown = || format!("aggregate {}() is not lowered", name());
@@ -467,14 +469,13 @@ pub fn needs_groups(function: pg_sys::Oid) -> bool {
             | pg_sys::F_MAX_FLOAT4
             | pg_sys::F_MAX_FLOAT8
             | pg_sys::F_MAX_BPCHAR
-            | pg_sys::F_SUM_FLOAT4
     );
     let kind = known(function);
     let grouped = matches!(
         kind,
         Some(Kind::Spread(_) | Kind::Bits(_) | Kind::OfIntervals(_) | Kind::IntervalAverage)
     );
-    unframed || grouped || Finish::of(function).is_some()
+    unframed || grouped
 }
 
 /// The sum that is a numeric, and the count.
@@ -535,13 +536,22 @@ fn check_distinct(exprs: &mut Exprs<'_>, aggref: &pg_sys::Aggref) -> Lowered<boo
     };
     let equality = get::<pg_sys::SortGroupClause>(clause)
         .map(|clause| operator_function(pg_sys::InvalidOid, clause.eqop));
-    match values(aggref).as_slice() {
-        [arg] => {
-            let arg = exprs.expression(*arg)?;
+    let args = values(aggref);
+    let arg = match args.as_slice() {
+        [arg] => Some(*arg),
+        // With a delimiter that is always the same.
+        [arg, delimiter] if ordered::is_ordered(aggref.aggfnoid.to_u32()) => {
+            get::<pg_sys::Const>(*delimiter).map(|_| *arg)
+        }
+        _ => None,
+    };
+    match arg {
+        Some(arg) => {
+            let arg = exprs.expression(arg)?;
             check_group(&arg, equality, aggref.inputcollid)?;
             Ok(true)
         }
-        _ => Err("an aggregate over distinct rows of values is not lowered".to_owned()),
+        None => Err("an aggregate over distinct rows of values is not lowered".to_owned()),
     }
 }
 

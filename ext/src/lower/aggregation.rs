@@ -87,7 +87,10 @@ impl Builder<'_> {
         let (numbers, groups) = self.groups(&spec, &input, needed)?;
         let groupings = Groupings::within(exprs, keys);
         let before_aggregates = groups.len() + groupings.count();
-        let mut aggregates = Aggregates::default();
+        let mut aggregates = Aggregates {
+            given_order: order_within(&spec, &input, &groups),
+            ..Aggregates::default()
+        };
         let mut rewrite = |node: Node, exprs: &mut Exprs<'_>| {
             let mut failed = None;
             let rewritten = node::rewrite(node, &mut |node| {
@@ -320,6 +323,21 @@ fn group_var(node: Node, columns: &[i16], groups: &[Group]) -> Lowered<Node> {
 fn group_order(spec: &Spec<'_>, input: &Sub, groups: &[Group]) -> Vec<SortKey> {
     match spec.sorted {
         true => groups_in_order(&input.order, groups),
+        false => vec![],
+    }
+}
+
+/// The order in which Postgres' functions get the rows of a group: none, if it isn't known. Its node takes the rows of its input
+/// one after the other, also if it hashes, and if it has to spill. By a sort for the groups alone there is none within them.
+fn order_within(spec: &Spec<'_>, input: &Sub, groups: &[Group]) -> Vec<SortKey> {
+    let order = &input.order;
+    let known = spec.keys.sets.is_empty()
+        && !input.unknown_order
+        && order.iter().any(|key| over_groups(&key.expr, groups).is_none())
+        // The engine evaluates it only for rows that the function takes.
+        && !order.iter().any(|key| key.expr.can_fail());
+    match known {
+        true => order.clone(),
         false => vec![],
     }
 }

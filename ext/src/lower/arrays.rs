@@ -1,4 +1,4 @@
-//! Conditions over the elements of an array: `x = ANY (…)`, `x <> ALL (…)`, `x LIKE ANY (…)`.
+//! Conditions over the elements of an array: `x = ANY (…)`, `x <> ALL (…)`, `x LIKE ANY (…)`; and arrays that `unnest` takes.
 
 use super::Lowered;
 use super::calls::condition;
@@ -11,16 +11,17 @@ use super::node::{Node, get, nodes};
 use super::numeric::Numerics;
 use super::order::is_deterministic;
 use super::private::ParamUse;
-use crate::types::{expression_type, value_of};
+use super::table::sql_type;
+use crate::types::{expression_type, has_codec, result_codec, value_of};
 use pg_lake_plan::ir::{CompareOp, Expr, ExprKind};
 use pg_lake_plan::lists::Array;
-use pg_lake_plan::types::{LakeType, Value};
+use pg_lake_plan::types::{LakeType, SqlType, Value};
 use pgrx::pg_sys;
 
 /// An `IN` list that is longer stays in Postgres, which hashes it.
 const MAX_LIST: i32 = 10_000;
 
-/// The same of the bytes of its texts: the engine keeps them beside its budget.
+/// The same of the bytes of its texts, or of all of an array that becomes rows: the engine keeps them beside its budget.
 const MAX_BYTES: usize = 16 << 20;
 
 /// Elements that an array is taken apart to where they become rows.
@@ -104,6 +105,7 @@ impl Exprs<'_> {
                 element_id: 0,
                 element,
             },
+            whole: false,
         });
         Ok(boolean(ExprKind::InParam {
             arg: Box::new(unpadded(arg)),
@@ -132,12 +134,16 @@ impl Exprs<'_> {
         Ok(lowered)
     }
 
-    /// The expressions that an array consists of, as they are shown; `None` if it is no constant and no `ARRAY[…]`.
+    /// The expressions that an array consists of, as they are shown; `None` if it is no constant and no `ARRAY[…]`, and for
+    /// constants without elements, and with many.
     pub(super) fn listed(&mut self, array: Node) -> Lowered<Option<Vec<Expr>>> {
         let constant = get::<pg_sys::Const>(array).filter(|array| !array.constisnull);
         let listed = get::<pg_sys::ArrayExpr>(array).filter(|array| !array.multidims);
         let list: Vec<Expr> = match (constant, listed) {
-            (Some(array), _) => elements(array)?,
+            (Some(array), _) => match deconstructed(array.constvalue) {
+                Some((_, own)) if (1..=MAX_LISTED).contains(&own.len()) => elements(array)?,
+                _ => return Ok(None),
+            },
             (None, Some(array)) => nodes(array.elements)
                 .into_iter()
                 .map(|element| self.expression(element))
@@ -148,6 +154,35 @@ impl Exprs<'_> {
             return Err("an array of so many elements is not taken apart".to_owned());
         }
         Ok(Some(list))
+    }
+
+    /// An array as a list whose elements become rows: a column, a constant or a parameter.
+    pub(super) fn unnested(&mut self, array: Node) -> Lowered<Expr> {
+        if let Some(array) = get::<pg_sys::Const>(array) {
+            let ty = list_type(array.consttype)?;
+            let value = match array.constisnull {
+                true => None,
+                false => {
+                    let list = list_value(&ty.lake, array.consttype, array.constvalue);
+                    Some(list.ok_or("an array that the engine can't hold is not lowered")?)
+                }
+            };
+            let kind = ExprKind::Const(value);
+            return Ok(Expr { ty, kind });
+        }
+        if let Some(param) = get::<pg_sys::Param>(array) {
+            let ty = list_type(param.paramtype)?;
+            let number = self.param_number(ParamUse {
+                kind: self.param_kind(param)?,
+                id: param.paramid,
+                typid: param.paramtype.to_u32(),
+                lake: ty.lake.clone(),
+                whole: true,
+            });
+            let kind = ExprKind::Param(number);
+            return Ok(Expr { ty, kind });
+        }
+        self.nullness(array)
     }
 
     /// One condition for each element, any or all of which must hold.
@@ -262,6 +297,31 @@ fn is_list_for(arg: &Expr, typid: pg_sys::Oid) -> bool {
         _ => unsafe { expression_type(typid, -1) },
     };
     element.is_some_and(|element| comparable(&element, &arg.ty.lake))
+}
+
+/// The list that an array of this type is.
+fn list_type(typid: pg_sys::Oid) -> Lowered<SqlType> {
+    // SAFETY: looks the type up; it may be none.
+    let element = unsafe { expression_type(pg_sys::get_element_type(typid), -1) };
+    let list = element.map(|element| LakeType::List {
+        element_id: 1,
+        element: Box::new(element),
+    });
+    // SAFETY: a type of the plan.
+    let list = list.filter(|list| unsafe { has_codec(list, typid) });
+    let lake = list.ok_or_else(|| format!("type {} is not unnested", type_name(typid)))?;
+    Ok(sql_type(lake, typid))
+}
+
+/// An array, not null, as a list of its type ([`list_type`]); `None` if it is too large, or has another shape or values
+/// that the engine doesn't have.
+pub fn list_value(lake: &LakeType, typid: pg_sys::Oid, array: pg_sys::Datum) -> Option<Value> {
+    // SAFETY: a value of the type, for which there is a codec.
+    let value = unsafe { result_codec(lake, typid).one_row(array) }?;
+    match &value {
+        Value::Row(row) if row.len() > MAX_BYTES => None,
+        _ => Some(value),
+    }
 }
 
 /// What the elements of an array are to the expression of an [`ExprKind::InParam`]. `None`: too many.

@@ -247,6 +247,7 @@ impl<'a> Exprs<'a> {
             id: param.paramid,
             typid: param.paramtype.to_u32(),
             lake: lake.clone(),
+            whole: false,
         };
         let number = self.param_number(used);
         Ok(Expr {

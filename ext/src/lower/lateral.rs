@@ -5,7 +5,7 @@
 use super::node::{
     Node, attnos, copy, get, nodes, output_var, plan_tag, rewrite, target_exprs, type_of,
 };
-use super::project_set::{Output, expand};
+use super::project_set::{Output, expand, ordinality};
 use super::sub::Sub;
 use super::targets::is_noticed;
 use super::tree::{Builder, in_base, over};
@@ -28,9 +28,7 @@ impl Builder<'_> {
             NodeTag::T_Memoize => unsafe { (*inner).lefttree },
             _ => inner,
         };
-        let scan = get::<pg_sys::FunctionScan>(memoized.cast())
-            .filter(|scan| !scan.funcordinality)
-            .ok_or(PARAMETERS)?;
+        let scan = get::<pg_sys::FunctionScan>(memoized.cast()).ok_or(PARAMETERS)?;
         // With a partner that is known to be the only one Postgres doesn't look for another.
         let plain = join.jointype == pg_sys::JoinType::JOIN_INNER && !join.inner_unique;
         if !plain || outer.is_null() {
@@ -70,6 +68,16 @@ impl Builder<'_> {
             let call = self.set_call(&sub.columns, resolved)?;
             outputs.push(Output::Element(calls.len()));
             calls.push((call, resolved, in_base(resolved, &sub.columns)));
+        }
+        if scan.funcordinality {
+            let (call, like) = ordinality();
+            let number = calls.len() + 1;
+            outputs.push(Output::Element(calls.len()));
+            calls.push((
+                call,
+                like,
+                output_var(scan.scan.scanrelid as i32, number, like),
+            ));
         }
         expand(&mut sub, outputs, calls);
         self.absorbed.push(memoized);

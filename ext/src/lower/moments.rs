@@ -1,6 +1,7 @@
 //! Averages, variances, covariances and regression of floats.
 //!
-//! The engine gives the state that Postgres would have, an array of floats; Postgres' own final functions finish it.
+//! The engine gives the state that Postgres would have, an array of floats, of a group or of the frame of a row; Postgres' own final
+//! functions finish it.
 
 use super::aggregates::Output;
 use super::calls::call_of;

@@ -1,6 +1,7 @@
 //! Aggregates whose result depends on the order of their values: percentiles, `mode`, `array_agg` and `string_agg`.
 //!
-//! Where a call has no order, Postgres takes the rows as they come. The engine's rows come otherwise.
+//! Where a call has no order, Postgres takes the rows as they come, which may be the order of a subquery. The engine's rows come
+//! otherwise: they are sorted by that.
 
 use super::aggregates::{Common, Output, Recipe, filtered, renamed, values};
 use super::expr::{Exprs, boolean, operator_function};
@@ -27,24 +28,25 @@ pub fn is_ordered(function: u32) -> bool {
     )
 }
 
-pub fn recipe(exprs: &mut Exprs<'_>, node: Node, common: Common) -> Lowered<Recipe> {
+/// `given`: in what order Postgres gets the rows of a group, if that is known.
+pub fn recipe(
+    exprs: &mut Exprs<'_>,
+    node: Node,
+    common: Common,
+    given: &[SortKey],
+) -> Lowered<Recipe> {
     let aggref = get::<pg_sys::Aggref>(node).ok_or("a malformed aggregate")?;
     let name = functions::name(aggref.aggfnoid);
-    if common.distinct {
-        return Err(format!("{name}() with DISTINCT is not lowered"));
-    }
-    if aggref.aggorder.is_null() {
-        return Err(format!("{name}() without ORDER BY is not lowered"));
-    }
     match (aggref.aggfnoid.to_u32(), values(aggref).as_slice()) {
         (pg_sys::F_ARRAY_AGG_ANYNONARRAY, [arg]) => {
             let value = exprs.expression(*arg)?;
-            let order = order(exprs, aggref)?;
+            let order = order_of_list(exprs, aggref, *arg, &value, given)?;
             list(node, common, value, order).map(Recipe::Plain)
         }
         (pg_sys::F_STRING_AGG_TEXT_TEXT, [arg, delimiter]) => {
-            joined(exprs, node, common, *arg, *delimiter)
+            joined(exprs, node, common, [*arg, *delimiter], given)
         }
+        _ if common.distinct => Err(format!("{name}() with DISTINCT is not lowered")),
         (function, [arg]) => {
             let value = exprs.expression(*arg)?;
             let order = order_by_value(aggref, *arg, &value)?;
@@ -76,8 +78,8 @@ fn joined(
     exprs: &mut Exprs<'_>,
     node: Node,
     mut common: Common,
-    arg: Node,
-    delimiter: Node,
+    [arg, delimiter]: [Node; 2],
+    given: &[SortKey],
 ) -> Lowered<Recipe> {
     let aggref = get::<pg_sys::Aggref>(node).ok_or("a malformed aggregate")?;
     let constant = get::<pg_sys::Const>(delimiter).filter(|c| c.consttype == pg_sys::TEXTOID);
@@ -89,7 +91,7 @@ fn joined(
         false => delimiter,
     };
     let value = exprs.expression(arg)?;
-    let order = order(exprs, aggref)?;
+    let order = order_of_list(exprs, aggref, arg, &value, given)?;
     // Postgres evaluates it also for nulls.
     if (order.iter()).any(|key| key.expr != value && key.expr.can_fail()) {
         return refused("string_agg() with ORDER BY of what can fail is not lowered");
@@ -120,12 +122,23 @@ fn without_delimiter(call: Node) -> Lowered<Node> {
         .iter()
         .position(|entry| get::<pg_sys::TargetEntry>(*entry).is_some_and(|entry| entry.resno == 2));
     let delimiter = entries.remove(delimiter.ok_or("a malformed aggregate")?);
-    if get::<pg_sys::TargetEntry>(delimiter).is_none_or(|entry| entry.ressortgroupref != 0) {
+    let delimiter = get::<pg_sys::TargetEntry>(delimiter).ok_or("a malformed aggregate")?;
+    let is_of_it = |clause: &Node| {
+        get::<pg_sys::SortGroupClause>(*clause)
+            .is_some_and(|clause| clause.tleSortGroupRef == delimiter.ressortgroupref)
+    };
+    if nodes(aggref.aggorder).iter().any(is_of_it) {
         return refused("string_agg() with ORDER BY of its delimiter is not lowered");
     }
+    let distinct = nodes(aggref.aggdistinct).into_iter();
+    let distinct = node::list(distinct.filter(|clause| !is_of_it(clause)));
+    let call = call.cast::<pg_sys::Aggref>();
     // SAFETY: a copy of an Aggref that nobody else has yet.
-    unsafe { (*call.cast::<pg_sys::Aggref>()).args = node::list(entries) };
-    Ok(call)
+    unsafe {
+        (*call).args = node::list(entries);
+        (*call).aggdistinct = distinct;
+    }
+    Ok(call.cast())
 }
 
 /// The list of the values, which is what `call` gives.
@@ -173,6 +186,45 @@ fn order_by_value(aggref: &pg_sys::Aggref, arg: Node, value: &Expr) -> Lowered<S
         true => Ok(key),
         false => refused("the order of this type is not lowered in an aggregate"),
     }
+}
+
+/// What the values of a list are ordered by: themselves, if each comes once; or by `ORDER BY` of the call, or as the rows
+/// are given.
+fn order_of_list(
+    exprs: &mut Exprs<'_>,
+    aggref: &pg_sys::Aggref,
+    arg: Node,
+    value: &Expr,
+    given: &[SortKey],
+) -> Lowered<Vec<SortKey>> {
+    if !aggref.aggdistinct.is_null() {
+        return order_of_distinct(aggref, arg, value);
+    }
+    if !aggref.aggorder.is_null() {
+        return order(exprs, aggref);
+    }
+    if given.is_empty() {
+        let name = functions::name(aggref.aggfnoid);
+        return Err(format!("{name}() without ORDER BY is not lowered"));
+    }
+    Ok(given.to_vec())
+}
+
+/// Postgres sorts by what is to be distinct, in the directions of an `ORDER BY`, which can have nothing else.
+fn order_of_distinct(aggref: &pg_sys::Aggref, arg: Node, value: &Expr) -> Lowered<Vec<SortKey>> {
+    for clause in nodes(aggref.aggdistinct) {
+        let (clause, entry) = sorted_by(aggref, clause)?;
+        let own: Node = entry.expr.cast();
+        if own != arg {
+            continue;
+        }
+        let key = key(clause, value.clone(), node::type_of(arg).2)?;
+        return match key.expr == *value {
+            true => Ok(vec![key]),
+            false => refused("the order of this type is not lowered in an aggregate"),
+        };
+    }
+    refused("a malformed aggregate")
 }
 
 /// `ORDER BY` of the call.

@@ -73,8 +73,10 @@ pub struct ParamUse {
     pub id: i32,
     pub typid: u32,
     /// Of a numeric only when it is bound: its value has a scale of its own. Of an array a list of what its elements
-    /// are compared with.
+    /// are compared with, or its own type.
     pub lake: LakeType,
+    /// Of an array: whether it is a value itself, rather than what others are compared with.
+    pub whole: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,7 +5,8 @@
 //! before.
 
 use super::expr::Exprs;
-use super::functions;
+use super::finals::constant_int8;
+use super::functions::{self, Number};
 use super::lateral::functions as functions_of;
 use super::node::{self, Node, attnos, get, nodes};
 use super::sub::{Column, Sub, column_expr, mark_columns, renumber, shift_vars};
@@ -91,18 +92,19 @@ impl Builder<'_> {
         needed: Option<&[i16]>,
     ) -> Lowered<Sub> {
         let scan = get::<pg_sys::FunctionScan>(plan.cast()).ok_or("a malformed function scan")?;
-        if scan.funcordinality {
-            return refused("WITH ORDINALITY is not lowered");
-        }
         let varno = scan.scan.scanrelid as i32;
+        let mut sets = vec![];
+        for function in functions_of(scan)? {
+            sets.push((self.set_call(&[], function)?, function));
+        }
+        sets.extend(scan.funcordinality.then(ordinality));
         let (mut calls, mut columns, mut outputs) = (vec![], vec![], vec![]);
-        for (number, function) in (1..).zip(functions_of(scan)?) {
-            let call = self.set_call(&[], function)?;
+        for (number, (call, like)) in (1..).zip(sets) {
             columns.push(Column {
                 ty: call.ty.clone(),
-                node: node::output_var(varno, number, function),
+                node: node::output_var(varno, number, like),
             });
-            let output = node::output_var(pg_sys::INDEX_VAR, number, function);
+            let output = node::output_var(pg_sys::INDEX_VAR, number, like);
             outputs.push(Ok(output));
             calls.push(call);
         }
@@ -137,7 +139,7 @@ impl Builder<'_> {
                 function = SetFunction::Each;
                 args = listed;
             } else {
-                args.push(exprs.nullness(arg)?);
+                args.push(exprs.unnested(arg)?);
             }
         }
         let lake = match (function, args.first().map(|arg| &arg.ty.lake)) {
@@ -167,6 +169,16 @@ impl Builder<'_> {
             false => refused("a type that the engine computes differently"),
         }
     }
+}
+
+/// The number of the element, and an expression of its type.
+pub fn ordinality() -> (SetCall, Node) {
+    let call = SetCall {
+        function: SetFunction::Ordinality,
+        args: vec![],
+        ty: Number::Int8.ty(),
+    };
+    (call, constant_int8(0))
 }
 
 /// Whether a plan is a single row of nothing that anybody looks at: a SELECT without FROM.

@@ -76,6 +76,7 @@ impl Exprs<'_> {
             id: 0,
             typid: typid.to_u32(),
             lake: lake.clone(),
+            whole: false,
         });
         Ok(Expr {
             ty: sql_type(lake, typid),
@@ -97,6 +98,7 @@ impl Exprs<'_> {
             id: 0,
             typid: ty.oid,
             lake: ty.lake.clone(),
+            whole: false,
         });
         Ok(Expr {
             ty,

@@ -37,8 +37,8 @@ pub use space::Space;
 pub use text::PinnedSettings;
 
 use crate::error;
-use pg_lake_plan::batch::BatchError;
-use pg_lake_plan::types::LakeType;
+use pg_lake_plan::batch::{BatchBuilder, BatchError};
+use pg_lake_plan::types::{LakeType, Value};
 use pgrx::{PgSqlErrorCode, pg_sys};
 use std::fmt;
 
@@ -137,6 +137,27 @@ impl Codec {
     /// Whether [`PinnedSettings`] must be held around conversions.
     pub fn needs_pinned_settings(&self) -> bool {
         self.node.needs_pinned_settings()
+    }
+
+    /// A value of any type, not null, as a constant of the engine; `None` if it can't be stored.
+    ///
+    /// # Safety
+    /// As of [`Codec::push`]; settings are pinned here.
+    pub unsafe fn one_row(&self, datum: pg_sys::Datum) -> Option<Value> {
+        let mut builder = BatchBuilder::new([&self.lake]);
+        let column = builder.columns.first_mut()?;
+        // SAFETY: by contract.
+        unsafe {
+            self.check(datum).ok()?;
+            let pinned = self.needs_pinned_settings().then(PinnedSettings::new);
+            let pushed = self.push(datum, false, column);
+            drop(pinned);
+            pushed.ok()?;
+        }
+        builder.end_row();
+        let mut bytes = vec![];
+        builder.finish(&mut bytes).ok()?;
+        Some(Value::Row(bytes))
     }
 }
 

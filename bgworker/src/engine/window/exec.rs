@@ -1,11 +1,11 @@
 //! The operator: cuts the sorted input into chunks, and appends the functions' results.
 
 use super::chunk::{Chunk, Cutter, Piece};
-use super::program::{Evaluator, Program, Span};
-use crate::engine::error::{cancelled, from_arrow, internal, raise};
+use super::program::{Call, Evaluator, Program, Span};
+use crate::engine::error::{from_arrow, internal, raise};
 use crate::engine::join_input::compact;
 use crate::engine::lower::Operator;
-use crate::engine::streams::{Batches, evaluate, stream_of};
+use crate::engine::streams::{Batches, evaluate, next_rows, stream_of};
 use crate::engine::unary::{self, Unary};
 use arrow::array::{Array, ArrayRef};
 use arrow::datatypes::{Field, Schema, SchemaRef};
@@ -17,14 +17,12 @@ use datafusion_physical_expr::EquivalenceProperties;
 use datafusion_physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion_physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet};
 use datafusion_physical_plan::{ExecutionPlanProperties, PlanProperties};
-use futures::StreamExt;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
-/// Memory that is accounted for a row besides the row itself, and for each function.
+/// Memory that is accounted for a row besides the row itself, and what functions take.
 const ROW_BYTES: usize = 32;
-const CALL_BYTES: usize = 48;
 /// The same if frames are of values.
 const MEASURE_BYTES: usize = 32;
 
@@ -148,13 +146,7 @@ impl Batches for Reader {
             if self.ended {
                 return Ok(None);
             }
-            let batch = self.input.next().await.transpose()?;
-            // A sorted input may have all its rows ready.
-            if self.program.cancel.is_cancelled() {
-                return Err(raise(cancelled()));
-            }
-            match batch {
-                Some(batch) if batch.num_rows() == 0 => {}
+            match next_rows(&mut self.input, &self.program.cancel).await? {
                 Some(batch) => {
                     let time = self.metrics.elapsed_compute().clone();
                     let timer = time.timer();
@@ -253,7 +245,8 @@ fn row_bytes(program: &Program) -> usize {
         .iter()
         .any(|call| call.frame.measure.is_some());
     let measure = if is_measured { MEASURE_BYTES } else { 0 };
-    ROW_BYTES + CALL_BYTES * program.calls.len() + measure
+    let calls = program.calls.iter().map(Call::row_bytes);
+    ROW_BYTES + calls.sum::<usize>() + measure
 }
 
 /// Bytes of the arguments that aren't columns of the batch.

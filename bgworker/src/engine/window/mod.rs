@@ -7,13 +7,14 @@
 //! * `program`: the functions, and what they need; `exec`: the operator
 //! * `chunk`: rows that are computed at once; `frames`: which of them are in a row's frame; `range`: by their values;
 //!   `resolve`: offsets from constants and parameters
-//! * `ranks`, `values`: window functions; `slide`, `totals`, `bests`: aggregates over frames
+//! * `ranks`, `values`: window functions; `slide`, `totals`, `moments`, `bests`: aggregates over frames
 //! * `sources`: values of other rows
 
 mod bests;
 mod chunk;
 mod exec;
 mod frames;
+mod moments;
 mod program;
 mod range;
 mod ranks;
@@ -172,14 +173,13 @@ fn check_function(
             }
             let slides = matches!(
                 aggregate.function,
-                AggregateFunction::Count | AggregateFunction::Sum
+                AggregateFunction::Count
+                    | AggregateFunction::Sum
+                    | AggregateFunction::Moments
+                    | AggregateFunction::PairMoments
             );
             if !(slides || best) {
                 return Err(unsupported("this aggregate over a window"));
-            }
-            if aggregate.function == AggregateFunction::Sum && aggregate.ty.lake == LakeType::Float4
-            {
-                return Err(unsupported("a sum in single precision over a window"));
             }
             match aggregate.distinct {
                 true => Err(unsupported("DISTINCT in a window function")),

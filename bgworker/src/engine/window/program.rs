@@ -3,10 +3,12 @@
 use super::bests::Bests;
 use super::chunk::{Chunk, Input};
 use super::frames::Frame;
+use super::moments::FrameMoments;
 use super::ranks::{Numbered, Numbers, Shares, Tiles};
 use super::totals::{Counts, ExactSums, FloatSums};
 use super::values::{OfFrame, Place, Shifted};
 use crate::engine::error::{internal, unsupported};
+use crate::engine::moments::{OfPairs, OfValues};
 use crate::engine::values::constant;
 use arrow::array::ArrayRef;
 use arrow::datatypes::DataType;
@@ -15,6 +17,9 @@ use pg_lake_plan::ir::{AggregateFunction, FrameUnit, WindowFunction};
 use pg_lake_plan::message::WireError;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
+
+/// Memory that a function takes for a row, if it has no state in its results.
+const ROW_BYTES: usize = 48;
 
 /// A function within one partition of the operator.
 pub(super) trait Evaluator: Send {
@@ -66,6 +71,19 @@ impl Program {
 }
 
 impl Call {
+    /// Memory that is accounted for the result of a row, and for what it is computed from.
+    pub(super) fn row_bytes(&self) -> usize {
+        let aggregate = match &self.function {
+            WindowFunction::Aggregate(aggregate) => Some(aggregate.function),
+            _ => None,
+        };
+        match aggregate {
+            Some(AggregateFunction::Moments) => 2 * ROW_BYTES,
+            Some(AggregateFunction::PairMoments) => 3 * ROW_BYTES,
+            _ => ROW_BYTES,
+        }
+    }
+
     fn span(&self) -> Span {
         match &self.function {
             WindowFunction::RowNumber | WindowFunction::Rank | WindowFunction::DenseRank => {
@@ -150,7 +168,14 @@ impl Call {
         Ok(match function {
             AggregateFunction::Count => Box::new(Counts::new(input, frame)),
             AggregateFunction::Sum if self.arg_type.is_floating() => {
-                Box::new(FloatSums::new(arg, filter, frame))
+                let single = self.ty == DataType::Float32;
+                Box::new(FloatSums::new(arg, filter, frame, single))
+            }
+            AggregateFunction::Moments => {
+                Box::new(FrameMoments::<OfValues>::new(arg, filter, frame, &self.ty))
+            }
+            AggregateFunction::PairMoments => {
+                Box::new(FrameMoments::<OfPairs>::new(arg, filter, frame, &self.ty))
             }
             AggregateFunction::Sum => Box::new(ExactSums::new(arg, filter, frame, self.ty.clone())),
             AggregateFunction::Min | AggregateFunction::Max => {

@@ -3,11 +3,13 @@
 use super::bests::Bests;
 use super::chunk::{Chunk, Input, Piece, Starts};
 use super::frames::{Bound, Frame};
+use super::moments::FrameMoments;
 use super::program::Evaluator;
 use super::range::{Distance, Measure, Side};
 use super::ranks::{Numbered, Numbers, Shares, Tiles};
 use super::totals::{Counts, ExactSums, FloatSums};
 use super::values::{OfFrame, Place, Shifted};
+use crate::engine::moments::{Moments, OfValues};
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int32Array, RecordBatch};
 use arrow::compute;
 use arrow::datatypes::{DataType, Field, Float64Type, Int32Type, Int64Type, Schema};
@@ -64,6 +66,11 @@ pub(super) fn frame(unit: FrameUnit, start: Bound, end: Bound) -> Frame {
         exclude: FrameExclusion::NoOthers,
         measure: None,
     }
+}
+
+/// The type of the states of floats.
+fn list_of_floats() -> DataType {
+    DataType::List(Arc::new(Field::new("element", DataType::Float64, true)))
 }
 
 /// The results for all rows of a chunk.
@@ -255,7 +262,9 @@ fn every_frame_has_the_rows_that_sql_says() {
         let counts = results(&mut Counts::new(input, frame.clone()), &chunk);
         let mut sums = ExactSums::new(0, None, frame.clone(), DataType::Int64);
         let sums = results(&mut sums, &chunk);
-        let floats = results(&mut FloatSums::new(2, None, frame.clone()), &chunk);
+        let floats = results(&mut FloatSums::new(2, None, frame.clone(), false), &chunk);
+        let mut states = FrameMoments::<OfValues>::new(2, None, frame.clone(), &list_of_floats());
+        let states = results(&mut states, &chunk);
         let best = |max| Bests::new(max, 0, None, frame.clone(), &DataType::Int32);
         let (least, most) = (
             int_results(&mut best(false), &chunk),
@@ -276,6 +285,15 @@ fn every_frame_has_the_rows_that_sql_says() {
             let found = floats.as_primitive::<Float64Type>();
             let found = found.is_valid(row).then(|| found.value(row));
             assert_eq!(found, sum.map(|sum| sum as f64), "float sum in {case}");
+            let states = states.as_list::<i32>();
+            let found = states.is_valid(row).then(|| states.value(row));
+            let found = found.map(|parts| parts.as_primitive::<Float64Type>().values().to_vec());
+            let state = own.iter().try_fold(OfValues::default(), |state, value| {
+                state.with(f64::from(*value))
+            });
+            let state = state.filter(|_| !own.is_empty());
+            let state = state.map(|state| state.parts().to_vec());
+            assert_eq!(found, state, "state in {case}");
             assert_eq!(least[row], own.iter().min().copied(), "min in {case}");
             assert_eq!(most[row], own.iter().max().copied(), "max in {case}");
             let value = |pick: fn(&[usize]) -> Option<usize>| {
@@ -293,7 +311,11 @@ fn every_frame_has_the_rows_that_sql_says() {
 #[test]
 fn a_cancelled_query_computes_no_more() {
     let cancel = CancellationToken::new();
-    let pieces = vec![int_piece(&[1, 2, 2], &[0], &[0, 1])];
+    let args: Vec<ArrayRef> = vec![
+        Arc::new(Int32Array::from(vec![1, 2, 2])),
+        Arc::new(Float64Array::from(vec![1.0, 2.0, 2.0])),
+    ];
+    let pieces = vec![piece_of(args, &[0], &[0, 1])];
     let chunk = Chunk::new(pieces, cancel.clone(), memory(usize::MAX));
     let around = || frame(FrameUnit::Rows, Bound::Preceding(1), Bound::Following(1));
     let input = Input {
@@ -306,6 +328,13 @@ fn a_cancelled_query_computes_no_more() {
         Box::new(Tiles { buckets: 2 }),
         Box::new(Counts::new(input, around())),
         Box::new(ExactSums::new(0, None, around(), DataType::Int64)),
+        Box::new(FloatSums::new(1, None, around(), false)),
+        Box::new(FrameMoments::<OfValues>::new(
+            1,
+            None,
+            around(),
+            &list_of_floats(),
+        )),
         Box::new(Bests::new(true, 0, None, around(), &DataType::Int32)),
         Box::new(OfFrame::new(0, Place::Last, around(), &DataType::Int32)),
         Box::new(Shifted::new(0, 1, ints(&[None]))),

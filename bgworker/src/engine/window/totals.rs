@@ -9,8 +9,10 @@ use super::program::Evaluator;
 use super::slide::{State, slide};
 use crate::engine::arith::TOO_LARGE;
 use crate::engine::error::{internal, not_exact, out_of_range};
+use crate::engine::moments::OVERFLOW;
+use crate::engine::sums::float_sum;
 use crate::engine::values::{Native, from_i64, from_i128, native};
-use arrow::array::{ArrayRef, Float64Array, Int64Array};
+use arrow::array::{ArrayRef, Float32Array, Float64Array, Int64Array};
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::DataType;
 use pg_lake_plan::message::WireError;
@@ -203,21 +205,24 @@ impl Evaluator for ExactSums {
     }
 }
 
-/// Of floats, in double precision.
+/// Of floats, in the precision of the result.
 #[derive(Debug)]
 pub(super) struct FloatSums {
     arg: usize,
     filter: Option<usize>,
     frame: Frame,
+    /// Each sum is that of a `Float4`.
+    single: bool,
     sum: Option<f64>,
 }
 
 impl FloatSums {
-    pub(super) fn new(arg: usize, filter: Option<usize>, frame: Frame) -> Self {
+    pub(super) fn new(arg: usize, filter: Option<usize>, frame: Frame, single: bool) -> Self {
         FloatSums {
             arg,
             filter,
             frame,
+            single,
             sum: None,
         }
     }
@@ -225,6 +230,7 @@ impl FloatSums {
 
 struct FloatSumming {
     values: Vec<Option<f64>>,
+    single: bool,
     /// The first value is the first sum: that of `-0` alone is `-0`.
     sum: Option<f64>,
     results: Vec<Option<f64>>,
@@ -246,9 +252,9 @@ impl State for FloatSumming {
             (sum, None) => sum,
             (None, value) => value,
             (Some(sum), Some(value)) => {
-                let next = sum + value;
-                if next.is_infinite() && !sum.is_infinite() && !value.is_infinite() {
-                    return Err(out_of_range("value out of range: overflow"));
+                let (next, overflow) = float_sum(sum, value, self.single);
+                if overflow {
+                    return Err(out_of_range(OVERFLOW));
                 }
                 Some(next)
             }
@@ -280,18 +286,26 @@ impl Evaluator for FloatSums {
         }
         let mut state = FloatSumming {
             values: masked(values, chunk, self.arg, self.filter)?,
+            single: self.single,
             sum: self.sum,
             results: Vec::with_capacity(chunk.rows()),
         };
         slide(&mut state, chunk, &self.frame)?;
         self.sum = state.sum;
-        let sums: ArrayRef = Arc::new(Float64Array::from(state.results));
+        let sums: ArrayRef = match self.single {
+            true => {
+                let sums = state.results.into_iter();
+                let sums = sums.map(|sum| sum.map(|sum| sum as f32));
+                Arc::new(sums.collect::<Float32Array>())
+            }
+            false => Arc::new(Float64Array::from(state.results)),
+        };
         Ok(chunk.cut(&sums))
     }
 }
 
 /// The values of the rows that an aggregate takes.
-fn masked<T>(
+pub(super) fn masked<T>(
     values: Vec<T>,
     chunk: &Chunk,
     arg: usize,
@@ -315,7 +329,7 @@ mod tests {
     use super::super::tests::{chunk_of, frame, piece_of, results};
     use super::*;
     use arrow::array::{AsArray, BooleanArray, Int32Array};
-    use arrow::datatypes::{Decimal128Type, Float64Type, Int64Type};
+    use arrow::datatypes::{Decimal128Type, Float32Type, Float64Type, Int64Type};
     use pg_lake_plan::ir::FrameUnit::{Range, Rows};
     use pg_lake_plan::message::ErrorCode;
 
@@ -385,7 +399,7 @@ mod tests {
         let groups = [0, 1, 2, 3, 4];
         let chunk = chunk_of(vec![piece_of(vec![floats(&values)], &[0], &groups)]);
         let of = |frame: Frame| {
-            let array = results(&mut FloatSums::new(0, None, frame), &chunk);
+            let array = results(&mut FloatSums::new(0, None, frame, false), &chunk);
             array.as_primitive::<Float64Type>().values().to_vec()
         };
         let running = of(frame(Rows, UnboundedPreceding, CurrentRow));
@@ -397,10 +411,34 @@ mod tests {
     }
 
     #[test]
+    fn sums_of_reals_are_rounded_at_each_step() {
+        let values = [16_777_216.0, 1.0, 1.0, 0.1];
+        let arg: ArrayRef = Arc::new(Float32Array::from(values.to_vec()));
+        let chunk = chunk_of(vec![piece_of(vec![arg], &[0], &[0, 1, 2, 3])]);
+        let until = || frame(Rows, UnboundedPreceding, CurrentRow);
+        let sums = results(&mut FloatSums::new(0, None, until(), true), &chunk);
+        let mut sum = -0.0f32;
+        let expected: Vec<f32> = (values.iter())
+            .map(|value| {
+                sum += value;
+                sum
+            })
+            .collect();
+        assert_eq!(sums.as_primitive::<Float32Type>().values(), &expected[..]);
+        assert_eq!(expected[2], 16_777_216.0);
+        let arg: ArrayRef = Arc::new(Float32Array::from(vec![f32::MAX, f32::MAX]));
+        let chunk = chunk_of(vec![piece_of(vec![arg], &[0], &[0, 1])]);
+        let error = FloatSums::new(0, None, until(), true)
+            .evaluate(&chunk)
+            .expect_err("too large");
+        assert_eq!(error.code, ErrorCode::OutOfRange);
+    }
+
+    #[test]
     fn a_sum_keeps_its_sign_and_its_range() {
         let until = || frame(Rows, UnboundedPreceding, CurrentRow);
         let chunk = chunk_of(vec![piece_of(vec![floats(&[-0.0])], &[0], &[0])]);
-        let zero = results(&mut FloatSums::new(0, None, until()), &chunk);
+        let zero = results(&mut FloatSums::new(0, None, until(), false), &chunk);
         assert!(
             zero.as_primitive::<Float64Type>()
                 .value(0)
@@ -408,7 +446,7 @@ mod tests {
         );
         let large = [f64::MAX, f64::MAX];
         let chunk = chunk_of(vec![piece_of(vec![floats(&large)], &[0], &[0, 1])]);
-        let error = FloatSums::new(0, None, until())
+        let error = FloatSums::new(0, None, until(), false)
             .evaluate(&chunk)
             .expect_err("too large");
         assert_eq!(error.code, ErrorCode::OutOfRange);

@@ -44,7 +44,7 @@ pub(super) fn call(aggregate: &Aggregate, columns: &[String]) -> String {
             within("percentile_cont", fraction.value().to_string())
         }
         AggregateFunction::Mode => within("mode", String::new()),
-        AggregateFunction::ArrayAgg => format!("array_agg({arg} {order}){filter}"),
+        AggregateFunction::ArrayAgg => format!("array_agg({distinct}{arg} {order}){filter}"),
     }
 }
 

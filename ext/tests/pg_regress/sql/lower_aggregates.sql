@@ -218,6 +218,15 @@ string_agg(v, NULL ORDER BY id)
 string_agg(v || '!', ', ' ORDER BY n, id)
 string_agg(c, '|' ORDER BY id)
 string_agg(t, U&'\00e4\20ac' ORDER BY i8 DESC, id)
+array_agg(DISTINCT i4)
+array_agg(DISTINCT t ORDER BY t DESC)
+array_agg(DISTINCT b)
+array_agg(DISTINCT d ORDER BY d NULLS FIRST)
+array_agg(DISTINCT u), array_agg(u ORDER BY u, id)
+array_agg(DISTINCT v)
+array_agg(DISTINCT i2), count(DISTINCT i4), string_agg(DISTINCT t, '')
+string_agg(DISTINCT t, ',')
+string_agg(DISTINCT t, '; ' ORDER BY t DESC)
 $$);
 -- an order that makes no difference; other calls
 SELECT a_calls($$
@@ -245,6 +254,11 @@ SELECT a_check('SELECT id, max(f8), min(c), string_agg(t, '','' ORDER BY id) FRO
 SELECT a_check('SELECT g, sum(1000 / i2) FILTER (WHERE i2 <> 0), min(1000 / i4) FILTER (WHERE i4 <> 0), array_agg(1000 / i2 ORDER BY id) FILTER (WHERE i2 <> 0) FROM @a GROUP BY g');
 SELECT a_check('SELECT g, string_agg(CASE WHEN 1000 / i2 > 5 THEN t ELSE v END, '','' ORDER BY id) FILTER (WHERE CASE WHEN i2 <> 0 THEN true END) FROM @a GROUP BY g');
 SELECT twins('SELECT g, sum(i4 ORDER BY 1000 / i2) FROM @a GROUP BY g');
+-- lists of rows that a subquery orders
+SELECT a_check('SELECT array_agg(i4) FROM (SELECT i4 FROM @a ORDER BY id) x');
+SELECT a_check('SELECT string_agg(t, '','') FROM (SELECT t FROM @a WHERE id < 500 ORDER BY i8 DESC, id LIMIT 100) x');
+SELECT a_check('SELECT g, array_agg(i2), string_agg(v, ''|'') FILTER (WHERE b), count(*) FROM (SELECT * FROM @a ORDER BY g, id) x GROUP BY g');
+SELECT a_check('SELECT g, array_agg(d) FROM (SELECT * FROM @a ORDER BY t NULLS FIRST, id DESC) x GROUP BY g');
 -- zeros that differ in their sign
 CREATE TABLE a_zeros_heap (id int, g int, f double precision);
 CREATE TABLE a_zeros_lake (LIKE a_zeros_heap) USING iceberg;
@@ -266,7 +280,7 @@ SELECT twins('SELECT percentile_cont(NULL::float8) WITHIN GROUP (ORDER BY f8) FR
 SELECT twins('SELECT bool_and(1 / i2 > 0) FROM @a');
 -- what stays in Postgres, and why
 SELECT e || ': ' || a_check('SELECT g, ' || e || ' FROM @a GROUP BY g') AS answer FROM unnest(ARRAY[
-    'corr(DISTINCT f8, f4)', 'stddev(f8 ORDER BY id)', 'array_agg(i4)', 'string_agg(DISTINCT t, '','' ORDER BY t)', 'string_agg(t, v ORDER BY id)', 'array_agg(n ORDER BY id)',
+    'corr(DISTINCT f8, f4)', 'stddev(f8 ORDER BY id)', 'array_agg(i4)', 'array_agg(DISTINCT c)', 'string_agg(t, v ORDER BY id)', 'array_agg(n ORDER BY id)',
     'percentile_disc(2) WITHIN GROUP (ORDER BY i4)', 'variance(z)', 'sum(f8 ORDER BY id)']) e;
 SELECT a_check('SELECT id, bool_or(b) OVER (PARTITION BY g) FROM @a');
 DROP FUNCTION a_calls, a_rounded, a_check;

@@ -65,11 +65,49 @@ SELECT differing('SELECT s.id, g FROM @s s CROSS JOIN LATERAL generate_series(s.
 SELECT differing('SELECT s.id, e, x FROM @s s, unnest(s.a, s.t) AS u(e, x)');
 SELECT differing('SELECT e, count(*), min(id) FROM @s s, unnest(s.a) e WHERE e < 4 GROUP BY e');
 SELECT twins('SELECT s.id, e FROM @s s LEFT JOIN LATERAL unnest(s.a) e ON true');
-SELECT twins('SELECT s.id, e, o FROM @s s, unnest(s.a) WITH ORDINALITY AS u(e, o)');
+SELECT differing('SELECT s.id, e, o FROM @s s, unnest(s.a) WITH ORDINALITY AS u(e, o)');
+-- numbered, and several in lockstep
+SELECT differing('SELECT s.id, e, x, o FROM @s s, ROWS FROM (unnest(s.a), unnest(s.t)) WITH ORDINALITY AS u(e, x, o) WHERE o > 1');
+SELECT differing('SELECT o, count(*), max(e) FROM @s s, unnest(s.a) WITH ORDINALITY AS u(e, o) GROUP BY o');
+SELECT differing('SELECT s.id, o FROM @s s, unnest(s.a) WITH ORDINALITY AS u(e, o) WHERE e = s.n');
+SELECT differing('SELECT s.id, g, o FROM @s s, generate_series(3, s.n, -1) WITH ORDINALITY AS u(g, o)');
+SELECT differing('SELECT g, h, o, s.id FROM ROWS FROM (generate_series(10, 12), unnest(ARRAY[7, NULL, 9, 11, 13])) WITH ORDINALITY AS f(g, h, o) JOIN @s s ON s.id = h');
+SELECT differing('SELECT g, o, s.id FROM generate_series(5, 1) WITH ORDINALITY AS f(g, o) RIGHT JOIN @s s ON s.id = o WHERE s.id < 4');
+SELECT differing('SELECT count(*), sum(o), sum(g) FROM @s s JOIN generate_series(5000, 1, -3) WITH ORDINALITY AS f(g, o) ON s.id = g');
 -- of listed elements
 SELECT differing('SELECT id, unnest(ARRAY[n, id, 7]) FROM @s');
 SELECT differing('SELECT id, v FROM @s s, unnest(ARRAY[s.b, s.id]) v WHERE v > 5');
 SELECT differing('SELECT v, s.id FROM unnest(ARRAY[3, 5, NULL, 5]) v JOIN @s s ON s.id = v');
+SELECT differing('SELECT s.id, e FROM @s s, unnest(''{}''::int[]) e');
+SELECT differing('SELECT s.id, e FROM @s s, unnest(NULL::text[]) e');
+SELECT differing(format('SELECT s.id, e FROM @s s JOIN unnest(%L::int[]) e ON e = s.id', ARRAY(SELECT generate_series(1, 2500, 2))));
+-- of parameters: an array is one, so are the ends of a series
+CREATE FUNCTION prepared(types text, query text, VARIADIC arguments text[]) RETURNS SETOF text LANGUAGE plpgsql AS $$
+DECLARE
+    argument text;
+    heap text;
+    lake text;
+BEGIN
+    PERFORM set_config('plan_cache_mode', 'force_generic_plan', true), set_config('lake.engine', 'force', true);
+    EXECUTE format('PREPARE of_heap(%s) AS %s', types, regexp_replace(query, '@(\w+)', '\1_heap', 'g'));
+    EXECUTE format('PREPARE of_lake(%s) AS %s', types, regexp_replace(query, '@(\w+)', '\1_lake', 'g'));
+    FOREACH argument IN ARRAY arguments LOOP
+        heap := rows_or_error(format('EXECUTE of_heap(%s)', argument), false);
+        lake := rows_or_error(format('EXECUTE of_lake(%s)', argument), false);
+        IF lake IS DISTINCT FROM heap THEN
+            RETURN NEXT format('%s: heap %L, lake %L', argument, left(heap, 200), left(lake, 200));
+        END IF;
+    END LOOP;
+    DEALLOCATE of_heap;
+    DEALLOCATE of_lake;
+END $$;
+SELECT prepared('int[]', 'SELECT s.id, e, o FROM @s s, unnest($1) WITH ORDINALITY AS u(e, o) WHERE s.id < 9', '''{5,NULL,7}''', '''{}''', 'NULL', '''[4:5]={1,2}''', 'array_fill(7, ARRAY[1500])');
+SELECT prepared('int[], text[]', 'SELECT s.id, e, x FROM @s s JOIN ROWS FROM (unnest($1), unnest($2)) AS u(e, x) ON s.id = e', '''{5,3}'', ''{a,NULL,""}''', '''{}'', ''{ä}''', '''{9}'', NULL');
+SELECT prepared('bigint[]', 'SELECT b, unnest($1) FROM @s WHERE id < 5', '''{9223372036854775807,NULL}''', '''{}''');
+SELECT prepared('date[]', 'SELECT count(*), min(d) FROM @s s, unnest($1) d WHERE s.id = 3', '''{2024-01-01,1999-12-31}''');
+SELECT prepared('int, int', 'SELECT g, o, s.id FROM generate_series($1, $2) WITH ORDINALITY AS f(g, o) JOIN @s s ON s.id = g', '1, 5', '5, 1', 'NULL, 3', '5998, 7000');
+SELECT prepared('bigint, bigint, bigint', 'SELECT s.id, g FROM @s s JOIN generate_series($1, $2, $3) g ON s.id = g', '1, 50, 7', '50, 1, -7', '1, 2, 0', '1, NULL, 0');
+SELECT prepared('int[]', 'SELECT count(*), sum(e) FROM @s s JOIN unnest($1) e ON e = s.id WHERE s.n = ANY ($1)', '''{1,2,3,4,5,6,7,8}''');
 -- a limit, and orders
 SELECT twins('SELECT id, unnest(a) FROM @s ORDER BY id LIMIT 25', true);
 SELECT twins('SELECT id, unnest(t) FROM @s WHERE id < 100 ORDER BY id DESC, 2', true);
@@ -113,7 +151,8 @@ ROLLBACK TO s;
 SELECT count(*) FROM s_lake s JOIN generate_series(1, 5) g ON g = s.id;
 ROLLBACK;
 EXPLAIN (COSTS OFF) SELECT id, unnest(a) FROM s_lake;
+EXPLAIN (COSTS OFF) SELECT s.id, e, o FROM s_lake s, unnest(s.a) WITH ORDINALITY AS u(e, o);
 RESET client_min_messages;
-DROP FUNCTION differing;
+DROP FUNCTION differing, prepared;
 DROP TABLE s_heap, s_lake, o_heap, o_lake;
 DROP TYPE s_one;

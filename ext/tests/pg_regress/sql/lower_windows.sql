@@ -21,11 +21,11 @@ EXCEPTION WHEN feature_not_supported THEN
 END $$;
 SET client_min_messages = warning;
 SET lake.bulk_rows = 10;
-CREATE TABLE w_heap (id int, p int, q text COLLATE "C", o int, n numeric(10,2), i bigint, s smallint, f float8, d date, c char(5), b bool);
+CREATE TABLE w_heap (id int, p int, q text COLLATE "C", o int, n numeric(10,2), i bigint, s smallint, f float8, d date, c char(5), b bool, r real);
 INSERT INTO w_heap
 SELECT g, nullif(g % 37, 5), nullif('q' || g % 11, 'q3'), nullif(g * 7919 % 1000, 13), nullif(g % 1000, 7) / 8.0,
        g * 1000000007::bigint, g % 300 - 150, CASE WHEN g % 50 = 0 THEN NULL ELSE sin(g) * 1e6 END,
-       date '2024-01-01' + g % 400, 'c' || g % 9, g % 3 = 0
+       date '2024-01-01' + g % 400, 'c' || g % 9, g % 3 = 0, CASE WHEN g % 40 <> 1 THEN cos(g) * 1000 END
 FROM generate_series(1, 20000) g;
 CREATE TABLE w_lake (LIKE w_heap) USING iceberg;
 INSERT INTO w_lake SELECT * FROM w_heap WHERE id <= 15000;
@@ -66,6 +66,14 @@ SELECT differing('SELECT id, sum(n) OVER w, count(*) OVER w FROM @w WINDOW w AS 
 SELECT differing('SELECT id, sum(f) OVER w, avg(f) OVER w FROM @w WINDOW w AS (PARTITION BY p ORDER BY id)');
 SELECT differing('SELECT id, sum(f) OVER w FROM @w WINDOW w AS (PARTITION BY p ORDER BY id ROWS BETWEEN 4 PRECEDING AND 2 FOLLOWING)');
 SELECT differing('SELECT id, sum(f) OVER w FROM @w WINDOW w AS (PARTITION BY p ORDER BY id ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING)');
+SELECT differing('SELECT id, avg(f) OVER w, variance(f) OVER w, stddev_pop(r) OVER w, sum(r) OVER w, avg(r) OVER w FROM @w WINDOW w AS (PARTITION BY p ORDER BY id ROWS BETWEEN 4 PRECEDING AND 2 FOLLOWING)');
+SELECT differing('SELECT id, corr(f, r) OVER w, covar_pop(r, f) OVER w, regr_slope(f, r) OVER w, regr_avgx(f, o) OVER w, regr_count(f, r) OVER w FROM @w WINDOW w AS (PARTITION BY p ORDER BY id ROWS 5 PRECEDING)');
+SELECT differing('SELECT id, stddev(f) OVER w, sum(r) OVER w, regr_r2(r, f) OVER w FROM @w WINDOW w AS (PARTITION BY p ORDER BY id ROWS BETWEEN 2 FOLLOWING AND UNBOUNDED FOLLOWING)');
+SELECT differing('SELECT id, var_pop(f) FILTER (WHERE b) OVER w, stddev(r) OVER w FROM @w WINDOW w AS (PARTITION BY p ORDER BY id ROWS BETWEEN 3 PRECEDING AND 3 FOLLOWING EXCLUDE CURRENT ROW)');
+SELECT differing('SELECT id, avg(f) OVER w, corr(f, r) OVER w FROM @w WINDOW w AS (PARTITION BY p ORDER BY id RANGE BETWEEN 100 PRECEDING AND 50 FOLLOWING)');
+SELECT differing('SELECT id, regr_sxx(f, r) OVER w, avg(r) OVER w FROM @w WINDOW w AS (PARTITION BY p ORDER BY id GROUPS BETWEEN CURRENT ROW AND 3 FOLLOWING)');
+SELECT differing('SELECT id, avg(v) OVER w, var_pop(v) OVER w, sum(v) OVER w FROM (SELECT id, CASE id % 7 WHEN 0 THEN ''NaN'' WHEN 1 THEN ''Infinity'' WHEN 2 THEN ''-0'' WHEN 3 THEN NULL ELSE id::float8 END AS v FROM @w WHERE id < 300) x WINDOW w AS (ORDER BY id ROWS 2 PRECEDING)');
+SELECT twins('SELECT var_pop(f * 1e300) OVER (ORDER BY id ROWS 1 PRECEDING) FROM @w');
 SELECT differing('SELECT id, sum(n) FILTER (WHERE b) OVER w, count(*) FILTER (WHERE o > 500) OVER w, max(i) FILTER (WHERE s < 0) OVER w FROM @w WINDOW w AS (PARTITION BY p ORDER BY o, id ROWS BETWEEN 4 PRECEDING AND CURRENT ROW)');
 SELECT differing('SELECT id, sum(CASE WHEN b THEN n ELSE 1.5 END) OVER (PARTITION BY p ORDER BY id ROWS 3 PRECEDING) FROM @w');
 

@@ -21,6 +21,7 @@ const CLAUSES: &[&str] = &[
     "join without equality",
     "self-join",
     "subquery in FROM",
+    "sets in FROM",
     "DISTINCT",
     "DISTINCT ON",
     "GROUP BY",
@@ -245,6 +246,7 @@ fn clauses(select: &Select, found: &mut BTreeSet<String>) {
         match &relation.source {
             Source::Table(name) => add(!tables.insert(*name), "self-join"),
             Source::Derived(_) => add(true, "subquery in FROM"),
+            Source::Sets(_) => add(true, "sets in FROM"),
         }
         if at == 0 {
             continue;

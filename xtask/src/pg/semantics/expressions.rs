@@ -303,13 +303,14 @@ impl Generator<'_> {
         let mut frame = None;
         let mut total = function.has("total");
         if function.has("frame")
+            && !total
             && self.random.chance(25)
             && let Some((key, by_value)) = self.measured(scope)
         {
             order = vec![self.sort(key)];
             frame = Some(by_value);
         } else if function.has("frame") && !order.is_empty() && self.random.chance(60) {
-            total = self.random.chance(50);
+            total |= self.random.chance(50);
             frame = Some(*self.random.one_of(if total { ROWS } else { PEERS }));
         }
         if total {

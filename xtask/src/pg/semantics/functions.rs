@@ -13,7 +13,8 @@
 //! * `exact`: adds floats up: only of tame values, whose sum doesn't depend on the order
 //! * `near`: of floats, and does depend on it
 //! * `ordered`: gets an ORDER BY that tells all rows apart; `enclosed`: within another call, where no FILTER can follow
-//! * `peers`: the same for rows that ORDER BY doesn't tell apart; `total`: isn't; `frame`: depends on the frame
+//! * `peers`: the same for rows that ORDER BY doesn't tell apart; `total`: isn't; `frame`: depends on the frame, that of `total` on
+//!   the order within it, too
 
 pub const FUNCTIONS: &str = "
 bool ; $1 AND $2 ; bool bool
@@ -378,6 +379,9 @@ text ; string_agg($1, NULL$o) ; text ; ; ordered
 text ; array_to_string(array_agg($1$o), '|', 'null') ; int4 ; ; ordered enclosed
 text ; array_to_string(array_agg($1$o), '|', 'null') ; date ; ; ordered enclosed
 text ; array_to_string(array_agg($1$o), '|', 'null') ; text ; ; ordered enclosed
+text ; array_to_string(array_agg(DISTINCT $1), '|', 'null') ; int4 ; ; enclosed
+text ; array_to_string(array_agg(DISTINCT $1), '|', 'null') ; date ; ; enclosed
+text ; array_to_string(array_agg(DISTINCT $1), '|', 'null') ; textc ; ; enclosed
 int4 ; percentile_disc(0.5) WITHIN GROUP (ORDER BY $1) ; int4
 int8 ; percentile_disc(0) WITHIN GROUP (ORDER BY $1 DESC) ; int8
 date ; percentile_disc(0.25) WITHIN GROUP (ORDER BY $1) ; date
@@ -410,6 +414,12 @@ int8 ; sum($1) ; int4 ; ; frame
 numeric ; sum($1) ; int8 ; ; frame fixed
 numeric ; sum($1) ; numeric ; ; frame same
 float8 ; sum($1) ; float8 ; ; frame exact
+float4 ; sum($1) ; float4 ; ; frame exact
+float8 ; avg($1) ; float8 ; ; frame exact
+float8 ; var_samp($1) ; float8 ; ; frame total exact
+float8 ; stddev_pop($1) ; float4 ; ; frame total exact
+float8 ; corr($1, $2) ; float8 float8 ; ; frame total exact
+float8 ; regr_slope($1, $2) ; float8 float8 ; ; frame total exact
 numeric ; avg($1) ; int4 ; ; frame
 numeric ; avg($1) ; numeric ; ; frame
 int4 ; min($1) ; int4 ; ; frame

@@ -7,7 +7,7 @@
 //! * `types`, `data`: values, and the tables with them
 //! * `functions`, `catalog`: what there is to call
 //! * `tree`, `sql`: queries
-//! * `expressions`, `queries`: random ones
+//! * `expressions`, `queries`, `sets`: random ones
 //! * `sessions`, `judge`: who runs them, and what counts as the same
 //! * `shrink`: smaller queries
 //! * `coverage`: what the engine has run of all that
@@ -26,6 +26,7 @@ mod judge;
 mod ledger;
 mod queries;
 mod sessions;
+mod sets;
 mod shrink;
 mod signatures;
 mod sql;

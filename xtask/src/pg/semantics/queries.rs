@@ -249,6 +249,8 @@ impl Generator<'_> {
         for at in 0..count {
             let (mut relation, right) = if !nested && at < 2 && self.random.chance(15) {
                 self.derived()
+            } else if at > 0 && self.random.chance(5) {
+                self.sets()
             } else {
                 self.table(at)
             };
@@ -287,7 +289,7 @@ impl Generator<'_> {
         (relation, scope)
     }
 
-    fn alias(&mut self) -> String {
+    pub(super) fn alias(&mut self) -> String {
         self.aliases += 1;
         format!("r{}", self.aliases)
     }

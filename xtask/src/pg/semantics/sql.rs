@@ -89,8 +89,15 @@ fn from(relation: &Relation, first: bool) -> String {
     let source = match &relation.source {
         Source::Table(name) => (*name).to_owned(),
         Source::Derived(query) => format!("({})", select(query)),
+        Source::Sets(calls) => format!("ROWS FROM ({}) WITH ORDINALITY", calls.join(", ")),
     };
-    let alias = &relation.alias;
+    let alias = match &relation.source {
+        Source::Sets(calls) => {
+            let columns: Vec<String> = (0..=calls.len()).map(|at| format!("c{}", at + 1)).collect();
+            format!("{}({})", relation.alias, columns.join(", "))
+        }
+        _ => relation.alias.clone(),
+    };
     if first {
         return format!(" FROM {source} AS {alias}");
     }

@@ -150,6 +150,8 @@ pub struct Relation {
 pub enum Source {
     Table(&'static str),
     Derived(Box<Select>),
+    /// Functions in lockstep, each with a column; then the number of the row.
+    Sets(Vec<&'static str>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
