@@ -183,6 +183,22 @@ pub enum Function {
     ///
     /// [`AggregateFunction::PairMoments`]: crate::ir::AggregateFunction::PairMoments
     FloatPair,
+    /// What a `jsonb` is compared by: a text whose bytes have the order of `compareJsonbContainers` under collation C, and
+    /// that equal values have in common.
+    JsonOrder,
+    /// `numeric_sqrt`, with zeros after Postgres' digits. [`ErrorCode::NotExact`] where it has more than the result's scale.
+    ///
+    /// [`ErrorCode::NotExact`]: crate::message::ErrorCode::NotExact
+    DecimalSqrt,
+    /// How many digits after the point Postgres shows of that, as an `Int4`.
+    DecimalSqrtScale,
+    /// `numeric_power` of a decimal and a whole one that is not negative, and its scale: the same.
+    DecimalPower,
+    DecimalPowerScale,
+    /// `min_scale`: how many digits after the point a decimal needs, as an `Int4`.
+    MinScale,
+    /// Of an `Int8`.
+    Factorial,
 }
 
 /// Levels of a `jsonb` that containment looks at.
@@ -313,7 +329,11 @@ impl Function {
                 Some(LakeType::Decimal { scale, .. }) => digits > i16::from(*scale) || digits < 0,
                 _ => false,
             },
-            Function::Sqrt | Function::Quotient => true,
+            Function::Sqrt
+            | Function::Quotient
+            | Function::DecimalSqrt
+            | Function::DecimalPower
+            | Function::Factorial => true,
             Function::BitAnd | Function::BitOr | Function::BitXor | Function::BitNot => false,
             Function::ShiftLeft | Function::ShiftRight => {
                 let count = args.get(1).and_then(constant);
@@ -361,7 +381,11 @@ impl Function {
             | Function::JsonStep { .. }
             | Function::JsonKind
             | Function::JsonHasKey
-            | Function::FloatPair => false,
+            | Function::FloatPair
+            | Function::JsonOrder
+            | Function::DecimalSqrtScale
+            | Function::DecimalPowerScale
+            | Function::MinScale => false,
             Function::JsonContains => !matches!(
                 args.get(1).map(|part| &part.kind),
                 Some(ExprKind::Const(Some(Value::Text(part)))) if is_shallow(part)
@@ -497,6 +521,13 @@ impl Function {
             Function::JsonScalar => "jsonb_scalar",
             Function::Read => "read",
             Function::FloatPair => "pair",
+            Function::JsonOrder => "jsonb_cmp",
+            Function::DecimalSqrt => "sqrt",
+            Function::DecimalSqrtScale => "sqrt_scale",
+            Function::DecimalPower => "power",
+            Function::DecimalPowerScale => "power_scale",
+            Function::MinScale => "min_scale",
+            Function::Factorial => "factorial",
         }
     }
 

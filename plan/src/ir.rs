@@ -389,6 +389,11 @@ pub enum AggregateFunction {
     ///
     /// [`Function::FloatPair`]: crate::function::Function::FloatPair
     PairMoments,
+    /// The text that all values of the group have. [`ErrorCode::NotExact`] where there are several: they are equal in
+    /// Postgres' type, which shows the first one.
+    ///
+    /// [`ErrorCode::NotExact`]: crate::message::ErrorCode::NotExact
+    OneForm,
 }
 
 impl Aggregate {

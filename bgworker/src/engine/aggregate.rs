@@ -1,5 +1,6 @@
-//! Aggregate functions with Postgres' types and errors: `sums`, `moments`, `extremes`, `bits` and `intervals` have the states
-//! of their groups (`fold`), `sets` those over distinct values. Functions over ordered values have none: see `found`.
+//! Aggregate functions with Postgres' types and errors: `sums`, `moments`, `extremes`, `bits`, `intervals` and `forms` have
+//! the states of their groups (`fold`), `sets` those over distinct values. Functions over ordered values have none: see
+//! `found`.
 //!
 //! DataFusion runs them in two phases: each partition accumulates, and the states meet in a second
 //! aggregation. Sums of integers and decimals have an exact 128-bit state. A state can also be the result of one
@@ -8,6 +9,7 @@
 use super::bits::{BitOp, Bits};
 use super::error::{internal, raise};
 use super::extremes::{Extreme, ExtremeBytes};
+use super::forms::OneForm;
 use super::group::is_distinct;
 use super::intervals::Intervals;
 use super::moments::{AllMoments, OfPairs, OfValues};
@@ -172,6 +174,7 @@ impl LakeAggregate {
                 | AggregateFunction::IntervalMax,
                 Some(_),
             ) => Box::new(Intervals::states(self.function)),
+            (AggregateFunction::OneForm, Some(_)) => Box::new(OneForm::states()),
             (
                 AggregateFunction::PercentileDisc(_)
                 | AggregateFunction::PercentileCont(_)
@@ -219,6 +222,7 @@ impl AggregateUDFImpl for LakeAggregate {
             AggregateFunction::IntervalMax => "lake_interval_max",
             AggregateFunction::Moments => "lake_moments",
             AggregateFunction::PairMoments => "lake_pair_moments",
+            AggregateFunction::OneForm => "lake_one_form",
         }
     }
 

@@ -116,10 +116,10 @@ impl Lowering {
         let mut upper = Functions::new(schema.clone());
         let mut state = groups;
         for aggregate in aggregates {
+            upper.ends_late |= ends_late(aggregate);
             if is_distinct(aggregate) {
                 let once = LakeAggregate::of_distinct(aggregate);
                 upper.push(once, column(&schema, groups)?, None)?;
-                upper.ends_late |= ends_late(aggregate);
             } else {
                 state += 1;
                 let merged = LakeAggregate::merging(aggregate);
@@ -157,7 +157,11 @@ pub(super) fn is_distinct(aggregate: &Aggregate) -> bool {
 
 /// Whether it may turn out only at the end that Postgres has to compute it: nothing must have come out then.
 pub(super) fn ends_late(aggregate: &Aggregate) -> bool {
-    picks_floats(aggregate) || may_overflow(aggregate) || aggregate.function.is_of_intervals()
+    let one_form = aggregate.function == AggregateFunction::OneForm;
+    one_form
+        || picks_floats(aggregate)
+        || may_overflow(aggregate)
+        || aggregate.function.is_of_intervals()
 }
 
 /// Whether it gives one of several floats, which may be zeros that differ in their sign.

@@ -22,7 +22,7 @@
 //! * expressions: `expr` (compiled tree), `arith`, `compare`, `cast`, `select` (AND, OR, CASE),
 //!   `inlist`, `like`, `functions`, `values` (native slices and constants), `describe` (for EXPLAIN)
 //! * aggregates: `group` and `grouping` (operators), `aggregate` (the functions), `sums`, `moments`, `extremes`, `bits`,
-//!   `intervals` and `sets` (their states), `fold` (what those have in common)
+//!   `intervals`, `forms` and `sets` (their states), `fold` (what those have in common)
 //! * functions over ordered values: `ordered` (the plan), `copies` (rows to sort), `ordered_exec` (operator), `found`
 //!   (results), `picks` (places among ordered values), `kept` (those of one group)
 //! * `window`: window functions; `recursion`: steps that have the rows of the last one (`work_table`), and fed rows again (`replay`)
@@ -51,6 +51,7 @@ mod exchange;
 mod expr;
 mod extremes;
 mod fold;
+mod forms;
 mod found;
 mod functions;
 mod group;

@@ -195,7 +195,8 @@ fn aggregation_raises(groups: &[Expr], aggregates: &[Aggregate]) -> bool {
             | AggregateFunction::BitXor
             | AggregateFunction::IntervalSum
             | AggregateFunction::IntervalMin
-            | AggregateFunction::IntervalMax => false,
+            | AggregateFunction::IntervalMax
+            | AggregateFunction::OneForm => false,
             // Floats can overflow.
             AggregateFunction::Sum | AggregateFunction::SumOfSquares => {
                 arg.any(|arg| arg.ty.lake.is_float())

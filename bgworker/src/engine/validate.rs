@@ -520,6 +520,10 @@ pub(super) fn check_aggregate(
             require(!aggregate.distinct, "distinct intervals")?;
             (arg, result) == (&LakeType::Text, &LakeType::Text)
         }
+        AggregateFunction::OneForm => {
+            require(!aggregate.distinct, "distinct forms")?;
+            (arg, result) == (&LakeType::Text, &LakeType::Text)
+        }
         AggregateFunction::Moments => arg.is_float() && of_floats(result),
         AggregateFunction::PairMoments => {
             require(!aggregate.distinct, "distinct pairs")?;

@@ -91,7 +91,9 @@ fn is_safe_call(node: Node) -> Option<bool> {
 
 fn never_fails(function: pg_sys::Oid, args: *mut pg_sys::List) -> bool {
     match functions::known(function) {
-        Some(Call::Compare(_) | Call::ComparePadded(_) | Call::Cast(_)) => true,
+        Some(Call::Compare(_) | Call::ComparePadded(_) | Call::CompareJson(_) | Call::Cast(_)) => {
+            true
+        }
         Some(Call::Arithmetic(op, Number::Decimal)) => matches!(
             op,
             ArithmeticOp::Add | ArithmeticOp::Subtract | ArithmeticOp::Multiply

@@ -14,7 +14,7 @@ use super::intervals::{has_average, interval_type};
 use super::moments::{self, Finish};
 use super::node::{self, Node, get, nodes};
 use super::numeric::scale;
-use super::order::{check_group, is_c, is_ordered};
+use super::order::{equality_key, group_key, is_c, is_ordered, is_printed};
 use super::ordered;
 use super::spread::{Spread, squares_call};
 use super::table::sql_type;
@@ -206,7 +206,11 @@ fn recipe(exprs: &mut Exprs<'_>, node: Node, given_order: &[SortKey]) -> Lowered
     let recipe = match (function, args.as_slice()) {
         (pg_sys::F_COUNT_, []) => Recipe::Plain(common.count(None, node)),
         (pg_sys::F_COUNT_ANY, [arg]) => {
-            let arg = exprs.nullness(*arg)?;
+            let mut arg = exprs.nullness(*arg)?;
+            // Equal values may differ: what they have in common counts.
+            if common.distinct && is_printed(&arg.ty) {
+                arg = equality_key(arg, None, aggref.inputcollid)?;
+            }
             Recipe::Plain(common.count(Some(arg), node))
         }
         (pg_sys::F_REGR_COUNT, [y, x]) => {
@@ -548,7 +552,13 @@ fn check_distinct(exprs: &mut Exprs<'_>, aggref: &pg_sys::Aggref) -> Lowered<boo
     match arg {
         Some(arg) => {
             let arg = exprs.expression(arg)?;
-            check_group(&arg, equality, aggref.inputcollid)?;
+            // Which of several equal ones it is makes no difference when they are counted.
+            if is_printed(&arg.ty) && aggref.aggfnoid.to_u32() != pg_sys::F_COUNT_ANY {
+                return Err(
+                    "an aggregate over distinct values of this type is not lowered".to_owned(),
+                );
+            }
+            group_key(arg, equality, aggref.inputcollid)?;
             Ok(true)
         }
         None => Err("an aggregate over distinct rows of values is not lowered".to_owned()),

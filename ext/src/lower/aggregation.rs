@@ -2,10 +2,11 @@
 
 use super::aggregates::Aggregates;
 use super::expr::{Exprs, operator_function};
+use super::forms::Forms;
 use super::grouping_sets::{Groupings, Keys, set_column};
 use super::marks::with_marks;
 use super::node::{self, Node, array, get, nodes};
-use super::order::check_group;
+use super::order::{group_key, is_printed};
 use super::sub::{Column, Sub, column_expr};
 use super::tree::{Builder, in_base, over};
 use super::{Lowered, refused};
@@ -61,9 +62,11 @@ impl<'a> Spec<'a> {
 
 /// What is grouped by.
 pub struct Group {
-    /// Over the input's columns.
+    /// Over the input's columns: the value, or what equal values have in common.
     pub expr: Expr,
-    /// The same for Postgres.
+    /// The value, if that is something else.
+    pub form: Option<Expr>,
+    /// The value for Postgres.
     pub node: Node,
 }
 
@@ -86,7 +89,14 @@ impl Builder<'_> {
         let marks = self.marks_within(&mut input, &exprs);
         let (numbers, groups) = self.groups(&spec, &input, needed)?;
         let groupings = Groupings::within(exprs, keys);
-        let before_aggregates = groups.len() + groupings.count();
+        if !keys.sets.is_empty() && groups.iter().any(|group| group.form.is_some()) {
+            return refused("grouping sets of this type are not lowered");
+        }
+        let shown = Self::shown(&spec, needed);
+        let is_shown = |at: usize| numbers.get(at).is_some_and(|number| shown.contains(number));
+        let first_form = groups.len() + groupings.count();
+        let forms = Forms::of(&groups, is_shown, &input, first_form);
+        let before_aggregates = first_form + forms.count();
         let mut aggregates = Aggregates {
             given_order: order_within(&spec, &input, &groups),
             ..Aggregates::default()
@@ -98,7 +108,9 @@ impl Builder<'_> {
                     pg_sys::NodeTag::T_Aggref => over(node, pg_sys::OUTER_VAR, &input)
                         .map(|call| with_marks(call, &marks))
                         .and_then(|call| aggregates.lower(exprs, call, before_aggregates)),
-                    pg_sys::NodeTag::T_Var => group_var(node, &numbers, &groups),
+                    pg_sys::NodeTag::T_Var => {
+                        group_place(node, &numbers).and_then(|at| forms.var(&groups, at))
+                    }
                     pg_sys::NodeTag::T_GroupingFunc => groupings.var(node, keys, groups.len() + 1),
                     _ => return None,
                 };
@@ -124,14 +136,9 @@ impl Builder<'_> {
         }
         let mut order = group_order(&spec, &input, &groups);
         let unknown_order = spec.sorted && input.loses_order(&order, groups.len());
-        let mut columns: Vec<Column> = groups
-            .iter()
-            .map(|group| Column {
-                ty: group.expr.ty.clone(),
-                node: in_base(group.node, &input.columns),
-            })
-            .collect();
+        let mut columns: Vec<Column> = groups.iter().map(|group| group.column(&input)).collect();
         columns.extend(groupings.columns(&input)?);
+        columns.extend(forms.columns);
         columns.extend(aggregates.outputs.iter().map(|output| Column {
             ty: output.aggregate.ty.clone(),
             node: in_base(output.aggref, &input.columns),
@@ -153,8 +160,13 @@ impl Builder<'_> {
         let plan = Plan::Aggregate {
             input: Box::new(std::mem::replace(&mut input.plan, empty)),
             groups: groups.into_iter().map(|group| group.expr).collect(),
-            aggregates: (aggregates.outputs.into_iter())
-                .map(|output| output.aggregate)
+            aggregates: (forms.aggregates.into_iter())
+                .chain(
+                    aggregates
+                        .outputs
+                        .into_iter()
+                        .map(|output| output.aggregate),
+                )
                 .collect(),
             sets: spec.keys.sets,
             groups_estimate: spec.groups.max(1.0),
@@ -222,13 +234,22 @@ impl Builder<'_> {
         collation: pg_sys::Oid,
     ) -> Lowered<Group> {
         let node = input.output(column)?;
-        let expr = self.expression(&input.columns, node)?;
-        check_group(&expr, equality, collation)?;
-        Ok(Group { expr, node })
+        let value = self.expression(&input.columns, node)?;
+        let form = is_printed(&value.ty).then(|| value.clone());
+        let expr = group_key(value, equality, collation)?;
+        Ok(Group { expr, form, node })
     }
 
     /// The input's outputs that are used outside of aggregates without being grouped by.
     fn ungrouped(&self, spec: &Spec<'_>, needed: Option<&[i16]>) -> Vec<i16> {
+        let shown = Self::shown(spec, needed).into_iter();
+        shown
+            .filter(|number| !spec.keys.columns.contains(number))
+            .collect()
+    }
+
+    /// The input's outputs that are used outside of aggregates.
+    fn shown(spec: &Spec<'_>, needed: Option<&[i16]>) -> Vec<i16> {
         let mut found = vec![];
         let wanted = Self::wanted(spec.plan, needed).into_iter();
         let targets = wanted
@@ -238,8 +259,7 @@ impl Builder<'_> {
             node::visit(expr, &mut |node| {
                 if let Some(var) = get::<pg_sys::Var>(node) {
                     let number = var.varattno;
-                    let known = spec.keys.columns.contains(&number) || found.contains(&number);
-                    if var.varno == pg_sys::OUTER_VAR && !known {
+                    if var.varno == pg_sys::OUTER_VAR && !found.contains(&number) {
                         found.push(number);
                     }
                 }
@@ -273,30 +293,37 @@ impl Builder<'_> {
             groups.push(self.group(&input, *column, Some(equality), collation)?);
         }
         let order = groups_in_order(&input.order, &groups);
+        let wanted = Self::wanted(&unique.plan, needed);
+        let is_shown = |at: usize| {
+            let place = columns
+                .get(at)
+                .and_then(|column| usize::try_from(*column - 1).ok());
+            place
+                .and_then(|place| wanted.get(place).copied())
+                .unwrap_or(true)
+        };
+        let forms = Forms::of(&groups, is_shown, &input, groups.len());
         let outputs = (1i16..)
             .zip(&input.outputs)
             .map(|(number, _)| {
                 let at = columns.iter().position(|column| *column == number);
                 match at {
-                    Some(at) => Ok(node::output_var(pg_sys::INDEX_VAR, at + 1, groups[at].node)),
+                    Some(at) => forms.var(&groups, at),
                     None => refused("a column that its parent doesn't use"),
                 }
             })
             .collect();
         let unknown_order = input.loses_order(&order, groups.len());
         let empty = Plan::Append { inputs: vec![] };
+        let mut group_columns: Vec<Column> =
+            groups.iter().map(|group| group.column(&input)).collect();
+        group_columns.extend(forms.columns);
         Ok(Sub {
-            columns: groups
-                .iter()
-                .map(|group| Column {
-                    ty: group.expr.ty.clone(),
-                    node: in_base(group.node, &input.columns),
-                })
-                .collect(),
+            columns: group_columns,
             plan: Plan::Aggregate {
                 input: Box::new(std::mem::replace(&mut input.plan, empty)),
                 groups: groups.into_iter().map(|group| group.expr).collect(),
-                aggregates: vec![],
+                aggregates: forms.aggregates,
                 sets: vec![],
                 groups_estimate: unique.plan.plan_rows.max(1.0),
             },
@@ -310,13 +337,13 @@ impl Builder<'_> {
     }
 }
 
-fn group_var(node: Node, columns: &[i16], groups: &[Group]) -> Lowered<Node> {
+/// Which of the groups a column of the input is.
+fn group_place(node: Node, columns: &[i16]) -> Lowered<usize> {
     let var = get::<pg_sys::Var>(node).ok_or("a malformed column")?;
     let at = columns
         .iter()
-        .position(|column| *column == var.varattno && var.varno == pg_sys::OUTER_VAR)
-        .ok_or("a column that is not grouped by")?;
-    Ok(node::output_var(pg_sys::INDEX_VAR, at + 1, groups[at].node))
+        .position(|column| *column == var.varattno && var.varno == pg_sys::OUTER_VAR);
+    at.ok_or_else(|| "a column that is not grouped by".to_owned())
 }
 
 /// The order that a sorted aggregation has in Postgres: a parent may rely on it.

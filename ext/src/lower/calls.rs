@@ -3,10 +3,12 @@
 use super::Lowered;
 use super::compare::{compare, compare_padded, comparison, trimmed};
 use super::consts::{self, decimal};
+use super::control::when_not_null;
 use super::dates;
 use super::expr::{Exprs, boolean, cast};
 use super::functions::{self, Call, Number, Returns};
 use super::intervals::length;
+use super::json::compare_json;
 use super::node::{Node, get, nodes};
 use super::numeric::{Numerics, arithmetic, scale};
 use super::order::{has_c_letters, is_deterministic, is_printed};
@@ -83,6 +85,26 @@ impl Exprs<'_> {
                 Ok(call_of(Function::Length, vec![text], Number::Int4.ty()))
             }
             (Call::Digits { round }, [arg, digits @ ..]) => self.digits(round, *arg, digits),
+            (Call::Common(function), [left, right]) => {
+                let left = self.lower_as(*left, numerics.early())?;
+                let right = self.lower_as(*right, numerics.early())?;
+                let ty = decimal(scale(&left)?.max(scale(&right)?));
+                Ok(call_of(function, vec![left, right], ty))
+            }
+            (Call::Root | Call::WholePower | Call::TrimScale, args) => {
+                if !numerics.value_only {
+                    let name = functions::name(function);
+                    return Err(format!(
+                        "{name}() of a numeric is lowered only where the result is compared, rounded or added up"
+                    ));
+                }
+                self.root(call, args).map(|(value, _)| value)
+            }
+            (Call::ScaleOf, [arg]) => {
+                let arg = self.lower(*arg)?;
+                let digits = scale(&arg)?;
+                Ok(when_not_null(&arg, digits.into(), &Number::Int4.ty()))
+            }
             (Call::Typmod, [arg, typmod]) => self.typmod(*arg, *typmod),
             (Call::Extract | Call::DatePart | Call::DateTrunc, [field, arg]) => {
                 let field = dates::field(&self.lower(*field)?)?;
@@ -95,6 +117,10 @@ impl Exprs<'_> {
             (Call::CompareInstants(op), [left, right]) => self.compare_instants(op, *left, *right),
             (Call::CompareIntervals(op), [left, right]) => {
                 self.compare_intervals(op, *left, *right)
+            }
+            (Call::CompareJson(op), [left, right]) => {
+                let (left, right) = (self.lower(*left)?, self.lower(*right)?);
+                compare_json(op, left, right)
             }
             (Call::ScaleInterval { function, flipped }, [left, right]) => match flipped {
                 true => self.scaled_interval(function, *right, *left),
@@ -198,6 +224,7 @@ pub fn condition(call: Call, left: Expr, right: Expr, collation: pg_sys::Oid) ->
         Call::Compare(op) => compare(op, left, right, collation),
         Call::ComparePadded(op) => compare_padded(op, left, right, collation),
         Call::CompareIntervals(op) => Ok(comparison(op, length(left), length(right))),
+        Call::CompareJson(op) => compare_json(op, left, right),
         Call::Like { negated } => like(left, right, collation, negated),
         Call::ILike { negated } => {
             check_letters(collation)?;

@@ -234,6 +234,7 @@ impl Exprs<'_> {
                 Call::Compare(CompareOp::Eq)
                     | Call::ComparePadded(CompareOp::Eq)
                     | Call::CompareIntervals(CompareOp::Eq)
+                    | Call::CompareJson(CompareOp::Eq)
             )
         });
         let call = call.ok_or("an equality of other types is not lowered")?;
@@ -332,7 +333,7 @@ fn null(ty: &SqlType) -> Expr {
     }
 }
 
-fn when_not_null(value: &Expr, number: i32, ty: &SqlType) -> Expr {
+pub fn when_not_null(value: &Expr, number: i32, ty: &SqlType) -> Expr {
     let number = Expr {
         ty: ty.clone(),
         kind: ExprKind::Const(Some(Value::I32(number))),

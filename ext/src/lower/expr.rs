@@ -10,6 +10,7 @@ use super::initplans::Params;
 use super::node::{self, Node, get};
 use super::numeric::Numerics;
 use super::private::{ParamKind, ParamUse};
+use super::roots::root_call;
 use super::sub::{Column, column_expr};
 use super::table::{Table, sql_type};
 use crate::types::expression_type;
@@ -93,7 +94,10 @@ impl<'a> Exprs<'a> {
         };
         let mut scale = None;
         let value = self.whole(node, |exprs, node| {
-            let (value, own) = exprs.scaled_case(node).map_err(|_| refused)?;
+            let (value, own) = match root_call(node) {
+                Some((call, args)) => exprs.root(call, &args)?,
+                None => exprs.scaled_case(node).map_err(|_| refused)?,
+            };
             scale = Some(own);
             Ok(value)
         })?;

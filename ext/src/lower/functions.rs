@@ -44,6 +44,16 @@ pub enum Call {
     Digits {
         round: bool,
     },
+    /// `gcd` and `lcm` of numerics.
+    Common(Function),
+    /// `sqrt` of a numeric.
+    Root,
+    /// `power` of a numeric, to a whole constant.
+    WholePower,
+    /// A numeric without zeros at its end.
+    TrimScale,
+    /// How many digits after the point are shown of a numeric.
+    ScaleOf,
     /// A numeric as one of a constant precision and scale.
     Typmod,
     /// A date as a timestamp.
@@ -59,6 +69,7 @@ pub enum Call {
     /// Of a `timestamptz` with a date or a timestamp.
     CompareInstants(CompareOp),
     CompareIntervals(CompareOp),
+    CompareJson(CompareOp),
     /// An interval and a number, or the other way round.
     ScaleInterval {
         function: Function,
@@ -309,6 +320,12 @@ static TABLE: &[(Call, &[u32])] = &[
     (Call::Digits { round: true }, &[pg::F_ROUND_NUMERIC, pg::F_ROUND_NUMERIC_INT4]),
     (Call::Digits { round: false }, &[pg::F_TRUNC_NUMERIC, pg::F_TRUNC_NUMERIC_INT4]),
     (Call::Plain(Function::Sqrt, Returns::Float8), &[pg::F_SQRT_FLOAT8, pg::F_DSQRT]),
+    (Call::Root, &[pg::F_SQRT_NUMERIC, pg::F_NUMERIC_SQRT]),
+    (Call::TrimScale, &[pg::F_TRIM_SCALE]),
+    (Call::ScaleOf, &[pg::F_SCALE]),
+    (Call::Plain(Function::MinScale, Returns::Int4), &[pg::F_MIN_SCALE]),
+    (Call::Plain(Function::Factorial, Returns::Whole), &[pg::F_FACTORIAL]),
+    (Call::WholePower, &[pg::F_NUMERIC_POWER, pg::F_POW_NUMERIC_NUMERIC, pg::F_POWER_NUMERIC_NUMERIC]),
     (Call::Plain(Function::BitAnd, Returns::Argument), &[pg::F_INT2AND, pg::F_INT4AND, pg::F_INT8AND]),
     (Call::Plain(Function::BitOr, Returns::Argument), &[pg::F_INT2OR, pg::F_INT4OR, pg::F_INT8OR]),
     (Call::Plain(Function::BitXor, Returns::Argument), &[pg::F_INT2XOR, pg::F_INT4XOR, pg::F_INT8XOR]),
@@ -407,6 +424,12 @@ static TABLE: &[(Call, &[u32])] = &[
     (Call::Plain(Function::JsonLength, Returns::Int4), &[pg::F_JSONB_ARRAY_LENGTH]),
     (Call::Plain(Function::JsonHasKey, Returns::Bool), &[pg::F_JSONB_EXISTS]),
     (Call::Plain(Function::JsonContains, Returns::Bool), &[pg::F_JSONB_CONTAINS]),
+    (Call::CompareJson(CompareOp::Eq), &[pg::F_JSONB_EQ]),
+    (Call::CompareJson(CompareOp::Ne), &[pg::F_JSONB_NE]),
+    (Call::CompareJson(CompareOp::Lt), &[pg::F_JSONB_LT]),
+    (Call::CompareJson(CompareOp::Le), &[pg::F_JSONB_LE]),
+    (Call::CompareJson(CompareOp::Gt), &[pg::F_JSONB_GT]),
+    (Call::CompareJson(CompareOp::Ge), &[pg::F_JSONB_GE]),
     (Call::Plain(Function::JsonScalar, Returns::Bool), &[pg::F_BOOL_JSONB]),
     (Call::Plain(Function::JsonScalar, Returns::Int2), &[pg::F_INT2_JSONB]),
     (Call::Plain(Function::JsonScalar, Returns::Int4), &[pg::F_INT4_JSONB]),
@@ -435,4 +458,6 @@ static TABLE: &[(Call, &[u32])] = &[
     ]),
     (Call::Plain(Function::Gcd, Returns::Argument), &[pg::F_GCD_INT4_INT4, pg::F_GCD_INT8_INT8]),
     (Call::Plain(Function::Lcm, Returns::Argument), &[pg::F_LCM_INT4_INT4, pg::F_LCM_INT8_INT8]),
+    (Call::Common(Function::Gcd), &[pg::F_GCD_NUMERIC_NUMERIC]),
+    (Call::Common(Function::Lcm), &[pg::F_LCM_NUMERIC_NUMERIC]),
 ];

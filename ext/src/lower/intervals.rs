@@ -1,7 +1,6 @@
 //! Intervals: in the engine, as in the files, the text that Postgres prints of them under `IntervalStyle = postgres`.
 //!
-//! They are compared by their length, which equal ones have in common that don't look the same. So nothing is grouped by
-//! them: Postgres shows the form of the first row.
+//! They are compared by their length, which equal ones have in common that don't look the same: see `forms`.
 
 use super::Lowered;
 use super::calls::call_of;

@@ -2,12 +2,15 @@
 
 use super::Lowered;
 use super::calls::call_of;
+use super::compare::comparison;
 use super::consts::type_name;
 use super::expr::Exprs;
 use super::functions::Number;
 use super::node::{Node, get, nodes, type_of};
+use super::order::is_c;
 use super::table::sql_type;
 use pg_lake_plan::expr::{Expr, ExprKind, Function};
+use pg_lake_plan::ir::CompareOp;
 use pg_lake_plan::types::{LakeType, SqlType, Value};
 use pgrx::pg_sys;
 
@@ -74,6 +77,32 @@ impl Exprs<'_> {
         let read = self.lower(arg);
         Some(read.map(|arg| call_of(function, vec![arg], ty.clone())))
     }
+}
+
+/// Compares `jsonb`.
+pub fn compare_json(op: CompareOp, left: Expr, right: Expr) -> Lowered<Expr> {
+    if !matches!(op, CompareOp::Eq | CompareOp::Ne) {
+        check_json_order()?;
+    }
+    Ok(comparison(op, json_order(left), json_order(right)))
+}
+
+/// Strings in `jsonb` are compared under the database's collation, which is deterministic.
+pub fn check_json_order() -> Lowered<()> {
+    match is_c(pg_sys::DEFAULT_COLLATION_OID) {
+        true => Ok(()),
+        false => Err("jsonb is ordered by the engine in databases of collation C only".to_owned()),
+    }
+}
+
+/// What a `jsonb` is compared by.
+pub fn json_order(value: Expr) -> Expr {
+    let ty = sql_type(LakeType::Text, pg_sys::TEXTOID);
+    call_of(Function::JsonOrder, vec![value], ty)
+}
+
+pub fn is_jsonb(ty: &SqlType) -> bool {
+    ty.oid == pg_sys::JSONBOID.to_u32()
 }
 
 pub fn is_text(typid: pg_sys::Oid) -> bool {

@@ -7,13 +7,13 @@
 //! * [`walk`]: finds what to replace, and says why the rest stays; [`statement`]: what it knows of the whole
 //! * [`leaf`]: one scan; [`needed`]: which of its columns its parent looks at
 //! * [`fragment`]: a subtree; [`tree`]: its nodes, bottom-up; [`sub`]: what comes out of each
-//! * [`joins`], [`membership`], [`marks`], [`aggregation`] with [`grouping_sets`], [`windows`] with [`frames`], [`setops`],
-//!   [`ordering`], [`ties`], [`recursion`]: kinds of nodes
+//! * [`joins`], [`membership`], [`marks`], [`aggregation`] with [`grouping_sets`] and [`forms`], [`windows`] with [`frames`],
+//!   [`setops`], [`ordering`], [`ties`], [`recursion`]: kinds of nodes
 //! * [`aggregates`]: the whitelist of aggregates, with [`spread`] and [`ordered`]; [`finals`]: their last steps
-//! * [`expr`], [`control`], [`arrays`], [`compare`], [`calls`], [`numeric`], [`dates`], [`zones`], [`intervals`],
-//!   [`texts`], [`json`]: expressions; [`functions`]: the whitelist; [`consts`]: constants
+//! * [`expr`], [`control`], [`arrays`], [`compare`], [`calls`], [`numeric`], [`roots`], [`dates`], [`zones`],
+//!   [`intervals`], [`texts`], [`json`]: expressions; [`functions`]: the whitelist; [`consts`]: constants
 //! * [`initplans`]: parameters, and which must not be computed early; [`single_row`]: subqueries of one row
-//! * [`order`]: where equality and order agree
+//! * [`order`]: where equality and order agree, and what stands for values in them
 //! * [`table`]: the columns of a relation; [`targets`]: outputs of a node
 //! * [`custom_scan`], [`private`]: the node that takes the place, and what it carries; [`rights`]: whose functions it runs
 //! * [`explain`]: a fragment in words
@@ -31,6 +31,7 @@ mod dates;
 mod explain;
 mod expr;
 mod finals;
+mod forms;
 mod fragment;
 mod frames;
 pub mod functions;
@@ -54,6 +55,7 @@ pub mod private;
 mod project_set;
 mod recursion;
 mod rights;
+mod roots;
 mod setops;
 mod single_row;
 mod spread;

@@ -4,6 +4,7 @@ use super::Lowered;
 use super::compare::{padded_length, trimmed};
 use super::functions::{self, Call};
 use super::intervals::{is_interval, length};
+use super::json::{check_json_order, is_jsonb, json_order};
 use pg_lake_plan::ir::{CompareOp, Expr};
 use pg_lake_plan::types::{LakeType, SqlType};
 use pgrx::pg_sys;
@@ -48,33 +49,50 @@ pub fn is_deterministic(collation: pg_sys::Oid) -> bool {
     collation != pg_sys::InvalidOid && unsafe { pg_sys::get_collation_isdeterministic(collation) }
 }
 
-/// Checks that the engine groups values of this expression as Postgres does. `equality` is the
-/// function that Postgres groups by, if one is known.
-pub fn check_group(
-    expr: &Expr,
+/// What the engine groups values of this expression by where Postgres shows one of the group. `equality` is the function
+/// that Postgres groups by, if one is known. Of a type that [`is_printed`], equal values may differ.
+pub fn group_key(
+    expr: Expr,
     equality: Option<pg_sys::Oid>,
     collation: pg_sys::Oid,
-) -> Lowered<()> {
+) -> Lowered<Expr> {
     // Postgres shows the first of several equal keys, which may be −0.
     if expr.ty.lake.is_float() {
         return Err(GROUPING.to_owned());
     }
-    check_equality(expr, equality, collation)
+    equality_key(expr, equality, collation)
 }
 
 const GROUPING: &str = "grouping by this type is not lowered";
 
 /// The same where it only matters which values are equal.
-pub fn check_equality(
+pub fn equality_key(
+    expr: Expr,
+    equality: Option<pg_sys::Oid>,
+    collation: pg_sys::Oid,
+) -> Lowered<Expr> {
+    if !is_printed(&expr.ty) {
+        check_equality(&expr, equality, collation)?;
+        return Ok(expr);
+    }
+    // Equal ones may have different texts.
+    let (key, own) = match is_interval(&expr.ty) {
+        true => (length(expr), Call::CompareIntervals(CompareOp::Eq)),
+        false => (json_order(expr), Call::CompareJson(CompareOp::Eq)),
+    };
+    match equality.map(functions::known) {
+        None => Ok(key),
+        Some(call) if call == Some(own) => Ok(key),
+        Some(_) => Err(GROUPING.to_owned()),
+    }
+}
+
+fn check_equality(
     expr: &Expr,
     equality: Option<pg_sys::Oid>,
     collation: pg_sys::Oid,
 ) -> Lowered<()> {
     let refused = Err(GROUPING.to_owned());
-    // Equal ones may have different texts.
-    if is_printed(&expr.ty) {
-        return refused;
-    }
     let known = match equality.map(functions::known) {
         None => true,
         Some(call) => matches!(
@@ -108,8 +126,17 @@ pub fn sort_key(
         return match functions::known(function) {
             Some(Call::CompareIntervals(CompareOp::Lt)) => Ok((length(expr), false)),
             Some(Call::CompareIntervals(CompareOp::Gt)) => Ok((length(expr), true)),
-            _ => Err("sorting by this operator is not lowered".to_owned()),
+            _ => Err(OPERATOR.to_owned()),
         };
+    }
+    if is_jsonb(&expr.ty) {
+        let descending = match functions::known(function) {
+            Some(Call::CompareJson(CompareOp::Lt)) => false,
+            Some(Call::CompareJson(CompareOp::Gt)) => true,
+            _ => return Err(OPERATOR.to_owned()),
+        };
+        check_json_order()?;
+        return Ok((json_order(expr), descending));
     }
     let padded = is_bpchar(&expr.ty);
     let ordered = is_ordered(&expr.ty, collation) || (padded && is_c(collation));
@@ -122,9 +149,11 @@ pub fn sort_key(
             Ok((expr, false))
         }
         Some(Call::Compare(CompareOp::Gt) | Call::ComparePadded(CompareOp::Gt)) => Ok((expr, true)),
-        _ => Err("sorting by this operator is not lowered".to_owned()),
+        _ => Err(OPERATOR.to_owned()),
     }
 }
+
+const OPERATOR: &str = "sorting by this operator is not lowered";
 
 /// Whether the engine's default order of a type is that of Postgres.
 pub fn is_ordered(ty: &SqlType, collation: pg_sys::Oid) -> bool {
@@ -137,7 +166,7 @@ pub fn is_ordered(ty: &SqlType, collation: pg_sys::Oid) -> bool {
 
 /// Whether it is another type than a text, whose values are texts in the engine.
 pub fn is_printed(ty: &SqlType) -> bool {
-    is_interval(ty) || ty.oid == pg_sys::JSONBOID.to_u32()
+    is_interval(ty) || is_jsonb(ty)
 }
 
 fn is_bpchar(ty: &SqlType) -> bool {

@@ -5,7 +5,7 @@
 
 use super::expr::{cast, operator_function};
 use super::node::{self, Node, array, get, inputs, nodes, plan_tag, string};
-use super::order::check_group;
+use super::order::{group_key, is_printed};
 use super::statement::Statement;
 use super::sub::{Column, Sub, column_expr};
 use super::table::sql_type;
@@ -210,11 +210,13 @@ fn check_distinct(union: &pg_sys::RecursiveUnion, columns: &[Column]) -> Lowered
         let at = usize::try_from(number).ok().and_then(|n| n.checked_sub(1));
         let column = at.and_then(|at| Some(column_expr(at, &columns.get(at)?.ty)));
         let equality = operator_function(pg_sys::InvalidOid, operator);
-        check_group(
-            &column.ok_or("a malformed recursion")?,
-            Some(equality),
-            collation,
-        )?;
+        let column = column.ok_or("a malformed recursion")?;
+        if is_printed(&column.ty) {
+            return refused(
+                "a recursion of distinct values of a type whose equal values may look different",
+            );
+        }
+        group_key(column, Some(equality), collation)?;
     }
     Ok(())
 }

@@ -7,11 +7,12 @@
 use super::aggregation::groups_in_order;
 use super::compare::comparison;
 use super::expr::{boolean, operator_function};
+use super::forms::Forms;
 use super::frames::DEFAULT_FRAME;
-use super::node::{self, Node, array, get, nodes};
+use super::node::{Node, array, get, nodes};
 use super::sub::{Column, Sub, column_expr};
 use super::table::sql_type;
-use super::tree::{Builder, in_base};
+use super::tree::Builder;
 use super::{Lowered, refused};
 use pg_lake_plan::ir::{
     Aggregate, AggregateFunction, CompareOp, Expr, ExprKind, Plan, SortKey, Window, WindowFunction,
@@ -49,11 +50,16 @@ impl Builder<'_> {
             pg_sys::SetOpStrategy::SETOP_SORTED => groups_in_order(&input.order, &groups),
             _ => vec![],
         };
+        // Postgres shows the first copy as often as there are some.
+        if all && groups.iter().any(|group| group.form.is_some()) {
+            return refused("INTERSECT ALL and EXCEPT ALL of this type are not lowered");
+        }
         let sorted = op.strategy == pg_sys::SetOpStrategy::SETOP_SORTED;
         let unknown_order = sorted && input.loses_order(&order, groups.len());
+        let forms = Forms::of(&groups, |_| true, &input, groups.len());
         let output = |number: i16| {
             if let Some(at) = columns.iter().position(|column| *column == number) {
-                return Ok(node::output_var(pg_sys::INDEX_VAR, at + 1, groups[at].node));
+                return forms.var(&groups, at);
             }
             match number == op.flagColIdx {
                 // Nobody looks at the flag of what comes out.
@@ -65,13 +71,8 @@ impl Builder<'_> {
             .zip(nodes(op.plan.targetlist))
             .map(|(number, _)| output(number))
             .collect();
-        let mut sub_columns: Vec<Column> = groups
-            .iter()
-            .map(|group| Column {
-                ty: group.expr.ty.clone(),
-                node: in_base(group.node, &input.columns),
-            })
-            .collect();
+        let mut sub_columns: Vec<Column> =
+            groups.iter().map(|group| group.column(&input)).collect();
         let mut keys: Vec<Expr> = groups.into_iter().map(|group| group.expr).collect();
         if all {
             let number = column_expr(input.columns.len(), &bigint());
@@ -79,13 +80,16 @@ impl Builder<'_> {
             keys.push(number);
             sub_columns.push(counted());
         }
+        sub_columns.extend(forms.columns);
         let first_count = sub_columns.len();
         sub_columns.extend([counted(), counted()]);
+        let mut aggregates = forms.aggregates;
+        aggregates.extend([count_where(&flag, 0), count_where(&flag, 1)]);
         let mut sub = Sub {
             plan: Plan::Aggregate {
                 input: Box::new(input.plan),
                 groups: keys,
-                aggregates: vec![count_where(&flag, 0), count_where(&flag, 1)],
+                aggregates,
                 sets: vec![],
                 groups_estimate: (op.numGroups as f64).max(1.0),
             },

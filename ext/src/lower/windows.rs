@@ -8,7 +8,7 @@ use super::expr::{Exprs, operator_function};
 use super::frames::DEFAULT_FRAME;
 use super::functions;
 use super::node::{self, Node, array, get, nodes, plan_tag};
-use super::order::check_equality;
+use super::order::equality_key;
 use super::sub::{Column, Sub};
 use super::tree::{Builder, has_datum, in_base, over};
 use super::{Lowered, refused};
@@ -191,8 +191,9 @@ impl Builder<'_> {
         for ((column, operator), collation) in columns.iter().zip(operators).zip(collations) {
             let key = self.expression(&input.columns, input.output(*column)?)?;
             let equality = operator_function(pg_sys::InvalidOid, *operator);
-            check_equality(&key, Some(equality), *collation)?;
-            if !matches!(key.kind, ExprKind::Const(_) | ExprKind::Param(_)) {
+            let fixed = matches!(key.kind, ExprKind::Const(_) | ExprKind::Param(_));
+            let key = equality_key(key, Some(equality), *collation)?;
+            if !fixed {
                 keys.push(key);
             }
         }

@@ -64,6 +64,11 @@ fn fits(function: Function, args: &[&LakeType], result: &LakeType) -> bool {
             of.is_integer() && *of == result
         }
         (Function::Quotient, [Decimal { .. }, Decimal { .. }]) => result.is_decimal(),
+        (Function::DecimalSqrt, [Decimal { .. }]) => result.is_decimal(),
+        (Function::DecimalSqrtScale | Function::MinScale, [Decimal { .. }]) => *result == Int4,
+        (Function::Factorial, [Int8]) => matches!(result, Decimal { scale: 0, .. }),
+        (Function::DecimalPower, [Decimal { .. }, Decimal { .. }]) => result.is_decimal(),
+        (Function::DecimalPowerScale, [Decimal { .. }, Decimal { .. }]) => *result == Int4,
         (Function::Convert, [_]) => true,
         (Function::Extract(field), [of]) => match result {
             Decimal { scale, .. } => field.scale(of) == Some(*scale),
@@ -88,6 +93,10 @@ fn fits(function: Function, args: &[&LakeType], result: &LakeType) -> bool {
         (Function::Gcd | Function::Lcm, [left @ (Int4 | Int8), right]) => {
             left == right && *left == result
         }
+        (
+            Function::Gcd | Function::Lcm,
+            [Decimal { scale: left, .. }, Decimal { scale: right, .. }],
+        ) => matches!(result, Decimal { scale, .. } if scale == left.max(right)),
         (Function::DateBin(stride), [left @ (Timestamp | Timestamptz), right]) => {
             stride > 0 && left == right && *left == result
         }
@@ -134,7 +143,7 @@ fn fits(function: Function, args: &[&LakeType], result: &LakeType) -> bool {
         (Function::MakeInterval, [Int4, Int4, Int4, Int4, Int4, Int4, Float8]) => *result == Text,
         (Function::JsonField { .. } | Function::JsonStep { .. }, [Text, Text]) => *result == Text,
         (Function::JsonElement { .. }, [Text, Int4]) => *result == Text,
-        (Function::JsonKind, [Text]) => *result == Text,
+        (Function::JsonKind | Function::JsonOrder, [Text]) => *result == Text,
         (Function::JsonLength, [Text]) => *result == Int4,
         (Function::JsonHasKey | Function::JsonContains, [Text, Text]) => *result == Bool,
         (Function::JsonScalar, [Text]) => read::is_scalar(result),

@@ -67,7 +67,7 @@ impl Kind {
 }
 
 /// Digits, with a point between them or without.
-fn is_number(value: &str) -> bool {
+pub(super) fn is_number(value: &str) -> bool {
     let digits = value.strip_prefix('-').unwrap_or(value);
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
     let is_digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
@@ -75,7 +75,7 @@ fn is_number(value: &str) -> bool {
 }
 
 /// Behind the string that begins here; `None` if none does, or if it has no end.
-fn string_end(text: &[u8], from: usize) -> Option<usize> {
+pub(super) fn string_end(text: &[u8], from: usize) -> Option<usize> {
     if text.get(from) != Some(&b'"') {
         return None;
     }
@@ -90,7 +90,7 @@ fn string_end(text: &[u8], from: usize) -> Option<usize> {
 }
 
 /// The same of a value.
-fn value_end(text: &[u8], from: usize) -> Option<usize> {
+pub(super) fn value_end(text: &[u8], from: usize) -> Option<usize> {
     match text.get(from)? {
         b'"' => return string_end(text, from),
         b'{' | b'[' => {}
@@ -207,7 +207,7 @@ fn unquoted(string: &str, out: &mut Output<'_>) -> Result<(), WireError> {
 }
 
 /// The character that the first of these mean, and how many bytes they have.
-fn unescaped(text: &str) -> Option<(char, usize)> {
+pub(super) fn unescaped(text: &str) -> Option<(char, usize)> {
     let c = match text.as_bytes() {
         [b'\\', b'b', ..] => '\u{8}',
         [b'\\', b'f', ..] => '\u{c}',

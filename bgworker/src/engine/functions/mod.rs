@@ -4,10 +4,10 @@
 //!
 //! * `check`: which types a function takes
 //! * `rows`: the rows of a call: arguments, nulls, and results made from them
-//! * `text`, `patterns`, `codes`; `numbers`, `powers`, `quotient`, `buckets`, `convert`
+//! * `text`, `patterns`, `codes`; `numbers`, `powers`, `quotient`, `roots`, `buckets`, `convert`
 //! * `calendar`: days and dates; `dates`: functions of dates and timestamps; `zones`: and of where clocks show them;
 //!   `intervals`: of intervals
-//! * `json`: `jsonb`; `read`: what is read from it and from texts
+//! * `json`: `jsonb`; `json_order`: what it is compared by; `read`: what is read from it and from texts
 //! * `pairs`: two arguments of an aggregate as one
 
 mod buckets;
@@ -18,12 +18,14 @@ mod convert;
 pub(super) mod dates;
 pub(super) mod intervals;
 mod json;
+mod json_order;
 mod numbers;
 pub(super) mod pairs;
 mod patterns;
 mod powers;
 mod quotient;
 mod read;
+mod roots;
 pub(super) mod rows;
 mod text;
 mod zones;
@@ -140,6 +142,13 @@ pub(super) fn call(
         Function::JsonScalar => read::scalar(&rows, ty, args),
         Function::Read => read::read(&rows, ty, args),
         Function::FloatPair => pairs::made(&rows, args),
+        Function::JsonOrder => json_order::orders(&rows, args),
+        Function::DecimalSqrt => roots::roots(&rows, ty, args),
+        Function::DecimalSqrtScale => roots::root_scales(&rows, args),
+        Function::DecimalPower => roots::powers(&rows, ty, args),
+        Function::DecimalPowerScale => roots::power_scales(&rows, args),
+        Function::MinScale => roots::min_scales(&rows, args),
+        Function::Factorial => powers::factorials(&rows, ty, args),
     }?;
     Ok(rows.wrap(array))
 }

@@ -1,18 +1,21 @@
-//! Powers and logarithms of floats, by the C library that Postgres calls, too (`float.c`); divisors of integers
-//! (`int.c`, `int8.c`).
+//! Powers and logarithms of floats, by the C library that Postgres calls, too (`float.c`); divisors of integers and decimals
+//! (`int.c`, `int8.c`, `numeric.c`).
 //!
 //! Rust's own library has a `cbrt`, which is linked instead of the C library's and rounds otherwise: cube roots stay in
 //! Postgres.
 
 use super::argument;
+use super::numbers::{decimals, unit};
 use super::rows::{Rows, f64s, i32s, i64s};
 use crate::arrow_types::arrow_type;
+use crate::engine::arith::TOO_LARGE;
 use crate::engine::error::{not_exact, out_of_range};
 use crate::engine::expr::Val;
-use crate::engine::values::{from_i32, from_i64};
+use crate::engine::values::{from_i32, from_i64, from_i128};
 use arrow::array::{ArrayRef, Float64Array};
 use pg_lake_plan::message::{ErrorCode, WireError};
 use pg_lake_plan::types::LakeType;
+use std::ops::Rem;
 use std::sync::Arc;
 
 /// Why there is no such float.
@@ -157,13 +160,64 @@ pub(super) fn decimal_logarithms(rows: &Rows, args: &[Val]) -> Result<ArrayRef, 
     each(rows, args, |value| logarithm(value, f64::log10))
 }
 
+/// `numeric_fac`
+pub(super) fn factorials(rows: &Rows, ty: &LakeType, args: &[Val]) -> Result<ArrayRef, WireError> {
+    let arg = i64s(argument(args, 0)?)?;
+    let of_row = |row| {
+        let n = arg.at(row);
+        if n < 0 {
+            return Err(out_of_range("factorial of a negative number is undefined"));
+        }
+        // More have more digits than decimals, or Postgres raises an error.
+        if n > 33 {
+            return Err(not_exact(TOO_LARGE));
+        }
+        Ok((2..=i128::from(n)).product::<i128>())
+    };
+    let values = rows.try_map(of_row, |error| error)?;
+    from_i128(values, rows.nulls(), &arrow_type(ty))
+}
+
 /// The greatest common divisor; that of zeros is 0.
-fn divisor(mut a: u64, mut b: u64) -> u64 {
-    while b != 0 {
+fn divisor<T: Copy + Default + PartialEq + Rem<Output = T>>(mut a: T, mut b: T) -> T {
+    while b != T::default() {
         (a, b) = (b, a % b);
     }
     a
 }
+
+/// That of decimals, or their least common multiple: of whole numbers of their smallest unit.
+fn common_decimals(
+    rows: &Rows,
+    ty: &LakeType,
+    args: &[Val],
+    of_multiples: bool,
+) -> Result<ArrayRef, WireError> {
+    let (left, left_scale) = decimals(argument(args, 0)?)?;
+    let (right, right_scale) = decimals(argument(args, 1)?)?;
+    let scale = left_scale.max(right_scale);
+    let units = |value: i128, own: i32| {
+        let value = unit(scale - own).and_then(|unit| value.checked_mul(unit));
+        value.map(i128::unsigned_abs)
+    };
+    let of_row = |row| {
+        let a = units(left.at(row), left_scale).ok_or(())?;
+        let b = units(right.at(row), right_scale).ok_or(())?;
+        let divisor = divisor(a, b);
+        let found = match of_multiples {
+            false => Some(divisor),
+            true if divisor == 0 => Some(0),
+            true => (a / divisor).checked_mul(b),
+        };
+        let found = found.and_then(|found| i128::try_from(found).ok());
+        found.filter(|found| *found < DECIMAL_END).ok_or(())
+    };
+    let values = rows.try_map(of_row, |()| not_exact(TOO_LARGE))?;
+    from_i128(values, rows.nulls(), &arrow_type(ty))
+}
+
+/// The least number of more digits than decimals have.
+const DECIMAL_END: i128 = 10i128.pow(38);
 
 /// The least common multiple; that of a zero is 0.
 fn multiple(a: u64, b: u64) -> Option<u64> {
@@ -187,6 +241,9 @@ pub(super) fn common(
             Some(divisor(a, b))
         }
     };
+    if ty.is_decimal() {
+        return common_decimals(rows, ty, args, of_multiples);
+    }
     let (left, right) = (argument(args, 0)?, argument(args, 1)?);
     let (data_type, nulls) = (arrow_type(ty), rows.nulls());
     if *ty == LakeType::Int8 {
@@ -213,7 +270,7 @@ mod tests {
     use super::super::support::*;
     use super::*;
     use arrow::array::{AsArray, Int64Array};
-    use arrow::datatypes::{Float64Type, Int32Type, Int64Type};
+    use arrow::datatypes::{Decimal128Type, Float64Type, Int32Type, Int64Type};
     use pg_lake_plan::function::Function;
 
     // float8.out
@@ -322,5 +379,58 @@ mod tests {
         let args = [wide(i64::MIN), wide(0)];
         let error = error(Function::Gcd, &LakeType::Int8, &args);
         assert_eq!(error.message, "bigint out of range");
+    }
+
+    // numeric.out
+    #[test]
+    fn factorials_have_their_range() {
+        let wide = |value| [column(Int64Array::from(vec![value]))];
+        let of = |value| {
+            let found = result(Function::Factorial, &decimal(0), &wide(value));
+            found.as_primitive::<Decimal128Type>().value(0)
+        };
+        assert_eq!([of(0), of(1), of(4)], [1, 1, 24]);
+        assert_eq!(of(15), 1_307_674_368_000);
+        assert_eq!(of(33), 8_683_317_618_811_886_495_518_194_401_280_000_000);
+        let code = |value| error(Function::Factorial, &decimal(0), &wide(value)).code;
+        assert_eq!(code(34), ErrorCode::NotExact);
+        assert_eq!(code(-4), ErrorCode::OutOfRange);
+    }
+
+    // numeric.out
+    #[test]
+    fn divisors_and_multiples_of_decimals() {
+        let of = |function, (a, a_scale), (b, b_scale)| {
+            let ty = decimal(std::cmp::max(a_scale, b_scale));
+            let args = [decimal_array(&[a], a_scale), decimal_array(&[b], b_scale)];
+            let result = result(function, &ty, &args);
+            result.as_primitive::<Decimal128Type>().value(0)
+        };
+        for (a, b, gcd) in [
+            ((0, 0), (0, 0), 0),
+            ((0, 0), (46_375, 0), 46_375),
+            ((0, 0), (46_375, 2), 46_375),
+            ((433_125, 2), (46_375, 2), 875),
+            ((43_312_500, 2), (46_375, 0), 87_500),
+            ((-433_125, 2), (46_375, 2), 875),
+        ] {
+            assert_eq!(of(Function::Gcd, a, b), gcd, "{a:?} and {b:?}");
+            assert_eq!(of(Function::Gcd, b, a), gcd, "{b:?} and {a:?}");
+        }
+        for (a, b, lcm) in [
+            ((0, 0), (0, 0), 0),
+            ((0, 0), (13_272, 0), 0),
+            ((13_272, 0), (13_272, 0), 13_272),
+            ((423_282, 0), (13_272, 0), 11_851_896),
+            ((423_282, 1), (13_272, 1), 11_851_896),
+            ((-5, 1), (25, 2), 50),
+        ] {
+            assert_eq!(of(Function::Lcm, a, b), lcm, "{a:?} and {b:?}");
+            assert_eq!(of(Function::Lcm, b, a), lcm, "{b:?} and {a:?}");
+        }
+        let large = 10i128.pow(37);
+        let args = [decimal_array(&[large], 0), decimal_array(&[large - 1], 0)];
+        let error = error(Function::Lcm, &decimal(0), &args);
+        assert_eq!(error.code, ErrorCode::NotExact);
     }
 }

@@ -15,10 +15,10 @@ use arrow::datatypes::i256;
 use pg_lake_plan::message::WireError;
 use pg_lake_plan::types::LakeType;
 
-const NUMERIC_MIN_SIG_DIGITS: i32 = 16;
-const NUMERIC_MIN_DISPLAY_SCALE: i32 = 0;
-const NUMERIC_MAX_DISPLAY_SCALE: i32 = 1000;
-const DEC_DIGITS: i32 = 4;
+pub(super) const NUMERIC_MIN_SIG_DIGITS: i32 = 16;
+pub(super) const NUMERIC_MIN_DISPLAY_SCALE: i32 = 0;
+pub(super) const NUMERIC_MAX_DISPLAY_SCALE: i32 = 1000;
+pub(super) const DEC_DIGITS: i32 = 4;
 
 /// The least number of more digits than decimals have.
 const END: u128 = 10u128.pow(38);
@@ -116,7 +116,7 @@ fn divide_wide(left: i128, right: i128, shift: i32) -> Option<i128> {
 }
 
 /// A number of scale `from` as one of scale `to`, if it doesn't lose digits.
-fn with_scale(value: i128, from: i32, to: i32) -> Option<i128> {
+pub(super) fn with_scale(value: i128, from: i32, to: i32) -> Option<i128> {
     if value == 0 {
         return Some(0);
     }
@@ -142,7 +142,7 @@ fn select_div_scale(left: (i128, i32), right: (i128, i32)) -> i32 {
 }
 
 /// Weight and value of the first of the digits in base 10000, as a `NumericVar` has them.
-fn leading((value, scale): (i128, i32)) -> (i32, u128) {
+pub(super) fn leading((value, scale): (i128, i32)) -> (i32, u128) {
     let magnitude = value.unsigned_abs();
     let Some(log) = magnitude.checked_ilog10() else {
         return (0, 0);

@@ -32,6 +32,7 @@ pub(super) fn call(aggregate: &Aggregate, columns: &[String]) -> String {
         AggregateFunction::Max | AggregateFunction::IntervalMax => plain("max"),
         AggregateFunction::SumOfSquares => plain("sum of squares"),
         AggregateFunction::Moments | AggregateFunction::PairMoments => plain("moments"),
+        AggregateFunction::OneForm => plain("form"),
         AggregateFunction::BoolAnd => plain("bool_and"),
         AggregateFunction::BoolOr => plain("bool_or"),
         AggregateFunction::BitAnd => plain("bit_and"),

@@ -298,6 +298,16 @@ div(n, i4)
 width_bucket(n, -10, 100, 7)
 width_bucket(w, 10, -10.5, 20)
 width_bucket(n, w, 100, i4)
+scale(n)
+scale(w * n)
+min_scale(n)
+min_scale(w)
+factorial(i8)
+factorial(i2)
+gcd(n, 0.5)
+gcd(w, n)
+lcm(n, 1.250)
+lcm(n, w)
 $$);
 -- numerics of which only the value matters
 SELECT f_values($$
@@ -325,7 +335,24 @@ n < 0.005
 w > n
 w > 99999999999999999999999999999999999999
 w < 0.00000000000000000000000000000000000001
+sqrt(abs(n)) > 1.4
+sqrt(n) < 2
+round(sqrt(abs(n)), 5)
+trunc(sqrt(abs(w)), 12)
+sqrt(abs(n))::float8
+n ^ 2 > 1.5
+round(power(n, 3), 2)
+trunc(power(w, 2), 8)
+(n ^ 2)::numeric(20,2)
+pow(n, 0.0) = 1
+trim_scale(n) = 0.5
+round(trim_scale(w), 3)
+w ^ 1 = w
 $$);
+-- sums of numerics that differ in scale
+SELECT f_check('SELECT sum(sqrt(abs(n))), avg(sqrt(abs(n))), sum(n ^ 2), avg(power(n, 3)), sum(power(n, 0)) FROM @f');
+SELECT f_check('SELECT i4 > 0, sum(sqrt(abs(n))), avg(n ^ 2) FROM @f GROUP BY 1');
+SELECT f_check('SELECT id, sum(trim_scale(n)), avg(trim_scale(w)) FROM @f GROUP BY 1');
 -- floats
 SELECT f_sums($$
 abs(f8)

@@ -128,6 +128,20 @@ SELECT p_check('SELECT id, i FROM @p ORDER BY i2 DESC NULLS LAST, id LIMIT 5');
 SELECT p_check('SELECT a.id, b.id FROM @p a JOIN @p b ON a.i = b.i2');
 -- A sum that leaves the range on the way: Postgres says whether it does.
 SELECT twins('SELECT sum(i2) FROM (SELECT i2 FROM @p WHERE id = 8 UNION ALL SELECT i2 FROM @p WHERE id IN (1, 8)) x');
+-- Groups of intervals, which show their only form; what is not shown may have several.
+SELECT p_check('SELECT i2, count(*), sum(n), min(i2) FROM @p GROUP BY i2');
+SELECT p_check('SELECT i2, count(*) FROM @p GROUP BY i2 ORDER BY i2 LIMIT 5');
+SELECT p_check('SELECT i2, count(DISTINCT g) FROM @p GROUP BY i2');
+SELECT p_check('SELECT i2, array_agg(id ORDER BY id) FROM @p GROUP BY i2');
+SELECT p_check('SELECT extract(month FROM i2), count(*) FROM @p GROUP BY i2');
+SELECT p_check('SELECT count(*), max(id) FROM @p GROUP BY i');
+SELECT p_check('SELECT count(DISTINCT i), count(DISTINCT i2), count(*) FROM @p');
+SELECT p_check('SELECT count(*) FROM (SELECT DISTINCT i FROM @p) x');
+SELECT p_check('SELECT DISTINCT i2 FROM @p');
+SELECT p_check('SELECT i2 FROM @p UNION SELECT i2 FROM @p');
+SELECT p_check('SELECT i2 FROM @p INTERSECT SELECT i2 FROM @p');
+SELECT p_check('SELECT i2 FROM @p EXCEPT SELECT i FROM @p');
+SELECT p_check('SELECT id, count(*) OVER (PARTITION BY i), row_number() OVER (PARTITION BY i ORDER BY id) FROM @p');
 SELECT twins('SELECT i, count(*) FROM @p WHERE id <> 3 GROUP BY i'), twins('SELECT DISTINCT i2 FROM @p'), twins('SELECT count(DISTINCT i) FROM @p');
 
 -- jsonb
@@ -170,6 +184,21 @@ j::boolean
 (j->>'a')::numeric(10,1)
 j->'a' IS NULL
 coalesce(j->>'x', j->>'b', 'none')
+j = '{"a": 1, "b": "x", "c": [1, 2, {"d": null}]}'
+j = '12.5'
+j <> '[]'
+j < '12.51'
+j <= 'null'
+j > '[]'
+j >= '{}'
+j = ANY (ARRAY['12.500', 'null', NULL, '[]']::jsonb[])
+j->'a' = '1.5'
+j->'a' < '1.50'
+(j->'b') > (j->'a')
+j IS DISTINCT FROM '12.5'
+j BETWEEN 'null' AND '{}'
+nullif(j->'a', '1.5')
+CASE j WHEN '12.5' THEN 1 WHEN '{}' THEN 2 END
 $$);
 SELECT p_calls($$
 count(j->'a')
@@ -179,7 +208,41 @@ sum(jsonb_array_length(j->'c'))
 $$);
 SELECT p_check('SELECT id, j, j->''a'', j#>''{c}'' FROM @p ORDER BY id');
 SELECT p_check('SELECT count(*) FROM @p WHERE j->>''b'' = ''x'' OR (j->''a'') @> ''1.5''');
+-- Orders and groups: numbers by their value, and as they are printed where only one form is there.
+SELECT p_check('SELECT j, count(*) FROM @p GROUP BY j');
+SELECT p_check('SELECT j->''a'', count(DISTINCT g) FROM @p GROUP BY 1');
+SELECT p_check('SELECT DISTINCT j FROM @p');
+SELECT p_check('SELECT count(DISTINCT j), count(DISTINCT j->''a''), count(*) FROM @p');
+SELECT p_check('SELECT j FROM @p UNION SELECT j->''a'' FROM @p');
+SELECT p_check('SELECT j FROM @p INTERSECT SELECT j FROM @p');
+SELECT p_check('SELECT id, j FROM @p ORDER BY j, id');
+SELECT p_check('SELECT id, j FROM @p ORDER BY j->''a'' DESC NULLS LAST, id LIMIT 5');
+SELECT p_check('SELECT id, rank() OVER (ORDER BY j), count(*) OVER (PARTITION BY j->''a'') FROM @p');
+SELECT p_check('SELECT a.id, b.id FROM @p a JOIN @p b ON a.j = b.j');
+SELECT p_check('SELECT a.id, b.id FROM @p a JOIN @p b ON a.j->''a'' = b.j');
+SELECT twins('SELECT id FROM @p ORDER BY j DESC, id', true), twins('SELECT id FROM @p ORDER BY i2 DESC, id', true);
 SELECT twins('SELECT j->''a'', count(*) FROM @p GROUP BY 1'), twins('SELECT DISTINCT j FROM @p'), twins('SELECT id FROM @p ORDER BY j, id', true);
+-- Who computes groups of which several forms are there.
+CREATE FUNCTION p_again(query text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    line text;
+    found text := 'the engine alone';
+BEGIN
+    PERFORM set_config('lake.engine', 'force', true);
+    FOR line IN EXECUTE 'EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) ' || query LOOP
+        IF line LIKE '%Run by Postgres%' THEN
+            found := 'Postgres again';
+        END IF;
+    END LOOP;
+    PERFORM set_config('lake.engine', 'on', true);
+    RETURN found;
+END $$;
+SELECT p_again('SELECT DISTINCT i FROM p_lake');
+SELECT p_again('SELECT i, count(*) FROM p_lake WHERE id <> 3 GROUP BY i');
+SELECT p_again('SELECT count(*) FROM p_lake GROUP BY i');
+SELECT p_again('SELECT DISTINCT i2 FROM p_lake');
+SELECT p_again('SELECT DISTINCT CASE id WHEN 1 THEN jsonb ''1'' WHEN 2 THEN jsonb ''1.0'' ELSE j END FROM p_lake');
+SELECT p_again('SELECT DISTINCT j FROM p_lake');
 
 -- numbers from texts
 SELECT p_values($$
@@ -195,6 +258,6 @@ $$);
 SELECT p_calls($$
 sum(CASE WHEN id < 4 THEN t::float8 + 0 END)
 $$);
-DROP FUNCTION p_values, p_calls, p_check;
+DROP FUNCTION p_values, p_calls, p_check, p_again;
 DROP TABLE p_heap, p_lake;
 RESET timezone;

@@ -42,7 +42,15 @@ const BY_TYPE: &[(&str, &[&str])] = &[
         &["@u", "'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'::uuid"],
     ),
     ("bytea", &["@x", "'\\x6162'::bytea"]),
-    ("jsonb", &["@j", "'{\"a\": 1}'::jsonb"]),
+    (
+        "jsonb",
+        &[
+            "@j",
+            "'12.5'::jsonb",
+            "'{\"a\": 1.00}'::jsonb",
+            "'[1.0, \"a\", null, {\"a\": [true]}, [2, 2.00]]'::jsonb",
+        ],
+    ),
 ];
 
 /// They take a value of any type, and all of a call have the same.
@@ -83,6 +91,7 @@ const FIXED: &[(&[&str], usize, &[&str])] = &[
     // numeric(12,2), numeric(38,10), numeric(20,4)
     (&["numeric"], 1, &["786438", "2490382", "1310728"]),
     (&["round", "trunc"], 1, DIGITS),
+    (&["numeric_power", "pow", "power"], 1, &["2", "3", "0"]),
     (&["width_bucket"], 3, &["7", "(@kn + 1)"]),
     (&["repeat"], 1, FEW),
     (&["int2shl", "int4shl", "int8shl", "int2shr", "int4shr", "int8shr"], 1, FEW),

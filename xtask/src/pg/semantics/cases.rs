@@ -159,8 +159,17 @@ fn calls(signature: &Signature) -> Vec<String> {
 
 fn outputs(signature: &Signature) -> Vec<String> {
     let calls = calls(signature);
-    // With how many digits a quotient is shown, the engine doesn't know.
-    if signature.result == "numeric" && signature.is_operator("/") {
+    // With how many digits these are shown depends on the value.
+    let of_value = [
+        "numeric_div",
+        "numeric_sqrt",
+        "sqrt",
+        "numeric_power",
+        "pow",
+        "power",
+        "trim_scale",
+    ];
+    if signature.result == "numeric" && of_value.contains(&signature.function.as_str()) {
         let calls = calls.iter();
         return calls.map(|call| format!("trunc({call}, 6)")).collect();
     }

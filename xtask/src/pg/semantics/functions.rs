@@ -111,6 +111,11 @@ numeric ; sign($1) ; numeric ; ; fixed
 numeric ; div($1, $2) ; numeric numeric' ; ; fixed
 numeric ; mod($1, $2) ; numeric numeric' ; ; same
 numeric ; sqrt(abs($1)) ; numeric
+numeric ; round(sqrt(abs($1)), 5) ; numeric ; ; fixed
+bool ; sqrt(abs($1)) > $2 ; numeric numeric
+numeric ; trunc($1 ^ 2, 4) ; numeric ; ; fixed
+numeric ; round(power($1, 3), 2) ; numeric ; ; fixed
+numeric ; gcd($1, $2) ; numeric numeric ; ; same
 int4 ; width_bucket($1, '-100', '100.5', 7) ; numeric ; 2201G
 int4 ; width_bucket($1, $2, $3, 10) ; numeric numeric numeric ; 2201G ; wild
 int4 ; width_bucket($1, '10', '-10', 6) ; float8 ; 2201G
