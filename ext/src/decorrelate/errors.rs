@@ -38,6 +38,23 @@ pub fn is_safe(node: Node, elsewhere: &dyn Fn(Node) -> bool) -> bool {
     safe
 }
 
+/// The same but for calls of aggregates and window functions, of which only the arguments are looked at.
+pub fn is_safe_around_calls(node: Node, elsewhere: &dyn Fn(Node) -> bool) -> bool {
+    let mut safe = true;
+    node::visit(node, &mut |node| {
+        if !safe || elsewhere(node) || is_folded(node) {
+            return false;
+        }
+        let is_call = matches!(
+            tag(node),
+            NodeTag::T_Aggref | NodeTag::T_WindowFunc | NodeTag::T_SortGroupClause
+        );
+        safe = is_call || is_safe_node(node);
+        safe
+    });
+    safe
+}
+
 /// As far as it is about the node itself.
 fn is_safe_node(node: Node) -> bool {
     match tag(node) {

@@ -1,12 +1,12 @@
 //! The join that takes a subquery's place.
 //!
 //! The subquery returns its keys and aggregates, grouped by the keys; what it returned is computed from
-//! the aggregates in the qual. A row of the query that finds no group is one for which the subquery
+//! the aggregates in the expression. A row of the query that finds no group is one for which the subquery
 //! found no row. If the qual rejects it then, the join is an inner one. Otherwise it is a left join:
 //! its nulls are what the aggregates are over no rows, but for `count`, which is 0.
 
-use super::ranked::number_rows;
-use super::sublink::{Correlated, Key};
+use super::ranked::{group_rows, number_rows};
+use super::sublink::{Correlated, Gives, Key};
 use super::target::is_count;
 use crate::lower::node::{self, Node, alloc, get, list, nodes, tag};
 use pgrx::pg_sys;
@@ -15,58 +15,105 @@ use std::ffi::CStr;
 
 /// Where the grouped subquery is, seen from the query around it.
 #[derive(Clone, Copy)]
-struct Place {
-    rtindex: i32,
+pub struct Place {
+    pub rtindex: i32,
     /// The left join that makes its columns null, in quals above it.
-    nulled_by: Option<i32>,
+    pub nulled_by: Option<i32>,
 }
 
-/// Joins the subquery to the query, and returns what its WHERE has to say instead of the qual.
+/// Joins the subquery to the query. Returns what takes its place in the expression, and what WHERE has to say besides.
 ///
 /// # Safety
-/// `found` was found in `qual`, which is in the query's WHERE, and nobody else knows these.
-pub unsafe fn attach(query: &mut pg_sys::Query, qual: Node, found: &Correlated) -> Vec<Node> {
+/// `found` is in an expression of the query that is evaluated for rows of its FROM, and nobody else knows these.
+pub unsafe fn attach(query: &mut pg_sys::Query, found: &Correlated) -> (Node, Vec<Node>) {
+    // SAFETY: by contract; a query with subqueries that fit has a join tree.
+    unsafe {
+        let (place, clauses, value) = enter(query, found, !found.rejects_empty);
+        let from = &mut *query.jointree;
+        let reference = reference(place.rtindex);
+        let Some(join) = place.nulled_by else {
+            from.fromlist = pg_sys::lappend(from.fromlist, reference.cast());
+            return (value, clauses);
+        };
+        let before = alloc::<pg_sys::FromExpr>();
+        (*before).fromlist = from.fromlist;
+        from.fromlist = list([left_join(before.cast(), reference, clauses, join)]);
+        (value, vec![])
+    }
+}
+
+/// Joins the subquery to a part of FROM, which it returns with what takes the subquery's place in conditions on that.
+///
+/// # Safety
+/// As of [`attach`]; all that the subquery depends on is in that part.
+pub unsafe fn attach_to(query: &mut pg_sys::Query, part: Node, found: &Correlated) -> (Node, Node) {
     // SAFETY: by contract.
     unsafe {
+        let (place, clauses, value) = enter(query, found, true);
+        let join = place.nulled_by.unwrap_or_default();
+        let joined = left_join(part, reference(place.rtindex), clauses, join);
+        (joined, value)
+    }
+}
+
+/// Makes the subquery an entry, and what it is joined by.
+unsafe fn enter(
+    query: &mut pg_sys::Query,
+    found: &Correlated,
+    is_outer: bool,
+) -> (Place, Vec<Node>, Node) {
+    // SAFETY: the caller's.
+    unsafe {
         let rtindex = pg_sys::list_length(query.rtable) + 1;
-        let nulled_by = (!found.rejects_empty).then_some(rtindex + 1);
+        let nulled_by = is_outer.then_some(rtindex + 1);
         let place = Place { rtindex, nulled_by };
-        let (clauses, value) = match found.gives_first_row {
-            true => {
-                let inner = &mut *found.query;
-                let numbered = number_rows(inner, &found.keys, &found.filters, 1);
-                let clauses = numbered.conditions(&found.keys, rtindex);
-                (clauses, placed(place, 0, found.target))
-            }
-            false => {
+        let (clauses, value) = match found.gives {
+            Gives::Aggregates => {
                 let columns = group(found);
                 let keys = found.keys.iter();
                 let clauses = keys.map(|key| columns.clause(key, rtindex));
                 (clauses.collect(), columns.value(found.target, place))
             }
+            Gives::Place(places) => {
+                let inner = &mut *found.query;
+                let numbered = number_rows(inner, &found.keys, &found.filters, places);
+                let clauses = numbered.conditions(&found.keys, rtindex);
+                (clauses, placed(place, 0, found.target))
+            }
+            Gives::ByKey => {
+                let rows = group_rows(&mut *found.query, &found.keys, &found.filters);
+                let clauses = rows.conditions(&found.keys, rtindex);
+                (clauses, placed(place, 0, found.target))
+            }
         };
-        query.rtable = pg_sys::lappend(query.rtable, subquery_entry(found.query).cast());
-        let qual = node::rewrite(qual, &mut |node| (node == found.sublink).then_some(value));
-
-        let reference = alloc::<pg_sys::RangeTblRef>();
-        (*reference).rtindex = rtindex;
-        let from = &mut *query.jointree;
-        let Some(join) = nulled_by else {
-            from.fromlist = pg_sys::lappend(from.fromlist, reference.cast());
-            return clauses.into_iter().chain([qual]).collect();
-        };
-        query.rtable = pg_sys::lappend(query.rtable, join_entry().cast());
-        let before = alloc::<pg_sys::FromExpr>();
-        (*before).fromlist = from.fromlist;
-        let outer_join = alloc::<pg_sys::JoinExpr>();
-        (*outer_join).jointype = pg_sys::JoinType::JOIN_LEFT;
-        (*outer_join).larg = before.cast();
-        (*outer_join).rarg = reference.cast();
-        (*outer_join).quals = pg_sys::make_ands_explicit(list(clauses)).cast();
-        (*outer_join).rtindex = join;
-        from.fromlist = list([outer_join.cast()]);
-        vec![qual]
+        let entry = subquery_entry(found.query, c"grouped");
+        query.rtable = pg_sys::lappend(query.rtable, entry.cast());
+        if is_outer {
+            query.rtable = pg_sys::lappend(query.rtable, join_entry().cast());
+        }
+        (place, clauses, value)
     }
+}
+
+pub fn reference(rtindex: i32) -> Node {
+    let reference = alloc::<pg_sys::RangeTblRef>();
+    // SAFETY: a new node.
+    unsafe { (*reference).rtindex = rtindex };
+    reference.cast()
+}
+
+/// `rtindex` is the join's own.
+pub fn left_join(left: Node, right: Node, clauses: Vec<Node>, rtindex: i32) -> Node {
+    let join = alloc::<pg_sys::JoinExpr>();
+    // SAFETY: a new node; there is a clause.
+    unsafe {
+        (*join).jointype = pg_sys::JoinType::JOIN_LEFT;
+        (*join).larg = left;
+        (*join).rarg = right;
+        (*join).quals = pg_sys::make_ands_explicit(list(clauses)).cast();
+        (*join).rtindex = rtindex;
+    }
+    join.cast()
 }
 
 /// The outputs of a grouped subquery.
@@ -159,9 +206,7 @@ impl Columns {
         node::rewrite(target, &mut |node| {
             let aggregate = get::<pg_sys::Aggref>(node)?;
             let number = self.keys.len() + position(&self.aggregates, node);
-            let value = placed(place, number, node);
-            let counts = is_count(aggregate) && place.nulled_by.is_some();
-            Some(if counts { or_zero(value) } else { value })
+            Some(over_groups(place, number, aggregate))
         })
     }
 }
@@ -182,8 +227,16 @@ pub fn key_clause(key: &Key, inner: Node) -> Node {
     clause.cast()
 }
 
+/// The aggregate, which is output `position` (from 0) of the subquery, for a row that may have no group.
+pub fn over_groups(place: Place, position: usize, aggregate: &pg_sys::Aggref) -> Node {
+    let like: *const pg_sys::Aggref = aggregate;
+    let value = placed(place, position, like.cast_mut().cast());
+    let counts = is_count(aggregate) && place.nulled_by.is_some();
+    if counts { or_zero(value) } else { value }
+}
+
 /// Output `position` (from 0) of the subquery.
-fn placed(place: Place, position: usize, like: Node) -> Node {
+pub fn placed(place: Place, position: usize, like: Node) -> Node {
     let var = column(place.rtindex, position as i16 + 1, like);
     if let Some(join) = place.nulled_by {
         // SAFETY: a new Var.
@@ -224,7 +277,7 @@ fn or_zero(count: Node) -> Node {
 }
 
 /// The subquery's range table entry. Its tables keep the entry's own permissions.
-fn subquery_entry(query: *mut pg_sys::Query) -> *mut pg_sys::RangeTblEntry {
+pub fn subquery_entry(query: *mut pg_sys::Query, name: &CStr) -> *mut pg_sys::RangeTblEntry {
     let entry = alloc::<pg_sys::RangeTblEntry>();
     // SAFETY: new nodes; the caller's query, whose outputs have names.
     unsafe {
@@ -237,14 +290,14 @@ fn subquery_entry(query: *mut pg_sys::Query) -> *mut pg_sys::RangeTblEntry {
         let names = list(names.map(|name| pg_sys::makeString(name).cast()));
         (*entry).rtekind = pg_sys::RTEKind::RTE_SUBQUERY;
         (*entry).subquery = query;
-        (*entry).eref = pg_sys::makeAlias(c"grouped".as_ptr(), names);
+        (*entry).eref = pg_sys::makeAlias(name.as_ptr(), names);
         (*entry).inFromCl = true;
     }
     entry
 }
 
 /// The left join's: nobody names its columns.
-fn join_entry() -> *mut pg_sys::RangeTblEntry {
+pub fn join_entry() -> *mut pg_sys::RangeTblEntry {
     let entry = alloc::<pg_sys::RangeTblEntry>();
     // SAFETY: new nodes.
     unsafe {

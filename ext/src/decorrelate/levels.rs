@@ -1,7 +1,31 @@
 //! Whose columns an expression uses, seen from the query that it is in.
 
-use crate::lower::node::{self, Node, get};
+use crate::lower::node::{self, Node, get, tag};
 use pgrx::pg_sys;
+
+/// Whether a query, with those in it, depends on no row from outside.
+pub fn is_closed_query(query: *mut pg_sys::Query) -> bool {
+    stays_within(query, 0)
+}
+
+fn stays_within(query: *mut pg_sys::Query, depth: pg_sys::Index) -> bool {
+    let mut closed = true;
+    // SAFETY: raises an error if the stack is nearly used up.
+    unsafe { pg_sys::check_stack_depth() };
+    node::visit_query(query, &mut |node| {
+        let level = match get::<pg_sys::Var>(node) {
+            Some(var) => Some(var.varlevelsup),
+            None => get::<pg_sys::Aggref>(node).map(|aggregate| aggregate.agglevelsup),
+        };
+        closed &= level.is_none_or(|level| level <= depth);
+        if tag(node) == pg_sys::NodeTag::T_Query {
+            closed = closed && stays_within(node.cast(), depth + 1);
+            return false;
+        }
+        closed
+    });
+    closed
+}
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Levels {

@@ -13,16 +13,24 @@
 //! * [`sublink`]: which subqueries fit
 //! * [`target`]: what such a subquery returns
 //! * [`join`]: what takes the place; [`ranked`]: a subquery for all values of its keys
-//! * [`lateral`]: subqueries in FROM; [`quantified`]: comparisons with all rows of a subquery
-//! * [`errors`]: expressions that raise none
+//! * [`results`]: subqueries in results, aggregates and window functions; [`conditions`]: those in ON
+//! * [`split`]: those in HAVING and results over groups
+//! * [`lateral`]: subqueries in FROM; [`one_row`]: those that give a row in any case
+//! * [`quantified`]: comparisons with all rows of a subquery
+//! * [`harm`]: whether conditions may be evaluated in another order; [`errors`]: expressions that raise none
 //! * [`levels`]: whose columns an expression uses
 
+mod conditions;
 mod errors;
+mod harm;
 mod join;
 mod lateral;
 mod levels;
+mod one_row;
 mod quantified;
 mod ranked;
+mod results;
+mod split;
 mod sublink;
 mod target;
 
@@ -40,50 +48,73 @@ use pgrx::pg_sys;
 pub unsafe fn decorrelate(query: *mut pg_sys::Query) {
     // SAFETY: by contract.
     unsafe { lateral::rewrite(query) };
-    let harmless = quantified::may_come_later(query);
-    node::each_query(query, &mut |part| {
-        // SAFETY: by contract; parts of the query.
-        unsafe {
-            let filters = part == query && quantified::filters_one_table(&*part);
-            rewrite(part, harmless || filters);
+    // From the inside: what is split has copies of what was in it.
+    for part in harm::parts(query).into_iter().rev() {
+        for query in part.queries.iter().rev() {
+            let comes_last = part.last.contains(query);
+            // SAFETY: by contract; parts of the query.
+            unsafe { rewrite(*query, part.harmless, comes_last) };
         }
-    });
+    }
 }
 
-/// `may_come_later`: also comparisons with all rows of a subquery, or its first one, instead of which others may be
-/// evaluated first then.
-unsafe fn rewrite(query: *mut pg_sys::Query, may_come_later: bool) {
+/// `may_come_later`: also terms of WHERE, instead of which others may be evaluated first then. `comes_last`: the query's
+/// results are evaluated after all else.
+unsafe fn rewrite(query: *mut pg_sys::Query, may_come_later: bool, comes_last: bool) {
     // SAFETY: by contract; no other reference to it is held meanwhile.
-    let outer = unsafe { &mut *query };
-    if !outer.hasSubLinks || !is_open(outer) {
-        return;
-    }
-    // SAFETY: a SELECT has a join tree.
-    let quals = conjuncts(unsafe { (*outer.jointree).quals });
-    let mut rewritten = vec![];
-    let mut changed = false;
-    for qual in quals {
-        let found =
-            sublink::correlated(qual).filter(|found| may_come_later || !found.gives_first_row);
-        if let Some(found) = found {
-            // SAFETY: both are parts of the query.
-            rewritten.extend(unsafe { join::attach(outer, qual, &found) });
-            changed = true;
-        } else if may_come_later && let Some(negation) = quantified::as_not_exists(qual) {
-            rewritten.push(negation);
-            changed = true;
+    unsafe {
+        if !(*query).hasSubLinks || !is_open(&*query) {
+            return;
+        }
+        let is_filter = may_come_later || comes_last;
+        let inner = split::split(&mut *query, is_filter, comes_last);
+        if let Some(inner) = inner {
+            rewrite_level(inner, may_come_later);
+            // Its only conditions are those that become joins.
+            rewrite_level(query, is_filter);
         } else {
-            rewritten.push(qual);
+            rewrite_level(query, may_come_later);
         }
     }
-    if changed {
-        // SAFETY: as above; there is at least one qual.
-        unsafe {
-            (*outer.jointree).quals = pg_sys::make_ands_explicit(node::list(rewritten)).cast();
+}
+
+unsafe fn rewrite_level(query: *mut pg_sys::Query, may_come_later: bool) {
+    // SAFETY: by contract; no other reference to it is held meanwhile.
+    let outer = unsafe { &mut *query };
+    if !outer.hasSubLinks {
+        return;
+    }
+    let mut changed = false;
+    if may_come_later {
+        // SAFETY: by contract.
+        changed |= unsafe { conditions::rewrite(outer) };
+        // SAFETY: a SELECT has a join tree.
+        let quals = conjuncts(unsafe { (*outer.jointree).quals });
+        let mut rewritten = vec![];
+        for qual in quals {
+            let found = sublink::correlated(qual);
+            if !found.is_empty() {
+                // SAFETY: they are parts of the query.
+                let (qual, clauses) = unsafe { attached(outer, qual, &found) };
+                rewritten.extend(clauses);
+                rewritten.push(qual);
+                changed = true;
+            } else if let Some(negation) = quantified::as_not_exists(qual) {
+                rewritten.push(negation);
+                changed = true;
+            } else {
+                rewritten.push(qual);
+            }
+        }
+        if !rewritten.is_empty() {
+            // SAFETY: as above.
+            unsafe {
+                (*outer.jointree).quals = pg_sys::make_ands_explicit(node::list(rewritten)).cast();
+            }
         }
     }
     // SAFETY: by contract.
-    changed |= unsafe { rewrite_results(outer) };
+    changed |= unsafe { results::rewrite(outer) };
     if changed {
         // SAFETY: as above.
         unsafe {
@@ -92,46 +123,36 @@ unsafe fn rewrite(query: *mut pg_sys::Query, may_come_later: bool) {
     }
 }
 
-/// The same for the target list, where each row is a result. Returns whether there was something to do.
-///
-/// # Safety
-/// As for `rewrite`.
-unsafe fn rewrite_results(outer: &mut pg_sys::Query) -> bool {
-    if !gives_its_rows(outer) {
-        return false;
-    }
-    let mut changed = false;
-    for entry in nodes(outer.targetList) {
-        if node::tag(entry) != pg_sys::NodeTag::T_TargetEntry {
-            continue;
-        }
-        let entry = entry.cast::<pg_sys::TargetEntry>();
-        // SAFETY: as its tag says; a part of the query.
-        let expr: Node = unsafe { (*entry).expr.cast() };
-        let Some(found) = sublink::correlated_result(expr) else {
-            continue;
-        };
-        // SAFETY: both are parts of the query; a left join leaves one expression.
-        let value = unsafe { join::attach(outer, expr, &found) };
-        if let &[value] = value.as_slice() {
-            // SAFETY: as above.
-            unsafe { (*entry).expr = value.cast() };
-            changed = true;
-        }
-    }
-    changed
+/// Whether a term of WHERE becomes one of joins.
+fn becomes_join(term: Node) -> bool {
+    !sublink::correlated(term).is_empty() || quantified::as_not_exists(term).is_some()
 }
 
-/// Whether the target list is computed for each row that passes WHERE, once.
-fn gives_its_rows(query: &pg_sys::Query) -> bool {
-    !query.hasAggs
-        && !query.hasWindowFuncs
-        && !query.hasTargetSRFs
-        && query.groupClause.is_null()
-        && query.groupingSets.is_null()
-        && query.havingQual.is_null()
-        && query.distinctClause.is_null()
-        && query.setOperations.is_null()
+/// Joins subqueries of an expression of the query. Returns the expression, and what WHERE has to say besides.
+///
+/// # Safety
+/// As of `join::attach`.
+unsafe fn attached(
+    outer: &mut pg_sys::Query,
+    expr: Node,
+    found: &[sublink::Correlated],
+) -> (Node, Vec<Node>) {
+    let (mut values, mut clauses) = (vec![], vec![]);
+    for found in found {
+        // SAFETY: by contract.
+        let (value, added) = unsafe { join::attach(outer, found) };
+        values.push((found.sublink, value));
+        clauses.extend(added);
+    }
+    (replaced(expr, &values), clauses)
+}
+
+/// The expression, with values instead of its subqueries.
+fn replaced(expr: Node, values: &[(Node, Node)]) -> Node {
+    node::rewrite(expr, &mut |node| {
+        let found = values.iter().find(|(sublink, _)| *sublink == node);
+        found.map(|(_, value)| *value)
+    })
 }
 
 /// Whether the query's own WHERE may be looked at. Quals of row security and of security barriers

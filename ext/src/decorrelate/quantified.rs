@@ -2,42 +2,12 @@
 //! they pass a row if there is none for which the comparison isn't true, or isn't false. Postgres joins by that.
 
 use super::levels::Levels;
-use super::sublink::{correlated, has_fit_tables, is_simple, key};
-use super::{conjuncts, entries, errors, lateral};
+use super::sublink::{has_fit_tables, is_simple, is_whole, key};
+use super::{conjuncts, errors};
 use crate::lower::node::{self, Node, alloc, get, list, nodes, tag};
 use pgrx::pg_sys;
 use pgrx::pg_sys::BoolTestType::{IS_NOT_FALSE, IS_NOT_TRUE};
 use pgrx::pg_sys::{NodeTag, SubLinkType};
-
-/// Whether nothing in a statement could raise an error for rows that such a term doesn't pass: as a join it may come
-/// after others.
-pub fn may_come_later(top: *mut pg_sys::Query) -> bool {
-    let is_safe_sublink = |node: Node| {
-        get::<pg_sys::SubLink>(node).is_some_and(|link| errors::is_safe(link.testexpr, &is_value))
-    };
-    let mut harmless = true;
-    node::each_query(top, &mut |query| {
-        harmless = harmless && lateral::is_harmless(query, query == top, &is_safe_sublink);
-    });
-    harmless
-}
-
-/// Whether the query has nothing to join but what such terms and scalar subqueries are about: what else is in its WHERE
-/// is evaluated where its only table is read, and comes first.
-pub fn filters_one_table(query: &pg_sys::Query) -> bool {
-    let is_table = |entry: &pg_sys::RangeTblEntry| entry.rtekind == pg_sys::RTEKind::RTE_RELATION;
-    if query.jointree.is_null() || nodes(query.rtable).len() != 1 {
-        return false;
-    }
-    // SAFETY: not null.
-    let quals = unsafe { (*query.jointree).quals };
-    let is_filter = |term: &Node| {
-        // SAFETY: an expression.
-        let has_sublink = unsafe { pg_sys::checkExprHasSubLink(*term) };
-        !has_sublink || quantified(*term).is_some() || correlated(*term).is_some()
-    };
-    entries(query).all(is_table) && conjuncts(quals).iter().all(is_filter)
-}
 
 /// What a term of a WHERE has to be instead, if it is one of these that fits.
 pub fn as_not_exists(qual: Node) -> Option<Node> {
@@ -85,8 +55,8 @@ fn is_fit(qual: Node, node: Node, link: &pg_sys::SubLink) -> bool {
         let query = &*link.subselect.cast::<pg_sys::Query>();
         (query, pg_sys::contain_volatile_functions(qual))
     };
-    let unsorted = query.sortClause.is_null() && query.limitCount.is_null();
-    if volatile || query.hasAggs || !unsorted || !is_simple(query) || !has_fit_tables(query) {
+    if volatile || query.hasAggs || !is_whole(query) || !is_simple(query) || !has_fit_tables(query)
+    {
         return false;
     }
     let targets = query.targetList.cast();

@@ -1,23 +1,25 @@
 //! A subquery that gives rows for one value of its keys as one that gives them for all values.
 
 use super::join::{column, group_clause, key_clause, output};
-use super::sublink::Key;
+use super::sublink::{Key, Places};
 use crate::lower::node::{self, Node, alloc, get, list, nodes, tag};
 use pgrx::pg_sys;
 use pgrx::pg_sys::NodeTag;
 
 /// `int8 <= int8` in `pg_operator`.
 const INT8_LESS_OR_EQUAL: u32 = 414;
+/// `int8 > int8`.
+const INT8_GREATER: u32 = 413;
 
 /// Outputs of such a subquery: numbers, from 1, and what they are there.
 pub struct Grouped {
     keys: Vec<(i16, Node)>,
-    /// The place of a row among those of its group, and the last place that counts.
-    place: Option<(i16, Node, i64)>,
+    /// The place of a row among those of its group, and those that count.
+    place: Option<(i16, Node, Places)>,
 }
 
-/// Has the subquery say of its rows which keys they have and what their place in its order is, instead of giving the
-/// first `count` ones.
+/// Has the subquery say of its rows which keys they have and what their place in its order is, instead of giving those
+/// at certain places.
 ///
 /// # Safety
 /// A query without windows that only the caller knows; `keys` and `filters` are all terms of its WHERE.
@@ -25,7 +27,7 @@ pub unsafe fn number_rows(
     query: &mut pg_sys::Query,
     keys: &[Key],
     filters: &[Node],
-    count: i64,
+    places: Places,
 ) -> Grouped {
     // SAFETY: by contract; new nodes.
     unsafe {
@@ -39,6 +41,7 @@ pub unsafe fn number_rows(
         query.hasWindowFuncs = true;
         query.sortClause = std::ptr::null_mut();
         query.limitCount = std::ptr::null_mut();
+        query.limitOffset = std::ptr::null_mut();
 
         let call = alloc::<pg_sys::WindowFunc>();
         (*call).winfnoid = pg_sys::Oid::from(pg_sys::F_ROW_NUMBER);
@@ -48,20 +51,37 @@ pub unsafe fn number_rows(
         let number = add_output(query, call.cast(), c"place");
         Grouped {
             keys,
-            place: Some((number, call.cast(), count)),
+            place: Some((number, call.cast(), places)),
         }
     }
 }
 
-/// Has a subquery of aggregates give a row for each of its groups.
+/// Has a subquery give its rows for each value of the keys: those of its tables, of its groups, or those that differ.
 ///
 /// # Safety
 /// As of [`number_rows`].
 pub unsafe fn group_rows(query: &mut pg_sys::Query, keys: &[Key], filters: &[Node]) -> Grouped {
     // SAFETY: by contract.
     let (keys, groups) = unsafe { add_keys(query, keys, filters) };
-    query.groupClause = groups;
+    if query.hasAggs || !query.groupClause.is_null() {
+        query.groupClause = added(query.groupClause, groups);
+    }
+    if !query.distinctClause.is_null() {
+        query.distinctClause = added(query.distinctClause, groups);
+    }
     Grouped { keys, place: None }
+}
+
+/// The clauses, and those of others that are about other outputs.
+fn added(clauses: *mut pg_sys::List, others: *mut pg_sys::List) -> *mut pg_sys::List {
+    let reference =
+        |node: &Node| get::<pg_sys::SortGroupClause>(*node).map(|clause| clause.tleSortGroupRef);
+    let clauses = nodes(clauses);
+    let known: Vec<_> = clauses.iter().map(reference).collect();
+    let others = nodes(others).into_iter();
+    let others = others.filter(|other| !known.contains(&reference(other)));
+    // Each list has its own clauses.
+    list(clauses.into_iter().chain(others.map(node::copy)))
 }
 
 impl Grouped {
@@ -71,8 +91,12 @@ impl Grouped {
         let mut conditions: Vec<Node> = (keys.iter().zip(&self.keys))
             .map(|(key, (number, like))| key_clause(key, column(rtindex, *number, *like)))
             .collect();
-        if let Some((number, like, count)) = self.place {
-            conditions.push(at_most(column(rtindex, number, like), count));
+        if let Some((number, like, places)) = self.place {
+            let place = || column(rtindex, number, like);
+            let bound = |operator, value| compared(place(), operator, value);
+            conditions.extend(places.last.map(|last| bound(INT8_LESS_OR_EQUAL, last)));
+            let after = (places.after > 0).then_some(places.after);
+            conditions.extend(after.map(|after| bound(INT8_GREATER, after)));
         }
         conditions
     }
@@ -120,7 +144,7 @@ unsafe fn add_keys(
 }
 
 /// The output that is this expression.
-fn number_of(query: &pg_sys::Query, expr: Node) -> Option<i16> {
+pub fn number_of(query: &pg_sys::Query, expr: Node) -> Option<i16> {
     let outputs = node::target_exprs(query.targetList);
     (1..)
         .zip(outputs)
@@ -138,7 +162,8 @@ fn next_reference(query: &pg_sys::Query) -> pg_sys::Index {
         .unwrap_or(0)
 }
 
-fn add_output(query: &mut pg_sys::Query, expr: Node, name: &std::ffi::CStr) -> i16 {
+/// Returns its number, from 1.
+pub fn add_output(query: &mut pg_sys::Query, expr: Node, name: &std::ffi::CStr) -> i16 {
     let number = nodes(query.targetList).len() as i16 + 1;
     let entry = output(number, expr, name);
     // SAFETY: a list of entries, and a new one.
@@ -146,24 +171,24 @@ fn add_output(query: &mut pg_sys::Query, expr: Node, name: &std::ffi::CStr) -> i
     number
 }
 
-fn at_most(place: Node, count: i64) -> Node {
+fn compared(place: Node, operator: u32, value: i64) -> Node {
     // SAFETY: makes nodes.
     unsafe {
-        let last = pg_sys::makeConst(
+        let value = pg_sys::makeConst(
             pg_sys::INT8OID,
             -1,
             pg_sys::InvalidOid,
             size_of::<i64>() as i32,
-            pg_sys::Datum::from(count),
+            pg_sys::Datum::from(value),
             false,
             true,
         );
         pg_sys::make_opclause(
-            pg_sys::Oid::from(INT8_LESS_OR_EQUAL),
+            pg_sys::Oid::from(operator),
             pg_sys::BOOLOID,
             false,
             place.cast(),
-            last.cast(),
+            value.cast(),
             pg_sys::InvalidOid,
             pg_sys::InvalidOid,
         )

@@ -1,9 +1,10 @@
 //! Which subqueries can become a join.
 
 use super::levels::Levels;
-use super::{entries, errors, lateral, target};
+use super::{conjuncts, entries, errors, harm, lateral, target};
 use crate::am;
 use crate::lower::node::{self, Node, get, nodes, tag};
+use crate::lower::single_row::{self, Equality};
 use pgrx::FromDatum;
 use pgrx::pg_sys;
 use pgrx::pg_sys::NodeTag;
@@ -11,20 +12,45 @@ use pgrx::pg_sys::NodeTag;
 /// `BTEQUALIMAGE_PROC` of `access/nbtree.h`.
 const BTREE_EQUAL_IMAGE: i16 = 4;
 
-/// A scalar subquery in a qual, which can be computed for all values of its keys at once.
+/// A scalar subquery in an expression, which can be computed for all values of its keys at once.
 pub struct Correlated {
-    /// The node in the qual.
+    /// The node in the expression.
     pub sublink: Node,
     pub query: *mut pg_sys::Query,
-    /// The expression that the subquery returns, over its aggregates, or its tables if it gives its first row.
+    /// The expression that the subquery returns, over its aggregates, or its tables if it gives none.
     pub target: Node,
-    /// Whether it gives the first row of an order, not aggregates.
-    pub gives_first_row: bool,
+    pub gives: Gives,
     pub keys: Vec<Key>,
     /// The terms of the subquery's WHERE that are no keys.
     pub filters: Vec<Node>,
-    /// Whether the qual isn't true where the subquery finds no row.
+    /// Whether the expression is a qual that isn't true where the subquery finds no row.
     pub rejects_empty: bool,
+}
+
+/// What a subquery gives.
+#[derive(Clone, Copy)]
+pub enum Gives {
+    /// One row, of aggregates.
+    Aggregates,
+    /// The row at this place of an order, if there is one.
+    Place(Places),
+    /// The row of its table that has the keys, if there is one.
+    ByKey,
+}
+
+/// Which of the rows of an order a query gives.
+#[derive(Clone, Copy)]
+pub struct Places {
+    /// How many are left out before them.
+    pub after: i64,
+    /// The last one's number, from 1; `None`: all others.
+    pub last: Option<i64>,
+}
+
+impl Places {
+    fn is_one(&self) -> bool {
+        self.last == self.after.checked_add(1)
+    }
 }
 
 /// `inner = outer` in the subquery's WHERE.
@@ -35,75 +61,157 @@ pub struct Key {
     pub inner_is_left: bool,
 }
 
-/// The subquery in a qual, if there is exactly one and it fits.
-pub fn correlated(qual: Node) -> Option<Correlated> {
-    let sublink = only_sublink(qual)?;
+/// The subqueries in a qual that fit; none, if the qual can't be evaluated in another place.
+pub fn correlated(qual: Node) -> Vec<Correlated> {
+    let mut found = fitting(qual, errors::is_safe);
+    if let [only] = found.as_mut_slice() {
+        let over_nothing = match only.gives {
+            Gives::Aggregates => only.target,
+            // SAFETY: makes a node.
+            Gives::Place(_) | Gives::ByKey => unsafe {
+                pg_sys::makeNullConst(pg_sys::INT4OID, -1, pg_sys::InvalidOid).cast()
+            },
+        };
+        only.rejects_empty = target::is_null_if_empty(qual, only.sublink, over_nothing);
+    }
+    found
+}
+
+/// The same in an expression whose value is a result, or in calls that see all rows: it is one for each row.
+pub fn correlated_result(expr: Node) -> Vec<Correlated> {
+    fitting(expr, errors::is_safe_around_calls)
+}
+
+fn fitting(expr: Node, is_safe: fn(Node, &dyn Fn(Node) -> bool) -> bool) -> Vec<Correlated> {
+    let mut found: Vec<Correlated> = vec![];
+    node::visit(expr, &mut |node| {
+        let is_sublink = tag(node) == NodeTag::T_SubLink;
+        if is_sublink {
+            found.extend(correlated_sublink(node));
+        }
+        !is_sublink
+    });
+    let is_known = |node: Node| {
+        found.iter().any(|found| found.sublink == node) || harm::is_harmless_sublink(node)
+    };
+    // SAFETY: an expression.
+    let fit = !found.is_empty()
+        && is_safe(expr, &is_known)
+        && unsafe { !pg_sys::contain_volatile_functions(expr) };
+    if fit { found } else { vec![] }
+}
+
+fn correlated_sublink(sublink: Node) -> Option<Correlated> {
     let link = get::<pg_sys::SubLink>(sublink)?;
     if link.subLinkType != pg_sys::SubLinkType::EXPR_SUBLINK
         || tag(link.subselect) != NodeTag::T_Query
-        || !errors::is_safe(qual, &|node| node == sublink)
     {
         return None;
     }
     let query = link.subselect.cast::<pg_sys::Query>();
-    // SAFETY: as its tag says, and nobody changes it meanwhile; an expression.
-    let (inner, volatile) = unsafe { (&*query, pg_sys::contain_volatile_functions(qual)) };
-    let gives_first_row = lateral::first_rows(inner) == Some(1);
-    if volatile || !(gives_first_row || is_plain(inner)) {
-        return None;
-    }
+    // SAFETY: as its tag says, and nobody changes it meanwhile.
+    let inner = unsafe { &*query };
     let target = only_target(inner)?;
-    if !(gives_first_row || target::is_fit(target)) {
-        return None;
-    }
+    let gives = gives(inner, target)?;
     let (keys, filters) = lateral::correlation(inner)?;
-    if gives_first_row && shows_variants(inner, &keys) {
+    if matches!(gives, Gives::Place(_)) && shows_variants(inner, &keys) {
         return None;
     }
-    let over_nothing = match gives_first_row {
-        // SAFETY: makes a node.
-        true => unsafe { pg_sys::makeNullConst(pg_sys::INT4OID, -1, pg_sys::InvalidOid).cast() },
-        false => target,
-    };
     Some(Correlated {
         sublink,
         query,
         target,
-        gives_first_row,
+        gives,
         keys,
         filters,
-        rejects_empty: target::is_null_if_empty(qual, sublink, over_nothing),
-    })
-}
-
-/// The same in an expression whose value is a result: it is one for each row.
-pub fn correlated_result(expr: Node) -> Option<Correlated> {
-    correlated(expr).map(|found| Correlated {
         rejects_empty: false,
-        ..found
     })
 }
 
-/// The one sublink of an expression, which may ask for it or not.
-fn only_sublink(expr: Node) -> Option<Node> {
-    let (mut found, mut fit) = (None, true);
-    node::visit(expr, &mut |node| {
-        let is_sublink = tag(node) == NodeTag::T_SubLink;
-        if is_sublink {
-            fit &= found.replace(node).is_none();
+fn gives(query: &pg_sys::Query, target: Node) -> Option<Gives> {
+    if let Some(places) = lateral::first_rows(query).filter(Places::is_one) {
+        return Some(Gives::Place(places));
+    }
+    if is_plain(query) {
+        return target::is_fit(target).then_some(Gives::Aggregates);
+    }
+    let is_fit = Levels::of(target).is_closed() && errors::is_safe(target, &|_| false);
+    (is_fit && gives_row_by_key(query)).then_some(Gives::ByKey)
+}
+
+/// Whether the query gives at most one row, since a unique index of its only table has all that it looks for.
+pub fn gives_row_by_key(query: &pg_sys::Query) -> bool {
+    if query.hasAggs || !is_simple(query) || !is_whole(query) {
+        return false;
+    }
+    let items: Vec<_> = entries(query).collect();
+    let [table] = items.as_slice() else {
+        return false;
+    };
+    if table.rtekind != pg_sys::RTEKind::RTE_RELATION {
+        return false;
+    }
+    // SAFETY: a SELECT has a join tree.
+    let quals = unsafe { (*query.jointree).quals };
+    let equalities: Vec<Equality> = conjuncts(quals).into_iter().filter_map(equality).collect();
+    !equalities.is_empty() && single_row::is_found_by(table.relid, &equalities)
+}
+
+/// The condition, if the term compares a column with something that is the same for all rows of the query.
+fn equality(term: Node) -> Option<Equality> {
+    let op = get::<pg_sys::OpExpr>(term)?;
+    let args = nodes(op.args);
+    let &[left, right] = args.as_slice() else {
+        return None;
+    };
+    let attnum = match (Levels::of(left).own, Levels::of(right).own) {
+        (true, false) => column(left)?,
+        (false, true) => column(right)?,
+        _ => return None,
+    };
+    Some(Equality {
+        attnum,
+        operator: op.opno,
+        collation: op.inputcollid,
+    })
+}
+
+/// The number of the query's column that an operand is.
+fn column(operand: Node) -> Option<i16> {
+    let mut operand = operand;
+    if let Some(relabel) = get::<pg_sys::RelabelType>(operand) {
+        // Arrays of another type are compared by that type's equality.
+        // SAFETY: looks the type up.
+        let element = unsafe { pg_sys::get_element_type(relabel.resulttype) };
+        if element != pg_sys::InvalidOid {
+            return None;
         }
-        !is_sublink
-    });
-    found.filter(|_| fit)
+        operand = relabel.arg.cast();
+    }
+    let var = get::<pg_sys::Var>(operand).filter(|var| var.varlevelsup == 0)?;
+    (var.varattno > 0).then_some(var.varattno)
 }
 
 /// Whether the query has nothing but FROM, WHERE and aggregates.
 pub fn is_plain(query: &pg_sys::Query) -> bool {
-    query.hasAggs && is_simple(query) && query.sortClause.is_null() && query.limitCount.is_null()
+    query.hasAggs && is_simple(query) && is_whole(query)
 }
 
-/// Whether the query has nothing but FROM, WHERE, aggregates of all rows, ORDER BY and LIMIT.
+/// Whether the query gives all of its rows, in no order.
+pub fn is_whole(query: &pg_sys::Query) -> bool {
+    query.sortClause.is_null() && query.limitCount.is_null() && query.limitOffset.is_null()
+}
+
+/// Whether the query has nothing but FROM, WHERE, aggregates of all rows, ORDER BY, LIMIT and OFFSET.
 pub fn is_simple(query: &pg_sys::Query) -> bool {
+    is_one_level(query)
+        && query.groupClause.is_null()
+        && query.havingQual.is_null()
+        && query.distinctClause.is_null()
+}
+
+/// The same, but it may have groups and DISTINCT.
+pub fn is_one_level(query: &pg_sys::Query) -> bool {
     query.commandType == pg_sys::CmdType::CMD_SELECT
         && !query.hasWindowFuncs
         && !query.hasTargetSRFs
@@ -112,12 +220,8 @@ pub fn is_simple(query: &pg_sys::Query) -> bool {
         && !query.hasModifyingCTE
         && !query.hasRowSecurity
         && query.cteList.is_null()
-        && query.groupClause.is_null()
         && query.groupingSets.is_null()
-        && query.havingQual.is_null()
         && query.windowClause.is_null()
-        && query.distinctClause.is_null()
-        && query.limitOffset.is_null()
         && query.limitOption == pg_sys::LimitOption::LIMIT_OPTION_COUNT
         && query.rowMarks.is_null()
         && query.setOperations.is_null()
@@ -154,11 +258,29 @@ fn only_target(query: &pg_sys::Query) -> Option<Node> {
 
 /// The constant number of rows that the query is limited to.
 pub fn limit(query: &pg_sys::Query) -> Option<i64> {
-    let count = match get::<pg_sys::FuncExpr>(query.limitCount) {
+    constant_count(query.limitCount)
+}
+
+/// The rows that a query with LIMIT or OFFSET gives, if these are constant.
+pub fn places(query: &pg_sys::Query) -> Option<Places> {
+    let after = match query.limitOffset.is_null() {
+        true => 0,
+        false => constant_count(query.limitOffset)?,
+    };
+    let last = match query.limitCount.is_null() {
+        true => None,
+        false => Some(limit(query)?.saturating_add(after)),
+    };
+    let is_some = after > 0 || last.is_some();
+    is_some.then_some(Places { after, last })
+}
+
+fn constant_count(count: Node) -> Option<i64> {
+    let count = match get::<pg_sys::FuncExpr>(count) {
         Some(call) if call.funcid == pg_sys::Oid::from(pg_sys::F_INT8_INT4) => {
             nodes(call.args).first().copied()?
         }
-        _ => query.limitCount,
+        _ => count,
     };
     let constant = get::<pg_sys::Const>(count)?;
     let (datum, isnull) = (constant.constvalue, constant.constisnull);

@@ -25,6 +25,17 @@ pub fn is_fit(target: Node) -> bool {
     fit && aggregates > 0 && errors::is_safe(target, &|node| tag(node) == NodeTag::T_Aggref)
 }
 
+/// Whether it is an expression over groups that can be computed for all of them.
+pub fn is_fit_over_groups(expr: Node) -> bool {
+    let mut fit = Levels::of(expr).is_closed();
+    node::visit(expr, &mut |node| {
+        let aggregate = get::<pg_sys::Aggref>(node);
+        fit &= aggregate.is_none_or(is_fit_aggregate);
+        aggregate.is_none()
+    });
+    fit && errors::is_safe(expr, &|node| tag(node) == NodeTag::T_Aggref)
+}
+
 fn is_fit_aggregate(aggregate: &pg_sys::Aggref) -> bool {
     let is_closed_and_safe =
         |node: Node| Levels::of(node).is_closed() && errors::is_safe(node, &|_| false);
@@ -101,6 +112,11 @@ fn is_null_over_nothing(function: pg_sys::Oid) -> bool {
         | pg_sys::F_BIT_XOR_INT4
         | pg_sys::F_BIT_XOR_INT8
     )
+}
+
+/// Whether an expression over aggregates is null if they see no rows.
+pub fn is_null_over_no_rows(target: Node) -> bool {
+    is_null_if_empty(target, std::ptr::null_mut(), target)
 }
 
 /// Whether an expression is surely null where the subquery of `sublink`, whose target is given, finds

@@ -57,7 +57,7 @@ mod recursion;
 mod rights;
 mod roots;
 mod setops;
-mod single_row;
+pub mod single_row;
 mod spread;
 mod statement;
 mod sub;

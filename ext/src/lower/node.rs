@@ -36,6 +36,7 @@ tagged!(
     CaseWhen = T_CaseWhen,
     CoalesceExpr = T_CoalesceExpr,
     CoerceViaIO = T_CoerceViaIO,
+    CommonTableExpr = T_CommonTableExpr,
     Const = T_Const,
     CteScan = T_CteScan,
     CustomScan = T_CustomScan,
@@ -322,6 +323,25 @@ pub fn rewrite(node: Node, f: &mut dyn FnMut(Node) -> Option<Node>) -> Node {
             node,
             Some(rewrite_callback),
             (&raw mut context).cast::<c_void>(),
+        )
+    }
+}
+
+/// A copy of a query in whose own expressions, and queries right in it, `f` may replace nodes; it has to replace these
+/// queries if it isn't to share them.
+pub fn rewrite_query(
+    query: *mut pg_sys::Query,
+    f: &mut dyn FnMut(Node) -> Option<Node>,
+) -> *mut pg_sys::Query {
+    let mut context = Rewrite { f };
+    // SAFETY: raises an error if the stack is nearly used up; as in `rewrite`.
+    unsafe {
+        pg_sys::check_stack_depth();
+        pg_sys::query_tree_mutator_impl(
+            query,
+            Some(rewrite_callback),
+            (&raw mut context).cast::<c_void>(),
+            0,
         )
     }
 }

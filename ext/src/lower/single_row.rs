@@ -164,10 +164,31 @@ struct RelationScan {
 }
 
 /// A condition `column = value` of the same value for all rows.
-struct Equality {
-    attnum: i16,
-    operator: pg_sys::Oid,
-    collation: pg_sys::Oid,
+pub struct Equality {
+    pub attnum: i16,
+    pub operator: pg_sys::Oid,
+    pub collation: pg_sys::Oid,
+}
+
+/// Whether at most one row of a table meets these conditions, by one of its indexes; the query has locked the table.
+pub fn is_found_by(relid: pg_sys::Oid, equalities: &[Equality]) -> bool {
+    // SAFETY: an index is open while it is looked at; of tables that inherit from this one it knows nothing.
+    unsafe {
+        let rel = pg_sys::table_open(relid, pg_sys::NoLock as i32);
+        let form = (*rel).rd_rel;
+        let is_alone = (*form).relkind as u8 == pg_sys::RELKIND_RELATION && !(*form).relhassubclass;
+        let indexes = PgList::<pg_sys::Oid>::from_pg(pg_sys::RelationGetIndexList(rel));
+        let found = is_alone
+            && indexes.iter_oid().any(|oid| {
+                let index = pg_sys::index_open(oid, pg_sys::AccessShareLock as i32);
+                let has_all = pg_sys::RelationGetIndexPredicate(index).is_null();
+                let unique = has_all && is_unique_for(index, equalities);
+                pg_sys::index_close(index, pg_sys::AccessShareLock as i32);
+                unique
+            });
+        pg_sys::table_close(rel, pg_sys::NoLock as i32);
+        found
+    }
 }
 
 impl RelationScan {

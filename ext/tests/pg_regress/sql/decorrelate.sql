@@ -73,10 +73,10 @@ SELECT twins('WITH w AS (SELECT * FROM @outer o WHERE 0 < (SELECT count(*) FROM 
 SELECT used('SELECT o.id FROM outer_lake o WHERE x < (SELECT avg(y) FROM inner_lake i WHERE i.a = o.a) UNION ALL SELECT -1');
 SELECT twins('SELECT o.id FROM @outer o WHERE x < (SELECT avg(y) FROM @inner i WHERE i.a = o.a) UNION ALL SELECT -1');
 -- beside outer joins
-SELECT used('SELECT o.id, l.id FROM outer_lake o LEFT JOIN outer_lake l ON l.id = o.id + 60 WHERE 40 > (SELECT count(*) FROM inner_lake i WHERE i.a = l.a)');
-SELECT twins('SELECT o.id, l.id FROM @outer o LEFT JOIN @outer l ON l.id = o.id + 60 WHERE 40 > (SELECT count(*) FROM @inner i WHERE i.a = l.a)');
-SELECT used('SELECT o.id, l.id FROM outer_lake o LEFT JOIN outer_lake l ON l.id = o.id + 60 WHERE o.x < (SELECT avg(i.y) FROM inner_lake i LEFT JOIN outer_lake p ON p.id = i.id WHERE i.a = o.a)');
-SELECT twins('SELECT o.id, l.id FROM @outer o LEFT JOIN @outer l ON l.id = o.id + 60 WHERE o.x < (SELECT avg(i.y) FROM @inner i LEFT JOIN @outer p ON p.id = i.id WHERE i.a = o.a)');
+SELECT used('SELECT o.id, l.id FROM outer_lake o LEFT JOIN outer_lake l ON l.n = o.n + 30 WHERE 40 > (SELECT count(*) FROM inner_lake i WHERE i.a = l.a)');
+SELECT twins('SELECT o.id, l.id FROM @outer o LEFT JOIN @outer l ON l.n = o.n + 30 WHERE 40 > (SELECT count(*) FROM @inner i WHERE i.a = l.a)');
+SELECT used('SELECT o.id, l.id FROM outer_lake o LEFT JOIN outer_lake l ON l.n = o.n + 30 WHERE o.x < (SELECT avg(i.y) FROM inner_lake i LEFT JOIN outer_lake p ON p.id = i.id WHERE i.a = o.a)');
+SELECT twins('SELECT o.id, l.id FROM @outer o LEFT JOIN @outer l ON l.n = o.n + 30 WHERE o.x < (SELECT avg(i.y) FROM @inner i LEFT JOIN @outer p ON p.id = i.id WHERE i.a = o.a)');
 -- asked for by some rows only, under OR, NOT or CASE, and results
 SELECT used('SELECT o.id FROM outer_lake o WHERE x = 3 OR x < (SELECT avg(y) FROM inner_lake i WHERE i.a = o.a)');
 SELECT twins('SELECT o.id FROM @outer o WHERE x = 3 OR x < (SELECT avg(y) FROM @inner i WHERE i.a = o.a)');
