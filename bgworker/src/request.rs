@@ -294,20 +294,24 @@ async fn run_fragment(
     report: Option<&Report>,
     cancel: &CancellationToken,
 ) -> Result<Reply, WireError> {
-    if let Some(few) = engine.read_few(&execute, &stores, cancel).await {
-        let few = few?;
+    if let Some(few) = engine.read_few(&execute, &stores, cancel) {
+        let mut few = few?;
         let types = execute.fragment.root.output();
-        if let Some(report) = report {
-            report.store(&Progress {
-                rows_read: few.stats.rows_cold,
-                rows_cold: few.stats.rows_cold,
-                ..Progress::default()
-            });
+        let mut sent = false;
+        // Not all at once: rows may be wide.
+        while let Some(batch) = few.next().await.map_err(|e| too_late(e, sent))? {
+            if let Some(report) = report {
+                let read = few.stats().rows_cold;
+                report.store(&Progress {
+                    rows_read: read,
+                    rows_cold: read,
+                    ..Progress::default()
+                });
+            }
+            writer.send_batch(&batch, &types).await?;
+            sent |= batch.num_rows() > 0;
         }
-        for batch in &few.batches {
-            writer.send_batch(batch, &types).await?;
-        }
-        return Ok(Reply::Executed(few.stats));
+        return Ok(Reply::Executed(few.stats()));
     }
     // Before anything is there that takes memory, and to the end of what does.
     let turn = engine.turn(&execute, proc).await.map(Arc::new);

@@ -2,7 +2,7 @@
 
 mod engine_support;
 
-use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use engine_support::*;
 use futures::StreamExt;
@@ -31,6 +31,10 @@ fn numbers() -> Feed {
 
 /// A sort of them in half of the memory that they take.
 fn sorted(temp_file_limit: Option<u64>) -> Execute {
+    first_sorted(None, temp_file_limit)
+}
+
+fn first_sorted(fetch: Option<u64>, temp_file_limit: Option<u64>) -> Execute {
     let plan = Plan::Sort {
         input: Box::new(scan(&[LakeType::Int8], None)),
         keys: vec![SortKey {
@@ -38,7 +42,7 @@ fn sorted(temp_file_limit: Option<u64>) -> Execute {
             descending: false,
             nulls_first: false,
         }],
-        fetch: None,
+        fetch,
     };
     Execute {
         memory_limit: 8 << 20,
@@ -103,4 +107,54 @@ async fn files_are_counted_and_go_with_the_query() {
         assert!(Instant::now() < deadline, "{} are left", entries());
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
+}
+
+/// Few of them are kept in memory, many are sorted like all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_first_rows_are_sorted_with_little_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = engine(dir.path());
+    for fetch in [100, 1_500_000, 3_000_000] {
+        let request = first_sorted(Some(fetch), None);
+        let (batches, _) = run(&engine, request, Some(numbers())).await.unwrap();
+        let column = |batch: &RecordBatch| batch.column(0).as_primitive::<Int64Type>().clone();
+        let columns: Vec<Int64Array> = batches.iter().map(column).collect();
+        let found = columns.iter().flat_map(|column| column.values().iter());
+        let expected = 0..(BATCHES * ROWS).min(fetch as i64);
+        assert!(found.copied().eq(expected), "the first {fetch}");
+    }
+}
+
+/// Wide rows that nobody takes are memory of the query, and there aren't many of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_wait_for_the_session_are_counted() {
+    const TEXTS: usize = 6;
+    const BYTES: usize = TEXTS << 20;
+    let dir = tempfile::tempdir().unwrap();
+    let engine = engine(dir.path());
+    let schema = Arc::new(Schema::new(vec![Field::new("c0", DataType::Utf8, true)]));
+    let batch = move |_: usize| {
+        let texts = std::iter::repeat_n("x".repeat(1 << 20), TEXTS);
+        let texts: ArrayRef = Arc::new(StringArray::from_iter_values(texts));
+        Ok::<RecordBatch, WireError>(RecordBatch::try_new(schema.clone(), vec![texts]).unwrap())
+    };
+    let feed: Feed = futures::stream::iter((0..20).map(batch)).boxed();
+    let request = request(scan(&[LakeType::Text], None), vec![]);
+    let cancel = CancellationToken::new();
+    let mut running = engine
+        .execute(request, vec![], vec![Some(feed)], cancel)
+        .await
+        .unwrap();
+    let usage = running.usage();
+    assert!(running.next().await.unwrap().is_some());
+    let deadline = Instant::now() + Duration::from_secs(20);
+    // What was taken, and what comes next.
+    while usage.progress().memory_bytes < 2 * BYTES as u64 {
+        assert!(Instant::now() < deadline, "{:?}", usage.progress());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    while running.next().await.unwrap().is_some() {}
+    let progress = usage.progress();
+    assert_eq!(progress.memory_bytes, 0);
+    assert!(progress.memory_peak <= 4 * BYTES as u64, "{progress:?}");
 }

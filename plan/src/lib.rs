@@ -30,7 +30,7 @@ pub mod store;
 pub mod types;
 
 /// Raised whenever a message or the IR changes shape: both sides of a ring must agree.
-pub const PROTOCOL_VERSION: u16 = 10;
+pub const PROTOCOL_VERSION: u16 = 11;
 
 /// Serialises a message (postcard).
 pub fn encode<T: serde::Serialize>(value: &T) -> Result<Vec<u8>, postcard::Error> {

@@ -159,6 +159,7 @@ cargo xtask bench <name>… [--scale N] [--memory MB,…]
   tpch.stream    rows a second of COPY (SELECT …) TO STDOUT from iceberg, beside heap
   tpch.dispatch  what a lowered query takes that has nothing to do, beside heap
   tpch.or        an OR of 20,000 arms
+  tpch.beside    a query of 100,000 rows alone, and beside one and three sessions that run Q1, Q9 and Q18
   remote  tables in an object store on this machine (SeaweedFS), or one of its figures by name:
           remote.hit            a hit of the disk cache beside reading and checking the bytes
           remote.warm           Q1 and a wide scan, from the memory cache and from the disk

@@ -103,7 +103,9 @@ impl RowGroupReader {
         let (mut compressed, mut decoded) = (0i64, 0i64);
         for chunk in leaves.filter_map(|leaf| group?.columns().get(leaf)) {
             compressed = compressed.saturating_add(chunk.compressed_size());
-            decoded = decoded.saturating_add(chunk.uncompressed_size());
+            // Values that a dictionary has once.
+            let values = chunk.unencoded_byte_array_data_bytes().unwrap_or(0);
+            decoded = decoded.saturating_add(chunk.uncompressed_size().max(values));
         }
         let rows = (self.window.end - self.window.start) as usize;
         let width = reading.ty.fixed_width().unwrap_or(0);

@@ -1,6 +1,7 @@
 //! The parts of a join's two sides, joined pair by pair.
 
 use super::error::{internal, raise};
+use super::fair::gated;
 use super::handed::locked;
 use super::join_input::{compact, without_nulls};
 use super::join_parts::{Part, Parts, SideFiles};
@@ -246,7 +247,7 @@ impl Pairs {
         let mut tasks = JoinSet::new();
         for rows in streams {
             let parts = parts.clone();
-            tasks.spawn(async move { parts.write_all(rows).await });
+            tasks.spawn(gated(async move { parts.write_all(rows).await }));
         }
         while let Some(end) = tasks.join_next().await {
             match end {

@@ -14,14 +14,16 @@ use super::prune;
 use super::recursion::as_they_come;
 use super::remote::Remote;
 use super::scan::LakeScanExec;
+use super::sorting::{merged, sorted};
 use super::source::Source;
 use super::stats::Counters;
+use super::widths::Widths;
 use super::work_table::Work;
 use crate::arrow_types::scan_schema;
 use arrow::compute::SortOptions;
 use arrow::datatypes::Schema;
 use datafusion_common::DataFusionError;
-use datafusion_execution::memory_pool::MemoryPool;
+use datafusion_execution::memory_pool::{MemoryLimit, MemoryPool};
 use datafusion_physical_expr::expressions::Column;
 use datafusion_physical_expr::{LexOrdering, PhysicalExpr, PhysicalSortExpr};
 use datafusion_physical_plan::coalesce_partitions::CoalescePartitionsExec;
@@ -38,6 +40,15 @@ use pg_lake_plan::types::{LakeType, SqlType, Value};
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
+
+/// More than the first so many rows are taken from a sort, which spills: DataFusion's operator for the first ones doesn't.
+const TOPMOST_MAX: usize = 1 << 17;
+
+/// They are fewer if the query has less memory than that for each.
+const TOPMOST_BYTES: usize = 4096;
+
+/// Partitions that have less are sorted as one.
+const SHARE_OF_A_SORT: usize = 16 << 20;
 
 pub(super) type Operator = Arc<dyn ExecutionPlan>;
 
@@ -247,19 +258,57 @@ impl Lowering {
         ordering: LexOrdering,
         fetch: Option<usize>,
     ) -> Result<Operator, WireError> {
+        let limited = |rows: Operator| -> Operator {
+            match fetch {
+                Some(_) => Arc::new(GlobalLimitExec::new(rows, 0, fetch)),
+                None => rows,
+            }
+        };
+        let input = self.in_few_partitions(input, &ordering)?;
         let partitions = input.output_partitioning().partition_count();
         if partitions == 1 && is_sorted(&input, &ordering)? {
-            return Ok(match fetch {
-                Some(_) => Arc::new(GlobalLimitExec::new(input, 0, fetch)),
-                None => input,
-            });
+            return Ok(limited(input));
         }
-        let sorted = self.sort_partitions(input, &ordering, fetch)?;
-        if partitions == 1 {
-            return Ok(sorted);
+        if let Some(rows) = fetch.filter(|rows| *rows <= self.topmost_max()) {
+            let topmost = self.topmost_rows(input, &ordering, rows)?;
+            if partitions == 1 {
+                return Ok(topmost);
+            }
+            let merged = SortPreservingMergeExec::new(ordering, topmost).with_fetch(fetch);
+            return Ok(Arc::new(merged));
         }
-        let merged = SortPreservingMergeExec::new(ordering, sorted).with_fetch(fetch);
-        Ok(Arc::new(merged))
+        let widths = Arc::<Widths>::default();
+        let sorted = self.sort_partitions(input, &ordering, &widths)?;
+        Ok(limited(match partitions {
+            1 => sorted,
+            _ => merged(sorted, ordering, widths),
+        }))
+    }
+
+    /// How many of the first rows are kept in memory.
+    fn topmost_max(&self) -> usize {
+        match self.memory.memory_limit() {
+            MemoryLimit::Finite(limit) => TOPMOST_MAX.min(limit / TOPMOST_BYTES),
+            MemoryLimit::Infinite | MemoryLimit::Unknown => TOPMOST_MAX,
+        }
+    }
+
+    /// With little memory rows are sorted in one partition: each one takes a share of its own, of which its merges make
+    /// use one after the other.
+    fn in_few_partitions(
+        &self,
+        input: Operator,
+        ordering: &LexOrdering,
+    ) -> Result<Operator, WireError> {
+        let partitions = input.output_partitioning().partition_count();
+        let is_little = match self.memory.memory_limit() {
+            MemoryLimit::Finite(limit) => limit / partitions.max(1) < SHARE_OF_A_SORT,
+            MemoryLimit::Infinite | MemoryLimit::Unknown => false,
+        };
+        Ok(match is_little && !is_sorted(&input, ordering)? {
+            true => single(input),
+            false => input,
+        })
     }
 
     /// Sorts each partition by itself.
@@ -269,7 +318,7 @@ impl Lowering {
         keys: &[SortKey],
     ) -> Result<Operator, WireError> {
         match self.ordering(keys, &input.schema())? {
-            Some(ordering) => self.sort_partitions(input, &ordering, None),
+            Some(ordering) => self.sort_partitions(input, &ordering, &Arc::default()),
             None => Ok(input),
         }
     }
@@ -278,14 +327,28 @@ impl Lowering {
         &self,
         input: Operator,
         ordering: &LexOrdering,
-        fetch: Option<usize>,
+        widths: &Arc<Widths>,
+    ) -> Result<Operator, WireError> {
+        if is_sorted(&input, ordering)? {
+            return Ok(input);
+        }
+        let input = dense_until(input, &self.cancel);
+        Ok(sorted(input, ordering.clone(), widths.clone()))
+    }
+
+    /// The first rows of each partition.
+    fn topmost_rows(
+        &self,
+        input: Operator,
+        ordering: &LexOrdering,
+        rows: usize,
     ) -> Result<Operator, WireError> {
         if is_sorted(&input, ordering)? {
             return Ok(input);
         }
         let sorted = SortExec::new(ordering.clone(), dense_until(input, &self.cancel))
             .with_preserve_partitioning(true)
-            .with_fetch(fetch);
+            .with_fetch(Some(rows));
         Ok(Arc::new(sorted))
     }
 

@@ -2,8 +2,8 @@
 //!
 //! What spills gets the memory that it needs to go on, beyond the limits if need be:
 //!
-//! * Each sort and aggregation has [`ASSURED_BYTES`] in any case, enough for two batches; a merge of what is sorted has all
-//!   that is there beyond the limits.
+//! * Each sort and aggregation has [`ASSURED_BYTES`] in any case, enough for two batches, and a sort one batch, however
+//!   large; a merge of what is sorted has all that is there beyond the limits.
 //! * What one of them gives back to write it to a file it gets once more: DataFusion's aggregation frees its groups, and
 //!   then asks for the memory to sort them.
 //!
@@ -25,6 +25,9 @@ const ASSURED_BYTES: usize = 4 << 20;
 /// A merge that has less takes one more file in any case.
 const ASSURED_TO_MERGE: usize = 8 << 20;
 
+/// What a merge of sorted partitions has in any case: of each a batch, and one more.
+const ASSURED_TO_MERGE_PARTITIONS: usize = 16 << 20;
+
 /// By so much a limit may be exceeded for it, if a quarter is less.
 const BEYOND_LEAST: usize = 16 << 20;
 
@@ -35,12 +38,15 @@ const OPTIONAL: &str = "Optional";
 const SPILLING: [&str; 3] = [
     "ExternalSorter",
     "GroupedHashAggregateStream",
-    "SortPreservingMergeExec",
+    MERGING_PARTITIONS,
 ];
 
 /// Begins the names of a sort's own merges, of batches as well as of files: DataFusion tells them by nothing else than that
 /// a file needs several batches at once.
 const MERGING: &str = "ExternalSorterMerge";
+
+/// Begins the names of merges of sorted partitions.
+const MERGING_PARTITIONS: &str = "SortPreservingMergeExec";
 
 /// Begins the names of sorts, and of their merges.
 const SORTING: &str = "ExternalSorter";
@@ -110,11 +116,18 @@ impl QueryPool {
             return false;
         }
         let given_back = locked(&self.given_back).remove(&consumer.id());
-        // Its sort, which can spill, has left it what it could: without the rest the query would end.
-        if Role::of(consumer) == Role::Merge {
-            return true;
+        match Role::of(consumer) {
+            // Its sort, which can spill, has left it what it could: without the rest the query would end.
+            Role::Merge => return true,
+            // So it would if there were no room for the only batch.
+            Role::Sort if reservation.size() == 0 => return true,
+            Role::Sort | Role::Other => {}
         }
-        let few = reservation.size().saturating_add(additional) <= ASSURED_BYTES;
+        let assured = match consumer.name().starts_with(MERGING_PARTITIONS) {
+            true => ASSURED_TO_MERGE_PARTITIONS,
+            false => ASSURED_BYTES,
+        };
+        let few = reservation.size().saturating_add(additional) <= assured;
         few || given_back.is_some_and(|bytes| additional <= bytes)
     }
 
@@ -217,7 +230,8 @@ enum Share {
     Spilling,
     /// A sort leaves a quarter: its merge has the sorted batches and their keys at once, which may be as large as these.
     Sorting,
-    /// One more file of a merge that has some. Without it there is one merge more; what another sort lacks ends the query.
+    /// One more file of a merge that has some leaves half. Without it there is one merge more; what another sort lacks ends
+    /// the query, as does what is lacking to merge partitions.
     MoreFiles,
 }
 
@@ -244,7 +258,8 @@ impl Share {
         match self {
             Share::All => limit,
             Share::Spilling => limit - limit / 8,
-            Share::Sorting | Share::MoreFiles => limit - limit / 4,
+            Share::Sorting => limit - limit / 4,
+            Share::MoreFiles => limit / 2,
         }
     }
 }

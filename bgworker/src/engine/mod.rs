@@ -4,11 +4,13 @@
 //! says so ([`ErrorCode::NotExact`](pg_lake_plan::message::ErrorCode)) instead of guessing.
 //!
 //! * `runtime`: [`Engine`]: limits, one memory budget, starting a fragment
-//! * `admission`: which queries may begin, and which wait
+//! * `admission`: which queries may begin, and which wait; `fair`: how those that run share the cores
 //! * `running`: [`Running`]: one fragment under way, cancellation, statistics
 //! * `validate`: refuses malformed and unsupported fragments before anything is built
 //! * `lower`: plan nodes to DataFusion's physical operators; `exchange`: rows to partitions; `append`: the rows of
 //!   several inputs; `dense`: batches that hold just their rows
+//! * `sorting`: sorts, and merges of sorted partitions, with batches that are bounded by bytes; `widths`: how many rows these have;
+//!   `wide`: how many those of scans and of DataFusion's operators have
 //! * joins: `join` (sides and kinds), `join_input` (what happens to a side before it is joined, in a `steps`
 //!   operator), `lately` (copies of rows), `condition` (the filter), `not_in` and `mark` (as nulls have it,
 //!   with what the `right_side` has),
@@ -50,6 +52,7 @@ mod error;
 mod exchange;
 mod expr;
 mod extremes;
+mod fair;
 mod fold;
 mod forms;
 mod found;
@@ -94,6 +97,7 @@ mod scan;
 mod select;
 mod selection;
 mod sets;
+mod sorting;
 mod source;
 mod stats;
 mod steps;
@@ -104,6 +108,8 @@ mod topmost;
 mod unary;
 mod validate;
 mod values;
+mod wide;
+mod widths;
 mod window;
 mod work_table;
 

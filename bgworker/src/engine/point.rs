@@ -75,23 +75,36 @@ enum Worth {
     Displacing,
 }
 
-/// The rows that a request for few rows of files gets, and what that took.
-#[derive(Debug)]
-pub struct Few {
-    pub batches: Vec<RecordBatch>,
-    pub stats: ScanStats,
+/// A read of few rows of files, batch by batch.
+pub struct Few<'a> {
+    engine: &'a Engine,
+    request: &'a Execute,
+    stores: &'a [Store],
+    scan: &'a Scan,
+    source: Arc<Source>,
+    counters: Arc<Counters>,
+    pool: Arc<dyn MemoryPool>,
+    current: Option<Reading>,
+}
+
+/// The row group that is read.
+struct Reading {
+    reader: RowGroupReader,
+    decodes: bool,
+    /// File and row group.
+    place: Option<(usize, usize)>,
 }
 
 impl Engine {
     /// Answers a request for chosen rows of files; `None` if it asks for more than that.
     ///
     /// It reads pages of at most [`ROWS_MAX`] rows on the calling thread.
-    pub async fn read_few(
-        &self,
-        request: &Execute,
-        stores: &[Store],
+    pub fn read_few<'a>(
+        &'a self,
+        request: &'a Execute,
+        stores: &'a [Store],
         cancel: &CancellationToken,
-    ) -> Option<Result<Few, WireError>> {
+    ) -> Option<Result<Few<'a>, WireError>> {
         let (Plan::Scan(scan), [table]) = (&request.fragment.root, request.tables.as_slice())
         else {
             return None;
@@ -109,64 +122,54 @@ impl Engine {
         if scan.predicate.is_some() || table.feed.is_some() || rows > ROWS_MAX {
             return None;
         }
-        Some(self.read(request, stores, scan, table, cancel).await)
+        Some(self.begin_few(request, stores, scan, table, cancel))
     }
 
-    async fn read(
+    fn begin_few<'a>(
+        &'a self,
+        request: &'a Execute,
+        stores: &'a [Store],
+        scan: &'a Scan,
+        table: &TableInput,
+        cancel: &CancellationToken,
+    ) -> Result<Few<'a>, WireError> {
+        validate(request, 1)?;
+        let counters = Arc::new(Counters::of_tables(request.tables.len()));
+        let files = table.files.clone();
+        let source = self.source_of_few(request, stores, scan, files, &counters, cancel)?;
+        let pool = QueryPool::new(self.budget.clone(), request.memory_limit);
+        Ok(Few {
+            engine: self,
+            request,
+            stores,
+            scan,
+            source: Arc::new(source),
+            counters,
+            pool: Arc::new(pool),
+            current: None,
+        })
+    }
+
+    fn source_of_few(
         &self,
         request: &Execute,
         stores: &[Store],
         scan: &Scan,
-        table: &TableInput,
+        files: Vec<FileRef>,
+        counters: &Arc<Counters>,
         cancel: &CancellationToken,
-    ) -> Result<Few, WireError> {
-        validate(request, 1)?;
-        let counters = Arc::new(Counters::of_tables(request.tables.len()));
-        let source = |files, counters: &Arc<Counters>, cancel: &CancellationToken| {
-            Source::new(
-                scan,
-                scan_schema(&scan.columns),
-                None,
-                vec![],
-                files,
-                self.cache.clone(),
-                counters.clone(),
-                cancel.clone(),
-                self.remote(request, stores.to_vec()),
-            )
-        };
-        let few = Arc::new(source(table.files.clone(), &counters, cancel)?);
-        let pool = QueryPool::new(self.budget.clone(), request.memory_limit);
-        let pool: Arc<dyn MemoryPool> = Arc::new(pool);
-        let mut batches = vec![];
-        while let Some(morsel) = few.next_morsel().await? {
-            let place = morsel.place();
-            let reservation = optional("LakeScan").register(&pool);
-            let mut reader = RowGroupReader::open(few.clone(), morsel, reservation)?;
-            let decodes = reader.decodes();
-            reader.begin(vec![], None)?;
-            while let Some(batch) = reader.next_batch()? {
-                counters.add_cold(few.number, batch.num_rows());
-                add(&counters.rows_out, batch.num_rows());
-                batches.push(batch);
-            }
-            if let (true, Some((file, row_group))) = (decodes, place)
-                && let Some((path, file)) = few.files.get(file)
-                && let worth = self.heat.count(path, row_group)
-                && worth != Worth::Nothing
-            {
-                let mut whole = file.clone();
-                whole.ranges = None;
-                whole.deleted.clear();
-                // It outlives the request.
-                let source = source(vec![whole], &Arc::default(), &CancellationToken::new())?;
-                self.warm(Arc::new(source), row_group, worth);
-            }
-        }
-        Ok(Few {
-            batches,
-            stats: counters.snapshot(),
-        })
+    ) -> Result<Source, WireError> {
+        Source::new(
+            scan,
+            scan_schema(&scan.columns),
+            None,
+            vec![],
+            files,
+            self.cache.clone(),
+            counters.clone(),
+            cancel.clone(),
+            self.remote(request, stores.to_vec()),
+        )
     }
 
     /// Decodes the columns of a row group into the cache.
@@ -184,6 +187,66 @@ impl Engine {
                 tracing::debug!(target: "pg_lake", "a row group was not decoded: {error}");
             }
         });
+    }
+}
+
+impl Few<'_> {
+    /// The next rows; `None` at the end.
+    pub async fn next(&mut self) -> Result<Option<RecordBatch>, WireError> {
+        loop {
+            if let Some(reading) = &mut self.current {
+                if let Some(batch) = reading.reader.next_batch()? {
+                    self.counters.add_cold(self.source.number, batch.num_rows());
+                    add(&self.counters.rows_out, batch.num_rows());
+                    return Ok(Some(batch));
+                }
+                self.count()?;
+                self.current = None;
+            }
+            let Some(morsel) = self.source.next_morsel().await? else {
+                return Ok(None);
+            };
+            let place = morsel.place();
+            let reservation = optional("LakeScan").register(&self.pool);
+            let mut reader = RowGroupReader::open(self.source.clone(), morsel, reservation)?;
+            let decodes = reader.decodes();
+            reader.begin(vec![], None)?;
+            self.current = Some(Reading {
+                reader,
+                decodes,
+                place,
+            });
+        }
+    }
+
+    pub fn stats(&self) -> ScanStats {
+        self.counters.snapshot()
+    }
+
+    /// A row group has been read that the cache doesn't have.
+    fn count(&self) -> Result<(), WireError> {
+        let engine = self.engine;
+        if let Some(reading) = &self.current
+            && let (true, Some((file, row_group))) = (reading.decodes, reading.place)
+            && let Some((path, file)) = self.source.files.get(file)
+            && let worth = engine.heat.count(path, row_group)
+            && worth != Worth::Nothing
+        {
+            let mut whole = file.clone();
+            whole.ranges = None;
+            whole.deleted.clear();
+            // It outlives the request.
+            let source = engine.source_of_few(
+                self.request,
+                self.stores,
+                self.scan,
+                vec![whole],
+                &Arc::default(),
+                &CancellationToken::new(),
+            )?;
+            engine.warm(Arc::new(source), row_group, worth);
+        }
+        Ok(())
     }
 }
 

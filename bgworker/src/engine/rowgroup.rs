@@ -1,9 +1,10 @@
 //! Reads one morsel batch by batch: columns from the cache, the rest from Parquet.
 //!
 //! A row group is cut into windows of [`BATCH_ROWS`] rows, the same for cached chunks and for what
-//! the reader yields. Columns that had to be decoded enter the cache when the row group has been
-//! read to its end. A read of few rows goes to the pages that hold them, as does one whose condition
-//! leaves out many pages; neither puts anything into the cache.
+//! the reader yields, unless rows are wide: then it yields parts of these. Columns that had to be
+//! decoded enter the cache when the row group has been read to its end. A read of few rows goes to
+//! the pages that hold them, as does one whose condition leaves out many pages; neither puts anything
+//! into the cache.
 
 use super::BATCH_ROWS;
 use super::adapt::adapt;
@@ -15,6 +16,7 @@ use super::selection::{self, Selection};
 use super::source::{Morsel, Source, SourceColumn};
 use super::stats::add;
 use super::values;
+use super::wide::{rows_at_a_time, whole_chunks};
 use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array};
 use arrow::compute::filter_record_batch;
 use arrow::error::ArrowError;
@@ -61,6 +63,8 @@ pub(super) struct RowGroupReader {
     pub(super) file: usize,
     pub(super) window: Range<u64>,
     next: u64,
+    /// Rows that the reader yields at a time: `BATCH_ROWS` are a multiple.
+    step: usize,
     slots: Vec<Slot>,
     pub(super) reading: Vec<Reading>,
     pub(super) row_group: Option<(ArrowReaderMetadata, usize)>,
@@ -87,6 +91,7 @@ impl RowGroupReader {
             file: morsel.file,
             next: morsel.rows.start,
             window: morsel.rows,
+            step: BATCH_ROWS,
             slots: vec![],
             reading: vec![],
             row_group: None,
@@ -243,6 +248,13 @@ impl RowGroupReader {
         parts: Parts,
     ) -> Result<(), WireError> {
         let source = self.source.clone();
+        let reading = self.reading.iter();
+        let sizes: Vec<(usize, usize)> = reading
+            .map(|reading| self.sizes(footer, row_group, reading))
+            .collect();
+        let rows = self.window.end - self.window.start;
+        let decoded = sizes.iter().map(|(_, decoded)| *decoded);
+        self.step = rows_at_a_time(decoded.fold(0, usize::saturating_add), rows);
         let handle = source.open_file(self.file, parts)?;
         self.handle = Some(handle.clone());
         let (path, _) = self.file()?;
@@ -252,8 +264,7 @@ impl RowGroupReader {
             ParquetRecordBatchReaderBuilder::new_with_metadata(handle.clone(), footer.clone())
                 .with_row_groups(vec![row_group])
                 .with_projection(ProjectionMask::roots(descriptor, roots))
-                .with_batch_size(BATCH_ROWS);
-        let rows = self.window.end - self.window.start;
+                .with_batch_size(self.step);
         let mut share = 1.0;
         if let Some(picked) = &self.picked {
             builder = builder.with_row_selection(picked.selection(&self.window));
@@ -267,10 +278,6 @@ impl RowGroupReader {
             .build()
             .map_err(|e| source.parquet(&handle, path, &e))?;
         self.reader = Some(reader);
-        let reading = self.reading.iter();
-        let sizes: Vec<(usize, usize)> = reading
-            .map(|reading| self.sizes(footer, row_group, reading))
-            .collect();
         for (reading, (compressed, decoded)) in self.reading.iter_mut().zip(sizes) {
             let read = (compressed as f64 * share) as usize;
             add(&source.counters.bytes_read, read);
@@ -295,7 +302,7 @@ impl RowGroupReader {
             let step = if self.slots.is_empty() {
                 BARE_ROWS
             } else {
-                BATCH_ROWS as u64
+                self.step as u64
             };
             let window = self.next..self.window.end.min(self.next + step);
             let rows = (window.end - window.start) as usize;
@@ -481,8 +488,13 @@ impl RowGroupReader {
     ) -> Result<RecordBatch, WireError> {
         let (_, file) = self.file()?;
         let numbers = || row_numbers(file, std::slice::from_ref(&window));
-        let chunk = (window.start - self.window.start) as usize / BATCH_ROWS;
-        let cached = |chunks: &Chunks| Ok(chunks.get(chunk).cloned());
+        let from = (window.start - self.window.start) as usize;
+        let (chunk, offset) = (from / BATCH_ROWS, from % BATCH_ROWS);
+        let cached = |chunks: &Chunks| {
+            let chunk = chunks.get(chunk);
+            let chunk = chunk.filter(|chunk| offset + rows <= chunk.len());
+            Ok(chunk.map(|chunk| chunk.slice(offset, rows)))
+        };
         let columns = self.columns(rows, decoded, numbers, cached)?;
         self.batch(columns, rows)
     }
@@ -523,8 +535,10 @@ impl RowGroupReader {
         self.slots.clear();
         self.reservation.free();
         for reading in reading {
-            if let Some(kept) = reading.kept {
-                self.source.cache.put(reading.key, kept);
+            if let Some(kept) = reading.kept
+                && let Some(chunks) = whole_chunks(kept, self.step)
+            {
+                self.source.cache.put(reading.key, chunks);
             }
         }
     }

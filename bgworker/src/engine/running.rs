@@ -4,12 +4,14 @@
 //! an operator computes. Dropping [`Running`] aborts that task and with it all others.
 
 use super::error::{cancelled, internal, wire};
+use super::fair::Member;
 use super::memory::QueryPool;
 use super::stats::Counters;
+use arrow::array::Array;
 use arrow::record_batch::RecordBatch;
 use datafusion_common::DataFusionError;
 use datafusion_execution::TaskContext;
-use datafusion_execution::memory_pool::MemoryPool;
+use datafusion_execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
 use datafusion_physical_plan::ExecutionPlan;
 use datafusion_physical_plan::display::DisplayableExecutionPlan;
 use futures::{FutureExt, StreamExt};
@@ -27,6 +29,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Batches that wait for the receiver.
 const QUEUE: usize = 2;
+
+/// One that has more bytes waits until none is before it.
+const LARGE_BYTES: usize = 4 << 20;
 
 /// What a query has read, and takes of what it shares with others.
 #[derive(Clone, Debug)]
@@ -60,16 +65,26 @@ fn add_spills(plan: &dyn ExecutionPlan, progress: &mut Progress) {
     }
 }
 
+/// Rows on their way to the receiver, and their memory, which is counted until these have been sent.
+struct Delivery {
+    batch: RecordBatch,
+    memory: MemoryReservation,
+}
+
 /// `Ok(None)` is the end; a channel that closes without it broke off.
-type Item = Result<Option<RecordBatch>, WireError>;
+type Item = Result<Option<Delivery>, WireError>;
 
 /// One execution of a fragment.
 pub struct Running {
     /// Types of the result's columns.
     pub types: Vec<LakeType>,
     batches: mpsc::Receiver<Item>,
+    /// Of the rows that were handed out last.
+    handed_out: Option<MemoryReservation>,
     driver: AbortHandle,
     usage: Usage,
+    /// It has a share of the cores.
+    _member: Member,
     cancel: CancellationToken,
     started: Instant,
     elapsed_us: Option<u64>,
@@ -96,15 +111,19 @@ impl Running {
         types: Vec<LakeType>,
         context: Arc<TaskContext>,
         usage: Usage,
+        member: Member,
         cancel: CancellationToken,
     ) -> Self {
         let (sender, batches) = mpsc::channel(QUEUE);
-        let driver = tokio::spawn(drive(usage.plan.clone(), context, sender)).abort_handle();
+        let task = member.gated(drive(usage.plan.clone(), context, sender));
+        let driver = tokio::spawn(task).abort_handle();
         Running {
             types,
             batches,
+            handed_out: None,
             driver,
             usage,
+            _member: member,
             cancel,
             started: Instant::now(),
             elapsed_us: None,
@@ -112,8 +131,10 @@ impl Running {
         }
     }
 
-    /// The next rows; `None` at the end. After the end or an error it isn't called again.
+    /// The next rows; `None` at the end. After the end or an error it isn't called again. The rows of the last call aren't
+    /// needed any more.
     pub async fn next(&mut self) -> Result<Option<RecordBatch>, WireError> {
+        self.handed_out = None;
         let item = tokio::select! {
             biased;
             () = self.cancel.cancelled() => Err(cancelled()),
@@ -122,8 +143,9 @@ impl Running {
             }
         };
         match item {
-            Ok(Some(batch)) => {
+            Ok(Some(Delivery { batch, memory })) => {
                 self.returned |= batch.num_rows() > 0;
+                self.handed_out = Some(memory);
                 Ok(Some(batch))
             }
             Ok(None) => {
@@ -199,15 +221,36 @@ async fn run(
     sender: &mpsc::Sender<Item>,
 ) -> Result<(), WireError> {
     let limit = context.runtime_env().disk_manager.max_temp_directory_size();
+    let results = MemoryConsumer::new("LakeResult").register(context.memory_pool());
     let failed = |error: DataFusionError| with_limit(wire(&error), limit);
     let mut stream = plan.execute(0, context).map_err(failed)?;
     while let Some(batch) = stream.next().await {
         let batch = batch.map_err(failed)?;
-        if sender.send(Ok(Some(batch))).await.is_err() {
+        // They are there, whatever the limits: others get less.
+        let memory = results.new_empty();
+        memory.grow(bytes(&batch));
+        let places = match memory.size() > LARGE_BYTES {
+            true => QUEUE,
+            false => 1,
+        };
+        let Ok(mut places) = sender.reserve_many(places).await else {
             return Ok(());
+        };
+        if let Some(place) = places.next() {
+            place.send(Ok(Some(Delivery { batch, memory })));
         }
     }
     Ok(())
+}
+
+/// What the rows take: they may be parts of arrays that somebody else has reserved.
+fn bytes(batch: &RecordBatch) -> usize {
+    let columns = batch.columns().iter();
+    let bytes = columns.map(|column| {
+        let used = column.to_data().get_slice_memory_size();
+        used.unwrap_or_else(|_| column.get_buffer_memory_size())
+    });
+    bytes.sum()
 }
 
 /// Says what the limit was, in bytes here, as Postgres does in `FileWrite` (fd.c).

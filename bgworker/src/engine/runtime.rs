@@ -3,6 +3,7 @@
 use super::admission::{Admission, QueueConfig, Turn, keeps_rows};
 use super::cache::Cache;
 use super::error::{from_io, wire};
+use super::fair::Cores;
 use super::lower::Lowering;
 use super::memory::{Budget, QueryPool};
 use super::point::Heat;
@@ -10,6 +11,7 @@ use super::remote::{Fetcher, Remote};
 use super::running::{Running, Usage};
 use super::stats::Counters;
 use super::validate::validate;
+use super::wide::rows_of_batches;
 use super::{BATCH_ROWS, Feed};
 use datafusion_execution::TaskContext;
 use datafusion_execution::config::SessionConfig;
@@ -38,6 +40,7 @@ const LEAST_KEY_DENSITY: f64 = 0.05;
 pub struct Engine {
     pub(super) budget: Arc<Budget>,
     admission: Admission,
+    cores: Arc<Cores>,
     pub(super) cache: Arc<Cache>,
     pub(super) heat: Arc<Heat>,
     fetcher: Option<Arc<dyn Fetcher>>,
@@ -80,6 +83,7 @@ impl Engine {
         Ok(Engine {
             budget: Arc::new(Budget::new(for_queries)),
             admission: Admission::new(for_queries, threads),
+            cores: Cores::new(),
             cache: Arc::new(Cache::new(bytes(memory_cache))),
             heat: Arc::default(),
             fetcher,
@@ -143,6 +147,10 @@ impl Engine {
         validate(&request, feeds.len())?;
         let counters = Arc::new(Counters::of_tables(request.tables.len()));
         let remote = self.remote(&request, stores);
+        let config = match rows_of_batches(&request) {
+            BATCH_ROWS => self.config.clone(),
+            few => self.config.clone().with_batch_size(few),
+        };
         let pool = Arc::new(QueryPool::new(self.budget.clone(), request.memory_limit));
         let mut lowering = Lowering {
             tables: request.tables.into_iter().map(Some).collect(),
@@ -172,7 +180,7 @@ impl Engine {
         let context = TaskContext::new(
             None,
             String::from("lake"),
-            self.config.clone(),
+            config,
             HashMap::new(),
             HashMap::new(),
             HashMap::new(),
@@ -180,7 +188,14 @@ impl Engine {
             Arc::new(runtime),
         );
         let types = request.fragment.root.output();
-        Ok(Running::start(types, Arc::new(context), usage, cancel))
+        let member = self.cores.enter();
+        Ok(Running::start(
+            types,
+            Arc::new(context),
+            usage,
+            member,
+            cancel,
+        ))
     }
 
     /// Where a plan spills to: a directory of its own, since it has a limit of its own (in kilobytes). It is removed with

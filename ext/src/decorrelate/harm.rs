@@ -10,7 +10,7 @@ use super::{conjuncts, entries, errors, sublink, target};
 use crate::lower::node::{self, Node, get, nodes, tag};
 use crate::lower::operator_function;
 use pgrx::pg_sys;
-use pgrx::pg_sys::CTEMaterialize::{CTEMaterializeAlways, CTEMaterializeDefault};
+use pgrx::pg_sys::CTEMaterialize;
 use pgrx::pg_sys::{NodeTag, RTEKind, SubLinkType};
 
 /// Queries that Postgres may make one of.
@@ -74,8 +74,8 @@ fn collect(
 fn is_run_alone(cte: &pg_sys::CommonTableExpr) -> bool {
     tag(cte.ctequery) == NodeTag::T_Query
         && match cte.ctematerialized {
-            CTEMaterializeAlways => true,
-            CTEMaterializeDefault => cte.cterefcount > 1,
+            CTEMaterialize::CTEMaterializeAlways => true,
+            CTEMaterialize::CTEMaterializeDefault => cte.cterefcount > 1,
             _ => false,
         }
 }

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 /// Enough for few threads to spread both sides of a join.
 const ROWS: u32 = 2_100_000;
+const WIDE_ROWS: u32 = 400;
 /// How often the views have the rows.
 const TIMES: usize = 60;
 const TIMES_FED: usize = 20;
@@ -139,6 +140,27 @@ const OPERATORS: &[Operator] = &[
     },
 ];
 
+/// Of rows between 100 kB and 1 MB, which are several times the least memory together, and together with their keys more.
+const WIDE: &[Operator] = &[
+    Operator {
+        name: "sort of wide rows",
+        sql: "SELECT id, length(note), right(note, 10) FROM \
+              (SELECT id, key, note FROM wide ORDER BY key DESC, id OFFSET 0) w",
+        spills: true,
+    },
+    Operator {
+        name: "sort by wide keys",
+        sql: "SELECT id, length(note) FROM (SELECT id, note FROM wide ORDER BY note DESC, id OFFSET 0) w",
+        spills: true,
+    },
+    Operator {
+        name: "merge of sorts of wide rows",
+        sql: "SELECT id, length(note) FROM \
+              (SELECT id, key, note FROM wide UNION ALL SELECT -id, key, note FROM wide ORDER BY key, id OFFSET 0) w",
+        spills: true,
+    },
+];
+
 impl Operator {
     fn short(&self) -> String {
         let most = (ROWS - 10).to_string();
@@ -188,6 +210,7 @@ pub fn engine_limits(run: &mut Run) -> Result<()> {
     load(&cluster)?;
     let server = started_at(&cluster)?;
     let answers = answers(&cluster)?;
+    beside_large_ones(&cluster)?;
     cancelled(&cluster)?;
     terminated(&cluster)?;
     same_server(&cluster, &server)?;
@@ -196,6 +219,7 @@ pub fn engine_limits(run: &mut Run) -> Result<()> {
     cluster.restart()?;
     let server = started_at(&cluster)?;
     with_little_memory(&cluster, &answers)?;
+    with_wide_rows(&cluster)?;
     within_temp_file_limit(&cluster)?;
     nothing_left(&cluster)?;
     same_server(&cluster, &server)
@@ -213,9 +237,14 @@ fn load(cluster: &Cluster) -> Result<()> {
          CREATE TABLE h.few AS SELECT g AS id, g % 1000 AS v FROM generate_series(1, 1500) g;
          CREATE TABLE h.fed AS SELECT g AS id, g % 1000 AS v FROM generate_series(1, 300000) g;
          CREATE TABLE t.fed AS TABLE h.fed;
+         CREATE TABLE h.wide (id int, key int, note text COLLATE \"C\");
+         INSERT INTO h.wide SELECT g, g * 7919 % 101, repeat(md5(g::text), 3200 * (1 + g * 31 % 10))
+             FROM generate_series(1, {WIDE_ROWS}) g;
          SET lake.bulk_rows = 0;
          CREATE TABLE t.big (id int, grp int, amount numeric(15,2), note text) USING iceberg;
          INSERT INTO t.big TABLE h.big;
+         CREATE TABLE t.wide (id int, key int, note text COLLATE \"C\") USING iceberg;
+         INSERT INTO t.wide TABLE h.wide;
          CREATE TABLE t.few (id int, v int) USING iceberg;
          INSERT INTO t.few TABLE h.few;"
     ))?;
@@ -224,7 +253,7 @@ fn load(cluster: &Cluster) -> Result<()> {
         cluster.sql(&format!("CREATE VIEW t.many_{table} AS {rows}"))?;
     }
     cluster
-        .sql("ANALYZE h.big, h.few, h.fed, t.big, t.few, t.fed")
+        .sql("ANALYZE h.big, h.few, h.fed, h.wide, t.big, t.few, t.fed, t.wide")
         .map(drop)
 }
 
@@ -307,12 +336,48 @@ fn one(client: &mut Client, sql: &str) -> Result<String> {
     first.ok_or_else(|| format!("no row from {sql}"))
 }
 
+fn must_be_cancelled(reply: &Result<Reply>) -> Result<()> {
+    match reply {
+        Ok(Err(error)) if error.sqlstate == "57014" => Ok(()),
+        other => Err(described(other)),
+    }
+}
+
 fn described(reply: &Result<Reply>) -> String {
     match reply {
         Ok(Ok(rows)) => format!("{} rows", rows.rows.len()),
         Ok(Err(error)) => error.to_string(),
         Err(lost) => lost.clone(),
     }
+}
+
+/// Small queries come to their end while large ones go on, which have more tasks than there are cores.
+fn beside_large_ones(cluster: &Cluster) -> Result<()> {
+    let mut watch = Client::in_schema(cluster, DATABASE, "t", "off")?;
+    let mut small = Client::in_schema(cluster, DATABASE, "t", "force")?;
+    let mut large = Vec::new();
+    for name in ["hash join, both sides spread", "sort", "hash aggregation"] {
+        let operator = OPERATORS.iter().find(|operator| operator.name == name);
+        let sql = operator.ok_or(format!("no operator {name}"))?.long();
+        let victim = Victim::start(cluster, &mut watch, sql).context(name)?;
+        large.push((name, victim));
+    }
+    for _ in 0..20 {
+        let sum = one(&mut small, "SELECT sum(id) FROM few WHERE v <> 0")?;
+        must_be(&sum, "1124750", "the small query")?;
+    }
+    for (name, victim) in large {
+        if victim.session.is_finished() {
+            let (_, reply) = victim.end()?;
+            return Err(format!(
+                "{name} ended before small queries had: {}",
+                described(&reply)
+            ));
+        }
+        watch.rows(&format!("SELECT pg_cancel_backend({})", victim.pid))?;
+        must_be_cancelled(&victim.end()?.1).context(name)?;
+    }
+    Ok(())
 }
 
 /// pg_cancel_backend gets through at once, whatever the engine is at.
@@ -351,10 +416,8 @@ fn cancel(cluster: &Cluster, watch: &mut Client, operator: &Operator) -> Result<
     let asked = Instant::now();
     watch.rows(&format!("SELECT pg_cancel_backend({})", victim.pid))?;
     let (ended, reply) = victim.end()?;
-    match &reply {
-        Ok(Err(error)) if error.sqlstate == "57014" => Ok(ended.duration_since(asked)),
-        other => Err(described(other)),
-    }
+    must_be_cancelled(&reply)?;
+    Ok(ended.duration_since(asked))
 }
 
 /// After pg_terminate_backend nothing is left of a query.
@@ -429,6 +492,21 @@ fn with_little_memory(cluster: &Cluster, answers: &[Rows]) -> Result<()> {
         took if took > most => Err(format!("the engine takes {took} kB, more than {most}")),
         _ => Ok(()),
     }
+}
+
+/// A batch of them, or of their keys, is no reason to fail.
+fn with_wide_rows(cluster: &Cluster) -> Result<()> {
+    let mut heap = Client::in_schema(cluster, DATABASE, "h", "off")?;
+    let mut lake = Client::in_schema(cluster, DATABASE, "t", "force")?;
+    for operator in WIDE {
+        let expected = heap.rows(operator.sql)?;
+        let found = lake
+            .rows(operator.sql)
+            .context(format!("{}, with little memory", operator.name))?;
+        same(operator, &expected, &found)?;
+        spills(&mut lake, operator)?;
+    }
+    Ok(())
 }
 
 fn spills(lake: &mut Client, operator: &Operator) -> Result<()> {

@@ -139,7 +139,7 @@ SELECT twins('SELECT o.id, l.* FROM @o o, LATERAL (SELECT i.b, sum(100 / (i.a - 
 -- a row by its key
 CREATE TABLE k_heap (id int PRIMARY KEY, f float8, s varchar(9), y numeric(10,2));
 CREATE TABLE k_lake (id int PRIMARY KEY, f float8, s varchar(9), y numeric(10,2)) USING iceberg;
-INSERT INTO k_heap SELECT g, CASE g WHEN 1 THEN 'NaN' WHEN 2 THEN '-0' ELSE g END, 'k' || g, CASE WHEN g % 4 <> 0 THEN g / 2.0 END FROM generate_series(1, 33) g;
+INSERT INTO k_heap SELECT g, CASE g WHEN 1 THEN float8 'NaN' WHEN 2 THEN '-0' ELSE g END, 'k' || g, CASE WHEN g % 4 <> 0 THEN g / 2.0 END FROM generate_series(1, 33) g;
 INSERT INTO k_lake SELECT * FROM k_heap;
 CREATE UNIQUE INDEX k_heap_f ON k_heap (f);
 CREATE UNIQUE INDEX k_lake_f ON k_lake (f);

@@ -339,7 +339,6 @@ sqrt(abs(n)) > 1.4
 sqrt(n) < 2
 round(sqrt(abs(n)), 5)
 trunc(sqrt(abs(w)), 12)
-sqrt(abs(n))::float8
 n ^ 2 > 1.5
 round(power(n, 3), 2)
 trunc(power(w, 2), 8)

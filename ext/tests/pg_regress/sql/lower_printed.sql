@@ -239,7 +239,7 @@ BEGIN
 END $$;
 SELECT p_again('SELECT DISTINCT i FROM p_lake');
 SELECT p_again('SELECT i, count(*) FROM p_lake WHERE id <> 3 GROUP BY i');
-SELECT p_again('SELECT count(*) FROM p_lake GROUP BY i');
+SELECT p_again('SELECT max(n) FROM (SELECT count(*) AS n FROM p_lake GROUP BY i) x');
 SELECT p_again('SELECT DISTINCT i2 FROM p_lake');
 SELECT p_again('SELECT DISTINCT CASE id WHEN 1 THEN jsonb ''1'' WHEN 2 THEN jsonb ''1.0'' ELSE j END FROM p_lake');
 SELECT p_again('SELECT DISTINCT j FROM p_lake');

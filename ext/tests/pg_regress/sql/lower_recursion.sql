@@ -48,7 +48,7 @@ SET lake.bulk_rows = 10;
 -- a tree, and circles of three and of one
 CREATE TABLE g_heap (src int, dst int, w numeric(8,2), t text COLLATE "C", next_t text COLLATE "C", u text COLLATE "POSIX", f float8, c char(4));
 INSERT INTO g_heap
-SELECT g / 3, g, g % 100 / 4.0, 't' || g / 3, 't' || g, 'u' || g / 3, CASE g % 5 WHEN 0 THEN 'NaN' WHEN 1 THEN '-0' WHEN 2 THEN 0 END, 'c' || g % 10
+SELECT g / 3, g, g % 100 / 4.0, 't' || g / 3, 't' || g, 'u' || g / 3, CASE g % 5 WHEN 0 THEN float8 'NaN' WHEN 1 THEN '-0' WHEN 2 THEN 0 END, 'c' || g % 10
 FROM generate_series(1, 5000) g;
 CREATE TABLE g_lake (LIKE g_heap) USING iceberg;
 INSERT INTO g_lake SELECT * FROM g_heap WHERE dst <= 4000;

@@ -104,7 +104,7 @@ END $$;
 SELECT prepared('int[]', 'SELECT s.id, e, o FROM @s s, unnest($1) WITH ORDINALITY AS u(e, o) WHERE s.id < 9', '''{5,NULL,7}''', '''{}''', 'NULL', '''[4:5]={1,2}''', 'array_fill(7, ARRAY[1500])');
 SELECT prepared('int[], text[]', 'SELECT s.id, e, x FROM @s s JOIN ROWS FROM (unnest($1), unnest($2)) AS u(e, x) ON s.id = e', '''{5,3}'', ''{a,NULL,""}''', '''{}'', ''{ä}''', '''{9}'', NULL');
 SELECT prepared('bigint[]', 'SELECT b, unnest($1) FROM @s WHERE id < 5', '''{9223372036854775807,NULL}''', '''{}''');
-SELECT prepared('date[]', 'SELECT count(*), min(d) FROM @s s, unnest($1) d WHERE s.id = 3', '''{2024-01-01,1999-12-31}''');
+SELECT prepared('date[]', 'SELECT count(*), min(u) FROM @s s, unnest($1) u WHERE s.id = 3', '''{2024-01-01,1999-12-31}''');
 SELECT prepared('int, int', 'SELECT g, o, s.id FROM generate_series($1, $2) WITH ORDINALITY AS f(g, o) JOIN @s s ON s.id = g', '1, 5', '5, 1', 'NULL, 3', '5998, 7000');
 SELECT prepared('bigint, bigint, bigint', 'SELECT s.id, g FROM @s s JOIN generate_series($1, $2, $3) g ON s.id = g', '1, 50, 7', '50, 1, -7', '1, 2, 0', '1, NULL, 0');
 SELECT prepared('int[]', 'SELECT count(*), sum(e) FROM @s s JOIN unnest($1) e ON e = s.id WHERE s.n = ANY ($1)', '''{1,2,3,4,5,6,7,8}''');

@@ -3,8 +3,10 @@
 //! * `power`: the queries, interleaved with DuckDB's on the same files
 //! * `blanks`: the queries' text for a reader to whom the blanks at the end of `char(n)` count
 //! * `cores`: two of them for all
+//! * `beside`: a small query beside large ones
 //! * `figures`: delivery of rows, dispatch, long expressions
 
+mod beside;
 mod blanks;
 mod cores;
 mod figures;
@@ -20,6 +22,7 @@ const FIGURES: &[(&str, Figure)] = &[
     ("tpch.stream", figures::stream),
     ("tpch.dispatch", figures::dispatch),
     ("tpch.or", figures::many_arms),
+    ("tpch.beside", beside::beside),
 ];
 
 /// The benchmark that has a server of its own.

@@ -1,0 +1,379 @@
+//! Sorts that spill, and merges of what they give, with batches that are bounded by bytes.
+//!
+//! DataFusion's have as many rows in each batch as any operator. Where a row has a megabyte that is gigabytes, and a merge of
+//! files reserves several times the largest batch of each. So this is its `ExternalSorter` (sorts/sort.rs), but that it
+//! cuts wide batches, and makes no batch that has more bytes than it should, whichever rows come together. Its merges are
+//! DataFusion's. `memory` knows the reservations by the names that they have there.
+
+use super::error::raise;
+use super::join_input::compact;
+use super::lower::Operator;
+use super::unary::{self, Unary};
+use super::widths::{RowWidths, Widths};
+use arrow::compute::concat_batches;
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use datafusion_common::{DataFusionError, Result};
+use datafusion_execution::memory_pool::{MemoryConsumer, MemoryLimit, MemoryReservation};
+use datafusion_execution::{SendableRecordBatchStream, TaskContext};
+use datafusion_physical_expr::LexOrdering;
+use datafusion_physical_plan::common::spawn_buffered;
+use datafusion_physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, SpillMetrics};
+use datafusion_physical_plan::sorts::sort::{SortExec, sort_batch_chunked};
+use datafusion_physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
+use datafusion_physical_plan::sorts::streaming_merge::{SortedSpillFile, StreamingMergeBuilder};
+use datafusion_physical_plan::spill::get_record_batch_memory_size;
+use datafusion_physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion_physical_plan::{
+    DisplayAs, DisplayFormatType, EmptyRecordBatchStream, ExecutionPlan, ExecutionPlanProperties,
+    PlanProperties, SpillManager,
+};
+use futures::stream::{self, StreamExt, TryStreamExt};
+use std::fmt;
+use std::sync::Arc;
+
+/// A partition's share of the query's memory is so many batches; each has so many bytes.
+const BATCHES: usize = 16;
+const BATCH_BYTES_MIN: usize = 256 << 10;
+const BATCH_BYTES_MAX: usize = 4 << 20;
+
+/// Rows sorted in each partition.
+pub(super) fn sorted(input: Operator, ordering: LexOrdering, widths: Arc<Widths>) -> Operator {
+    let sorting = Sorting::new(&input, ordering, widths);
+    unary::operator(input, sorting)
+}
+
+/// One partition of what [`sorted`] gives, which has added to the same widths.
+pub(super) fn merged(input: Operator, ordering: LexOrdering, widths: Arc<Widths>) -> Operator {
+    let merging = Merging::new(&input, ordering, widths);
+    unary::operator(input, merging)
+}
+
+fn batch_bytes(context: &TaskContext, partitions: usize) -> usize {
+    let bytes = match context.memory_pool().memory_limit() {
+        MemoryLimit::Finite(limit) => limit / BATCHES / partitions.max(1),
+        MemoryLimit::Infinite | MemoryLimit::Unknown => BATCH_BYTES_MAX,
+    };
+    bytes.clamp(BATCH_BYTES_MIN, BATCH_BYTES_MAX)
+}
+
+#[derive(Debug)]
+struct Sorting {
+    /// Isn't executed: it knows what is known of its rows.
+    like: SortExec,
+    widths: Arc<Widths>,
+}
+
+impl Sorting {
+    fn new(input: &Operator, ordering: LexOrdering, widths: Arc<Widths>) -> Self {
+        let like = SortExec::new(ordering, input.clone()).with_preserve_partitioning(true);
+        Sorting { like, widths }
+    }
+}
+
+impl Unary for Sorting {
+    const NAME: &'static str = "SortExec";
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.like.fmt_as(DisplayFormatType::Default, f)
+    }
+
+    fn properties(&self, _input: &Operator) -> PlanProperties {
+        PlanProperties::clone(self.like.properties())
+    }
+
+    fn over(&self, input: &Operator) -> Self {
+        Sorting::new(input, self.like.expr().clone(), self.widths.clone())
+    }
+
+    fn execute(
+        &self,
+        input: &Operator,
+        partition: usize,
+        context: Arc<TaskContext>,
+        metrics: &ExecutionPlanMetricsSet,
+    ) -> Result<SendableRecordBatchStream> {
+        let schema = input.schema();
+        let mut rows = input.execute(partition, context.clone())?;
+        let baseline = BaselineMetrics::new(metrics, partition);
+        let merge_memory = format!("ExternalSorterMerge[{partition}]");
+        let execution = &context.session_config().options().execution;
+        let mut sorter = Sorter {
+            schema: schema.clone(),
+            ordering: self.like.expr().clone(),
+            widths: self.widths.clone(),
+            bytes: batch_bytes(&context, input.output_partitioning().partition_count()),
+            batches: vec![],
+            files: vec![],
+            memory: MemoryConsumer::new(format!("ExternalSorter[{partition}]"))
+                .with_can_spill(true)
+                .register(context.memory_pool()),
+            merge_memory: MemoryConsumer::new(merge_memory).register(context.memory_pool()),
+            for_merge: execution.sort_spill_reservation_bytes,
+            in_place: execution.sort_in_place_threshold_bytes,
+            spills: SpillManager::new(
+                context.runtime_env(),
+                SpillMetrics::new(metrics, partition),
+                schema.clone(),
+            )
+            .with_compression_type(context.session_config().spill_compression()),
+            metrics: baseline.intermediate(),
+        };
+        let stream = stream::once(async move {
+            while let Some(batch) = rows.next().await.transpose()? {
+                sorter.add(batch).await?;
+            }
+            drop(rows);
+            sorter.finish().await
+        });
+        let stream = stream
+            .try_flatten()
+            .inspect_ok(move |batch| baseline.record_output(batch.num_rows()));
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, stream)))
+    }
+}
+
+/// One partition's sort.
+struct Sorter {
+    schema: SchemaRef,
+    ordering: LexOrdering,
+    /// Of all rows that were added.
+    widths: Arc<Widths>,
+    /// Of a batch.
+    bytes: usize,
+    batches: Vec<RecordBatch>,
+    files: Vec<SortedSpillFile>,
+    /// Of the batches, which are there twice while they are sorted.
+    memory: MemoryReservation,
+    /// So much of it is there before there is something to merge.
+    merge_memory: MemoryReservation,
+    for_merge: usize,
+    /// Less than that is sorted at once.
+    in_place: usize,
+    spills: SpillManager,
+    metrics: BaselineMetrics,
+}
+
+impl Sorter {
+    async fn add(&mut self, batch: RecordBatch) -> Result<()> {
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        let widths = RowWidths::of(&batch);
+        self.widths.add(&widths);
+        let pieces = widths.cut(self.bytes);
+        if pieces.len() == 1 {
+            return self.keep(batch).await;
+        }
+        let mut start = 0;
+        for rows in pieces {
+            let piece = compact(batch.slice(start, rows)).map_err(raise)?;
+            self.keep(piece).await?;
+            start += rows;
+        }
+        Ok(())
+    }
+
+    async fn keep(&mut self, batch: RecordBatch) -> Result<()> {
+        self.reserve_for_merge()?;
+        let bytes = reserved_bytes(&batch)?;
+        if let Err(error) = self.memory.try_grow(bytes) {
+            if self.batches.is_empty() {
+                return Err(error);
+            }
+            self.spill().await?;
+            self.memory.try_grow(bytes)?;
+        }
+        self.batches.push(batch);
+        Ok(())
+    }
+
+    fn reserve_for_merge(&self) -> Result<()> {
+        self.merge_memory.try_resize(self.for_merge)
+    }
+
+    /// Writes what there is to a file.
+    async fn spill(&mut self) -> Result<()> {
+        self.merge_memory.free();
+        let mut sorted = self.sorted_batches()?;
+        let mut file = self.spills.create_in_progress_file("Sorting")?;
+        let mut largest = 0;
+        while let Some(batch) = sorted.next().await.transpose()? {
+            largest = largest.max(file.append_batch(&batch)?);
+        }
+        drop(sorted);
+        self.memory.free();
+        // What it has given back is in the file, and owed to no merge.
+        let _ = self.memory.try_grow(0);
+        if let Some(file) = file.finish()? {
+            self.files.push(SortedSpillFile {
+                file,
+                max_record_batch_memory: largest,
+            });
+        }
+        self.reserve_for_merge()
+    }
+
+    /// All rows in their order.
+    async fn finish(mut self) -> Result<SendableRecordBatchStream> {
+        if self.files.is_empty() {
+            self.merge_memory.free();
+            return self.sorted_batches();
+        }
+        if !self.batches.is_empty() {
+            self.spill().await?;
+        }
+        StreamingMergeBuilder::new()
+            .with_sorted_spill_files(std::mem::take(&mut self.files))
+            .with_spill_manager(self.spills.clone())
+            .with_schema(self.schema.clone())
+            .with_expressions(&self.ordering)
+            .with_metrics(self.metrics.intermediate())
+            .with_batch_size(self.widths.batch_rows(self.bytes))
+            .with_fetch(None)
+            .with_reservation(self.merge_memory.take())
+            .build()
+    }
+
+    /// The batches that are in memory, which go with their reservations.
+    fn sorted_batches(&mut self) -> Result<SendableRecordBatchStream> {
+        let rows = self.widths.batch_rows(self.bytes);
+        let mut batches = std::mem::take(&mut self.batches);
+        if batches.len() > 1 && self.memory.size() < self.in_place {
+            let batch = concat_batches(&self.schema, &batches)?;
+            self.memory.try_resize(reserved_bytes(&batch)?)?;
+            batches = vec![batch];
+        }
+        if batches.len() <= 1 {
+            let memory = self.memory.take();
+            return Ok(match batches.pop() {
+                Some(batch) => self.sorted_batch(batch, rows, memory),
+                None => Box::pin(EmptyRecordBatchStream::new(self.schema.clone())),
+            });
+        }
+        let mut streams = Vec::with_capacity(batches.len());
+        for batch in batches {
+            let bytes = reserved_bytes(&batch)?.min(self.memory.size());
+            let memory = self.memory.split(bytes);
+            streams.push(spawn_buffered(self.sorted_batch(batch, rows, memory), 1));
+        }
+        StreamingMergeBuilder::new()
+            .with_streams(streams)
+            .with_schema(self.schema.clone())
+            .with_expressions(&self.ordering)
+            .with_metrics(self.metrics.intermediate())
+            .with_batch_size(rows)
+            .with_fetch(None)
+            .with_reservation(self.merge_memory.new_empty())
+            .build()
+    }
+
+    /// The rows of a batch, so many at a time; each time that much of the reservation goes.
+    fn sorted_batch(
+        &self,
+        batch: RecordBatch,
+        rows: usize,
+        memory: MemoryReservation,
+    ) -> SendableRecordBatchStream {
+        let ordering = self.ordering.clone();
+        let sorted = async move {
+            let sorted = sort_batch_chunked(&batch, &ordering, rows)?;
+            drop(batch);
+            memory.try_resize(sorted.iter().map(get_record_batch_memory_size).sum())?;
+            let sorted = sorted.into_iter().map(move |batch| {
+                memory.try_shrink(get_record_batch_memory_size(&batch))?;
+                Ok::<_, DataFusionError>(batch)
+            });
+            Ok::<_, DataFusionError>(stream::iter(sorted))
+        };
+        let sorted = stream::once(sorted).try_flatten();
+        Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), sorted))
+    }
+}
+
+/// What a batch takes until it is sorted: itself, and what is sorted. (`get_reserved_bytes_for_record_batch` of DataFusion)
+fn reserved_bytes(batch: &RecordBatch) -> Result<usize> {
+    let mut bytes = get_record_batch_memory_size(batch);
+    for column in batch.columns() {
+        bytes += column.to_data().get_slice_memory_size()?;
+    }
+    Ok(bytes)
+}
+
+#[derive(Debug)]
+struct Merging {
+    /// Isn't executed: it knows what is known of its rows.
+    like: SortPreservingMergeExec,
+    widths: Arc<Widths>,
+}
+
+impl Merging {
+    fn new(input: &Operator, ordering: LexOrdering, widths: Arc<Widths>) -> Self {
+        let like = SortPreservingMergeExec::new(ordering, input.clone());
+        Merging { like, widths }
+    }
+}
+
+impl Unary for Merging {
+    const NAME: &'static str = "SortPreservingMergeExec";
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.like.fmt_as(DisplayFormatType::Default, f)
+    }
+
+    fn properties(&self, _input: &Operator) -> PlanProperties {
+        PlanProperties::clone(self.like.properties())
+    }
+
+    fn over(&self, input: &Operator) -> Self {
+        Merging::new(input, self.like.expr().clone(), self.widths.clone())
+    }
+
+    fn execute(
+        &self,
+        input: &Operator,
+        partition: usize,
+        context: Arc<TaskContext>,
+        metrics: &ExecutionPlanMetricsSet,
+    ) -> Result<SendableRecordBatchStream> {
+        let schema = input.schema();
+        let ordering = self.like.expr().clone();
+        let partitions = input.output_partitioning().partition_count();
+        let bytes = batch_bytes(&context, partitions);
+        let memory = MemoryConsumer::new(format!("SortPreservingMergeExec[{partition}]"))
+            .register(context.memory_pool());
+        let baseline = BaselineMetrics::new(metrics, partition);
+        let widths = self.widths.clone();
+        let mut sorted = Vec::with_capacity(partitions);
+        for partition in 0..partitions {
+            let rows = input.execute(partition, context.clone())?;
+            sorted.push(spawn_buffered(rows, 1));
+        }
+        let of_rows = schema.clone();
+        let stream = stream::once(async move {
+            let mut streams = Vec::with_capacity(sorted.len());
+            for mut rows in sorted {
+                // Who has sorted rows to give has seen all.
+                let first = rows.next().await.transpose()?;
+                let rows = stream::iter(first.map(Ok)).chain(rows);
+                let rows = RecordBatchStreamAdapter::new(of_rows.clone(), rows);
+                streams.push(Box::pin(rows) as SendableRecordBatchStream);
+            }
+            StreamingMergeBuilder::new()
+                .with_streams(streams)
+                .with_schema(of_rows)
+                .with_expressions(&ordering)
+                .with_metrics(baseline)
+                .with_batch_size(widths.batch_rows(bytes))
+                .with_fetch(None)
+                .with_reservation(memory)
+                .build()
+        });
+        let stream = stream.try_flatten();
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, stream)))
+    }
+}
+
+#[cfg(test)]
+#[path = "sorting_tests.rs"]
+mod tests;
