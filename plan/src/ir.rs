@@ -282,6 +282,11 @@ impl WindowFunction {
         )
     }
 
+    /// As [`Aggregate::overflows`].
+    pub fn overflows(&self) -> bool {
+        matches!(self, WindowFunction::Aggregate(aggregate) if aggregate.overflows())
+    }
+
     /// What is evaluated for each row of the input.
     pub fn exprs(&self) -> Vec<&Expr> {
         match self {
@@ -402,6 +407,15 @@ impl Aggregate {
         let order = self.order.iter().map(|key| &key.expr);
         self.arg.iter().chain(&self.filter).chain(order).collect()
     }
+
+    /// Whether finite floats that it adds up may have a sum that isn't, which is an error: see [`Expr::can_raise`].
+    pub fn overflows(&self) -> bool {
+        match self.function {
+            AggregateFunction::Sum => self.ty.lake.is_float(),
+            AggregateFunction::Moments | AggregateFunction::PairMoments => true,
+            _ => false,
+        }
+    }
 }
 
 impl AggregateFunction {
@@ -509,8 +523,13 @@ impl Plan {
 
     /// Whether running it could raise an error that Postgres would raise too: see [`Expr::can_raise`].
     pub fn can_raise(&self) -> bool {
-        matches!(self, Plan::ProjectSet(set) if set.raises())
-            || self.exprs().into_iter().any(Expr::can_raise)
+        let own = match self {
+            Plan::ProjectSet(set) => set.raises(),
+            Plan::Aggregate { aggregates, .. } => aggregates.iter().any(Aggregate::overflows),
+            Plan::Window(window) => window.functions.iter().any(WindowFunction::overflows),
+            _ => false,
+        };
+        own || self.exprs().into_iter().any(Expr::can_raise)
             || self.inputs().into_iter().any(Plan::can_raise)
     }
 

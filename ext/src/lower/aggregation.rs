@@ -98,7 +98,7 @@ impl Builder<'_> {
         let forms = Forms::of(&groups, is_shown, &input, first_form);
         let before_aggregates = first_form + forms.count();
         let mut aggregates = Aggregates {
-            given_order: order_within(&spec, &input, &groups),
+            given_order: self.order_within(&spec, &input, &groups),
             ..Aggregates::default()
         };
         let mut rewrite = |node: Node, exprs: &mut Exprs<'_>| {
@@ -183,6 +183,52 @@ impl Builder<'_> {
         };
         self.having(&mut sub, having);
         Ok(sub)
+    }
+
+    /// The order in which Postgres' functions get the rows of a group: none, if it isn't known. Its node takes the rows of its input
+    /// one after the other, also if it hashes, and if it has to spill. By a sort for the groups alone there is none within them.
+    fn order_within(&self, spec: &Spec<'_>, input: &Sub, groups: &[Group]) -> Vec<SortKey> {
+        let order = &input.order;
+        let known = spec.keys.sets.is_empty()
+            && !input.unknown_order
+            && order.iter().any(|key| over_groups(&key.expr, groups).is_none())
+            // The engine evaluates it only for rows that the function takes.
+            && !order.iter().any(|key| key.expr.can_fail())
+            && self.is_whole_order(spec.plan.lefttree);
+        match known {
+            true => order.clone(),
+            false => vec![],
+        }
+    }
+
+    /// Whether the order that is known of a plan's rows is all of Postgres': where it says nothing they come as they like. The elements
+    /// of a row's set have an order, too, and so may have the partners of a join's row.
+    pub(super) fn is_whole_order(&self, mut plan: *mut pg_sys::Plan) -> bool {
+        use pg_sys::NodeTag::{
+            T_Agg, T_CteScan, T_Group, T_IncrementalSort, T_Limit, T_Material, T_MergeAppend,
+            T_Result, T_Sort, T_SubqueryScan, T_Unique, T_WindowAgg,
+        };
+        while !plan.is_null() {
+            plan = match node::plan_tag(plan) {
+                T_Sort | T_IncrementalSort | T_MergeAppend | T_Group => return true,
+                // Each group is one row.
+                T_Agg => {
+                    let agg = get::<pg_sys::Agg>(plan.cast());
+                    return agg.is_some_and(|agg| agg.groupingSets.is_null());
+                }
+                // SAFETY: a plan node of the tree.
+                T_Limit | T_Material | T_Result | T_Unique | T_WindowAgg => unsafe {
+                    (*plan).lefttree
+                },
+                T_SubqueryScan => get::<pg_sys::SubqueryScan>(plan.cast())
+                    .map_or(std::ptr::null_mut(), |scan| scan.subplan),
+                T_CteScan => get::<pg_sys::CteScan>(plan.cast())
+                    .and_then(|scan| self.statement.subplan(scan.ctePlanId))
+                    .unwrap_or(std::ptr::null_mut()),
+                _ => return false,
+            };
+        }
+        false
     }
 
     /// What is grouped by, and which outputs of the input that is.
@@ -350,21 +396,6 @@ fn group_place(node: Node, columns: &[i16]) -> Lowered<usize> {
 fn group_order(spec: &Spec<'_>, input: &Sub, groups: &[Group]) -> Vec<SortKey> {
     match spec.sorted {
         true => groups_in_order(&input.order, groups),
-        false => vec![],
-    }
-}
-
-/// The order in which Postgres' functions get the rows of a group: none, if it isn't known. Its node takes the rows of its input
-/// one after the other, also if it hashes, and if it has to spill. By a sort for the groups alone there is none within them.
-fn order_within(spec: &Spec<'_>, input: &Sub, groups: &[Group]) -> Vec<SortKey> {
-    let order = &input.order;
-    let known = spec.keys.sets.is_empty()
-        && !input.unknown_order
-        && order.iter().any(|key| over_groups(&key.expr, groups).is_none())
-        // The engine evaluates it only for rows that the function takes.
-        && !order.iter().any(|key| key.expr.can_fail());
-    match known {
-        true => order.clone(),
         false => vec![],
     }
 }

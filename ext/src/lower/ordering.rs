@@ -344,7 +344,8 @@ fn fails_late(plan: &Plan, streams: Streams) -> bool {
         Plan::Window(window) => {
             let mut exprs = window.functions.iter().flat_map(WindowFunction::exprs);
             let sorted = !(window.order_by.is_empty() || streams.unsorted);
-            exprs.any(Expr::can_raise) || (!sorted && below(&window.input))
+            let overflows = window.functions.iter().any(WindowFunction::overflows);
+            overflows || exprs.any(Expr::can_raise) || (!sorted && below(&window.input))
         }
         Plan::Scan(scan) => scan.predicate.as_ref().is_some_and(Expr::can_raise),
         Plan::Filter { input, predicate } => predicate.can_raise() || below(input),
@@ -367,7 +368,7 @@ fn fails_late(plan: &Plan, streams: Streams) -> bool {
 fn can_raise(aggregate: &Aggregate) -> bool {
     let keys = aggregate.order.iter().map(|key| &key.expr);
     let mut exprs = aggregate.arg.iter().chain(&aggregate.filter).chain(keys);
-    exprs.any(Expr::can_raise)
+    aggregate.overflows() || exprs.any(Expr::can_raise)
 }
 
 /// A constant number of rows; `None` for null, which is no limit.

@@ -5,6 +5,7 @@ use super::leaf::{self, Readers};
 use super::node::{get, inputs, plan_tag, replace_plans};
 use super::ordering::EARLY_END;
 use super::statement::Statement;
+use super::windows::ends_with_condition;
 use super::{fragment, needed, refused};
 use pgrx::pg_sys;
 use pgrx::pg_sys::AggStrategy::{AGG_HASHED, AGG_PLAIN};
@@ -245,7 +246,8 @@ pub unsafe fn rescannable(
 /// node's own.
 pub fn limits(plan: *mut pg_sys::Plan, limited: bool) -> (bool, bool) {
     // A merge join asks neither side for what comes after the end of the other one.
-    let ends = matches!(plan_tag(plan), NodeTag::T_Limit | NodeTag::T_MergeJoin);
+    let ends = matches!(plan_tag(plan), NodeTag::T_Limit | NodeTag::T_MergeJoin)
+        || get::<pg_sys::WindowAgg>(plan.cast()).is_some_and(ends_with_condition);
     let outer = ends || (limited && !takes_all(plan));
     (outer, outer || takes_first(plan))
 }

@@ -9,11 +9,13 @@ use super::frames::DEFAULT_FRAME;
 use super::functions;
 use super::node::{self, Node, array, get, nodes, plan_tag};
 use super::order::equality_key;
+use super::ordering::EARLY_END;
 use super::sub::{Column, Sub};
 use super::tree::{Builder, has_datum, in_base, over};
 use super::{Lowered, refused};
 use pg_lake_plan::ir::{
-    Expr, ExprKind, Frame, FrameBound, FrameExclusion, Plan, SortKey, Window, WindowFunction,
+    Expr, ExprKind, Frame, FrameBound, FrameExclusion, FrameUnit, Plan, SortKey, Window,
+    WindowFunction,
 };
 use pg_lake_plan::types::{LakeType, SqlType, Value};
 use pgrx::pg_sys;
@@ -50,6 +52,9 @@ impl Builder<'_> {
         let mut used = Self::uses(&agg.plan, needed, &[run], pg_sys::OUTER_VAR);
         used.extend(partition_columns.iter().chain(&peer_columns));
         let mut input = self.input(agg.plan.lefttree, &used)?;
+        if ends_with_condition(agg) && self.stops_early(agg.plan.lefttree, &input.plan) {
+            return refused(EARLY_END);
+        }
 
         let operators = array(agg.partOperators, agg.partNumCols);
         let collations = array(agg.partCollations, agg.partNumCols);
@@ -75,6 +80,16 @@ impl Builder<'_> {
             false => (DEFAULT_FRAME, None),
         };
         check_errors(agg, &frame, &functions)?;
+        // The window itself may say less than the order of its rows, as of a subquery.
+        let says_all = (input.order.iter())
+            .all(|key| peers.contains(&key.expr) || partition_by.contains(&key.expr));
+        if !(says_all || self.is_whole_order(agg.plan.lefttree))
+            && functions
+                .iter()
+                .any(|function| sees_order(function, &frame))
+        {
+            return refused("a window over rows whose order isn't known is not lowered");
+        }
         let mut sub = Sub {
             plan: input.plan,
             columns,
@@ -241,6 +256,12 @@ fn run_conditions(agg: &pg_sys::WindowAgg) -> Lowered<Vec<Node>> {
         }
     }
     Ok(conditions)
+}
+
+/// Whether Postgres reads no more rows after the first one that fails its run conditions: those of another partition might pass
+/// them, and a window above has to get all (`use_pass_through` in `nodeWindowAgg.c`).
+pub fn ends_with_condition(agg: &pg_sys::WindowAgg) -> bool {
+    !agg.runCondition.is_null() && agg.topWindow && agg.partNumCols == 0
 }
 
 /// Rows of a partition after one another, and within it in their order.
@@ -430,6 +451,26 @@ fn as_window(call: Node, winref: pg_sys::Index) -> Node {
     window.cast()
 }
 
+/// Whether the result depends on the order of peers.
+fn sees_order(function: &WindowFunction, frame: &Frame) -> bool {
+    match function {
+        WindowFunction::Rank
+        | WindowFunction::DenseRank
+        | WindowFunction::PercentRank
+        | WindowFunction::CumeDist => false,
+        // It adds floats up.
+        WindowFunction::Aggregate(aggregate) => {
+            frame.unit == FrameUnit::Rows || aggregate.overflows()
+        }
+        WindowFunction::RowNumber
+        | WindowFunction::Ntile(_)
+        | WindowFunction::FirstValue(_)
+        | WindowFunction::LastValue(_)
+        | WindowFunction::NthValue(..)
+        | WindowFunction::Shift { .. } => true,
+    }
+}
+
 /// Refuses what can raise an error for rows that Postgres may not look at.
 fn check_errors(
     agg: &pg_sys::WindowAgg,
@@ -459,6 +500,10 @@ fn check_errors(
         };
         if !all && function.exprs().into_iter().any(Expr::can_raise) {
             return refused("a window function of an argument that can fail is not lowered");
+        }
+        // It isn't computed for rows that fail them.
+        if function.overflows() && !agg.runCondition.is_null() {
+            return refused("a sum of floats beside a condition that ends a window is not lowered");
         }
     }
     Ok(())

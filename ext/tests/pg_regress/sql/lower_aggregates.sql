@@ -259,6 +259,9 @@ SELECT a_check('SELECT array_agg(i4) FROM (SELECT i4 FROM @a ORDER BY id) x');
 SELECT a_check('SELECT string_agg(t, '','') FROM (SELECT t FROM @a WHERE id < 500 ORDER BY i8 DESC, id LIMIT 100) x');
 SELECT a_check('SELECT g, array_agg(i2), string_agg(v, ''|'') FILTER (WHERE b), count(*) FROM (SELECT * FROM @a ORDER BY g, id) x GROUP BY g');
 SELECT a_check('SELECT g, array_agg(d) FROM (SELECT * FROM @a ORDER BY t NULLS FIRST, id DESC) x GROUP BY g');
+-- the elements of a row come in their order, too
+SELECT twins('SELECT array_agg(u) FROM (SELECT unnest(ARRAY[id % 3, 7, id % 5]) AS u FROM @a ORDER BY id) x');
+SELECT twins('SELECT array_agg(u) FROM (SELECT * FROM @a ORDER BY id) x, unnest(ARRAY[x.id % 3, 7, x.id % 5]) u');
 -- zeros that differ in their sign
 CREATE TABLE a_zeros_heap (id int, g int, f double precision);
 CREATE TABLE a_zeros_lake (LIKE a_zeros_heap) USING iceberg;

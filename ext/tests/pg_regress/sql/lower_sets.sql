@@ -113,6 +113,7 @@ SELECT twins('SELECT id, unnest(a) FROM @s ORDER BY id LIMIT 25', true);
 SELECT twins('SELECT id, unnest(t) FROM @s WHERE id < 100 ORDER BY id DESC, 2', true);
 SELECT twins('SELECT count(*) FROM (SELECT generate_series(1, 1000000000000000) FROM @s LIMIT 10) x');
 SELECT twins('SELECT id, e FROM (SELECT id, n, a FROM @s ORDER BY n, id) x, unnest(x.a) e', true);
+SELECT twins('SELECT row_number() OVER (), lag(u) OVER (), u FROM (SELECT unnest(a) AS u FROM @s ORDER BY id) x', true);
 -- errors
 SELECT twins('SELECT id, generate_series(1, 2, n) FROM @s');
 SELECT twins('SELECT id / n, unnest(a) FROM @s');

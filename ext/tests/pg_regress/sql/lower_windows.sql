@@ -159,6 +159,17 @@ SELECT differing('SELECT id, lag(100 / (o - 500)) OVER (ORDER BY id) FROM @w WHE
 SELECT differing('SELECT id, lag(o, p) OVER (ORDER BY id) FROM @w');
 SELECT twins('SELECT id, sum(100 / (id - 19990)) OVER (ORDER BY id) FROM @w ORDER BY id LIMIT 3', true);
 SELECT twins('SELECT row_number() OVER () FROM @w WHERE 100 / (id - 19990) IS NOT NULL LIMIT 3');
+SELECT twins('SELECT * FROM (SELECT row_number() OVER () AS rn FROM @w WHERE 100 / (id - 19990) IS NOT NULL) x WHERE rn <= 3');
+-- sums that are too large in rows that Postgres doesn't come to
+CREATE TABLE v_heap (id int, f float8);
+INSERT INTO v_heap SELECT g, CASE WHEN g > 10 THEN 1.7e308 ELSE g END FROM generate_series(1, 20) g;
+CREATE TABLE v_lake (LIKE v_heap) USING iceberg;
+INSERT INTO v_lake SELECT * FROM v_heap;
+SELECT twins('SELECT id, sum(f) OVER (ORDER BY id) FROM @v ORDER BY id');
+SELECT twins('SELECT id, sum(f) OVER (ORDER BY id) FROM @v ORDER BY id LIMIT 3', true);
+SELECT twins('SELECT id, avg(f) OVER (ORDER BY id ROWS 3 PRECEDING) FROM @v ORDER BY id LIMIT 3', true);
+SELECT twins('SELECT * FROM (SELECT id, avg(f) OVER w, row_number() OVER w AS rn FROM @v WINDOW w AS (ORDER BY id)) x WHERE rn <= 3');
+DROP TABLE v_heap, v_lake;
 SELECT twins('SELECT ntile(0) OVER (ORDER BY id) FROM @w');
 SELECT twins('SELECT nth_value(id, -1) OVER (ORDER BY id) FROM @w');
 SELECT twins('SELECT sum(o) OVER (ORDER BY id ROWS -1 PRECEDING) FROM @w');
