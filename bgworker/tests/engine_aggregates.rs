@@ -392,6 +392,71 @@ async fn ordered_values_of_no_rows() {
     }
 }
 
+/// Rows of so many groups in one form each, of which the last one may have another form, too.
+fn forms(groups: i32, several: bool) -> Vec<ArrayRef> {
+    let keys = (0..groups).chain([groups - 1]);
+    let last = if several { "another form" } else { "a form" };
+    let texts = (0..groups).map(|_| "a form").chain([last]);
+    vec![
+        Arc::new(Int32Array::from_iter_values(keys)),
+        Arc::new(StringArray::from_iter_values(texts)),
+    ]
+}
+
+/// Groups that are complete early, as the input is sorted, and groups that were spilled and meet at the end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_group_comes_out_before_all_are_known_to_have_one_form() {
+    const GROUPS: i32 = 600_000;
+    const TYPES: [LakeType; 2] = [LakeType::Int4, LakeType::Text];
+    let dir = tempfile::tempdir().unwrap();
+    let key = || col(0, LakeType::Int4);
+    for (sorted, estimate, memory) in [(true, 1.0, 0), (false, 1.0, 8 << 20), (false, 1e6, 8 << 20)]
+    {
+        for several in [false, true] {
+            let file = write(
+                &dir.path().join("forms.parquet"),
+                forms(GROUPS, several),
+                200_000,
+            );
+            let mut input = scan(&TYPES, None);
+            if sorted {
+                input = Plan::Sort {
+                    input: Box::new(input),
+                    keys: vec![SortKey {
+                        expr: key(),
+                        descending: false,
+                        nulls_first: false,
+                    }],
+                    fetch: None,
+                };
+            }
+            let form = Some(col(1, LakeType::Text));
+            let plan = Plan::Aggregate {
+                input: Box::new(input),
+                groups: vec![key()],
+                aggregates: vec![aggregate(AggregateFunction::OneForm, form, LakeType::Text)],
+                sets: vec![],
+                groups_estimate: estimate,
+            };
+            let mut request = request(plan, vec![file]);
+            request.memory_limit = memory;
+            // With a cache of its own: it is another file of the same name.
+            let found = run(&engine(dir.path()), request, None).await;
+            if several {
+                let error = found.map(|_| ()).expect_err("several forms");
+                assert_eq!(error.code, ErrorCode::NotExact, "{sorted} {estimate}");
+                continue;
+            }
+            let (batches, stats) = found.unwrap();
+            let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+            assert_eq!(rows, GROUPS as usize, "{sorted} {estimate}");
+            let spilled =
+                |line: &String| line.contains("spill_count=") && !line.contains("spill_count=0");
+            assert!(sorted || stats.operators.iter().any(spilled));
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn malformed_aggregates_are_refused() {
     let dir = tempfile::tempdir().unwrap();

@@ -64,6 +64,10 @@ impl Folded for OneForm {
         let values = emit.take_needed(&mut self.values);
         let emitted: usize = values.iter().flatten().map(|value| value.len()).sum();
         self.heap = self.heap.saturating_sub(emitted);
+        // Offsets of 32 bits.
+        if i32::try_from(emitted).is_err() {
+            return Err(raise(not_exact("forms of groups take more than 2 GB")));
+        }
         let texts: StringArray = values.iter().map(Option::as_deref).collect();
         Ok(Arc::new(texts))
     }

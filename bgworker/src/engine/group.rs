@@ -8,6 +8,7 @@
 
 use super::aggregate::LakeAggregate;
 use super::exchange::exchange;
+use super::held::held;
 use super::lower::{Lowering, Operator, check, column, single};
 use arrow::datatypes::SchemaRef;
 use datafusion_common::ScalarValue;
@@ -71,13 +72,25 @@ impl Lowering {
         functions: &Functions,
         spread: Option<usize>,
     ) -> Result<Operator, WireError> {
-        if input.output_partitioning().partition_count() == 1 {
-            return functions.build(AggregateMode::Single, group_by, input);
-        }
+        let last = if input.output_partitioning().partition_count() == 1 {
+            functions.build(AggregateMode::Single, group_by, input)?
+        } else {
+            self.met(input, group_by, functions, spread)?
+        };
+        Ok(self.at_once(last, functions))
+    }
+
+    /// The same of several partitions.
+    fn met(
+        &self,
+        input: Operator,
+        group_by: PhysicalGroupBy,
+        functions: &Functions,
+        spread: Option<usize>,
+    ) -> Result<Operator, WireError> {
         let last = group_by.as_final();
         let partial = functions.build(AggregateMode::Partial, group_by, input)?;
-        // What is merged by one thread is complete before a row comes out.
-        let Some(spread) = spread.filter(|_| !functions.ends_late) else {
+        let Some(spread) = spread else {
             return functions.build(AggregateMode::Final, last, single(partial));
         };
         let mut hashed = vec![];
@@ -86,6 +99,14 @@ impl Lowering {
         }
         let repartitioned = exchange(partial, hashed, self.threads)?;
         functions.build(AggregateMode::FinalPartitioned, last, repartitioned)
+    }
+
+    /// Groups, of which none comes out before the last one is complete if that may fail.
+    fn at_once(&self, groups: Operator, functions: &Functions) -> Operator {
+        match functions.ends_late {
+            true => held(groups, &self.cancel),
+            false => groups,
+        }
     }
 
     /// Some of the functions are over the distinct values of `arg`.
@@ -104,6 +125,8 @@ impl Lowering {
         for aggregate in aggregates.iter().filter(|a| !is_distinct(a)) {
             lower.add(self, LakeAggregate::state_of(aggregate), aggregate)?;
         }
+        // Rows of the upper level come out at once.
+        lower.ends_late = false;
         // If there are many groups, all rows of one are in one partition from then on.
         let spread = if many { groups } else { groups + 1 };
         let values = self.grouped(input, group_by(keys), &lower, Some(spread))?;
@@ -126,9 +149,10 @@ impl Lowering {
                 upper.push(merged, column(&schema, state)?, None)?;
             }
         }
-        let spread = many && !upper.ends_late;
-        if spread && values.output_partitioning().partition_count() > 1 {
-            return upper.build(AggregateMode::SinglePartitioned, group_by(keys), values);
+        if many && values.output_partitioning().partition_count() > 1 {
+            let mode = AggregateMode::SinglePartitioned;
+            let last = upper.build(mode, group_by(keys), values)?;
+            return Ok(self.at_once(last, &upper));
         }
         self.grouped(values, group_by(keys), &upper, None)
     }

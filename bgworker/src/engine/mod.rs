@@ -23,8 +23,8 @@
 //! * `dynamic`: what joins (`told`, `members`) and sorts (`topmost`) let scans below leave out; `origin`: which scans
 //! * expressions: `expr` (compiled tree), `arith`, `compare`, `cast`, `select` (AND, OR, CASE),
 //!   `inlist`, `like`, `functions`, `values` (native slices and constants), `describe` (for EXPLAIN)
-//! * aggregates: `group` and `grouping` (operators), `aggregate` (the functions), `sums`, `moments`, `extremes`, `bits`,
-//!   `intervals`, `forms` and `sets` (their states), `fold` (what those have in common)
+//! * aggregates: `group` and `grouping` (operators), `held` (what comes out of them at once), `aggregate` (the functions),
+//!   `sums`, `moments`, `extremes`, `bits`, `intervals`, `forms` and `sets` (their states), `fold` (what those have in common)
 //! * functions over ordered values: `ordered` (the plan), `copies` (rows to sort), `ordered_exec` (operator), `found`
 //!   (results), `picks` (places among ordered values), `kept` (those of one group)
 //! * `window`: window functions; `recursion`: steps that have the rows of the last one (`work_table`), and fed rows again (`replay`)
@@ -60,6 +60,7 @@ mod functions;
 mod group;
 mod grouping;
 mod handed;
+mod held;
 mod inlist;
 mod intervals;
 mod join;

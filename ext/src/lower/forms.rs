@@ -92,13 +92,17 @@ impl Forms {
     }
 }
 
-/// Whether a plan gives the forms of groups.
-pub fn shows_forms(plan: &Plan) -> bool {
+/// Whether a plan has groups, or aggregates of intervals, that are left to Postgres where a group has several forms. That shows
+/// late: other rows must not be out by then.
+pub fn depends_on_forms(plan: &Plan) -> bool {
+    let of_forms = |function: AggregateFunction| {
+        function == AggregateFunction::OneForm || function.is_of_intervals()
+    };
     let own = match plan {
         Plan::Aggregate { aggregates, .. } => {
-            (aggregates.iter()).any(|aggregate| aggregate.function == AggregateFunction::OneForm)
+            (aggregates.iter()).any(|aggregate| of_forms(aggregate.function))
         }
         _ => false,
     };
-    own || plan.inputs().into_iter().any(shows_forms)
+    own || plan.inputs().into_iter().any(depends_on_forms)
 }

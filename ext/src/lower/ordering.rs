@@ -4,7 +4,7 @@
 //! Postgres sorts for a merge join or an aggregation the engine has no use for it.
 
 use super::expr::{Exprs, operator_function};
-use super::forms::shows_forms;
+use super::forms::depends_on_forms;
 use super::node::{self, Node, array, get, inputs, nodes, plan_tag};
 use super::order::sort_key;
 use super::sub::{Column, Sub};
@@ -180,7 +180,7 @@ impl Builder<'_> {
             return refused("an append of nothing");
         }
         // Rows of one would be out before another one turns out to be Postgres' to run.
-        if inputs.len() > 1 && inputs.iter().any(shows_forms) {
+        if inputs.len() > 1 && inputs.iter().any(depends_on_forms) {
             return refused("groups that may have several forms are not lowered among other rows");
         }
         // Postgres' node says what they are: inputs may differ in their type modifiers.

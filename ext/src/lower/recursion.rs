@@ -4,6 +4,7 @@
 //! is fed to the steps is computed once for all of them, if it does no harm that there may be none.
 
 use super::expr::{cast, operator_function};
+use super::forms::depends_on_forms;
 use super::node::{self, Node, array, get, inputs, nodes, plan_tag, string};
 use super::order::{group_key, is_printed};
 use super::statement::Statement;
@@ -11,6 +12,7 @@ use super::sub::{Column, Sub, column_expr};
 use super::table::sql_type;
 use super::tree::{Builder, has_datum, over};
 use super::{Lowered, consts, refused};
+use pg_lake_plan::expr::Function;
 use pg_lake_plan::ir::{Expr, ExprKind, Plan, RecursiveUnion, WorkColumn, WorkTable};
 use pg_lake_plan::types::{LakeType, SqlType};
 use pgrx::pg_sys;
@@ -118,8 +120,11 @@ impl Builder<'_> {
         let (exprs, _) = self.columns_of(&sub, numbers)?;
         let term = projected(sub.plan, exprs, columns)?;
         // Values grow from step to step. Once rows have come out Postgres can't take over.
-        match computes_numeric(&term) {
-            true => refused("a numeric that is computed in the steps of a recursion"),
+        if computes_numeric(&term) {
+            return refused("a numeric that is computed in the steps of a recursion");
+        }
+        match depends_on_forms(&term) {
+            true => refused("groups that may have several forms, in the steps of a recursion"),
             false => Ok(term),
         }
     }
@@ -254,6 +259,17 @@ fn computes_numeric(plan: &Plan) -> bool {
 }
 
 fn is_computed(expr: &Expr) -> bool {
-    let computed = matches!(expr.kind, ExprKind::Arithmetic { .. } | ExprKind::Negate(_));
+    let computed = match &expr.kind {
+        ExprKind::Arithmetic { .. } | ExprKind::Negate(_) => true,
+        ExprKind::Call { function, .. } => matches!(
+            function,
+            Function::DecimalSqrt
+                | Function::DecimalPower
+                | Function::Factorial
+                | Function::Gcd
+                | Function::Lcm
+        ),
+        _ => false,
+    };
     (computed && expr.ty.lake.is_decimal()) || expr.children().into_iter().any(is_computed)
 }

@@ -21,7 +21,7 @@ pub(super) const NUMERIC_MAX_DISPLAY_SCALE: i32 = 1000;
 pub(super) const DEC_DIGITS: i32 = 4;
 
 /// The least number of more digits than decimals have.
-const END: u128 = 10u128.pow(38);
+pub(super) const END: u128 = 10u128.pow(38);
 
 /// Why there is no quotient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@
 use super::argument;
 use super::numbers::{decimals, rounded, unit};
 use super::quotient::{
-    DEC_DIGITS, NUMERIC_MAX_DISPLAY_SCALE, NUMERIC_MIN_DISPLAY_SCALE, NUMERIC_MIN_SIG_DIGITS,
+    DEC_DIGITS, END, NUMERIC_MAX_DISPLAY_SCALE, NUMERIC_MIN_DISPLAY_SCALE, NUMERIC_MIN_SIG_DIGITS,
     leading, with_scale,
 };
 use super::rows::Rows;
@@ -54,9 +54,17 @@ fn scale_of(ty: &LakeType) -> Result<i32, WireError> {
 pub(super) fn roots(rows: &Rows, ty: &LakeType, args: &[Val]) -> Result<ArrayRef, WireError> {
     let (arg, scale) = decimals(argument(args, 0)?)?;
     let to = scale_of(ty)?;
-    let of_row = |row| root((arg.at(row), scale), to);
+    let of_row = |row| root((arg.at(row), scale), to).and_then(fitting);
     let values = rows.try_map(of_row, Failure::error)?;
     from_i128(values, rows.nulls(), &arrow_type(ty))
+}
+
+/// A result, if it has no more digits than decimals have.
+fn fitting(value: i128) -> Result<i128, Failure> {
+    match value.unsigned_abs() < END {
+        true => Ok(value),
+        false => Err(Failure::NotExact),
+    }
 }
 
 /// With how many digits after the point the root is shown.
@@ -73,7 +81,7 @@ pub(super) fn powers(rows: &Rows, ty: &LakeType, args: &[Val]) -> Result<ArrayRe
     let of_row = |row| {
         let exponent = Exponent::of(exponent.at(row), exponent_scale).ok_or(Failure::NotExact)?;
         let value = power((base.at(row), scale), exponent, to);
-        value.ok_or(Failure::NotExact)
+        value.ok_or(Failure::NotExact).and_then(fitting)
     };
     let values = rows.try_map(of_row, Failure::error)?;
     from_i128(values, rows.nulls(), &arrow_type(ty))
@@ -465,6 +473,13 @@ mod tests {
         assert_eq!(found.values()[..], [160_000, 810_000]);
         let scales = result(Function::DecimalPowerScale, &LakeType::Int4, &args);
         assert_eq!(scales.as_primitive::<Int32Type>().values()[..], [15, 15]);
+        // 144 and 36 zeros are 39 digits.
+        let args = [
+            decimal_array(&[12 * 10i128.pow(18)], 0),
+            decimal_array(&[2], 0),
+        ];
+        let refused = error(Function::DecimalPower, &decimal(0), &args);
+        assert_eq!(refused.code, ErrorCode::NotExact);
         let negative = [decimal_array(&[-1], 0)];
         let refused = error(Function::DecimalSqrt, &decimal(20), &negative);
         assert_eq!(refused.code, ErrorCode::NegativeRoot);

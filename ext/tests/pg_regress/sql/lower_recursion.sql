@@ -111,6 +111,7 @@ SELECT refused_for('WITH RECURSIVE r AS (SELECT dst, f FROM @g WHERE src < 3 UNI
 SELECT differing('WITH RECURSIVE r AS (SELECT dst, f FROM @g WHERE src < 3 UNION ALL SELECT e.dst, e.f FROM r JOIN @g e ON e.src = r.dst WHERE e.dst > 2) SELECT * FROM r');
 SELECT twins('WITH RECURSIVE r AS (SELECT dst, w::numeric AS w FROM @g WHERE src = 2 UNION ALL SELECT e.dst, r.w + e.w FROM r JOIN @g e ON e.src = r.dst) SELECT * FROM r');
 SELECT refused_for('WITH RECURSIVE r AS (SELECT dst, w::numeric AS w FROM @g WHERE src = 2 UNION ALL SELECT e.dst, r.w + e.w FROM r JOIN @g e ON e.src = r.dst) SELECT * FROM r', 'a numeric that is computed in the steps of a recursion');
+SELECT refused_for('WITH RECURSIVE r AS (SELECT dst, 1::numeric AS w FROM @g WHERE src = 2 UNION ALL SELECT e.dst, factorial(e.dst) FROM r JOIN @g e ON e.src = r.dst) SELECT * FROM r', 'a numeric that is computed in the steps of a recursion');
 SELECT twins('WITH RECURSIVE r AS (SELECT dst FROM @g WHERE src = 10001 UNION ALL SELECT e.dst FROM r JOIN @g e ON e.src = r.dst) CYCLE dst SET again USING path SELECT dst, again FROM r');
 SELECT twins('WITH RECURSIVE r AS (SELECT dst FROM @g WHERE src = 600 UNION ALL SELECT e.dst FROM r JOIN @g e ON e.src = r.dst) SEARCH BREADTH FIRST BY dst SET place SELECT dst FROM r ORDER BY place', true);
 SELECT twins('WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM r WHERE n < 50) SELECT r.n, e.w FROM r JOIN @g e ON e.dst = r.n');
