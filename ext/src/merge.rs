@@ -10,6 +10,7 @@ use crate::catalog::file_mark::{self, FileMark};
 use crate::catalog::storage::{self, Storage};
 use crate::catalog::{anchor, garbage, intent, mark, publication};
 use crate::flush::Relation;
+use crate::pg::xids;
 use crate::progress::{self, Command, Phase};
 use crate::{indexes, pg};
 use pg_lake_crash::{CrashPoint, crash_point};
@@ -60,10 +61,14 @@ pub fn settle(rel: &Relation, storage: &Storage, eagerness: Eagerness) -> Settle
     // SAFETY: pure arithmetic.
     files.retain(|mark| unsafe { pg_sys::TransactionIdPrecedes(mark.xmin, horizon) });
     let settled = Settled { rows, files };
+    let horizon = xids::full(horizon);
+    let orphans = intent::entries_of_ended(storage.id);
     if !pg::has_indexes(rel.0) {
+        // An index that is made from now on doesn't get any of these either.
+        let old = orphans.into_iter().filter(|(_, by)| *by < horizon);
+        old.for_each(|(orphan, _)| intent::forget(orphan));
         return settled;
     }
-    let orphans = intent::entries_of_ended(storage.id);
     if settled.rows.is_empty() && settled.files.is_empty() && orphans.is_empty() {
         return settled;
     }
@@ -74,7 +79,9 @@ pub fn settle(rel: &Relation, storage: &Storage, eagerness: Eagerness) -> Settle
             deleted += file.live_rows();
         }
     }
-    let few = orphans.is_empty() && deleted < all / FEW;
+    // Entries of rows in replaced files stay until every snapshot sees that these are: nothing is found before.
+    let any_orphan = orphans.iter().any(|(_, by)| *by < horizon);
+    let few = !any_orphan && deleted < all / FEW;
     // SAFETY: globals of this backend; the relation is open.
     let busy = unsafe {
         pg_sys::GetTopTransactionIdIfAny() != pg_sys::InvalidTransactionId
@@ -99,7 +106,7 @@ pub fn settle(rel: &Relation, storage: &Storage, eagerness: Eagerness) -> Settle
     let rows = settled.rows.iter().map(|(row, _)| *row);
     let files = settled.files.iter().map(|mark| mark.rows.start);
     if indexes::remove_dead(rel.0, storage.id, rows, files) {
-        for orphan in orphans {
+        for (orphan, _) in orphans {
             intent::forget(orphan);
         }
     }

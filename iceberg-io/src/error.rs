@@ -70,7 +70,8 @@ impl Error {
                 | io::ErrorKind::StorageFull
                 | io::ErrorKind::QuotaExceeded
                 | io::ErrorKind::ResourceBusy
-        );
+                | io::ErrorKind::OutOfMemory
+        ) || source.raw_os_error().is_some_and(is_of_too_many_files);
         Self::new(kind, message)
             .with_source(source)
             .with_retryable(retryable)
@@ -98,6 +99,11 @@ impl Error {
     pub fn message(&self) -> &str {
         &self.message
     }
+}
+
+/// `ENFILE` and `EMFILE`, which have no kind of their own; on Linux and BSD, macOS included.
+fn is_of_too_many_files(code: i32) -> bool {
+    matches!(code, 23 | 24)
 }
 
 impl fmt::Display for Error {
@@ -129,5 +135,19 @@ impl From<iceberg::Error> for Error {
         Self::new(kind, "invalid Iceberg metadata")
             .with_source(source)
             .with_retryable(retryable)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_scarce_for_a_while_is_retryable() {
+        let retryable = |code| Error::io("", io::Error::from_raw_os_error(code)).retryable();
+        // ENOMEM, ENFILE, EMFILE, ENOSPC
+        assert!([12, 23, 24, 28].into_iter().all(retryable));
+        // ENOENT, EIO, EACCES
+        assert!(![2, 5, 13].into_iter().any(retryable));
     }
 }

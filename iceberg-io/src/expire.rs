@@ -41,7 +41,7 @@ pub(crate) fn split(base: &BaseTable, keep: u32) -> (Vec<SnapshotRef>, Vec<Snaps
 /// is no reason to fail the publication: nothing is reported whose last reference isn't certain.
 ///
 /// # Errors
-/// Of a store that doesn't answer: later, nobody would know what the expired snapshots had.
+/// Of a store that doesn't answer, or refuses to: later, nobody would know what the expired snapshots had.
 pub(crate) async fn unreferenced(
     store: &dyn MetadataStore,
     expired: &[SnapshotRef],

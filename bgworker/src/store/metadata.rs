@@ -134,7 +134,8 @@ pub fn to_iceberg(error: WireError) -> Error {
         ErrorCode::Internal => ErrorKind::Internal,
         _ => ErrorKind::Io,
     };
-    let retryable = error.code == ErrorCode::StoreUnavailable;
+    // A store may be reached later, or grant later what it refuses now; there may be memory.
+    let retryable = kind == ErrorKind::Io;
     Error::new(kind, error.message.clone())
         .with_source(error)
         .with_retryable(retryable)
@@ -266,6 +267,7 @@ mod tests {
             .await
             .expect_err("missing");
         assert_eq!(missing.kind(), ErrorKind::NotFound);
+        assert!(error.retryable() && !missing.retryable());
         let patience = metadata.patience("s3://lake/t/missing");
         assert_eq!(patience, faulty::settings().timeout);
     }

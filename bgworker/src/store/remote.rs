@@ -153,7 +153,7 @@ impl Remote {
     /// Where entity tags are digests, what was damaged on its way is received once more.
     async fn get_whole(&self, path: &Path) -> Result<(Bytes, UpdateVersion), Failure> {
         let receive = || self.receive_all(path);
-        let mut doubtful: Option<Vec<u8>> = None;
+        let mut doubtful = None;
         for _ in 0..READS_MAX {
             let (content, version) = self
                 .retried(Priority::Interactive, Pace::Watched, receive)
@@ -161,15 +161,18 @@ impl Remote {
             if let Some(bandwidth) = &self.bandwidth {
                 bandwidth.charge(content.len() as u64);
             }
-            let expected = Md5::of(&content).to_string();
-            if self.e_tags.judge(version.e_tag.as_deref(), &expected) != Verdict::Doubtful {
+            let md5 = Md5::of(&content);
+            let verdict = self
+                .e_tags
+                .judge(version.e_tag.as_deref(), &md5.to_string());
+            if verdict != Verdict::Doubtful {
                 return Ok((content.into(), version));
             }
-            if doubtful.as_ref() == Some(&content) {
+            if doubtful == Some(md5) {
                 self.e_tags.found_opaque();
                 return Ok((content.into(), version));
             }
-            doubtful = Some(content);
+            doubtful = Some(md5);
         }
         Err(Failure::new(Problem::Damaged.into(), Answer::default()))
     }

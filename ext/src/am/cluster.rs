@@ -10,7 +10,7 @@ use crate::am::{dml, hot, replaced};
 use crate::catalog::data_file::{self, DataFile, Origin};
 use crate::catalog::replaced::{self as replaced_files, OldPlaces};
 use crate::catalog::storage::{self, Storage};
-use crate::catalog::{anchor, intent, layout, mark, options, publication};
+use crate::catalog::{anchor, intent, layout, locate, mark, options, publication};
 use crate::cold::FullScan;
 use crate::pg::temp_file::TempFile;
 use crate::pg::{published, xids};
@@ -42,14 +42,14 @@ fn write_anew(table: pg_sys::Relation, index: Option<pg_sys::Relation>) -> u64 {
     if !data_file::any(storage.id) || (index.is_none() && !has_outdated(table, &storage)) {
         return 0;
     }
-    if let Some(obstacle) = obstacle() {
+    if !storage::is_own() {
         let kept = if index.is_some() { "order" } else { "files" };
         error::warn(
             &format!(
                 "cold rows of table \"{}\" keep their {kept}",
                 pg::relation_name(table)
             ),
-            Some(obstacle),
+            Some("Their files belong to the database that this one is a copy of."),
         );
         return 0;
     }
@@ -96,14 +96,32 @@ fn has_outdated(table: pg_sys::Relation, storage: &Storage) -> bool {
     !files.is_empty()
 }
 
-/// Why cold rows can't be written anew, if they can't.
-fn obstacle() -> Option<&'static str> {
-    if !storage::is_own() {
-        Some("Their files belong to the database that this one is a copy of.")
-    } else if replaced::any() {
-        Some("The transaction has changed rows that were flushed since its snapshot.")
-    } else {
-        None
+/// Raises an error in a transaction that keeps its snapshot, if that doesn't see the files of a table, and their deleted
+/// rows, as they are now. A command that gives all of them other entries in the catalog would show them to its
+/// transaction, whose own these are then: rows would be seen twice, at an old place and the new one, or come and go.
+pub fn refuse_unseen(table: pg_sys::Relation) {
+    let Some(storage) = storage::of_relation(table).filter(|_| replaced::keeps_snapshot()) else {
+        return;
+    };
+    // SAFETY: in a transaction, of which it is the snapshot.
+    let own = unsafe { pg_sys::GetTransactionSnapshot() };
+    let now = &raw mut pg::SNAPSHOT_SELF;
+    let deleted = |snapshot| {
+        let files = data_file::list(storage.id, snapshot).into_iter();
+        files.map(|file| file.deleted).collect::<Vec<_>>()
+    };
+    if locate::entries(storage.id, own) != locate::entries(storage.id, now)
+        || deleted(own) != deleted(now)
+    {
+        error::raise(
+            PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
+            &format!(
+                "could not serialize access due to concurrent changes of table \"{}\"",
+                pg::relation_name(table)
+            ),
+            Some("Its cold rows aren't any more where the transaction's snapshot sees them."),
+            Some("The transaction might succeed if retried."),
+        );
     }
 }
 
@@ -184,7 +202,8 @@ fn write_in_order(
     let rows: u64 = files.iter().map(DataFile::live_rows).sum();
     let mut places = None;
     if sink.takes_batches() {
-        let mut read = compact::read(table, &info, files);
+        // The table is locked: whoever uses it waits.
+        let mut read = compact::read(table, &info, files, false);
         while let Some(batch) = read.next_batch() {
             pg::check_for_interrupts();
             sink.push_batch(batch.bytes(), batch.reader().rows as u64);

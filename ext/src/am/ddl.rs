@@ -160,6 +160,7 @@ unsafe extern "C-unwind" fn copy_data(
     rel: pg_sys::Relation,
     newrlocator: *const pg_sys::RelFileLocator,
 ) {
+    cluster::refuse_unseen(rel);
     // SAFETY: a callback of heap with its arguments.
     unsafe {
         storage::hold_place(&*newrlocator);
@@ -184,6 +185,10 @@ unsafe extern "C-unwind" fn copy_for_cluster(
     tups_vacuumed: *mut f64,
     tups_recently_dead: *mut f64,
 ) {
+    // No query of its transaction comes after VACUUM FULL.
+    if !old_index.is_null() {
+        cluster::refuse_unseen(old_table);
+    }
     // Other access methods than btree can't be sorted by.
     // SAFETY: null, or an open index.
     let sorted =

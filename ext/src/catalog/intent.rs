@@ -79,12 +79,13 @@ pub fn announce_entries(storage: i64) -> pg_sys::ItemPointerData {
     insert(next_id(), storage, "", ENTRIES)
 }
 
-/// The intents about index entries of a storage whose transactions were rolled back.
-pub fn entries_of_ended(storage: i64) -> Vec<pg_sys::ItemPointerData> {
+/// The intents about index entries of a storage whose transactions, which are told as well, were rolled back, or have
+/// replaced files.
+pub fn entries_of_ended(storage: i64) -> Vec<(pg_sys::ItemPointerData, u64)> {
     let mut found = vec![];
     Table::read(TABLE).scan(None, &[], std::ptr::null_mut(), |row| {
         if row.int8(3) == storage && is_ended(row) && is_about_entries(row) {
-            found.push(row.tid);
+            found.push((row.tid, row.int8(2) as u64));
         }
         true
     });

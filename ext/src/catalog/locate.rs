@@ -221,7 +221,11 @@ pub fn latest<T>(f: impl FnOnce(pg_sys::Snapshot) -> T) -> T {
 pub fn registered(storage: i64, row: u64) -> Option<(Range<u64>, pg_sys::TransactionId)> {
     let mut found = None;
     let any = &raw mut crate::pg::SNAPSHOT_ANY;
-    versions(storage, row, any, |version| {
+    Table::read(TABLE).scan_down_from(BY_STORAGE, storage, row as i64, any, |version| {
+        // One that nobody sees any more may lie within the range of another one.
+        if row >= end_of(version) {
+            return true;
+        }
         let inserted: Vec<(u64, u32)> = decoded(version, INSERTED);
         let after = inserted.partition_point(|(first, _)| *first <= row);
         if let Some((first, xid)) = after.checked_sub(1).map(|i| inserted[i]) {
@@ -232,6 +236,24 @@ pub fn registered(storage: i64, row: u64) -> Option<(Range<u64>, pg_sys::Transac
         }
         false
     });
+    found
+}
+
+/// Which versions of the entries of a storage's files a snapshot sees: where they are.
+pub fn entries(storage: i64, snapshot: pg_sys::Snapshot) -> Vec<(u32, u16)> {
+    let mut found = vec![];
+    let files = [Key::int8(1, storage)];
+    Table::read(TABLE).scan(Some(BY_STORAGE), &files, snapshot, |row| {
+        // SAFETY: a valid item pointer.
+        found.push(unsafe {
+            (
+                pg_sys::ItemPointerGetBlockNumberNoCheck(&row.tid),
+                pg_sys::ItemPointerGetOffsetNumberNoCheck(&row.tid),
+            )
+        });
+        true
+    });
+    found.sort_unstable();
     found
 }
 

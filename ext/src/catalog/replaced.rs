@@ -202,9 +202,42 @@ pub fn list(storage: i64, files: &[DataFile]) -> Vec<DataFile> {
     kept
 }
 
+/// Whether one of some files of [`list`] has its rows between those of two neighbours. Compaction doesn't put these into
+/// one then, whose range would have the numbers of rows that an older snapshot sees elsewhere.
+pub fn any_between(replaced: &[DataFile], before: &DataFile, after: &DataFile) -> bool {
+    let first = replaced.partition_point(|file| file.rows.start() < before.rows.end());
+    let next = replaced.get(first);
+    next.is_some_and(|file| file.rows.start() < after.rows.start())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pg_lake_plan::rows::RowNumbers;
+
+    fn file(start: u64, rows: u64) -> DataFile {
+        DataFile {
+            rows: RowNumbers::consecutive(start, rows).into(),
+            path: String::new(),
+            size: 0,
+            checksums: [].into(),
+            deleted: vec![],
+            flushed: false,
+            forwards: false,
+            partition: vec![],
+            inserted: vec![],
+        }
+    }
+
+    #[test]
+    fn files_between_others_are_found() {
+        let (before, after) = (file(100, 10), file(300, 10));
+        let any = |replaced: &[DataFile]| any_between(replaced, &before, &after);
+        assert!(any(&[file(200, 10)]));
+        assert!(any(&[file(0, 10), file(110, 1), file(400, 10)]));
+        assert!(!any(&[file(0, 10), file(400, 10)]));
+        assert!(!any(&[]));
+    }
 
     #[test]
     fn rows_are_found_by_their_new_numbers() {

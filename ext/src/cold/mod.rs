@@ -176,12 +176,13 @@ impl Rows {
         feeds: usize,
         tables: impl FnOnce(&[u64]) -> Vec<TableInput>,
     ) -> Rows {
-        Rows::call_engine(fragment, params, feeds, tables, false)
+        Rows::call_engine(fragment, params, feeds, tables, [false, false])
     }
 
-    /// The same for files that are written again: rows come in the order of the files, and nobody waits for them.
-    pub fn to_rewrite(fragment: Fragment, tables: Vec<TableInput>) -> Rows {
-        Rows::call_engine(fragment, vec![], 0, |_| tables, true)
+    /// The same for files that are written again: rows come in the order of the files. In the background: nobody waits
+    /// for them.
+    pub fn to_rewrite(fragment: Fragment, tables: Vec<TableInput>, background: bool) -> Rows {
+        Rows::call_engine(fragment, vec![], 0, |_| tables, [true, background])
     }
 
     fn call_engine(
@@ -189,7 +190,7 @@ impl Rows {
         params: Vec<Option<Value>>,
         feeds: usize,
         tables: impl FnOnce(&[u64]) -> Vec<TableInput>,
-        to_rewrite: bool,
+        [in_order, background]: [bool; 2],
     ) -> Rows {
         let types = fragment.root.output();
         let call = Call::start(ENGINE, feeds, |ids| {
@@ -205,8 +206,8 @@ impl Rows {
                 params,
                 memory_limit: 0,
                 temp_file_limit: pg::temp_file_limit_kb(),
-                in_order: to_rewrite,
-                background: to_rewrite,
+                in_order,
+                background,
             })
         });
         Rows {

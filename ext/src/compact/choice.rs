@@ -37,6 +37,8 @@ pub struct Candidate {
     pub pinned: bool,
     /// The partition that its rows are in, encoded.
     pub partition: Vec<u8>,
+    /// Between its rows and those of the file before it are others' that somebody may see.
+    pub apart: bool,
 }
 
 impl Candidate {
@@ -70,7 +72,8 @@ pub fn choose(files: &[Candidate], target: u64, eagerness: Eagerness) -> Vec<Ran
             let alike = eagerness == Eagerness::All || more <= bytes.max(TIER_BYTES);
             rows += files[before].rows;
             let full = end - start == FILES_MAX || bytes + more > target || rows > ROWS_MAX;
-            let apart = files[before].partition != files[end - 1].partition;
+            let apart = files[before].partition != files[end - 1].partition
+                || files.get(start).is_some_and(|next| next.apart);
             if start < end && (full || !alike || apart) {
                 break;
             }
@@ -111,6 +114,7 @@ mod tests {
             deleted,
             pinned: false,
             partition: vec![],
+            apart: false,
         }
     }
 
@@ -161,6 +165,15 @@ mod tests {
         all[1].partition = vec![1];
         all[4].partition = vec![2];
         assert_eq!(choose(&all, 128 * MB, Eagerness::All), [2..4, 0..2]);
+    }
+
+    #[test]
+    fn no_group_reaches_over_rows_of_others() {
+        let mut all = files(&[MB; 6]);
+        all[0].apart = true;
+        all[2].apart = true;
+        all[5].apart = true;
+        assert_eq!(choose(&all, 128 * MB, Eagerness::All), [2..5, 0..2]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ mod choice;
 
 use crate::catalog::data_file::{self, DataFile};
 use crate::catalog::storage::{self, Storage};
-use crate::catalog::{file_mark, locate};
+use crate::catalog::{file_mark, locate, replaced};
 use crate::cold::{self, Rows};
 use crate::flush::Relation;
 use crate::merge;
@@ -60,17 +60,21 @@ fn compact_files(rel: &Relation, storage: &Storage, eagerness: Eagerness, limit:
     let info = relation::info(rel.0);
     let deleted = file_mark::list(storage.id, std::ptr::null_mut());
     let files = data_file::files(storage.id, std::ptr::null_mut());
+    // Older snapshots see these, which are found by their ranges of rows: nobody else's may be around them.
+    let seen = replaced::list(storage.id, &files);
     let target = crate::sink::target_file_size(storage);
     // Who looks for a row where it was before a flush finds it by the file of the flush. One that is
     // deleted as a whole is about to be dropped.
     let candidates: Vec<Candidate> = files
         .iter()
-        .map(|file| Candidate {
+        .enumerate()
+        .map(|(i, file)| Candidate {
             size: file.size,
             rows: file.rows.count(),
             deleted: file.deleted.len() as u64,
             pinned: file.forwards || file_mark::of_file(&deleted, file.rows.start()).is_some(),
             partition: file.partition.clone(),
+            apart: i > 0 && replaced::any_between(&seen, &files[i - 1], file),
         })
         .collect();
     let groups = choose(&candidates, target, eagerness);
@@ -195,8 +199,8 @@ pub fn live_positions(file: &DataFile) -> Vec<Range<u64>> {
     runs
 }
 
-/// Reads the rows of files that aren't deleted, in their order.
-pub fn read(relation: pg_sys::Relation, info: &Info, files: &[DataFile]) -> Rows {
+/// Reads the rows of files that aren't deleted, in their order. In the background: nobody waits for them.
+pub fn read(relation: pg_sys::Relation, info: &Info, files: &[DataFile], background: bool) -> Rows {
     // SAFETY: the relation is open.
     let desc = unsafe { (*relation).rd_att };
     let missing = cold::MissingValues::of(relation, desc);
@@ -215,7 +219,7 @@ pub fn read(relation: pg_sys::Relation, info: &Info, files: &[DataFile]) -> Rows
         }),
     };
     let files = files.iter().map(DataFile::file_ref).collect();
-    Rows::to_rewrite(fragment, vec![TableInput { files, feed: None }])
+    Rows::to_rewrite(fragment, vec![TableInput { files, feed: None }], background)
 }
 
 fn write(
@@ -229,7 +233,7 @@ fn write(
     if files.len() > 1 {
         sort_order.clear();
     }
-    let mut rows = read(rel.0, info, files);
+    let mut rows = read(rel.0, info, files, true);
     let mut sink = Sink::for_batches(storage, info.clone(), &partition, sort_order);
     while let Some(batch) = rows.next_batch() {
         sink.push_batch(batch.bytes(), batch.reader().rows as u64);

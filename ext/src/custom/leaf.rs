@@ -252,7 +252,11 @@ impl Leaf {
             self.clear(slot);
             let (values, nulls) = ((*slot).tts_values, (*slot).tts_isnull);
             let tid = self.space.next_row(|| {
-                let pinned = self.info.pinned_settings.then(PinnedSettings::new);
+                let pinned = self.info.pinned_settings.then(|| {
+                    // What the settings' own functions leave behind goes with the row.
+                    self.space.overflows();
+                    PinnedSettings::new()
+                });
                 let mut tid = None;
                 for (i, column) in self.columns.iter().enumerate() {
                     match column {

@@ -82,7 +82,30 @@ impl Space {
 
     /// Something is about to be made in the context.
     #[inline]
-    pub(super) fn overflows(&self) {
+    pub fn overflows(&self) {
         self.overflowed.set(true);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_of_a_row_are_aligned_and_within_the_block() {
+        let mut block = vec![0u64; BLOCK / size_of::<u64>()];
+        let space = Space {
+            block: block.as_mut_ptr().cast(),
+            ..Space::current()
+        };
+        let at = |bytes: usize| space.take(bytes) as usize - space.block as usize;
+        assert_eq!([at(1), at(16), at(20), at(8)], [0, 8, 24, 48]);
+        assert_eq!(at(BLOCK - 56), 56);
+        assert_eq!(space.used.get(), BLOCK);
+        // The end of the block may be no multiple of the alignment.
+        space.used.set(0);
+        assert_eq!(at(BLOCK - 3), 0);
+        assert_eq!(space.used.get(), BLOCK);
+        assert!(!space.overflowed.get());
     }
 }
