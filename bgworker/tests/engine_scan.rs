@@ -99,6 +99,34 @@ async fn the_second_scan_comes_from_the_cache() {
     assert_eq!(engine.memory_used(), 0);
 }
 
+/// As they do when they are decoded.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wide_rows_come_few_at_a_time_from_the_cache() {
+    const ROWS: i32 = 1200;
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::new(512 << 20, 256 << 20, dir.path().to_owned(), 2, None).unwrap();
+    let numbers = Int32Array::from_iter_values(0..ROWS);
+    let wide = |i: i32| format!("{i} {}", "x".repeat(20_000));
+    let texts = StringArray::from_iter_values((0..ROWS).map(wide));
+    let path = dir.path().join("wide.parquet");
+    let f = write(&path, vec![Arc::new(numbers), Arc::new(texts)], 2000);
+    for cached in [0, 2] {
+        let request = request(scan(&TYPES, None), vec![f.clone()]);
+        let (batches, stats) = run(&engine, request, None).await.unwrap();
+        assert_eq!(stats.chunks_cached, cached);
+        assert_eq!(first_ints(&batches), (0..ROWS).collect::<Vec<i32>>());
+        for batch in &batches {
+            assert!(batch.num_rows() <= 512, "{} rows", batch.num_rows());
+            let numbers = batch.column(0).as_primitive::<Int32Type>().values();
+            let texts = batch.column(1).as_string::<i32>();
+            let all = numbers.iter().zip(texts.iter());
+            for (number, text) in all {
+                assert_eq!(text, Some(wide(*number).as_str()));
+            }
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn row_numbers_defaults_and_bare_counts() {
     let dir = tempfile::tempdir().unwrap();

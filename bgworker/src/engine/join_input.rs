@@ -11,6 +11,7 @@ use super::expr::{Frame, Node};
 use super::lately::Lately;
 use super::lower::{Lowering, Operator, column};
 use super::steps::{Pass, Passed, Step, stepping};
+use super::widths::used_bytes;
 use crate::arrow_types::arrow_type;
 use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, MutableArrayData, UInt8Array, make_array,
@@ -360,10 +361,7 @@ fn is_sparse(array: &ArrayRef) -> Result<bool, WireError> {
     if held <= SPARSE_BYTES {
         return Ok(false);
     }
-    let used = array
-        .to_data()
-        .get_slice_memory_size()
-        .map_err(|e| from_arrow(&e))?;
+    let used = used_bytes(array).map_err(|e| from_arrow(&e))?;
     Ok(held > 2 * used + SPARSE_BYTES)
 }
 

@@ -8,6 +8,7 @@ use super::error::{internal, raise};
 use super::handed::{Handed, locked};
 use super::lower::Operator;
 use super::told::KeyFilter;
+use super::widths::used_bytes;
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::{max, min};
 use arrow::datatypes::{DataType, Int32Type, Int64Type, SchemaRef};
@@ -307,8 +308,7 @@ impl Kept {
 pub(super) fn own_bytes(batch: &RecordBatch) -> usize {
     let own = |column: &ArrayRef| match column.data_type() {
         DataType::Utf8View | DataType::BinaryView => column.get_array_memory_size(),
-        _ => (column.to_data().get_slice_memory_size())
-            .unwrap_or_else(|_| column.get_array_memory_size()),
+        _ => used_bytes(column).unwrap_or_else(|_| column.get_array_memory_size()),
     };
     let bytes: usize = batch.columns().iter().map(own).sum();
     bytes.min(get_record_batch_memory_size(batch))

@@ -10,7 +10,7 @@
 //! * `lower`: plan nodes to DataFusion's physical operators; `exchange`: rows to partitions; `append`: the rows of
 //!   several inputs; `dense`: batches that hold just their rows
 //! * `sorting`: sorts, and merges of sorted partitions, with batches that are bounded by bytes; `widths`: how many rows these have;
-//!   `wide`: how many those of scans and of DataFusion's operators have
+//!   `sized`: batches of what merges give; `wide`: how many those of scans and of DataFusion's operators have
 //! * joins: `join` (sides and kinds), `join_input` (what happens to a side before it is joined, in a `steps`
 //!   operator), `lately` (copies of rows), `condition` (the filter), `not_in` and `mark` (as nulls have it,
 //!   with what the `right_side` has),
@@ -98,6 +98,7 @@ mod scan;
 mod select;
 mod selection;
 mod sets;
+mod sized;
 mod sorting;
 mod source;
 mod stats;

@@ -2,6 +2,7 @@
 
 use super::error::{internal, not_exact, raise};
 use super::extremes::ZEROS;
+use super::widths::used_bytes;
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array, UInt64Array, new_null_array};
 use arrow::compute;
 use arrow::datatypes::{Float32Type, Float64Type};
@@ -150,7 +151,7 @@ impl Zeros {
 /// What the values of a range take.
 pub(super) fn bytes_of(values: &ArrayRef, range: Range<usize>) -> Result<usize> {
     let slice = values.slice(range.start, range.len());
-    Ok(slice.to_data().get_slice_memory_size()?)
+    Ok(used_bytes(&slice)?)
 }
 
 #[cfg(test)]

@@ -49,6 +49,15 @@ enum Slot {
     Read(usize),
 }
 
+impl Slot {
+    fn cached_bytes(&self) -> usize {
+        match self {
+            Slot::Cached(chunks) => chunks.iter().map(|c| c.get_buffer_memory_size()).sum(),
+            Slot::RowNumber | Slot::Constant(_) | Slot::Read(_) => 0,
+        }
+    }
+}
+
 /// A column that is decoded.
 pub(super) struct Reading {
     pub(super) root: usize,
@@ -63,7 +72,7 @@ pub(super) struct RowGroupReader {
     pub(super) file: usize,
     pub(super) window: Range<u64>,
     next: u64,
-    /// Rows that the reader yields at a time: `BATCH_ROWS` are a multiple.
+    /// Rows that are handed out at a time, and that the reader yields: `BATCH_ROWS` are a multiple.
     step: usize,
     slots: Vec<Slot>,
     pub(super) reading: Vec<Reading>,
@@ -133,8 +142,23 @@ impl RowGroupReader {
             Some((footer, row_group)) if self.decodes() && !self.is_left_out() => {
                 self.start(&footer, row_group, parts)
             }
-            _ => Ok(()),
+            _ => {
+                self.step = self.few_if_wide(0)?;
+                Ok(())
+            }
         }
+    }
+
+    /// Rows that are handed out at a time, with columns that take so many bytes decoded, and those of the cache.
+    fn few_if_wide(&self, decoded: usize) -> Result<usize, WireError> {
+        let (_, file) = self.file()?;
+        // A point read doesn't look at all chunks.
+        let cached: usize = match file.ranges {
+            Some(_) => 0,
+            None => self.slots.iter().map(Slot::cached_bytes).sum(),
+        };
+        let rows = self.window.end - self.window.start;
+        Ok(rows_at_a_time(decoded.saturating_add(cached), rows))
     }
 
     pub(super) fn file(&self) -> Result<(&Arc<str>, &FileRef), WireError> {
@@ -254,7 +278,7 @@ impl RowGroupReader {
             .collect();
         let rows = self.window.end - self.window.start;
         let decoded = sizes.iter().map(|(_, decoded)| *decoded);
-        self.step = rows_at_a_time(decoded.fold(0, usize::saturating_add), rows);
+        self.step = self.few_if_wide(decoded.fold(0, usize::saturating_add))?;
         let handle = source.open_file(self.file, parts)?;
         self.handle = Some(handle.clone());
         let (path, _) = self.file()?;
@@ -533,7 +557,6 @@ impl RowGroupReader {
         self.fetched = None;
         let reading = std::mem::take(&mut self.reading);
         self.slots.clear();
-        self.reservation.free();
         for reading in reading {
             if let Some(kept) = reading.kept
                 && let Some(chunks) = whole_chunks(kept, self.step)
@@ -541,6 +564,7 @@ impl RowGroupReader {
                 self.source.cache.put(reading.key, chunks);
             }
         }
+        self.reservation.free();
     }
 
     fn read_error(&self, path: &str, error: &ArrowError) -> WireError {

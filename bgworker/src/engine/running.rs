@@ -7,6 +7,7 @@ use super::error::{cancelled, internal, wire};
 use super::fair::Member;
 use super::memory::QueryPool;
 use super::stats::Counters;
+use super::widths::used_bytes;
 use arrow::array::Array;
 use arrow::record_batch::RecordBatch;
 use datafusion_common::DataFusionError;
@@ -246,10 +247,8 @@ async fn run(
 /// What the rows take: they may be parts of arrays that somebody else has reserved.
 fn bytes(batch: &RecordBatch) -> usize {
     let columns = batch.columns().iter();
-    let bytes = columns.map(|column| {
-        let used = column.to_data().get_slice_memory_size();
-        used.unwrap_or_else(|_| column.get_buffer_memory_size())
-    });
+    let bytes = columns
+        .map(|column| used_bytes(column).unwrap_or_else(|_| column.get_buffer_memory_size()));
     bytes.sum()
 }
 

@@ -1,15 +1,18 @@
 //! Sorts that spill, and merges of what they give, with batches that are bounded by bytes.
 //!
 //! DataFusion's have as many rows in each batch as any operator. Where a row has a megabyte that is gigabytes, and a merge of
-//! files reserves several times the largest batch of each. So this is its `ExternalSorter` (sorts/sort.rs), but that it
-//! cuts wide batches, and makes no batch that has more bytes than it should, whichever rows come together. Its merges are
-//! DataFusion's. `memory` knows the reservations by the names that they have there.
+//! files reserves several times the largest batch of each. So this does by itself what comes before a merge: it cuts wide
+//! batches, sorts each, and writes runs to files. Merges are DataFusion's, with so few rows at a time that it doesn't matter
+//! which ones come together; `sized` makes batches of what they give. `memory` knows the reservations by the names that
+//! DataFusion's sort has for them.
 
+use super::BATCH_ROWS;
 use super::error::raise;
 use super::join_input::compact;
 use super::lower::Operator;
+use super::sized::sized;
 use super::unary::{self, Unary};
-use super::widths::{RowWidths, Widths};
+use super::widths::{RowWidths, Widths, used_by_rows};
 use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
@@ -28,14 +31,24 @@ use datafusion_physical_plan::{
     DisplayAs, DisplayFormatType, EmptyRecordBatchStream, ExecutionPlan, ExecutionPlanProperties,
     PlanProperties, SpillManager,
 };
+use futures::future::try_join_all;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use std::fmt;
 use std::sync::Arc;
+use tokio::task::yield_now;
 
 /// A partition's share of the query's memory is so many batches; each has so many bytes.
 const BATCHES: usize = 16;
 const BATCH_BYTES_MIN: usize = 256 << 10;
 const BATCH_BYTES_MAX: usize = 4 << 20;
+
+/// So many make what the widest rows may take if they meet in a merge: that is there once, until it is cut.
+const BATCHES_MET: usize = BATCHES / 2;
+const MET_BYTES_MAX: usize = 32 << 20;
+
+/// Of each file a merge reserves so many of its largest batches: two, each with what is compared. (DataFusion's
+/// multi_level_merge.rs)
+const RESERVED_OF_FILE: usize = 4;
 
 /// Rows sorted in each partition.
 pub(super) fn sorted(input: Operator, ordering: LexOrdering, widths: Arc<Widths>) -> Operator {
@@ -49,12 +62,27 @@ pub(super) fn merged(input: Operator, ordering: LexOrdering, widths: Arc<Widths>
     unary::operator(input, merging)
 }
 
-fn batch_bytes(context: &TaskContext, partitions: usize) -> usize {
-    let bytes = match context.memory_pool().memory_limit() {
-        MemoryLimit::Finite(limit) => limit / BATCHES / partitions.max(1),
-        MemoryLimit::Infinite | MemoryLimit::Unknown => BATCH_BYTES_MAX,
-    };
-    bytes.clamp(BATCH_BYTES_MIN, BATCH_BYTES_MAX)
+/// Bytes of batches.
+#[derive(Clone, Copy, Debug)]
+struct Sizes {
+    /// What one should have.
+    batch: usize,
+    /// What the widest rows may have that a merge puts together.
+    met: usize,
+    /// What all of a partition may have.
+    share: usize,
+}
+
+impl Sizes {
+    fn of(context: &TaskContext, partitions: usize) -> Self {
+        let share = match context.memory_pool().memory_limit() {
+            MemoryLimit::Finite(limit) => limit / partitions.max(1),
+            MemoryLimit::Infinite | MemoryLimit::Unknown => usize::MAX,
+        };
+        let batch = (share / BATCHES).clamp(BATCH_BYTES_MIN, BATCH_BYTES_MAX);
+        let met = (share / BATCHES_MET).clamp(batch, MET_BYTES_MAX);
+        Sizes { batch, met, share }
+    }
 }
 
 #[derive(Debug)]
@@ -102,7 +130,7 @@ impl Unary for Sorting {
             schema: schema.clone(),
             ordering: self.like.expr().clone(),
             widths: self.widths.clone(),
-            bytes: batch_bytes(&context, input.output_partitioning().partition_count()),
+            sizes: Sizes::of(&context, input.output_partitioning().partition_count()),
             batches: vec![],
             files: vec![],
             memory: MemoryConsumer::new(format!("ExternalSorter[{partition}]"))
@@ -139,8 +167,7 @@ struct Sorter {
     ordering: LexOrdering,
     /// Of all rows that were added.
     widths: Arc<Widths>,
-    /// Of a batch.
-    bytes: usize,
+    sizes: Sizes,
     batches: Vec<RecordBatch>,
     files: Vec<SortedSpillFile>,
     /// Of the batches, which are there twice while they are sorted.
@@ -161,15 +188,8 @@ impl Sorter {
         }
         let widths = RowWidths::of(&batch);
         self.widths.add(&widths);
-        let pieces = widths.cut(self.bytes);
-        if pieces.len() == 1 {
-            return self.keep(batch).await;
-        }
-        let mut start = 0;
-        for rows in pieces {
-            let piece = compact(batch.slice(start, rows)).map_err(raise)?;
-            self.keep(piece).await?;
-            start += rows;
+        for piece in widths.pieces(&batch, self.sizes.batch) {
+            self.keep(compact(piece).map_err(raise)?).await?;
         }
         Ok(())
     }
@@ -195,49 +215,85 @@ impl Sorter {
     /// Writes what there is to a file.
     async fn spill(&mut self) -> Result<()> {
         self.merge_memory.free();
-        let mut sorted = self.sorted_batches()?;
+        let sorted = self.sorted_batches()?;
+        self.write(sorted).await?;
+        self.memory.free();
+        // What it has given back is in the file, and owed to no merge.
+        let _ = self.memory.try_grow(0);
+        self.reserve_for_merge()
+    }
+
+    async fn write(&mut self, sorted: SendableRecordBatchStream) -> Result<()> {
+        let mut sorted = sized(sorted, self.sizes.batch);
         let mut file = self.spills.create_in_progress_file("Sorting")?;
         let mut largest = 0;
         while let Some(batch) = sorted.next().await.transpose()? {
             largest = largest.max(file.append_batch(&batch)?);
+            // All may be ready: a poll ends with a batch, so that others get the core and the query can be cancelled.
+            yield_now().await;
         }
-        drop(sorted);
-        self.memory.free();
-        // What it has given back is in the file, and owed to no merge.
-        let _ = self.memory.try_grow(0);
         if let Some(file) = file.finish()? {
             self.files.push(SortedSpillFile {
                 file,
                 max_record_batch_memory: largest,
             });
         }
-        self.reserve_for_merge()
+        Ok(())
+    }
+
+    /// How many files are merged into one because there are more than can be merged at once. DataFusion does that, too, but
+    /// writes what its merge gives as it is: a few rows at a time, if some are wide.
+    fn too_many(&self) -> Option<usize> {
+        if self.widths.batch_rows(self.sizes.met) >= BATCH_ROWS {
+            return None;
+        }
+        let largest = self.files.iter().map(|file| file.max_record_batch_memory);
+        let each = largest.max()?.saturating_mul(RESERVED_OF_FILE).max(1);
+        let most = (self.sizes.share / 2 / each).max(2);
+        (self.files.len() > most).then_some(most)
     }
 
     /// All rows in their order.
     async fn finish(mut self) -> Result<SendableRecordBatchStream> {
-        if self.files.is_empty() {
+        let sorted = if self.files.is_empty() {
             self.merge_memory.free();
-            return self.sorted_batches();
-        }
-        if !self.batches.is_empty() {
-            self.spill().await?;
-        }
-        StreamingMergeBuilder::new()
-            .with_sorted_spill_files(std::mem::take(&mut self.files))
+            self.sorted_batches()?
+        } else {
+            if !self.batches.is_empty() {
+                self.spill().await?;
+            }
+            while let Some(count) = self.too_many() {
+                let merged = self.merge_files(count)?;
+                self.write(merged).await?;
+                self.reserve_for_merge()?;
+            }
+            self.merge_files(self.files.len())?
+        };
+        Ok(sized(sorted, self.sizes.batch))
+    }
+
+    /// The first so many.
+    fn merge_files(&mut self, count: usize) -> Result<SendableRecordBatchStream> {
+        let files = self.files.drain(..count).collect();
+        let memory = self.merge_memory.take();
+        self.merge(memory)
+            .with_sorted_spill_files(files)
             .with_spill_manager(self.spills.clone())
+            .build()
+    }
+
+    fn merge(&self, memory: MemoryReservation) -> StreamingMergeBuilder<'_> {
+        StreamingMergeBuilder::new()
             .with_schema(self.schema.clone())
             .with_expressions(&self.ordering)
             .with_metrics(self.metrics.intermediate())
-            .with_batch_size(self.widths.batch_rows(self.bytes))
+            .with_batch_size(self.widths.batch_rows(self.sizes.met))
             .with_fetch(None)
-            .with_reservation(self.merge_memory.take())
-            .build()
+            .with_reservation(memory)
     }
 
     /// The batches that are in memory, which go with their reservations.
     fn sorted_batches(&mut self) -> Result<SendableRecordBatchStream> {
-        let rows = self.widths.batch_rows(self.bytes);
         let mut batches = std::mem::take(&mut self.batches);
         if batches.len() > 1 && self.memory.size() < self.in_place {
             let batch = concat_batches(&self.schema, &batches)?;
@@ -247,7 +303,7 @@ impl Sorter {
         if batches.len() <= 1 {
             let memory = self.memory.take();
             return Ok(match batches.pop() {
-                Some(batch) => self.sorted_batch(batch, rows, memory),
+                Some(batch) => self.sorted_batch(batch, memory),
                 None => Box::pin(EmptyRecordBatchStream::new(self.schema.clone())),
             });
         }
@@ -255,29 +311,22 @@ impl Sorter {
         for batch in batches {
             let bytes = reserved_bytes(&batch)?.min(self.memory.size());
             let memory = self.memory.split(bytes);
-            streams.push(spawn_buffered(self.sorted_batch(batch, rows, memory), 1));
+            streams.push(spawn_buffered(self.sorted_batch(batch, memory), 1));
         }
-        StreamingMergeBuilder::new()
-            .with_streams(streams)
-            .with_schema(self.schema.clone())
-            .with_expressions(&self.ordering)
-            .with_metrics(self.metrics.intermediate())
-            .with_batch_size(rows)
-            .with_fetch(None)
-            .with_reservation(self.merge_memory.new_empty())
-            .build()
+        let memory = self.merge_memory.new_empty();
+        self.merge(memory).with_streams(streams).build()
     }
 
-    /// The rows of a batch, so many at a time; each time that much of the reservation goes.
+    /// The rows of a batch; what is handed out is no longer reserved.
     fn sorted_batch(
         &self,
         batch: RecordBatch,
-        rows: usize,
         memory: MemoryReservation,
     ) -> SendableRecordBatchStream {
         let ordering = self.ordering.clone();
         let sorted = async move {
-            let sorted = sort_batch_chunked(&batch, &ordering, rows)?;
+            // It isn't large: it would have been cut. Many parts of narrow rows would take more than they did.
+            let sorted = sort_batch_chunked(&batch, &ordering, BATCH_ROWS)?;
             drop(batch);
             memory.try_resize(sorted.iter().map(get_record_batch_memory_size).sum())?;
             let sorted = sorted.into_iter().map(move |batch| {
@@ -291,13 +340,9 @@ impl Sorter {
     }
 }
 
-/// What a batch takes until it is sorted: itself, and what is sorted. (`get_reserved_bytes_for_record_batch` of DataFusion)
+/// What a batch takes until it is sorted: the memory that it holds, and that of its rows once more.
 fn reserved_bytes(batch: &RecordBatch) -> Result<usize> {
-    let mut bytes = get_record_batch_memory_size(batch);
-    for column in batch.columns() {
-        bytes += column.to_data().get_slice_memory_size()?;
-    }
-    Ok(bytes)
+    Ok(get_record_batch_memory_size(batch) + used_by_rows(batch)?)
 }
 
 #[derive(Debug)]
@@ -339,7 +384,7 @@ impl Unary for Merging {
         let schema = input.schema();
         let ordering = self.like.expr().clone();
         let partitions = input.output_partitioning().partition_count();
-        let bytes = batch_bytes(&context, partitions);
+        let sizes = Sizes::of(&context, partitions);
         let memory = MemoryConsumer::new(format!("SortPreservingMergeExec[{partition}]"))
             .register(context.memory_pool());
         let baseline = BaselineMetrics::new(metrics, partition);
@@ -351,23 +396,27 @@ impl Unary for Merging {
         }
         let of_rows = schema.clone();
         let stream = stream::once(async move {
-            let mut streams = Vec::with_capacity(sorted.len());
-            for mut rows in sorted {
-                // Who has sorted rows to give has seen all.
+            // Who has sorted rows to give has seen all. The first error is everybody's.
+            let firsts = sorted.into_iter().map(|mut rows| async move {
                 let first = rows.next().await.transpose()?;
+                Ok::<_, DataFusionError>((first, rows))
+            });
+            let firsts = try_join_all(firsts).await?.into_iter();
+            let streams = firsts.map(|(first, rows)| {
                 let rows = stream::iter(first.map(Ok)).chain(rows);
                 let rows = RecordBatchStreamAdapter::new(of_rows.clone(), rows);
-                streams.push(Box::pin(rows) as SendableRecordBatchStream);
-            }
-            StreamingMergeBuilder::new()
-                .with_streams(streams)
-                .with_schema(of_rows)
+                Box::pin(rows) as SendableRecordBatchStream
+            });
+            let merged = StreamingMergeBuilder::new()
+                .with_streams(streams.collect())
+                .with_schema(of_rows.clone())
                 .with_expressions(&ordering)
                 .with_metrics(baseline)
-                .with_batch_size(widths.batch_rows(bytes))
+                .with_batch_size(widths.batch_rows(sizes.met))
                 .with_fetch(None)
                 .with_reservation(memory)
-                .build()
+                .build()?;
+            Ok::<_, DataFusionError>(sized(merged, sizes.batch))
         });
         let stream = stream.try_flatten();
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, stream)))

@@ -1,9 +1,8 @@
 //! Sorts of wide rows with little memory.
 
 use super::*;
-use crate::engine::BATCH_ROWS;
 use crate::engine::memory::{Budget, QueryPool};
-use arrow::array::{AsArray, Int64Array, StringArray};
+use arrow::array::{ArrayRef, AsArray, Int64Array, ListBuilder, StringArray, StringBuilder};
 use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use datafusion_execution::config::SessionConfig;
@@ -23,13 +22,16 @@ fn schema() -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
+/// A number with zeros before it: format strings have no such widths.
+fn padded(n: i64, bytes: usize) -> String {
+    let digits = n.to_string();
+    "0".repeat(bytes.saturating_sub(digits.len())) + &digits
+}
+
 /// Rows with numbers that are all different, and texts of so many bytes.
 fn batch(numbers: impl Iterator<Item = usize>, bytes: usize) -> RecordBatch {
     let numbers = Int64Array::from_iter_values(numbers.map(|n| (n * 7919 % 100_003) as i64));
-    let texts = numbers
-        .values()
-        .iter()
-        .map(|n| format!("{n:0>width$}", width = bytes));
+    let texts = numbers.values().iter().map(|n| padded(*n, bytes));
     let texts = StringArray::from_iter_values(texts);
     RecordBatch::try_new(schema(), vec![Arc::new(numbers), Arc::new(texts)]).expect("two columns")
 }
@@ -56,7 +58,9 @@ async fn sort(
         .with_session_config(config)
         .with_runtime(runtime);
     let ordering = LexOrdering::new(keys).expect("keys");
-    let input = TestMemoryExec::try_new_exec(inputs, schema(), None).expect("a source");
+    let first = inputs.iter().flatten().next();
+    let schema = first.map_or_else(schema, RecordBatch::schema);
+    let input = TestMemoryExec::try_new_exec(inputs, schema, None).expect("a source");
     let widths = Arc::<Widths>::default();
     let parts = sorted(input, ordering.clone(), widths.clone());
     let plan = merged(parts.clone(), ordering, widths);
@@ -136,4 +140,59 @@ async fn narrow_rows_are_sorted_in_whole_batches() {
     assert_eq!(files, 0);
     let first = sorted.first().map(RecordBatch::num_rows);
     assert_eq!(first, Some(BATCH_ROWS));
+}
+
+/// They neither take more memory than there is when they are sorted, nor come out a few at a time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn narrow_rows_beside_some_wide_ones_stay_in_large_batches() {
+    const NARROW: usize = 4;
+    let narrow = (0..NARROW).map(|n| batch(n * BATCH_ROWS..(n + 1) * BATCH_ROWS, 20));
+    let first = NARROW * BATCH_ROWS;
+    let wide = (0..100).map(|n| batch(first + n..first + n + 1, 100_000));
+    // They are in batches with narrow ones, too.
+    let first = first + 100;
+    let both = batch(first..first + 10_000, 20);
+    let both = [both, batch(first + 10_000..first + 10_001, 1 << 20)];
+    let both = concat_batches(&schema(), &both).expect("a batch");
+    let inputs: Vec<Vec<RecordBatch>> = vec![narrow.chain(wide).collect(), vec![both]];
+    let (sorted, files) = sort(&inputs, vec![by("n", 0)]).await;
+    let mut expected = numbers(&inputs.concat());
+    expected.sort_unstable();
+    assert_eq!(numbers(&sorted), expected);
+    assert!(files > 0);
+    assert!(sorted.len() < 400, "{} batches", sorted.len());
+    let largest = sorted.iter().map(get_record_batch_memory_size).max();
+    assert!(largest.is_some_and(|bytes| bytes <= 4 << 20), "{largest:?}");
+}
+
+/// A part of an array of lists has all of its elements, until it is copied.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn wide_lists_are_cut() {
+    let lists = |numbers: std::ops::Range<i64>| {
+        let mut lists = ListBuilder::new(StringBuilder::new());
+        for n in numbers.clone() {
+            lists.values().append_value(padded(n, 100_000));
+            lists.append(true);
+        }
+        let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(numbers.map(|n| -n)));
+        let lists: ArrayRef = Arc::new(lists.finish());
+        RecordBatch::try_from_iter([("n", numbers), ("l", lists)]).expect("two columns")
+    };
+    let inputs = vec![vec![lists(0..200), lists(200..400)], vec![lists(400..500)]];
+    let (sorted, files) = sort(&inputs, vec![by("n", 0)]).await;
+    let mut expected = numbers(&inputs.concat());
+    expected.sort_unstable();
+    assert_eq!(numbers(&sorted), expected);
+    for batch in &sorted {
+        let lists = batch.column(1).as_list::<i32>();
+        for (n, list) in numbers(std::slice::from_ref(batch))
+            .iter()
+            .zip(lists.iter())
+        {
+            let list = list.expect("a list");
+            let text = list.as_string::<i32>().iter().next().flatten();
+            assert_eq!(text.and_then(|text| text.parse::<i64>().ok()), Some(-n));
+        }
+    }
+    assert!(files > 0);
 }

@@ -68,11 +68,18 @@ pub(super) fn whole_chunks(pieces: Vec<ArrayRef>, step: usize) -> Option<Vec<Arr
     if step >= BATCH_ROWS {
         return Some(pieces);
     }
-    let of_chunk = |pieces: &[ArrayRef]| {
-        let pieces: Vec<&dyn Array> = pieces.iter().map(|piece| piece.as_ref()).collect();
-        concat(&pieces).ok()
-    };
-    pieces.chunks(BATCH_ROWS / step).map(of_chunk).collect()
+    let each = BATCH_ROWS / step.max(1);
+    let mut chunks = Vec::with_capacity(pieces.len().div_ceil(each));
+    let mut pieces = pieces.into_iter();
+    // The pieces of a chunk go before the next one is made.
+    loop {
+        let of_chunk: Vec<ArrayRef> = pieces.by_ref().take(each).collect();
+        if of_chunk.is_empty() {
+            return Some(chunks);
+        }
+        let of_chunk: Vec<&dyn Array> = of_chunk.iter().map(|piece| piece.as_ref()).collect();
+        chunks.push(concat(&of_chunk).ok()?);
+    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! How wide rows are, and so how many of them fit into a batch whichever come together.
 
 use super::BATCH_ROWS;
-use arrow::array::{Array, ArrayRef, AsArray, OffsetSizeTrait};
+use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::DataType;
+use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -13,7 +14,7 @@ const CLASSES: usize = 41;
 const OFFSET_BYTES: usize = 4;
 
 /// A batch is cut if it has more than so many times the bytes that it should: parts are copies.
-const CUT_FROM: usize = 4;
+pub(super) const CUT_FROM: usize = 4;
 
 /// Rows that were seen, by their widths.
 #[derive(Debug)]
@@ -84,29 +85,44 @@ impl RowWidths {
             varying: vec![],
         };
         for column in batch.columns() {
-            match column.data_type() {
-                DataType::Utf8 => {
-                    widths.vary(column.as_string::<i32>().value_offsets(), 1);
-                }
-                DataType::Binary => {
-                    widths.vary(column.as_binary::<i32>().value_offsets(), 1);
-                }
-                DataType::List(_) => {
-                    let list = column.as_list::<i32>();
-                    widths.vary(list.value_offsets(), average(list.values()));
-                }
-                _ => widths.same += average(column),
-            }
+            widths.add(column);
         }
         widths
     }
 
-    fn vary<O: OffsetSizeTrait>(&mut self, offsets: &[O], each: usize) {
+    fn add(&mut self, column: &ArrayRef) {
+        match column.data_type() {
+            DataType::Utf8 => self.vary(column.as_string::<i32>().value_offsets(), 1),
+            DataType::Binary => self.vary(column.as_binary::<i32>().value_offsets(), 1),
+            DataType::List(_) => {
+                let list = column.as_list::<i32>();
+                let elements = list.value_offsets();
+                let ends = match list.values().data_type() {
+                    DataType::Utf8 => list.values().as_string::<i32>().value_offsets(),
+                    DataType::Binary => list.values().as_binary::<i32>().value_offsets(),
+                    _ => return self.vary(elements, average(list.values())),
+                };
+                // Where in the bytes of all elements a list begins.
+                let place = |element: &i32| ends.get(*element as usize).copied();
+                let places: Vec<i32> = elements.iter().filter_map(place).collect();
+                self.vary(&places, 1);
+                self.vary(elements, OFFSET_BYTES);
+            }
+            DataType::Struct(_) => {
+                for field in column.as_struct().columns() {
+                    self.add(field);
+                }
+            }
+            _ => self.same += average(column),
+        }
+    }
+
+    fn vary(&mut self, offsets: &[i32], each: usize) {
         self.same += OFFSET_BYTES;
         self.varying.resize(self.count, 0);
         let ends = offsets.iter().skip(1);
         for ((start, end), width) in offsets.iter().zip(ends).zip(&mut self.varying) {
-            *width += end.as_usize().saturating_sub(start.as_usize()) * each;
+            *width += usize::try_from(end - start).unwrap_or(0) * each;
         }
     }
 
@@ -130,19 +146,65 @@ impl RowWidths {
         pieces.push(rows);
         pieces
     }
+
+    /// These pieces, which share the batch's arrays.
+    pub(super) fn pieces(
+        &self,
+        batch: &RecordBatch,
+        bytes: usize,
+    ) -> impl Iterator<Item = RecordBatch> {
+        let mut start = 0;
+        self.cut(bytes).into_iter().map(move |rows| {
+            let from = start;
+            start += rows;
+            batch.slice(from, rows)
+        })
+    }
 }
 
 /// Bytes of a value.
 fn average(column: &ArrayRef) -> usize {
-    let bytes = column.to_data().get_slice_memory_size();
-    let bytes = bytes.unwrap_or_else(|_| column.get_buffer_memory_size());
+    let bytes = used_bytes(column).unwrap_or_else(|_| column.get_buffer_memory_size());
     bytes.div_ceil(column.len().max(1))
+}
+
+/// Bytes of an array's values: of a part of a larger one, without those of the rest. (Arrow's count has all elements of a list's
+/// array, whichever part of it that is.)
+///
+/// # Errors
+///
+/// As `ArrayData::get_slice_memory_size`: the type has no sizes.
+pub(super) fn used_bytes(array: &ArrayRef) -> Result<usize, ArrowError> {
+    let mut bytes = array.nulls().map_or(0, |nulls| nulls.len().div_ceil(8));
+    match array.data_type() {
+        DataType::List(_) => {
+            let list = array.as_list::<i32>();
+            let offsets = list.value_offsets();
+            let place = |offset: Option<&i32>| offset.map_or(0, |offset| *offset as usize);
+            let (first, end) = (place(offsets.first()), place(offsets.last()));
+            bytes += offsets.len() * OFFSET_BYTES;
+            bytes += used_bytes(&list.values().slice(first, end.saturating_sub(first)))?;
+            Ok(bytes)
+        }
+        DataType::Struct(_) => {
+            for field in array.as_struct().columns() {
+                bytes += used_bytes(field)?;
+            }
+            Ok(bytes)
+        }
+        _ => array.to_data().get_slice_memory_size(),
+    }
+}
+
+/// The same of all columns.
+pub(super) fn used_by_rows(batch: &RecordBatch) -> Result<usize, ArrowError> {
+    batch.columns().iter().map(used_bytes).sum()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::array::{Int64Array, StringArray};
+    use arrow::array::{Int64Array, ListBuilder, StringArray, StringBuilder, StructArray};
     use arrow::datatypes::{Field, Schema};
     use std::sync::Arc;
 
@@ -201,5 +263,47 @@ mod tests {
         assert_eq!(widths.cut(1000), [1, 1, 2, 1, 1]);
         assert_eq!(widths.cut(1 << 20), [6]);
         assert_eq!(RowWidths::of(&batch(&[])).cut(1), [0]);
+    }
+
+    /// Lists with one text each, of so many bytes, beside numbers in structs.
+    fn nested(lengths: &[usize]) -> RecordBatch {
+        let mut lists = ListBuilder::new(StringBuilder::new());
+        for length in lengths {
+            lists.values().append_value("x".repeat(*length));
+            lists.append(true);
+        }
+        let lists: ArrayRef = Arc::new(lists.finish());
+        let texts = lengths.iter().map(|length| "x".repeat(*length));
+        let texts: ArrayRef = Arc::new(StringArray::from_iter_values(texts));
+        let field = Arc::new(Field::new("t", DataType::Utf8, false));
+        let structs: ArrayRef = Arc::new(StructArray::from(vec![(field, texts)]));
+        RecordBatch::try_from_iter([("l", lists), ("s", structs)]).expect("two columns")
+    }
+
+    #[test]
+    fn values_in_values_have_widths() {
+        let lengths = [10, 90_000, 10, 0, 20_000, 1];
+        let widths = RowWidths::of(&nested(&lengths));
+        for (length, width) in lengths.iter().zip(&widths.varying) {
+            assert!((2 * length..2 * length + 10).contains(width), "{width}");
+        }
+        assert_eq!(widths.cut(1000), [1, 1, 2, 1, 1]);
+        let part = nested(&lengths).slice(1, 2);
+        let widths = RowWidths::of(&part);
+        for (length, width) in lengths.iter().skip(1).zip(&widths.varying) {
+            assert!((2 * length..2 * length + 10).contains(width), "{width}");
+        }
+    }
+
+    #[test]
+    fn parts_use_what_their_rows_do() {
+        let batch = nested(&[50_000, 10, 50_000, 10]);
+        let whole = used_by_rows(&batch).expect("sizes");
+        assert!((200_040..200_400).contains(&whole), "{whole}");
+        let part = used_by_rows(&batch.slice(1, 1)).expect("sizes");
+        assert!((20..200).contains(&part), "{part}");
+        let pieces = RowWidths::of(&batch).pieces(&batch, 20_000);
+        let rows: Vec<usize> = pieces.map(|piece| piece.num_rows()).collect();
+        assert_eq!(rows, [1, 1, 1, 1]);
     }
 }
