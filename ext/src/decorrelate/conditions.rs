@@ -1,6 +1,7 @@
 //! Subqueries in ON. Of an inner join, they are terms of WHERE. Of an outer one, they are joined to the side that they
 //! depend on, below it.
 
+use super::join::or_false;
 use super::lateral::depend_on;
 use super::{becomes_join, conjuncts, join, replaced, sublink};
 use crate::lower::node::{Node, list, nodes, tag};
@@ -8,18 +9,19 @@ use pgrx::pg_sys;
 use pgrx::pg_sys::JoinType::{JOIN_FULL, JOIN_INNER, JOIN_LEFT, JOIN_RIGHT};
 use pgrx::pg_sys::NodeTag;
 
-/// Rewrites a query; returns whether there was something to do.
+/// Rewrites a query; returns whether there was something to do. `keeps_rows`: all rows must be read, whatever they are
+/// joined with.
 ///
 /// # Safety
 /// As of `decorrelate`, for the query alone, whose conditions may be evaluated in any order.
-pub unsafe fn rewrite(query: &mut pg_sys::Query) -> bool {
+pub unsafe fn rewrite(query: &mut pg_sys::Query, keeps_rows: bool) -> bool {
     // SAFETY: by contract; a SELECT has a join tree.
     unsafe {
         let from = query.jointree;
         let mut moved = vec![];
         let mut changed = false;
         for item in nodes((*from).fromlist) {
-            changed |= rewrite_join(query, item, true, &mut moved);
+            changed |= rewrite_join(query, item, true, keeps_rows, &mut moved);
         }
         if !moved.is_empty() {
             (*from).quals = joined_by_and(conjuncts((*from).quals).into_iter().chain(moved));
@@ -43,6 +45,7 @@ unsafe fn rewrite_join(
     query: &mut pg_sys::Query,
     node: Node,
     is_top: bool,
+    keeps_rows: bool,
     moved: &mut Vec<Node>,
 ) -> bool {
     if tag(node) != NodeTag::T_JoinExpr {
@@ -55,8 +58,8 @@ unsafe fn rewrite_join(
         let kind = (*found).jointype;
         let is_left_top = is_top && matches!(kind, JOIN_INNER | JOIN_LEFT);
         let is_right_top = is_top && matches!(kind, JOIN_INNER | JOIN_RIGHT);
-        let mut changed = rewrite_join(query, (*found).larg, is_left_top, moved);
-        changed |= rewrite_join(query, (*found).rarg, is_right_top, moved);
+        let mut changed = rewrite_join(query, (*found).larg, is_left_top, keeps_rows, moved);
+        changed |= rewrite_join(query, (*found).rarg, is_right_top, keeps_rows, moved);
         if kind == JOIN_INNER && is_top {
             let terms = conjuncts((*found).quals).into_iter();
             let (above, kept): (Vec<Node>, Vec<Node>) = terms.partition(|term| becomes_join(*term));
@@ -66,14 +69,18 @@ unsafe fn rewrite_join(
                 changed = true;
             }
         } else if kind != JOIN_FULL {
-            changed |= attach_below(query, &mut *found);
+            changed |= attach_below(query, &mut *found, keeps_rows);
         }
         changed
     }
 }
 
 /// Joins the subqueries in a join's conditions to its sides.
-unsafe fn attach_below(query: &mut pg_sys::Query, join: &mut pg_sys::JoinExpr) -> bool {
+unsafe fn attach_below(
+    query: &mut pg_sys::Query,
+    join: &mut pg_sys::JoinExpr,
+    keeps_rows: bool,
+) -> bool {
     let (mut terms, mut changed) = (vec![], false);
     for term in conjuncts(join.quals) {
         let found = sublink::correlated(term);
@@ -94,7 +101,8 @@ unsafe fn attach_below(query: &mut pg_sys::Query, join: &mut pg_sys::JoinExpr) -
             *side = joined;
             values.push((found.sublink, value));
         }
-        terms.push(replaced(term, &values));
+        let term = replaced(term, &values);
+        terms.push(if keeps_rows { or_false(term) } else { term });
         changed = true;
     }
     if changed {

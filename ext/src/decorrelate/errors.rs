@@ -78,8 +78,11 @@ fn is_safe_node(node: Node) -> bool {
     }
 }
 
-/// Whether rows can be sorted by an operator without an error.
+/// Whether rows can be sorted by an operator without an error; not known if there is none, of a type that is only hashed.
 pub fn sorts_safely(operator: pg_sys::Oid) -> bool {
+    if operator == pg_sys::InvalidOid {
+        return false;
+    }
     let function = operator_function(pg_sys::InvalidOid, operator);
     never_fails(function, std::ptr::null_mut())
 }

@@ -3,10 +3,10 @@
 //! Postgres evaluates a subquery in a WHERE where the rows are read that it depends on, after all else that is about these
 //! alone. As a join it may come after conditions of other joins, which then see rows that the subquery would have kept
 //! from them. So none of those may be able to raise an error. What is about one table alone is evaluated where that is
-//! read, before and after.
+//! read, before and after, if the join reads all of its rows.
 
 use super::levels::is_closed_query;
-use super::{conjuncts, entries, errors, sublink, target};
+use super::{conjuncts, entries, errors, lateral, sublink, target};
 use crate::lower::node::{self, Node, get, nodes, tag};
 use crate::lower::operator_function;
 use pgrx::pg_sys;
@@ -140,6 +140,19 @@ fn standing_alone(query: &pg_sys::Query) -> Vec<*mut pg_sys::Query> {
     found
 }
 
+/// Whether it is a subquery for a value, or for those of a comparison, that depends on something outside.
+pub fn depends_on_rows(node: Node) -> bool {
+    get::<pg_sys::SubLink>(node).is_some_and(|link| {
+        let gives_values = matches!(
+            link.subLinkType,
+            SubLinkType::EXPR_SUBLINK | SubLinkType::ANY_SUBLINK | SubLinkType::ALL_SUBLINK
+        );
+        gives_values
+            && tag(link.subselect) == NodeTag::T_Query
+            && !is_closed_query(link.subselect.cast())
+    })
+}
+
 /// The query of a scalar subquery that depends on nothing outside.
 fn alone(link: &pg_sys::SubLink) -> Option<*mut pg_sys::Query> {
     let is_query = tag(link.subselect) == NodeTag::T_Query;
@@ -226,7 +239,7 @@ fn comes_first(query: &pg_sys::Query, term: Node) -> bool {
 }
 
 /// Whether it is a call that may be said to cost more than a subquery, and be evaluated after that.
-fn is_costly(node: Node) -> bool {
+pub fn is_costly(node: Node) -> bool {
     let function = match get::<pg_sys::FuncExpr>(node) {
         Some(call) => Some(call.funcid),
         None => get::<pg_sys::OpExpr>(node).map(|op| operator_function(op.opfuncid, op.opno)),
@@ -297,6 +310,28 @@ pub fn is_harmless_sublink(node: Node) -> bool {
     gives_few && never_fails(query)
 }
 
+/// Whether reading the rows that a query's results are of raises no error, with all its conditions.
+///
+/// An inner join doesn't read one side if the other one is empty. A subquery that is asked for each row doesn't keep these
+/// from being read: an error would be lost.
+pub fn reads_safely(query: &pg_sys::Query) -> bool {
+    errors::is_safe(query.jointree.cast(), &is_harmless_sublink)
+        && entries(query).all(is_read_safely)
+}
+
+fn is_read_safely(entry: &pg_sys::RangeTblEntry) -> bool {
+    match entry.rtekind {
+        RTEKind::RTE_RELATION => {
+            entry.relkind as u8 != pg_sys::RELKIND_FOREIGN_TABLE && entry.tablesample.is_null()
+        }
+        RTEKind::RTE_JOIN | RTEKind::RTE_RESULT => true,
+        RTEKind::RTE_VALUES => errors::is_safe(entry.values_lists.cast(), &|_| false),
+        // SAFETY: a part of the caller's query.
+        RTEKind::RTE_SUBQUERY => unsafe { entry.subquery.as_ref() }.is_some_and(never_fails),
+        _ => false,
+    }
+}
+
 /// Whether running a query raises no error.
 fn never_fails(query: &pg_sys::Query) -> bool {
     let known = |node: Node| match get::<pg_sys::Aggref>(node) {
@@ -309,23 +344,17 @@ fn never_fails(query: &pg_sys::Query) -> bool {
     };
     // SAFETY: raises an error if the stack is nearly used up.
     unsafe { pg_sys::check_stack_depth() };
-    let is_fit = |entry: &pg_sys::RangeTblEntry| match entry.rtekind {
-        RTEKind::RTE_RELATION => {
-            entry.relkind as u8 != pg_sys::RELKIND_FOREIGN_TABLE && entry.tablesample.is_null()
-        }
-        RTEKind::RTE_JOIN | RTEKind::RTE_RESULT => true,
-        // SAFETY: a part of the caller's query.
-        RTEKind::RTE_SUBQUERY => unsafe { entry.subquery.as_ref() }.is_some_and(never_fails),
-        _ => false,
-    };
     query.commandType == pg_sys::CmdType::CMD_SELECT
         && !query.hasTargetSRFs
         && !query.hasWindowFuncs
         && query.cteList.is_null()
         && (query.limitCount.is_null() && query.limitOffset.is_null()
             || sublink::places(query).is_some())
-        && entries(query).all(is_fit)
+        && entries(query).all(is_read_safely)
         && errors::is_safe(query.jointree.cast(), &known)
         && errors::is_safe(query.havingQual, &known)
         && errors::is_safe(query.targetList.cast(), &known)
+        && [query.groupClause, query.distinctClause, query.sortClause]
+            .into_iter()
+            .all(lateral::sorts_safely)
 }

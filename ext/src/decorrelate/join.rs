@@ -21,14 +21,19 @@ pub struct Place {
     pub nulled_by: Option<i32>,
 }
 
-/// Joins the subquery to the query. Returns what takes its place in the expression, and what WHERE has to say besides.
+/// Joins the subquery to the query. Returns what takes its place in the expression, and what WHERE has to say besides:
+/// nothing if the join `keeps_rows` that find none.
 ///
 /// # Safety
 /// `found` is in an expression of the query that is evaluated for rows of its FROM, and nobody else knows these.
-pub unsafe fn attach(query: &mut pg_sys::Query, found: &Correlated) -> (Node, Vec<Node>) {
+pub unsafe fn attach(
+    query: &mut pg_sys::Query,
+    found: &Correlated,
+    keeps_rows: bool,
+) -> (Node, Vec<Node>) {
     // SAFETY: by contract; a query with subqueries that fit has a join tree.
     unsafe {
-        let (place, clauses, value) = enter(query, found, !found.rejects_empty);
+        let (place, clauses, value) = enter(query, found, keeps_rows || !found.rejects_empty);
         let from = &mut *query.jointree;
         let reference = reference(place.rtindex);
         let Some(join) = place.nulled_by else {
@@ -274,6 +279,24 @@ fn or_zero(count: Node) -> Node {
         (*call).location = -1;
     }
     call.cast()
+}
+
+/// `CASE WHEN condition THEN true ELSE false END`: a condition of which the planner doesn't know that it rejects what a left
+/// join finds no partner for. It would make an inner join of that.
+pub fn or_false(condition: Node) -> Node {
+    let when = alloc::<pg_sys::CaseWhen>();
+    let case = alloc::<pg_sys::CaseExpr>();
+    // SAFETY: new nodes.
+    unsafe {
+        (*when).expr = condition.cast();
+        (*when).result = pg_sys::makeBoolConst(true, false).cast();
+        (*when).location = -1;
+        (*case).casetype = pg_sys::BOOLOID;
+        (*case).args = list([when.cast()]);
+        (*case).defresult = pg_sys::makeBoolConst(false, false).cast();
+        (*case).location = -1;
+    }
+    case.cast()
 }
 
 /// The subquery's range table entry. Its tables keep the entry's own permissions.

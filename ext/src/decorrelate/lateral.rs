@@ -57,7 +57,12 @@ pub unsafe fn rewrite(top: *mut pg_sys::Query) {
     }
     let last = harm::evaluated_last(top);
     let fit = |query: &*mut pg_sys::Query| {
-        !uses_wholes(*query) && harm::is_harmless(*query, last.contains(query), &|_| false)
+        // SAFETY: a part of the caller's query, which nobody changes meanwhile.
+        let jointree = unsafe { (**query).jointree };
+        // An inner join doesn't read one side if the other one is empty: an error would be lost there.
+        !uses_wholes(*query)
+            && errors::is_safe(jointree.cast(), &|_| false)
+            && harm::is_harmless(*query, last.contains(query), &|_| false)
     };
     if !queries.iter().all(fit) {
         return;
@@ -368,7 +373,8 @@ pub fn first_rows(query: &pg_sys::Query) -> Option<Places> {
     (all_targets(query, fit) && sorts_safely(query.sortClause)).then_some(places)
 }
 
-fn sorts_safely(clauses: *mut pg_sys::List) -> bool {
+/// Whether rows are compared by these clauses without an error.
+pub fn sorts_safely(clauses: *mut pg_sys::List) -> bool {
     let clauses = nodes(clauses).into_iter();
     clauses
         .filter_map(get::<pg_sys::SortGroupClause>)

@@ -40,12 +40,19 @@ pub use target::raises_nothing;
 use crate::lower::node::{self, Node, get, nodes};
 use pgrx::pg_sys;
 
+/// A statement with more subqueries that could become joins is left alone: the planner goes down as many joins, on a stack
+/// that has an end, where it plans subqueries side by side.
+const MOST_JOINS: usize = 100;
+
 /// Rewrites a query and those in it, in place.
 ///
 /// # Safety
 /// An analysed and rewritten query that only the caller knows, in the current memory context, whose
 /// relations are locked.
 pub unsafe fn decorrelate(query: *mut pg_sys::Query) {
+    if !(1..=MOST_JOINS).contains(&candidates(query)) {
+        return;
+    }
     // SAFETY: by contract.
     unsafe { lateral::rewrite(query) };
     // From the inside: what is split has copies of what was in it.
@@ -56,6 +63,21 @@ pub unsafe fn decorrelate(query: *mut pg_sys::Query) {
             unsafe { rewrite(*query, part.harmless, comes_last) };
         }
     }
+}
+
+/// How many subqueries could become joins. If there are more than [`MOST_JOINS`], not all are counted.
+fn candidates(top: *mut pg_sys::Query) -> usize {
+    let mut count = 0;
+    node::each_query(top, &mut |query| {
+        // SAFETY: a part of the caller's query.
+        let entries = entries(unsafe { &*query });
+        count += entries.filter(|entry| entry.lateral).count();
+        node::visit_query(query, &mut |node| {
+            count += usize::from(count <= MOST_JOINS && harm::depends_on_rows(node));
+            node::tag(node) != pg_sys::NodeTag::T_Query
+        });
+    });
+    count
 }
 
 /// `may_come_later`: also terms of WHERE, instead of which others may be evaluated first then. `comes_last`: the query's
@@ -86,8 +108,9 @@ unsafe fn rewrite_level(query: *mut pg_sys::Query, may_come_later: bool) {
     }
     let mut changed = false;
     if may_come_later {
+        let keeps_rows = !harm::reads_safely(outer);
         // SAFETY: by contract.
-        changed |= unsafe { conditions::rewrite(outer) };
+        changed |= unsafe { conditions::rewrite(outer, keeps_rows) };
         // SAFETY: a SELECT has a join tree.
         let quals = conjuncts(unsafe { (*outer.jointree).quals });
         let mut rewritten = vec![];
@@ -95,7 +118,7 @@ unsafe fn rewrite_level(query: *mut pg_sys::Query, may_come_later: bool) {
             let found = sublink::correlated(qual);
             if !found.is_empty() {
                 // SAFETY: they are parts of the query.
-                let (qual, clauses) = unsafe { attached(outer, qual, &found) };
+                let (qual, clauses) = unsafe { attached(outer, qual, &found, keeps_rows) };
                 rewritten.extend(clauses);
                 rewritten.push(qual);
                 changed = true;
@@ -128,23 +151,31 @@ fn becomes_join(term: Node) -> bool {
     !sublink::correlated(term).is_empty() || quantified::as_not_exists(term).is_some()
 }
 
-/// Joins subqueries of an expression of the query. Returns the expression, and what WHERE has to say besides.
+/// Joins subqueries of a term of the query's WHERE. Returns what is to be there instead. `keeps_rows`: all rows must be
+/// read, whatever they are joined with.
 ///
 /// # Safety
 /// As of `join::attach`.
 unsafe fn attached(
     outer: &mut pg_sys::Query,
-    expr: Node,
+    term: Node,
     found: &[sublink::Correlated],
+    keeps_rows: bool,
 ) -> (Node, Vec<Node>) {
     let (mut values, mut clauses) = (vec![], vec![]);
     for found in found {
         // SAFETY: by contract.
-        let (value, added) = unsafe { join::attach(outer, found) };
+        let (value, added) = unsafe { join::attach(outer, found, keeps_rows) };
         values.push((found.sublink, value));
         clauses.extend(added);
     }
-    (replaced(expr, &values), clauses)
+    let term = replaced(term, &values);
+    let term = if keeps_rows {
+        join::or_false(term)
+    } else {
+        term
+    };
+    (term, clauses)
 }
 
 /// The expression, with values instead of its subqueries.

@@ -65,7 +65,7 @@ unsafe fn attached(
                 // It is changed.
                 let original = node::copy(found.sublink);
                 // SAFETY: by contract; a left join leaves no conditions.
-                let (value, _) = unsafe { join::attach(query, &found) };
+                let (value, _) = unsafe { join::attach(query, &found, true) };
                 known.push((original, value));
                 value
             });
@@ -82,13 +82,15 @@ pub fn is_grouped(query: &pg_sys::Query) -> bool {
         || !query.havingQual.is_null()
 }
 
-/// The query's own aggregates in an expression.
+/// The query's own aggregates in an expression, but for those with arguments that are evaluated once for a group: what is
+/// grouped by may be null there.
 fn aggregates(expr: Node) -> Vec<Node> {
     let mut found = vec![];
     node::visit(expr, &mut |node| {
         let aggregate = get::<pg_sys::Aggref>(node);
         let is_own = aggregate.is_some_and(|aggregate| aggregate.agglevelsup == 0);
-        if is_own {
+        let is_for_rows = aggregate.is_some_and(|aggregate| aggregate.aggdirectargs.is_null());
+        if is_own && is_for_rows {
             found.push(node);
         }
         !is_own && tag(node) != NodeTag::T_SubLink

@@ -8,6 +8,9 @@ use crate::lower::node::{self, Node, alloc, get, list, nodes, tag};
 use pgrx::pg_sys;
 use pgrx::pg_sys::NodeTag;
 
+/// How many columns a row has at most.
+const MOST_COLUMNS: usize = pg_sys::MaxTupleAttributeNumber as usize;
+
 /// What the query that groups returns.
 struct Pieces {
     /// What is grouped by comes first.
@@ -87,10 +90,14 @@ fn is_fit(query: &pg_sys::Query) -> bool {
         }
 }
 
-/// Whether a term of HAVING may be evaluated before others that have subqueries. Those without are, since they cost less.
+/// Whether a term of HAVING may be evaluated before others that have subqueries. Those that cost less are.
 fn may_come_first(term: Node) -> bool {
-    !has_sublinks_over_groups(term)
-        || errors::is_safe_around_calls(term, &harm::is_harmless_sublink)
+    let mut costs_less = !has_sublinks_over_groups(term);
+    node::visit(term, &mut |node| {
+        costs_less &= !harm::is_costly(node);
+        costs_less
+    });
+    costs_less || errors::is_safe_around_calls(term, &harm::is_harmless_sublink)
 }
 
 impl Pieces {
@@ -165,6 +172,10 @@ impl Pieces {
         // SAFETY: a copy, all of whose columns are of the query or beyond it.
         unsafe { pg_sys::IncrementVarSublevelsUp(own, -(depth as i32), depth as i32) };
         let at = self.position(own);
+        if at >= MOST_COLUMNS {
+            self.fit = false;
+            return own;
+        }
         if at == self.outputs.len() {
             self.outputs.push(own);
         }

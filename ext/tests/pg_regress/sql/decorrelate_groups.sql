@@ -66,6 +66,9 @@ SELECT twins('SELECT o.b, o.a, count(*), (SELECT count(*) FROM @i i WHERE i.b = 
 SELECT twins('SELECT o.b, o.a, count(*) FROM @o o GROUP BY CUBE (o.b, o.a) HAVING count(*) > (SELECT 0.01 * count(*) FROM @i i WHERE i.b = o.b)');
 SELECT twins('SELECT o.b, sum(o.n * (SELECT count(*) FROM @i i WHERE i.a = o.a)) FROM @o o GROUP BY ROLLUP (o.b)');
 
+SELECT twins('SELECT o.b, percentile_disc((SELECT count(*) FROM @i i WHERE i.b = o.b AND i.id <= 5)) WITHIN GROUP (ORDER BY o.x) FROM @o o WHERE o.b < 5 GROUP BY ROLLUP (o.b)');
+SELECT twins('SELECT o.b, percentile_disc((SELECT count(*) FROM @i i WHERE i.b = o.b AND i.id <= 5)) WITHIN GROUP (ORDER BY o.x) FROM @o o GROUP BY o.b');
+
 -- in aggregates, in what is grouped by, in window functions, under DISTINCT
 SELECT used('SELECT o.b, sum((SELECT count(*) FROM i_lake i WHERE i.a = o.a)) FROM o_lake o GROUP BY o.b');
 SELECT twins('SELECT o.b, sum((SELECT count(*) FROM @i i WHERE i.a = o.a)) FROM @o o GROUP BY o.b');
@@ -135,6 +138,9 @@ SELECT twins('SELECT o.id, l.* FROM @o o, LATERAL (SELECT DISTINCT i.b FROM @i i
 SELECT twins('SELECT o.id, l.* FROM @o o LEFT JOIN LATERAL (SELECT DISTINCT i.a, i.b FROM @i i WHERE i.a = o.a AND i.b = o.b) l ON true');
 SELECT twins('SELECT o.id, l.* FROM @o o LEFT JOIN LATERAL (SELECT DISTINCT count(*) FROM @i i WHERE i.a = o.a GROUP BY i.b) l ON true');
 SELECT twins('SELECT o.id, l.* FROM @o o, LATERAL (SELECT i.b, sum(100 / (i.a - 30)) FROM @i i WHERE i.a = o.a GROUP BY i.b) l WHERE o.a < 30');
+-- grouped by what can't be sorted
+SELECT twins('SELECT o.id, l.* FROM @o o, LATERAL (SELECT count(*) AS c FROM @i i WHERE i.a = o.a GROUP BY i.b::text::xid) l');
+SELECT twins('SELECT o.id FROM @o o WHERE o.x < (SELECT avg(y) FROM @i i WHERE i.a = o.a) AND o.b IN (SELECT count(*) FROM @i i GROUP BY i.b::text::xid)');
 
 -- a row by its key
 CREATE TABLE k_heap (id int PRIMARY KEY, f float8, s varchar(9), y numeric(10,2));
@@ -178,6 +184,11 @@ SELECT twins('SELECT count(*) FROM @o o JOIN @o p ON 100 / (o.b - 3) > p.b - 50 
 SELECT twins('SELECT count(*) FROM (SELECT 100 / (o.b - 3) AS q FROM @o o WHERE 0 = (SELECT count(*) FROM @i i WHERE i.b = o.b AND i.b = 3)) v JOIN @o p ON p.b = v.q');
 SELECT twins('SELECT count(*) FROM @o p LEFT JOIN (SELECT o.id, 100 / (o.b - 3) AS q FROM @o o WHERE 0 = (SELECT count(*) FROM @i i WHERE i.b = o.b AND i.b = 3)) v ON v.id = p.id WHERE v.q IS NULL');
 SELECT twins('SELECT o.id FROM @o o WHERE o.id > (SELECT p.id FROM @o p WHERE p.x = o.x) AND o.n < (SELECT avg(y) FROM @i i WHERE i.a = o.a)');
+-- errors that would be lost if rows weren't read that nothing is joined with
+SELECT twins('SELECT o.id FROM @o o WHERE 100 / (o.b - 3) > 1 AND o.x < (SELECT avg(y) FROM @z i WHERE i.a = o.a)');
+SELECT twins('SELECT o.id, p.id FROM @o o JOIN @o p ON p.id = o.id AND o.x < (SELECT avg(y) FROM @z i WHERE i.a = o.a) WHERE 100 / (o.b - 3) > 1');
+SELECT twins('SELECT o.b, sum(100 / (o.b - 3)) FROM @o o GROUP BY o.b HAVING max(o.n) < (SELECT avg(y) FROM @z i WHERE i.a = o.b)');
+SELECT twins('SELECT o.id, l.y FROM @o o, LATERAL (SELECT i.y FROM @z i WHERE i.a = o.a ORDER BY i.id LIMIT 1) l WHERE 100 / (o.b - 3) > 1');
 -- a condition on one table comes first in any case; so does what is asked once
 SELECT used('SELECT o.id FROM o_lake o JOIN o_lake p ON p.id = o.id WHERE o.x / 2 > 3 AND o.x < (SELECT avg(y) FROM i_lake i WHERE i.a = o.a)');
 SELECT twins('SELECT o.id FROM @o o JOIN @o p ON p.id = o.id WHERE o.x / 2 > 3 AND o.x < (SELECT avg(y) FROM @i i WHERE i.a = o.a)');
@@ -192,6 +203,13 @@ CREATE VIEW shown AS SELECT o.id, o.x / 2 AS h FROM o_lake o WHERE o.x < (SELECT
 SELECT used('SELECT * FROM shown');
 SELECT used('SELECT o.x / 2 FROM o_lake o WHERE o.x < (SELECT avg(y) FROM i_lake i WHERE i.a = o.a) UNION ALL SELECT o.x / 3 FROM o_lake o');
 DROP VIEW shown;
+
+-- too many of them
+SELECT used('SELECT o.id FROM o_lake o WHERE ' || string_agg(format('o.x < (SELECT avg(y) FROM i_lake i WHERE i.a = o.a AND i.id < %s)', g), ' OR ')) FROM generate_series(1, 20) g;
+SELECT used('SELECT o.id FROM o_lake o WHERE ' || string_agg(format('o.x < (SELECT avg(y) FROM i_lake i WHERE i.a = o.a AND i.id < %s)', g), ' OR ')) FROM generate_series(1, 101) g;
+SELECT twins('SELECT o.id FROM @o o WHERE o.id > 3 OR ' || string_agg(format('o.x < (SELECT avg(y) FROM @i i WHERE i.a = o.a AND i.id < %s)', g), ' OR ')) FROM generate_series(1, 1000) g;
+-- more aggregates than a row has columns
+SELECT twins('SELECT o.b FROM @o o GROUP BY o.b HAVING count(*) < (SELECT count(*) FROM @i i WHERE i.b = o.b) OR ' || string_agg(format('sum(o.x + %s) = 0', g), ' OR ')) FROM generate_series(1, 1700) g;
 
 -- row security and locks: left alone
 SELECT twins('SELECT o.b, count(*) FROM (SELECT * FROM @o ORDER BY id FOR UPDATE) o GROUP BY o.b HAVING count(*) > (SELECT count(*) FROM @z i WHERE i.b = o.b)');
