@@ -173,9 +173,28 @@ async fn rows_come_step_by_step() {
 }
 
 #[tokio::test]
-async fn without_a_beginning_there_is_no_step() {
+async fn nothing_follows_from_nothing() {
     let plan = recursion(limit(one(), 0), successors(), false);
     assert!(of_nothing(plan).await.unwrap().is_empty());
+}
+
+/// `SELECT 7 FROM (SELECT count(*) AS c FROM (SELECT n FROM r) x) y WHERE c < 1`
+#[tokio::test]
+async fn rows_are_counted_in_a_first_step_over_none() {
+    let counted = Plan::Aggregate {
+        input: Box::new(work_table(&[LakeType::Int4])),
+        groups: vec![],
+        aggregates: vec![aggregate(AggregateFunction::Count, None, LakeType::Int8)],
+        sets: vec![],
+        groups_estimate: 1.0,
+    };
+    let one_row = constant(LakeType::Int8, Value::I64(1));
+    let none = compare(CompareOp::Lt, col(0, LakeType::Int8), one_row);
+    let step = project(filter(counted, none), vec![int(7)]);
+    let over_none = recursion(limit(one(), 0), step.clone(), false);
+    assert_eq!(of_nothing(over_none).await.unwrap(), [7]);
+    let over_one = recursion(one(), step, false);
+    assert_eq!(of_nothing(over_one).await.unwrap(), [1]);
 }
 
 /// A step that nobody wants would raise an error, and a filter that collects rows would get to it.

@@ -4,8 +4,9 @@ use crate::ir::Plan;
 use crate::types::{LakeType, SqlType};
 use serde::{Deserialize, Serialize};
 
-/// The rows of one term, then those of the other one: it is run over the rows that came out last, until it gives none. Rows
-/// come out in this order, and a step is begun once the rows of the one before have been taken: there may be no end.
+/// The rows of one term, then those of the other one: it is run over the rows that came out last, until it gives none,
+/// and once over no rows if the first term gives none. Rows come out in this order, and a step is begun once the rows of the
+/// one before have been taken: there may be no end.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RecursiveUnion {
     /// Where it begins. Not within its own steps.

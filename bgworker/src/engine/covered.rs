@@ -6,7 +6,7 @@
 use super::Engine;
 use super::error::{cancelled, protocol};
 use super::prune::proof;
-use super::source::Source;
+use super::source::{Source, shared};
 use super::validate::validate;
 use crate::arrow_types::scan_schema;
 use pg_lake_plan::ir::Plan;
@@ -42,7 +42,7 @@ impl Engine {
             scan_schema(&scan.columns),
             None,
             vec![],
-            table.files.clone(),
+            shared(table.files.clone()),
             self.cache.clone(),
             Arc::default(),
             cancel.clone(),

@@ -15,7 +15,7 @@ use super::recursion::as_they_come;
 use super::remote::Remote;
 use super::scan::LakeScanExec;
 use super::sorting::{merged, sorted};
-use super::source::Source;
+use super::source::{Files, Source};
 use super::stats::Counters;
 use super::widths::Widths;
 use super::work_table::Work;
@@ -35,7 +35,7 @@ use datafusion_physical_plan::sorts::sort::SortExec;
 use datafusion_physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
 use datafusion_physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use pg_lake_plan::ir::{Expr, ExprKind, Plan, Scan, SortKey};
-use pg_lake_plan::message::{TableInput, WireError};
+use pg_lake_plan::message::WireError;
 use pg_lake_plan::types::{LakeType, SqlType, Value};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -54,7 +54,7 @@ pub(super) type Operator = Arc<dyn ExecutionPlan>;
 
 /// What lowering takes from the request and the engine.
 pub(super) struct Lowering {
-    pub(super) tables: Vec<Option<TableInput>>,
+    pub(super) tables: Vec<Option<Files>>,
     pub(super) feeds: Vec<Option<Feed>>,
     pub(super) params: Vec<Option<Value>>,
     pub(super) cache: Arc<Cache>,
@@ -170,7 +170,7 @@ impl Lowering {
         outputs: Option<Vec<usize>>,
     ) -> Result<Operator, WireError> {
         let index = scan.table as usize;
-        let table = self
+        let files = self
             .tables
             .get_mut(index)
             .and_then(Option::take)
@@ -199,7 +199,7 @@ impl Lowering {
             schema,
             Node::all(quals),
             bounds,
-            table.files,
+            files,
             self.cache.clone(),
             self.counters.clone(),
             self.cancel.clone(),

@@ -9,7 +9,7 @@ use super::error::internal;
 use super::memory::{QueryPool, optional};
 use super::remote::Use;
 use super::rowgroup::RowGroupReader;
-use super::source::{Morsel, Source};
+use super::source::{Morsel, Source, shared};
 use super::stats::{Counters, add};
 use super::validate::validate;
 use crate::arrow_types::scan_schema;
@@ -164,7 +164,7 @@ impl Engine {
             scan_schema(&scan.columns),
             None,
             vec![],
-            files,
+            shared(files),
             self.cache.clone(),
             counters.clone(),
             cancel.clone(),

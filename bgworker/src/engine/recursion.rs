@@ -6,10 +6,12 @@
 
 use super::cache::Cache;
 use super::error::{cancelled, from_arrow, internal, raise, wire};
+use super::join_input::compact;
 use super::join_table::own_bytes;
 use super::lower::{Lowering, Operator, single};
 use super::remote::Remote;
 use super::replay::Replay;
+use super::source::Files;
 use super::stats::Counters;
 use super::steps::{Pass, Passed, Step, stepping};
 use super::streams::{Batches, evaluate, stream_of};
@@ -33,7 +35,7 @@ use datafusion_physical_plan::metrics::{
 use datafusion_physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
 use futures::StreamExt;
 use pg_lake_plan::ir::{Expr, ExprKind, Plan, RecursiveUnion};
-use pg_lake_plan::message::{TableInput, WireError};
+use pg_lake_plan::message::WireError;
 use pg_lake_plan::types::{LakeType, SqlType, Value};
 use std::collections::HashMap;
 use std::fmt;
@@ -107,7 +109,7 @@ impl Lowering {
 
     /// Takes the tables that the steps scan.
     fn steps(&mut self, union: &RecursiveUnion, schema: SchemaRef) -> Steps {
-        let mut tables: Vec<Option<TableInput>> = self.tables.iter().map(|_| None).collect();
+        let mut tables: Vec<Option<Files>> = self.tables.iter().map(|_| None).collect();
         let mut feeds: Vec<Option<Replay>> = self.feeds.iter().map(|_| None).collect();
         for scan in union.recursive.scans() {
             let at = scan.table as usize;
@@ -152,7 +154,7 @@ struct Steps {
     /// Of the recursion's rows.
     schema: SchemaRef,
     /// Those that are scanned, by their numbers.
-    tables: Vec<Option<TableInput>>,
+    tables: Vec<Option<Files>>,
     feeds: Vec<Option<Replay>>,
     params: Vec<Option<Value>>,
     cache: Arc<Cache>,
@@ -280,6 +282,7 @@ impl ExecutionPlan for RecursionExec {
             step: None,
             steps: self.steps.clone(),
             context,
+            begun: false,
             new: vec![],
             new_bytes: 0,
             work_bytes: 0,
@@ -303,6 +306,8 @@ struct Rows {
     step: Option<Operator>,
     steps: Arc<Steps>,
     context: Arc<TaskContext>,
+    /// There has been a step.
+    begun: bool,
     /// What came out of it.
     new: Vec<RecordBatch>,
     /// For `new`, and for the rows of the step before.
@@ -355,6 +360,7 @@ impl Rows {
                 return Ok(None);
             }
         }
+        let batch = compact(batch).map_err(raise)?;
         let bytes = own_bytes(&batch).saturating_add(BATCH_BYTES);
         self.memory.try_grow(bytes)?;
         self.new_bytes += bytes;
@@ -362,7 +368,8 @@ impl Rows {
         Ok(Some(batch))
     }
 
-    /// Goes on with the rows that came out last; false if there are none.
+    /// Goes on with the rows that came out last; false if there are none. As in nodeRecursiveunion.c there is a first step
+    /// even so: what counts rows may give one over none.
     fn begin_step(&mut self) -> DfResult<bool> {
         self.current = None;
         if let Some(step) = self.step.take() {
@@ -371,9 +378,10 @@ impl Rows {
         self.memory.shrink(std::mem::take(&mut self.work_bytes));
         self.work_bytes = std::mem::take(&mut self.new_bytes);
         let mut rows = std::mem::take(&mut self.new);
-        if rows.is_empty() {
+        if rows.is_empty() && self.begun {
             return Ok(false);
         }
+        self.begun = true;
         // The next step has as many batches as this one, or more.
         if rows.len() > 1 && self.work_bytes <= FEW_BYTES {
             let whole = concat_batches(&self.steps.schema, &rows);

@@ -9,6 +9,7 @@ use super::memory::{Budget, QueryPool};
 use super::point::Heat;
 use super::remote::{Fetcher, Remote};
 use super::running::{Running, Usage};
+use super::source::shared;
 use super::stats::Counters;
 use super::validate::validate;
 use super::wide::rows_of_batches;
@@ -153,7 +154,9 @@ impl Engine {
         };
         let pool = Arc::new(QueryPool::new(self.budget.clone(), request.memory_limit));
         let mut lowering = Lowering {
-            tables: request.tables.into_iter().map(Some).collect(),
+            tables: (request.tables.into_iter())
+                .map(|table| Some(shared(table.files)))
+                .collect(),
             feeds,
             params: request.params,
             cache: self.cache.clone(),

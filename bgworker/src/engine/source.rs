@@ -40,6 +40,16 @@ pub(super) struct SourceColumn {
     pub(super) missing: ArrayRef,
 }
 
+/// A table's files, with their paths for the cache. Each step of a recursion scans them anew.
+pub(super) type Files = Arc<[(Arc<str>, FileRef)]>;
+
+pub(super) fn shared(files: Vec<FileRef>) -> Files {
+    let files = files.into_iter();
+    files
+        .map(|file| (Arc::from(file.path.as_str()), file))
+        .collect()
+}
+
 /// What all partitions of a scan share.
 #[derive(Debug)]
 pub(super) struct Source {
@@ -49,7 +59,7 @@ pub(super) struct Source {
     pub(super) schema: SchemaRef,
     pub(super) columns: Vec<SourceColumn>,
     pub(super) predicate: Option<Node>,
-    pub(super) files: Vec<(Arc<str>, FileRef)>,
+    pub(super) files: Files,
     pub(super) cache: Arc<Cache>,
     pub(super) counters: Arc<Counters>,
     pub(super) cancel: CancellationToken,
@@ -89,7 +99,7 @@ impl Source {
         schema: SchemaRef,
         predicate: Option<Node>,
         bounds: Vec<Bound>,
-        files: Vec<FileRef>,
+        files: Files,
         cache: Arc<Cache>,
         counters: Arc<Counters>,
         cancel: CancellationToken,
@@ -109,10 +119,7 @@ impl Source {
             schema,
             columns,
             predicate,
-            files: files
-                .into_iter()
-                .map(|file| (Arc::from(file.path.as_str()), file))
-                .collect(),
+            files,
             cache,
             counters,
             cancel,

@@ -302,7 +302,8 @@ mod tests {
         assert!((200_040..200_400).contains(&whole), "{whole}");
         let part = used_by_rows(&batch.slice(1, 1)).expect("sizes");
         assert!((20..200).contains(&part), "{part}");
-        let pieces = RowWidths::of(&batch).pieces(&batch, 20_000);
+        let widths = RowWidths::of(&batch);
+        let pieces = widths.pieces(&batch, 20_000);
         let rows: Vec<usize> = pieces.map(|piece| piece.num_rows()).collect();
         assert_eq!(rows, [1, 1, 1, 1]);
     }

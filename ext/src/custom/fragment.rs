@@ -144,6 +144,9 @@ impl Fragment {
         // SAFETY: initialised late, in the query's context, as part of the running executor.
         unsafe {
             let old = pg_sys::MemoryContextSwitchTo((*self.estate).es_query_cxt);
+            for child in self.fed_plans() {
+                rewind_work_tables(child);
+            }
             let pending = params::pending(self.estate);
             let child = pg_sys::ExecInitNode(self.subtree, self.estate, self.eflags);
             // A fed plan is a part of the subtree: what its initplans have found out already counts, as
@@ -493,6 +496,48 @@ unsafe fn rescan_child(child: *mut pg_sys::PlanState, changed: *mut pg_sys::Bitm
         if (*child).chgParam.is_null() {
             pg_sys::ExecReScan(child);
         }
+    }
+}
+
+/// Has a recursion's work table read from its first row again. All scans of it share one place (nodeWorktablescan.c), which
+/// those that feed have moved. A CTE over it goes on where it is: it has kept what it has read.
+///
+/// # Safety
+/// A plan of the running executor, or null.
+unsafe fn rewind_work_tables(node: *mut pg_sys::PlanState) {
+    if node.is_null() {
+        return;
+    }
+    // SAFETY: by contract; the tag says what a node is. Raises an error if the stack is nearly used up.
+    unsafe {
+        pg_sys::check_stack_depth();
+        match (*node).type_ {
+            pg_sys::NodeTag::T_WorkTableScanState => pg_sys::ExecReScan(node),
+            pg_sys::NodeTag::T_AppendState => {
+                let append = &*node.cast::<pg_sys::AppendState>();
+                for at in 0..append.as_nplans as usize {
+                    rewind_work_tables(*append.appendplans.add(at));
+                }
+            }
+            pg_sys::NodeTag::T_MergeAppendState => {
+                let merge = &*node.cast::<pg_sys::MergeAppendState>();
+                for at in 0..merge.ms_nplans as usize {
+                    rewind_work_tables(*merge.mergeplans.add(at));
+                }
+            }
+            pg_sys::NodeTag::T_SubqueryScanState => {
+                rewind_work_tables((*node.cast::<pg_sys::SubqueryScanState>()).subplan);
+            }
+            pg_sys::NodeTag::T_CustomScanState => {
+                let children = (*node.cast::<pg_sys::CustomScanState>()).custom_ps;
+                for child in PgList::<pg_sys::PlanState>::from_pg(children).iter_ptr() {
+                    rewind_work_tables(child);
+                }
+            }
+            _ => {}
+        }
+        rewind_work_tables((*node).lefttree);
+        rewind_work_tables((*node).righttree);
     }
 }
 

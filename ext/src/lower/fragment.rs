@@ -5,7 +5,7 @@
 
 use super::custom_scan::{Parts, build};
 use super::node::{self, Node, get, nodes};
-use super::ordering::UNKNOWN_ORDER;
+use super::ordering::{UNKNOWN_ORDER, reads_ahead};
 use super::private::{Called, Mode, Private};
 use super::statement::Statement;
 use super::sub::Sub;
@@ -23,6 +23,8 @@ pub struct Candidate<'a> {
     builder: Builder<'a>,
     /// Whether Postgres may stop before a row whose computation fails, if not all rows are wanted.
     pub stops_early: bool,
+    /// Whether the engine goes on with a recursion, which may have no end, before its rows are wanted.
+    pub reads_ahead: bool,
 }
 
 /// The subtree as a fragment. `needed`: the outputs that its parent uses, if not all.
@@ -56,12 +58,14 @@ pub fn lower<'a>(
     sub.project(vec![]);
     // Postgres may come to the order without a sort of all rows.
     let stops_early = builder.stops_early(top, &sub.plan);
+    let reads_ahead = reads_ahead(top, &sub.plan);
     sub.establish_order(None);
     Ok(Candidate {
         top,
         sub,
         builder,
         stops_early,
+        reads_ahead,
     })
 }
 

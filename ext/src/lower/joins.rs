@@ -6,7 +6,7 @@ use super::compare::decimal_scale;
 use super::control::conjunction;
 use super::expr::cast;
 use super::node::{Node, copy, get, nodes, output_var, plan_tag, rewrite};
-use super::ordering::EARLY_END;
+use super::ordering::{EARLY_END, may_go_on};
 use super::sub::{Column, Sub, mark_columns, renumber, shift_vars};
 use super::tree::Builder;
 use super::walk::takes_first;
@@ -282,9 +282,10 @@ impl Builder<'_> {
         )?;
         // A merge join ends with the end of one side.
         let merges = plan_tag(plan) == NodeTag::T_MergeJoin;
-        let outer_ends = merges && self.stops_early(join.plan.lefttree, &outer.plan);
-        let inner_ends =
-            (merges || takes_first(plan)) && self.stops_early(join.plan.righttree, &inner.plan);
+        let ends =
+            |side, sub: &Sub| may_go_on(side, &sub.plan) || self.stops_early(side, &sub.plan);
+        let outer_ends = merges && ends(join.plan.lefttree, &outer);
+        let inner_ends = (merges || takes_first(plan)) && ends(join.plan.righttree, &inner);
         if outer_ends || inner_ends {
             return refused(EARLY_END);
         }

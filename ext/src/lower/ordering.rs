@@ -64,6 +64,9 @@ pub const UNKNOWN_ORDER: &str =
 /// Where Postgres may not get to a row that raises an error.
 pub const EARLY_END: &str = "a LIMIT of rows whose computation can fail is not lowered";
 
+/// Where Postgres may not come to the end of a recursion.
+pub const READ_AHEAD: &str = "what is computed from a recursion is not lowered for a cursor";
+
 impl Builder<'_> {
     pub(super) fn sort(&mut self, plan: *mut pg_sys::Plan, needed: Option<&[i16]>) -> Lowered<Sub> {
         let sort = match get::<pg_sys::IncrementalSort>(plan.cast()) {
@@ -295,8 +298,23 @@ impl Builder<'_> {
 }
 
 /// Whether the engine may go on with a recursion, which may have no end, where Postgres takes its rows as they are wanted.
-fn reads_ahead(plan: *mut pg_sys::Plan, lowered: &Plan) -> bool {
-    lowered.has_recursion() && !lowered.follows_recursion() && !takes_all(plan)
+pub fn reads_ahead(plan: *mut pg_sys::Plan, lowered: &Plan) -> bool {
+    !lowered.follows_recursion() && may_go_on(plan, lowered)
+}
+
+/// Whether there may be no end to the rows of a recursion which Postgres takes as they are wanted.
+pub fn may_go_on(plan: *mut pg_sys::Plan, lowered: &Plan) -> bool {
+    lowered.has_recursion() && !takes_all(below_material(plan))
+}
+
+/// What a plan keeps the rows of.
+fn below_material(plan: *mut pg_sys::Plan) -> *mut pg_sys::Plan {
+    let mut top = plan;
+    while plan_tag(top) == NodeTag::T_Material {
+        // SAFETY: a plan node of the tree.
+        top = unsafe { (*top).lefttree };
+    }
+    top
 }
 
 /// Whether a plan, which is a part of another one, is asked for its rows only as they are wanted.
@@ -316,11 +334,7 @@ fn is_streamed(plan: *mut pg_sys::Plan, part: *mut pg_sys::Plan) -> bool {
 }
 
 fn stops_early(plan: *mut pg_sys::Plan, lowered: &Plan) -> bool {
-    let mut top = plan;
-    while plan_tag(top) == NodeTag::T_Material {
-        // SAFETY: a plan node of the tree.
-        top = unsafe { (*top).lefttree };
-    }
+    let top = below_material(plan);
     !top.is_null() && plan_tag(top) != NodeTag::T_Sort && fails_late(lowered, Streams::of(top))
 }
 

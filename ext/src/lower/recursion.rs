@@ -12,7 +12,6 @@ use super::sub::{Column, Sub, column_expr};
 use super::table::sql_type;
 use super::tree::{Builder, has_datum, over};
 use super::{Lowered, consts, refused};
-use pg_lake_plan::expr::Function;
 use pg_lake_plan::ir::{Expr, ExprKind, Plan, RecursiveUnion, WorkColumn, WorkTable};
 use pg_lake_plan::types::{LakeType, SqlType};
 use pgrx::pg_sys;
@@ -119,13 +118,24 @@ impl Builder<'_> {
         let sub = self.settled(plan, numbers)?;
         let (exprs, _) = self.columns_of(&sub, numbers)?;
         let term = projected(sub.plan, exprs, columns)?;
-        // Values grow from step to step. Once rows have come out Postgres can't take over.
-        if computes_numeric(&term) {
-            return refused("a numeric that is computed in the steps of a recursion");
+        // Once rows have come out Postgres can't take over.
+        if depends_on_forms(&term) {
+            return refused("groups that may have several forms, in the steps of a recursion");
         }
-        match depends_on_forms(&term) {
-            true => refused("groups that may have several forms, in the steps of a recursion"),
+        // Values grow from step to step.
+        match computes_numeric(&term) {
+            true => refused("a numeric that is computed in the steps of a recursion"),
             false => Ok(term),
+        }
+    }
+
+    /// What doesn't read the work table has the same rows in each step: Postgres computes them once, if it is a CTE or what
+    /// a node keeps. The engine computes them for each step.
+    pub(super) fn is_same_in_steps(&self, plan: *mut pg_sys::Plan) -> Lowered<()> {
+        let repeated = self.step.is_some() && !Statement::is_step(plan);
+        match repeated && self.statement.is_indefinite(plan) {
+            true => refused("rows that may be others in each step of a recursion"),
+            false => Ok(()),
         }
     }
 
@@ -171,7 +181,7 @@ impl Builder<'_> {
 
     /// Whether the plan of a CTE is too expensive to be a part of each of its readers.
     pub(super) fn runs_once(&self, plan: *mut pg_sys::Plan) -> bool {
-        !self.statement.force && plan_tag(plan) == NodeTag::T_RecursiveUnion
+        !self.statement.force && self.statement.has_recursion(plan)
     }
 }
 
@@ -252,24 +262,33 @@ fn stored(expr: Expr, ty: &SqlType) -> Lowered<Expr> {
     }
 }
 
-/// Whether there is arithmetic with numerics, which may come to more digits than the engine has.
+/// Whether numerics are computed, or added up in the rows of the last step: they may come to more digits than the engine has.
 fn computes_numeric(plan: &Plan) -> bool {
     let mut exprs = plan.exprs().into_iter();
-    exprs.any(is_computed) || plan.inputs().into_iter().any(computes_numeric)
+    exprs.any(is_computed)
+        || (gives_numeric(plan) && reads_work_table(plan))
+        || plan.inputs().into_iter().any(computes_numeric)
 }
 
 fn is_computed(expr: &Expr) -> bool {
-    let computed = match &expr.kind {
-        ExprKind::Arithmetic { .. } | ExprKind::Negate(_) => true,
-        ExprKind::Call { function, .. } => matches!(
-            function,
-            Function::DecimalSqrt
-                | Function::DecimalPower
-                | Function::Factorial
-                | Function::Gcd
-                | Function::Lcm
-        ),
-        _ => false,
-    };
+    let computed = matches!(
+        expr.kind,
+        ExprKind::Arithmetic { .. } | ExprKind::Negate(_) | ExprKind::Call { .. }
+    );
     (computed && expr.ty.lake.is_decimal()) || expr.children().into_iter().any(is_computed)
+}
+
+/// Whether a node has aggregates or window functions of that type.
+fn gives_numeric(plan: &Plan) -> bool {
+    match plan {
+        Plan::Aggregate { aggregates, .. } => {
+            (aggregates.iter()).any(|aggregate| aggregate.ty.lake.is_decimal())
+        }
+        Plan::Window(window) => (window.functions.iter()).any(|call| call.ty().is_decimal()),
+        _ => false,
+    }
+}
+
+fn reads_work_table(plan: &Plan) -> bool {
+    matches!(plan, Plan::WorkTable(_)) || plan.inputs().into_iter().any(reads_work_table)
 }

@@ -228,6 +228,11 @@ impl Statement {
         self.any(plan, &|plan| self.scanned(plan).is_some())
     }
 
+    /// Whether there is a recursion in a plan.
+    pub fn has_recursion(&self, plan: *mut pg_sys::Plan) -> bool {
+        self.any(plan, &|plan| plan_tag(plan) == NodeTag::T_RecursiveUnion)
+    }
+
     /// Whether a plan is a part of a recursion, and run for each of its steps.
     pub fn is_step(plan: *mut pg_sys::Plan) -> bool {
         if plan.is_null() {
@@ -242,20 +247,31 @@ impl Statement {
         }
     }
 
-    /// How many scans of a CTE there are.
-    pub fn cte_reads(&self, id: i32) -> usize {
-        let mut open: Vec<*mut pg_sys::Plan> = self.subplans.clone();
-        open.push(self.main);
-        let mut found = 0;
-        while let Some(plan) = open.pop() {
+    /// Whether the rows of a CTE are read more than once: by several scans of it, or by one that is run for each of other
+    /// rows, for which the CTE isn't.
+    pub fn is_read_again(&self, id: i32) -> bool {
+        let stays = self.subplan(id).is_some_and(|plan| !has_params(plan));
+        let subplans = self.subplans.iter().copied();
+        let mut open: Vec<(*mut pg_sys::Plan, bool)> = subplans
+            .map(|plan| (plan, stays && has_params(plan)))
+            .collect();
+        open.push((self.main, false));
+        let mut reads = 0;
+        while let Some((plan, repeated)) = open.pop() {
             if plan.is_null() {
                 continue;
             }
             let scan = get::<pg_sys::CteScan>(plan.cast());
-            found += usize::from(scan.is_some_and(|scan| scan.ctePlanId == id));
-            open.extend(super::node::inputs(plan));
+            if scan.is_some_and(|scan| scan.ctePlanId == id) {
+                reads += if repeated { 2 } else { 1 };
+            }
+            let nest = get::<pg_sys::NestLoop>(plan.cast());
+            let nest = nest.filter(|nest| stays && !nest.nestParams.is_null());
+            let inner = nest.map(|nest| nest.join.plan.righttree);
+            let inputs = super::node::inputs(plan).into_iter();
+            open.extend(inputs.map(|input| (input, repeated || inner == Some(input))));
         }
-        found
+        reads > 1
     }
 
     /// Whether a plan may give other rows when it is run again, though nothing in it is volatile.
@@ -280,6 +296,12 @@ impl Statement {
         let mut inputs = super::node::inputs(plan).into_iter().chain(cte);
         test(plan) || inputs.any(|input| self.any(input, test))
     }
+}
+
+/// Whether a plan depends on parameters that are set elsewhere, by outer rows above all.
+fn has_params(plan: *mut pg_sys::Plan) -> bool {
+    // SAFETY: null, or a plan node.
+    !plan.is_null() && unsafe { !(*plan).extParam.is_null() }
 }
 
 /// Whether a node takes one of several rows that differ in other columns.

@@ -108,6 +108,7 @@ impl<'a> Builder<'a> {
 
     /// The same as a part of the plan, not as a feed.
     pub(super) fn settled(&mut self, plan: *mut pg_sys::Plan, needed: &[i16]) -> Lowered<Sub> {
+        self.is_same_in_steps(plan)?;
         let sub = self.node(plan, Some(needed))?;
         if !sub.kept.is_empty() {
             return refused("a filter is left to Postgres");
@@ -271,9 +272,9 @@ impl<'a> Builder<'a> {
         let (scan, subplan) = match cte {
             Some(scan) => {
                 let subplan = self.statement.subplan(scan.ctePlanId);
-                let again = self.statement.cte_reads(scan.ctePlanId) > 1;
+                let again = self.statement.is_read_again(scan.ctePlanId);
                 if again && subplan.is_some_and(|plan| self.runs_once(plan)) {
-                    return refused("a recursion whose rows are read twice is run once");
+                    return refused("a recursion whose rows are read more than once is run once");
                 }
                 let subplan = subplan.filter(|plan| {
                     let statement = self.statement;

@@ -3,7 +3,7 @@
 
 use super::leaf::{self, Readers};
 use super::node::{get, inputs, plan_tag, replace_plans};
-use super::ordering::EARLY_END;
+use super::ordering::{EARLY_END, READ_AHEAD};
 use super::statement::Statement;
 use super::windows::ends_with_condition;
 use super::{fragment, needed, refused};
@@ -21,6 +21,8 @@ struct Place<'a> {
     marked: bool,
     /// A LIMIT above may not want all of its rows.
     limited: bool,
+    /// So may whoever takes them from a cursor.
+    paced: bool,
     /// The outputs that the parent uses, if not all.
     needed: Option<&'a [i16]>,
 }
@@ -49,6 +51,7 @@ impl Walk {
     pub fn tree(&mut self, plan: *mut pg_sys::Plan, limited: bool) -> *mut pg_sys::Plan {
         let place = Place {
             limited,
+            paced: self.statement.positioned,
             ..Place::default()
         };
         self.walk(plan, place, &[])
@@ -136,6 +139,9 @@ impl Walk {
         if place.limited && candidate.stops_early {
             return Some(refused(EARLY_END));
         }
+        if place.paced && candidate.reads_ahead {
+            return Some(refused(READ_AHEAD));
+        }
         let feeds: Vec<*mut pg_sys::Plan> = (candidate.feeds().into_iter())
             .map(|feed| self.walk(feed, Place::default(), &[]))
             .collect();
@@ -182,6 +188,7 @@ impl Walk {
         let plain = Place {
             below_gather,
             limited,
+            paced: place.paced && !takes_all(plan),
             ..Place::default()
         };
         let outer_needed = needed::outputs(plan, pg_sys::OUTER_VAR);

@@ -81,6 +81,7 @@ SELECT differing('WITH RECURSIVE r AS (SELECT 1 AS id, NULL::text COLLATE "C" AS
 SELECT differing('WITH RECURSIVE r AS (SELECT id FROM @n WHERE id < 4 UNION ALL SELECT e.dst FROM r JOIN @g e ON e.src = r.id) SELECT * FROM r');
 SELECT twins('WITH RECURSIVE r AS (SELECT dst AS id FROM @g WHERE src = 0 UNION ALL SELECT e.dst FROM r JOIN @g e ON e.src = r.id WHERE e.w < (SELECT avg(w) FROM @g)) SELECT * FROM r');
 SELECT twins('SELECT n.id, (WITH RECURSIVE r AS (SELECT dst AS id FROM @g WHERE src = n.id UNION ALL SELECT e.dst FROM r JOIN @g e ON e.src = r.id) SELECT count(*) FROM r) FROM @n n WHERE n.id < 6');
+SELECT twins('WITH RECURSIVE r AS (SELECT dst AS id FROM @g WHERE src = 40 UNION ALL SELECT e.dst FROM r JOIN @g e ON e.src = r.id) SELECT n.id, (SELECT count(*) FROM r WHERE r.id % n.id = 0) FROM @n n WHERE n.id < 6');
 -- what is done with the rows
 SELECT differing('WITH RECURSIVE r AS (SELECT dst AS id, 0 AS depth FROM @g WHERE src = 0 UNION ALL SELECT e.dst, r.depth + 1 FROM r JOIN @g e ON e.src = r.id) SELECT depth, count(*), min(id), max(id) FROM r GROUP BY depth');
 SELECT differing('WITH RECURSIVE r AS (SELECT dst AS id FROM @g WHERE src = 5 UNION ALL SELECT e.dst FROM r JOIN @g e ON e.src = r.id) SELECT r.id, e.w FROM r JOIN @g e ON e.dst = r.id WHERE e.w > 20');
@@ -90,10 +91,16 @@ SELECT differing('WITH RECURSIVE r AS (SELECT dst AS id FROM @g WHERE src = 5 UN
 SELECT differing('WITH RECURSIVE r AS (SELECT dst AS id FROM @g WHERE src = -1 UNION ALL SELECT e.dst FROM r JOIN @g e ON e.src = r.id) SELECT * FROM r');
 SELECT differing('WITH RECURSIVE r AS (SELECT 1 AS id WHERE false UNION SELECT e.dst FROM r JOIN @g e ON e.src = r.id) SELECT * FROM r');
 SELECT differing('WITH RECURSIVE r AS (SELECT dst AS id FROM @g WHERE src = 4900 / 3 UNION ALL SELECT e.dst FROM r JOIN @g e ON e.src = r.id) SELECT * FROM r');
+-- there is a first step in any case: what counts rows gives one over none
+SELECT differing('WITH RECURSIVE r AS (SELECT dst AS id FROM @g WHERE src = -1 UNION ALL SELECT e.dst FROM (SELECT count(*) AS n FROM (SELECT id FROM r) z) x JOIN @g e ON e.src = x.n WHERE x.n < 1) SELECT * FROM r');
+SELECT differing('WITH RECURSIVE r AS (SELECT dst AS id FROM @g WHERE src = 0 UNION ALL SELECT e.dst FROM (SELECT count(*) AS n FROM (SELECT id FROM r) z) x JOIN @g e ON e.src = x.n WHERE x.n < 3) SELECT * FROM r');
 -- without end, in the order of the steps
 SELECT differing('WITH RECURSIVE r AS (SELECT dst AS id FROM @g WHERE src = 10004 UNION ALL SELECT e.dst FROM r JOIN @g e ON e.src = r.id) SELECT id FROM r LIMIT 10');
 SELECT differing('WITH RECURSIVE r AS (SELECT src AS id FROM @g WHERE src = 10002 UNION ALL SELECT e.dst FROM r JOIN @g e ON e.src = r.id WHERE e.dst IS NOT NULL) SELECT id FROM r WHERE id <> 10003 LIMIT 7');
 SELECT differing('WITH RECURSIVE r AS (SELECT src AS id FROM @g WHERE src = 10002 UNION ALL SELECT e.dst FROM r JOIN @g e ON e.src = r.id WHERE e.dst IS NOT NULL) SELECT count(*), sum(id) FROM (SELECT id FROM r LIMIT 10) x');
+SET statement_timeout = '1min';
+SELECT twins('WITH RECURSIVE r AS (SELECT src AS id FROM @g WHERE src = 10002 UNION ALL SELECT e.dst FROM r JOIN @g e ON e.src = r.id WHERE e.dst IS NOT NULL) SELECT count(*) FROM @n n WHERE EXISTS (SELECT FROM r WHERE r.id > n.id)');
+RESET statement_timeout;
 SET lake.engine = force;
 WITH RECURSIVE r AS (SELECT src AS id FROM g_lake WHERE src = 10002 UNION ALL SELECT e.dst FROM r JOIN g_lake e ON e.src = r.id WHERE e.dst IS NOT NULL) SELECT id FROM r LIMIT 5;
 BEGIN;
@@ -101,6 +108,10 @@ DECLARE c NO SCROLL CURSOR FOR WITH RECURSIVE r AS (SELECT src AS id FROM g_lake
 FETCH 2 FROM c;
 FETCH 2 FROM c;
 COMMIT;
+-- nobody may want what the engine would have to compute first
+BEGIN;
+DECLARE c NO SCROLL CURSOR FOR WITH RECURSIVE r AS (SELECT src AS id FROM g_lake WHERE src = 10002 UNION ALL SELECT e.dst FROM r JOIN g_lake e ON e.src = r.id WHERE e.dst IS NOT NULL) SELECT r.id, e.w FROM r JOIN g_lake e ON e.src = r.id;
+ROLLBACK;
 RESET lake.engine;
 -- errors
 SELECT twins('WITH RECURSIVE r AS (SELECT dst AS id, 2000000000 AS n FROM @g WHERE src = 10004 UNION ALL SELECT e.dst, r.n + 100000000 FROM r JOIN @g e ON e.src = r.id) SELECT count(*) FROM r');
@@ -112,10 +123,17 @@ SELECT differing('WITH RECURSIVE r AS (SELECT dst, f FROM @g WHERE src < 3 UNION
 SELECT twins('WITH RECURSIVE r AS (SELECT dst, w::numeric AS w FROM @g WHERE src = 2 UNION ALL SELECT e.dst, r.w + e.w FROM r JOIN @g e ON e.src = r.dst) SELECT * FROM r');
 SELECT refused_for('WITH RECURSIVE r AS (SELECT dst, w::numeric AS w FROM @g WHERE src = 2 UNION ALL SELECT e.dst, r.w + e.w FROM r JOIN @g e ON e.src = r.dst) SELECT * FROM r', 'a numeric that is computed in the steps of a recursion');
 SELECT refused_for('WITH RECURSIVE r AS (SELECT dst, 1::numeric AS w FROM @g WHERE src = 2 UNION ALL SELECT e.dst, factorial(e.dst) FROM r JOIN @g e ON e.src = r.dst) SELECT * FROM r', 'a numeric that is computed in the steps of a recursion');
+SELECT refused_for('WITH RECURSIVE r AS (SELECT dst, src::numeric AS w FROM @g WHERE src = 2 UNION ALL SELECT e.dst, sum(r.dst::bigint) OVER () FROM r JOIN @g e ON e.src = r.dst) SELECT * FROM r', 'a numeric that is computed in the steps of a recursion');
+-- any rows will do, but the same ones in each step
+SELECT twins('WITH RECURSIVE x AS MATERIALIZED (SELECT src, dst FROM @g ORDER BY dst LIMIT 200), r AS (SELECT dst AS id FROM @g WHERE src = 1 UNION ALL SELECT x.dst FROM r JOIN x ON x.src = r.id) SELECT * FROM r');
+SELECT refused_for('WITH RECURSIVE x AS MATERIALIZED (SELECT src, dst FROM @g LIMIT 200), r AS (SELECT dst AS id FROM @g WHERE src = 1 UNION ALL SELECT x.dst FROM r JOIN x ON x.src = r.id) SELECT * FROM r', 'rows that may be others in each step of a recursion');
+SELECT refused_for('WITH x AS MATERIALIZED (SELECT src, dst FROM @g LIMIT 200) SELECT n.id, (SELECT count(*) FROM x WHERE x.src > n.id) FROM @n n WHERE n.id < 6', 'a CTE that may give other rows each time');
 SELECT twins('WITH RECURSIVE r AS (SELECT dst FROM @g WHERE src = 10001 UNION ALL SELECT e.dst FROM r JOIN @g e ON e.src = r.dst) CYCLE dst SET again USING path SELECT dst, again FROM r');
 SELECT twins('WITH RECURSIVE r AS (SELECT dst FROM @g WHERE src = 600 UNION ALL SELECT e.dst FROM r JOIN @g e ON e.src = r.dst) SEARCH BREADTH FIRST BY dst SET place SELECT dst FROM r ORDER BY place', true);
 SELECT twins('WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM r WHERE n < 50) SELECT r.n, e.w FROM r JOIN @g e ON e.dst = r.n');
 SELECT twins('WITH RECURSIVE r AS (SELECT 1 AS id UNION ALL SELECT x.id FROM r, LATERAL (WITH RECURSIVE s AS (SELECT e.dst AS id FROM @g e WHERE e.src = r.id UNION ALL SELECT e.dst FROM s JOIN @g e ON e.src = s.id WHERE s.id < 4) SELECT max(id) AS id FROM s) x WHERE r.id < 30) SELECT * FROM r');
+-- a value that can't be fed: Postgres has to find the rows of the outer recursion's step again
+SELECT twins('WITH RECURSIVE r AS (SELECT 1 AS id, timestamp ''infinity'' AS since UNION SELECT x.id, x.since FROM (WITH RECURSIVE s AS (SELECT r.id, r.since FROM r UNION ALL SELECT e.dst, s.since FROM s JOIN @g e ON e.src = s.id WHERE e.dst < 20) SELECT max(id) AS id, max(since) AS since FROM s) x WHERE x.id < 30 OR x.id IS NULL) SELECT * FROM r');
 
 -- only where Postgres would scan the table for each step
 SELECT steps_are('WITH RECURSIVE r AS (SELECT 1 AS id UNION SELECT e.dst FROM r JOIN g_lake e ON e.src = r.id) SELECT * FROM r');
