@@ -235,32 +235,6 @@ async fn a_recursion_without_end_can_be_cancelled() {
     assert_eq!(error.code, ErrorCode::Cancelled);
 }
 
-/// Each step has twice the rows of the one before.
-#[tokio::test]
-async fn steps_that_do_not_fit_are_an_error() {
-    let spill = tempfile::tempdir().unwrap();
-    let engine = engine(spill.path());
-    let same = || project(work_table(&[LakeType::Int4]), vec![n()]);
-    let twice = Plan::Append {
-        inputs: vec![same(), same()],
-    };
-    let mut request = alone(Plan::Aggregate {
-        input: Box::new(recursion(one(), twice, false)),
-        groups: vec![],
-        aggregates: vec![aggregate(AggregateFunction::Count, None, LakeType::Int8)],
-        sets: vec![],
-        groups_estimate: 1.0,
-    });
-    request.memory_limit = 4 << 20;
-    let mut running = engine
-        .execute(request, vec![], vec![], CancellationToken::new())
-        .await
-        .unwrap();
-    let error = running.next().await.unwrap_err();
-    assert_eq!(error.code, ErrorCode::OutOfMemory);
-    assert!(error.hint.is_some());
-}
-
 /// Zeros are equal whatever their sign, and so are all NaNs; nulls are, too.
 #[tokio::test]
 async fn the_first_of_equal_rows_comes_out() {

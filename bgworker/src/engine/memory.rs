@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex};
 /// What a reservation of an operator that spills may have in any case.
 const ASSURED_BYTES: usize = 4 << 20;
 
-/// A merge that has less takes one more file in any case.
+/// A merge that has less, or less than two files like the next one take, takes one more in any case.
 const ASSURED_TO_MERGE: usize = 8 << 20;
 
 /// What a merge of sorted partitions has in any case: of each a batch, and one more.
@@ -245,10 +245,8 @@ impl Share {
         if consumer.can_spill() {
             return Share::Spilling;
         }
-        match role == Role::Merge
-            && additional > KEYS_OF_A_BATCH
-            && reservation.size() >= ASSURED_TO_MERGE
-        {
+        let has_two = reservation.size() >= ASSURED_TO_MERGE.max(additional.saturating_mul(2));
+        match role == Role::Merge && additional > KEYS_OF_A_BATCH && has_two {
             true => Share::MoreFiles,
             false => Share::All,
         }
@@ -471,5 +469,19 @@ mod tests {
         assert!(other.try_grow(1 << 20).is_err());
         merge.shrink(50 << 20);
         assert!(other.try_grow(50 << 20).is_ok());
+    }
+    #[test]
+    fn a_merge_has_two_files_whatever_others_hold() {
+        let limit = 64 << 20;
+        let pool: Arc<dyn MemoryPool> = Arc::new(QueryPool::new(Arc::new(Budget::new(limit)), 0));
+        let others = MemoryConsumer::new("others").register(&pool);
+        others.try_grow(40 << 20).expect("more than half");
+        let merge = MemoryConsumer::new("ExternalSorterMerge[0]").register(&pool);
+        merge.try_grow(9 << 20).expect("one file");
+        merge.try_grow(9 << 20).expect("another one");
+        assert!(
+            merge.try_grow(9 << 20).is_err(),
+            "it can do without a third"
+        );
     }
 }

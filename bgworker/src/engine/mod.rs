@@ -27,7 +27,8 @@
 //!   `sums`, `moments`, `extremes`, `bits`, `intervals`, `forms` and `sets` (their states), `fold` (what those have in common)
 //! * functions over ordered values: `ordered` (the plan), `copies` (rows to sort), `ordered_exec` (operator), `found`
 //!   (results), `picks` (places among ordered values), `kept` (those of one group)
-//! * `window`: window functions; `recursion`: steps that have the rows of the last one (`work_table`), and fed rows again (`replay`)
+//! * `window`: window functions; `recursion`: steps that have the rows of the last one (`work_table`), and fed rows again (`replay`);
+//!   `seen`: which rows are new; `aside`: rows that are read several times, in files if need be
 //! * `unary`: operators of ours over one input; `streams`: operators of ours as streams
 //! * `memory`, `stats`, `error`: the budget, the counters, and how errors pass through DataFusion
 
@@ -36,6 +37,7 @@ mod admission;
 mod aggregate;
 mod append;
 mod arith;
+mod aside;
 mod bits;
 mod bloom;
 mod cache;
@@ -95,6 +97,7 @@ mod rowgroup;
 mod running;
 mod runtime;
 mod scan;
+mod seen;
 mod select;
 mod selection;
 mod sets;

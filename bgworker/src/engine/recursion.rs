@@ -2,32 +2,31 @@
 //!
 //! An operator can be executed once, so each step has new ones. A step begins when the rows of the one before have been
 //! taken: a recursion may be without end, and a limit above it. Of equal rows the first one comes out, as in
-//! nodeRecursiveunion.c.
+//! nodeRecursiveunion.c. What must be kept for the steps goes to files where it doesn't fit (`aside`, `seen`).
 
+use super::aside::{Aside, Keeping, Spills};
 use super::cache::Cache;
 use super::error::{cancelled, from_arrow, internal, raise, wire};
 use super::join_input::compact;
-use super::join_table::own_bytes;
 use super::lower::{Lowering, Operator, single};
 use super::remote::Remote;
 use super::replay::Replay;
+use super::seen::Seen;
 use super::source::Files;
 use super::stats::Counters;
 use super::steps::{Pass, Passed, Step, stepping};
-use super::streams::{Batches, evaluate, stream_of};
+use super::streams::{Batches, stream_of};
 use super::validate::{check_ordered, require};
 use super::work_table::Work;
 use crate::arrow_types::arrow_schema;
-use arrow::array::{AsArray, BooleanArray};
-use arrow::compute::{concat_batches, filter_record_batch};
+use arrow::array::AsArray;
+use arrow::compute::filter_record_batch;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use datafusion_common::Result as DfResult;
-use datafusion_execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
+use datafusion_execution::memory_pool::MemoryPool;
 use datafusion_execution::{SendableRecordBatchStream, TaskContext};
 use datafusion_physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
-use datafusion_physical_plan::aggregates::group_values::{GroupValues, new_group_values};
-use datafusion_physical_plan::aggregates::order::GroupOrdering;
 use datafusion_physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion_physical_plan::metrics::{
     BaselineMetrics, Count, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet, SpillMetrics,
@@ -43,11 +42,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio_util::sync::CancellationToken;
 
-/// What a batch takes beside its values.
-const BATCH_BYTES: usize = 1 << 10;
-
-/// Batches that are no larger together become one.
-const FEW_BYTES: usize = 1 << 20;
+/// The rows of a step take at most this part of the query's memory, as do those of the one before.
+const STEP_SHARE: usize = 8;
 
 /// Checks that work tables are read within their recursion, and that no recursion is in a step of another one.
 pub(super) fn check_work_tables(
@@ -99,7 +95,7 @@ impl Lowering {
         }
         let steps = self.steps(union, schema);
         // What can't be lowered is found before a row has come out.
-        steps.operator(vec![])?;
+        steps.operator(None)?;
         Ok(Arc::new(RecursionExec::new(
             first,
             Arc::new(steps),
@@ -166,8 +162,15 @@ struct Steps {
 }
 
 impl Steps {
+    /// Before they begin.
+    fn spill_to(&self, spills: &Spills) {
+        let feeds = self.feeds.iter().flatten();
+        let count = feeds.clone().count();
+        feeds.for_each(|feed| feed.spill_to(spills, count));
+    }
+
     /// With one output partition.
-    fn operator(&self, rows: Vec<RecordBatch>) -> Result<Operator, WireError> {
+    fn operator(&self, rows: Option<Arc<Aside>>) -> Result<Operator, WireError> {
         let again = |feed: &Option<Replay>| feed.as_ref().map(Replay::again);
         let mut lowering = Lowering {
             tables: self.tables.clone(),
@@ -182,10 +185,17 @@ impl Steps {
             sought: HashMap::new(),
             work: Some(Work {
                 schema: self.schema.clone(),
-                batches: rows.into(),
+                rows,
             }),
         };
         lowering.root(&self.plan)
+    }
+
+    /// Terms agree on types, not on names.
+    fn named(&self, batch: &RecordBatch) -> DfResult<RecordBatch> {
+        let columns = batch.columns().to_vec();
+        let batch = RecordBatch::try_new(self.schema.clone(), columns);
+        batch.map_err(|e| raise(from_arrow(&e)))
     }
 }
 
@@ -226,16 +236,12 @@ impl RecursionExec {
         }
     }
 
-    fn seen(&self, pool: &Arc<dyn MemoryPool>) -> DfResult<Option<Seen>> {
+    fn seen(&self, spills: &Spills) -> DfResult<Option<Seen>> {
         if self.keys.is_empty() {
             return Ok(None);
         }
-        Ok(Some(Seen {
-            keys: self.keys.clone(),
-            rows: new_group_values(self.steps.schema.clone(), &GroupOrdering::None)?,
-            numbers: vec![],
-            memory: MemoryConsumer::new("LakeRecursionRows").register(pool),
-        }))
+        let (keys, steps) = (self.keys.clone(), &self.steps);
+        Seen::new(keys, steps.schema.clone(), spills, &steps.cancel).map(Some)
     }
 }
 
@@ -274,20 +280,20 @@ impl ExecutionPlan for RecursionExec {
         if self.begun.swap(true, Ordering::Relaxed) {
             return Err(raise(internal("a recursion was to begin twice")));
         }
-        let pool = context.memory_pool();
+        let metrics = SpillMetrics::new(&self.metrics, partition);
+        let spills = Spills::new(&context, metrics.clone());
+        self.steps.spill_to(&spills);
         let rows = Rows {
-            seen: self.seen(pool)?,
-            memory: MemoryConsumer::new("LakeRecursion").register(pool),
+            seen: self.seen(&spills)?,
+            new: keeping(&self.steps, &spills),
             current: Some(self.first.execute(0, context.clone())?),
             step: None,
             steps: self.steps.clone(),
             context,
             begun: false,
-            new: vec![],
-            new_bytes: 0,
-            work_bytes: 0,
             count: MetricBuilder::new(&self.metrics).counter("steps", partition),
-            spills: SpillMetrics::new(&self.metrics, partition),
+            spills,
+            spilled: metrics,
             metrics: BaselineMetrics::new(&self.metrics, partition),
         };
         Ok(stream_of(self.steps.schema.clone(), rows))
@@ -296,6 +302,11 @@ impl ExecutionPlan for RecursionExec {
     fn metrics(&self) -> Option<MetricsSet> {
         Some(self.metrics.clone_inner())
     }
+}
+
+/// Where the rows of a step go.
+fn keeping(steps: &Steps, spills: &Spills) -> Keeping {
+    Keeping::new("LakeRecursion", steps.schema.clone(), spills, STEP_SHARE)
 }
 
 /// A recursion while it runs.
@@ -309,13 +320,10 @@ struct Rows {
     /// There has been a step.
     begun: bool,
     /// What came out of it.
-    new: Vec<RecordBatch>,
-    /// For `new`, and for the rows of the step before.
-    memory: MemoryReservation,
-    new_bytes: usize,
-    work_bytes: usize,
+    new: Keeping,
     count: Count,
-    spills: SpillMetrics,
+    spills: Spills,
+    spilled: SpillMetrics,
     metrics: BaselineMetrics,
 }
 
@@ -326,68 +334,58 @@ impl Batches for Rows {
             if self.steps.cancel.is_cancelled() {
                 return Err(raise(cancelled()));
             }
+            if let Some(batch) = self.seen.as_mut().and_then(Seen::pop) {
+                return self.come_out(batch).map(Some);
+            }
             let next = match &mut self.current {
                 Some(current) => current.next().await.transpose()?,
                 None => None,
             };
             let Some(batch) = next else {
-                if self.begin_step()? {
-                    continue;
+                self.current = None;
+                let has_rows = match &mut self.seen {
+                    Some(seen) => seen.settle().await?,
+                    None => false,
+                };
+                if !has_rows && !self.begin_step()? {
+                    return Ok(None);
                 }
-                return Ok(None);
+                continue;
             };
-            if let Some(batch) = self.come_out(&batch)? {
-                self.metrics.record_output(batch.num_rows());
-                return Ok(Some(batch));
+            if batch.num_rows() == 0 {
+                continue;
+            }
+            let batch = self.steps.named(&batch)?;
+            match &mut self.seen {
+                Some(seen) => seen.add(batch).await?,
+                None => return self.come_out(batch).map(Some),
             }
         }
     }
 }
 
 impl Rows {
-    /// The rows of a batch that come out. They are kept for the next step.
-    fn come_out(&mut self, batch: &RecordBatch) -> DfResult<Option<RecordBatch>> {
-        if batch.num_rows() == 0 {
-            return Ok(None);
-        }
-        // Terms agree on types, not on names.
-        let columns = batch.columns().to_vec();
-        let batch = RecordBatch::try_new(self.steps.schema.clone(), columns);
-        let mut batch = batch.map_err(|e| raise(from_arrow(&e)))?;
-        if let Some(seen) = &mut self.seen {
-            batch = seen.unseen(batch)?;
-            if batch.num_rows() == 0 {
-                return Ok(None);
-            }
-        }
+    /// Rows are kept for the next step.
+    fn come_out(&mut self, batch: RecordBatch) -> DfResult<RecordBatch> {
         let batch = compact(batch).map_err(raise)?;
-        let bytes = own_bytes(&batch).saturating_add(BATCH_BYTES);
-        self.memory.try_grow(bytes)?;
-        self.new_bytes += bytes;
-        self.new.push(batch.clone());
-        Ok(Some(batch))
+        self.new.add(batch.clone())?;
+        self.metrics.record_output(batch.num_rows());
+        Ok(batch)
     }
 
     /// Goes on with the rows that came out last; false if there are none. As in nodeRecursiveunion.c there is a first step
     /// even so: what counts rows may give one over none.
     fn begin_step(&mut self) -> DfResult<bool> {
-        self.current = None;
         if let Some(step) = self.step.take() {
-            add_spills(step.as_ref(), &self.spills);
+            add_spills(step.as_ref(), &self.spilled);
         }
-        self.memory.shrink(std::mem::take(&mut self.work_bytes));
-        self.work_bytes = std::mem::take(&mut self.new_bytes);
-        let mut rows = std::mem::take(&mut self.new);
-        if rows.is_empty() && self.begun {
+        if self.new.is_empty() && self.begun {
             return Ok(false);
         }
         self.begun = true;
-        // The next step has as many batches as this one, or more.
-        if rows.len() > 1 && self.work_bytes <= FEW_BYTES {
-            let whole = concat_batches(&self.steps.schema, &rows);
-            rows = vec![whole.map_err(|e| raise(from_arrow(&e)))?];
-        }
-        let step = self.steps.operator(rows).map_err(raise)?;
+        let next = keeping(&self.steps, &self.spills);
+        let rows = std::mem::replace(&mut self.new, next).finish()?;
+        let step = self.steps.operator(Some(Arc::new(rows))).map_err(raise)?;
         self.current = Some(step.execute(0, self.context.clone())?);
         self.step = Some(step);
         self.count.add(1);
@@ -407,38 +405,6 @@ fn add_spills(plan: &dyn ExecutionPlan, spills: &SpillMetrics) {
     }
     for input in plan.children() {
         add_spills(input.as_ref(), spills);
-    }
-}
-
-/// The rows that have come out so far.
-struct Seen {
-    keys: Arc<[Arc<dyn PhysicalExpr>]>,
-    rows: Box<dyn GroupValues>,
-    /// The number of each row of a batch.
-    numbers: Vec<usize>,
-    memory: MemoryReservation,
-}
-
-impl Seen {
-    /// The rows that equal no earlier one.
-    fn unseen(&mut self, batch: RecordBatch) -> DfResult<RecordBatch> {
-        let keys = evaluate(&self.keys, &batch)?;
-        let before = self.rows.len();
-        self.rows.intern(&keys, &mut self.numbers)?;
-        let mut found = vec![false; self.rows.len().saturating_sub(before)];
-        let own = self.numbers.capacity() * size_of::<usize>();
-        self.memory
-            .try_resize(self.rows.size().saturating_add(own))?;
-        if found.len() == batch.num_rows() {
-            return Ok(batch);
-        }
-        // New numbers needn't be in the order of the rows.
-        let is_first = |number: &usize| {
-            let place = number.checked_sub(before).and_then(|at| found.get_mut(at));
-            place.is_some_and(|found| !std::mem::replace(found, true))
-        };
-        let first: Vec<bool> = self.numbers.iter().map(is_first).collect();
-        filter_record_batch(&batch, &BooleanArray::from(first)).map_err(|e| raise(from_arrow(&e)))
     }
 }
 

@@ -272,8 +272,9 @@ impl Sorter {
         Ok(sized(sorted, self.sizes.batch))
     }
 
-    /// The first so many.
+    /// So many. The one with the smallest batches comes first: then the memory of a merge tells whether it has two of them.
     fn merge_files(&mut self, count: usize) -> Result<SendableRecordBatchStream> {
+        self.files.sort_by_key(|file| file.max_record_batch_memory);
         let files = self.files.drain(..count).collect();
         let memory = self.merge_memory.take();
         self.merge(memory)

@@ -1,9 +1,10 @@
 //! The rows of a recursion's last step, as an operator of the next one.
 
 use super::BATCH_ROWS;
+use super::aside::Aside;
 use super::error::protocol;
 use super::lower::{Lowering, Operator};
-use super::streams::{Batches, stream_of};
+use super::streams::{Batches, next_rows, stream_of};
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use datafusion_common::Result;
@@ -14,21 +15,27 @@ use datafusion_physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Plan
 use pg_lake_plan::message::WireError;
 use std::fmt;
 use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
 
 /// Rows that are worth a partition.
 const PARTITION_ROWS: usize = 4 * BATCH_ROWS;
 
-/// What is in a work table. Its memory is accounted for by the recursion.
+/// What is in a work table. Operators may scan it several times.
 #[derive(Clone, Debug)]
 pub(super) struct Work {
     pub(super) schema: SchemaRef,
-    pub(super) batches: Arc<[RecordBatch]>,
+    /// None while a recursion is lowered.
+    pub(super) rows: Option<Arc<Aside>>,
 }
 
 impl Lowering {
     pub(super) fn work_table(&self) -> Result<Operator, WireError> {
         match &self.work {
-            Some(work) => Ok(Arc::new(WorkTableExec::new(work.clone(), self.threads))),
+            Some(work) => Ok(Arc::new(WorkTableExec::new(
+                work.clone(),
+                self.cancel.clone(),
+                self.threads,
+            ))),
             None => Err(protocol("a work table outside of its recursion")),
         }
     }
@@ -37,16 +44,20 @@ impl Lowering {
 #[derive(Debug)]
 struct WorkTableExec {
     work: Work,
+    cancel: CancellationToken,
     partitions: usize,
     properties: Arc<PlanProperties>,
 }
 
 impl WorkTableExec {
-    fn new(work: Work, threads: usize) -> Self {
-        let rows: usize = work.batches.iter().map(RecordBatch::num_rows).sum();
-        let partitions = (rows / PARTITION_ROWS)
-            .min(work.batches.len())
-            .clamp(1, threads.max(1));
+    fn new(work: Work, cancel: CancellationToken, threads: usize) -> Self {
+        let partitions = work.rows.as_ref().map_or(1, |rows| {
+            let most = match rows.file {
+                Some(_) => threads,
+                None => rows.batches.len().min(threads),
+            };
+            (rows.rows / PARTITION_ROWS).clamp(1, most.max(1))
+        });
         let properties = PlanProperties::new(
             EquivalenceProperties::new(work.schema.clone()),
             Partitioning::UnknownPartitioning(partitions),
@@ -55,6 +66,7 @@ impl WorkTableExec {
         );
         WorkTableExec {
             work,
+            cancel,
             partitions,
             properties: Arc::new(properties),
         }
@@ -63,7 +75,8 @@ impl WorkTableExec {
 
 impl DisplayAs for WorkTableExec {
     fn fmt_as(&self, _t: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "WorkTable: batches={}", self.work.batches.len())
+        let rows = self.work.rows.as_ref().map_or(0, |rows| rows.rows);
+        write!(f, "WorkTable: rows={rows}")
     }
 }
 
@@ -90,7 +103,10 @@ impl ExecutionPlan for WorkTableExec {
         _context: Arc<TaskContext>,
     ) -> Result<SendableRecordBatchStream> {
         let rows = Rows {
-            batches: self.work.batches.clone(),
+            rows: self.work.rows.clone(),
+            file: None,
+            cancel: self.cancel.clone(),
+            at: 0,
             next: partition,
             step: self.partitions,
         };
@@ -98,9 +114,14 @@ impl ExecutionPlan for WorkTableExec {
     }
 }
 
-/// Every `step`th batch.
+/// Every `step`th batch. Each partition reads the file, and takes its own ones.
 struct Rows {
-    batches: Arc<[RecordBatch]>,
+    rows: Option<Arc<Aside>>,
+    /// Once the rows in memory are out.
+    file: Option<SendableRecordBatchStream>,
+    cancel: CancellationToken,
+    /// The number of the file's next batch, after those in memory.
+    at: usize,
     next: usize,
     step: usize,
 }
@@ -109,8 +130,30 @@ impl Batches for Rows {
     async fn next(&mut self) -> Result<Option<RecordBatch>> {
         // Rows that are at hand make no task wait.
         tokio::task::coop::consume_budget().await;
-        let batch = self.batches.get(self.next).cloned();
-        self.next = self.next.saturating_add(self.step);
-        Ok(batch)
+        let Some(rows) = &self.rows else {
+            return Ok(None);
+        };
+        if let Some(batch) = rows.batches.get(self.next) {
+            self.next = self.next.saturating_add(self.step);
+            return Ok(Some(batch.clone()));
+        }
+        if self.file.is_none()
+            && let Some(written) = &rows.file
+        {
+            self.at = rows.batches.len();
+            self.file = Some(written.read()?);
+        }
+        let Some(file) = &mut self.file else {
+            return Ok(None);
+        };
+        while let Some(batch) = next_rows(file, &self.cancel).await? {
+            let at = self.at;
+            self.at += 1;
+            if at == self.next {
+                self.next = self.next.saturating_add(self.step);
+                return Ok(Some(batch));
+            }
+        }
+        Ok(None)
     }
 }

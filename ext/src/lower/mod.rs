@@ -72,7 +72,9 @@ mod zones;
 
 pub use explain::describe;
 pub use expr::operator_function;
+pub use fragment::ENGINE_SPEED;
 pub use order::{is_c, is_deterministic};
+pub use recursion::{STEP_COST, STEPS};
 
 use crate::guc::Engine;
 use pg_lake_plan::PROTOCOL_VERSION;

@@ -2,12 +2,9 @@
 
 use crate::custom;
 use crate::lower::node::{self, get, inputs, nodes, plan_tag, tag};
+use crate::lower::{ENGINE_SPEED, STEP_COST, STEPS};
 use pgrx::pg_sys;
 use pgrx::pg_sys::NodeTag;
-
-/// How much faster than Postgres' executor the engine scans, joins and aggregates: about that over the
-/// queries of TPC-H. It only decides between plans of which the engine runs different parts.
-const ENGINE_SPEED: f64 = 10.0;
 
 /// What a part that the engine runs costs each time that it is run again, for another outer row, beside what it does
 /// then: a request takes about 0.3 ms.
@@ -72,6 +69,7 @@ fn price(plan: *mut pg_sys::Plan, subplans: &[*mut pg_sys::Plan]) -> f64 {
     let own = total - below_total;
     init_price
         + AGAIN * runs_again(plan, subplans)
+        + STEPS * STEP_COST * lowered.map_or(0.0, |scan| recursions(scan, subplans))
         + match lowered {
             // Subplans of such a node are run by the executor, once for each row that the engine gives.
             Some(_) if has_subplan(node) => below_price + own.max(0.0),
@@ -81,6 +79,28 @@ fn price(plan: *mut pg_sys::Plan, subplans: &[*mut pg_sys::Plan]) -> f64 {
             // Not all of the rows below are wanted.
             None => below_price * total / below_total,
         }
+}
+
+/// How many recursions are in a fragment, whose steps cost something beside what they compute.
+fn recursions(scan: &pg_sys::CustomScan, subplans: &[*mut pg_sys::Plan]) -> f64 {
+    let mut open: Vec<*mut pg_sys::Plan> = (nodes(scan.custom_plans).into_iter().take(1))
+        .map(|plan| plan.cast())
+        .collect();
+    let mut count = 0.0;
+    while let Some(plan) = open.pop() {
+        if plan.is_null() {
+            continue;
+        }
+        if plan_tag(plan) == NodeTag::T_RecursiveUnion {
+            count += 1.0;
+        }
+        if let Some(scan) = get::<pg_sys::CteScan>(plan.cast()) {
+            let number = usize::try_from(scan.ctePlanId - 1).unwrap_or(usize::MAX);
+            open.extend(subplans.get(number));
+        }
+        open.extend(inputs(plan));
+    }
+    count
 }
 
 /// How often parts in the engine are run again for the rows of a node: by a nested loop with parameters, and by

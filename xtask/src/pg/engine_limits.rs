@@ -134,6 +134,13 @@ const OPERATORS: &[Operator] = &[
         spills: false,
     },
     Operator {
+        name: "recursion of many rows",
+        sql: "WITH RECURSIVE r AS (SELECT id, 0 AS step FROM {t} UNION \
+              SELECT r.id + 1, r.step + 1 FROM r WHERE r.step < 2 AND r.id % 3 <> 0) \
+              SELECT count(*), sum(id), sum(step) FROM r",
+        spills: true,
+    },
+    Operator {
         name: "LIMIT",
         sql: "SELECT count(*), count(note) FROM (SELECT note FROM {t} LIMIT {n}) l",
         spills: false,

@@ -135,8 +135,17 @@ SELECT twins('WITH RECURSIVE r AS (SELECT 1 AS id UNION ALL SELECT x.id FROM r, 
 -- a value that can't be fed: Postgres has to find the rows of the outer recursion's step again
 SELECT twins('WITH RECURSIVE r AS (SELECT 1 AS id, timestamp ''infinity'' AS since UNION SELECT x.id, x.since FROM (WITH RECURSIVE s AS (SELECT r.id, r.since FROM r UNION ALL SELECT e.dst, s.since FROM s JOIN @g e ON e.src = s.id WHERE e.dst < 20) SELECT max(id) AS id, max(since) AS since FROM s) x WHERE x.id < 30 OR x.id IS NULL) SELECT * FROM r');
 
--- only where Postgres would scan the table for each step
-SELECT steps_are('WITH RECURSIVE r AS (SELECT 1 AS id UNION SELECT e.dst FROM r JOIN g_lake e ON e.src = r.id) SELECT * FROM r');
+-- only where Postgres would scan the table for each step, and that costs more than a step in the engine
+SET lake.bulk_rows = 10;
+CREATE TABLE large_heap AS SELECT g / 3 AS src, g AS dst FROM generate_series(1, 100000) g;
+CREATE TABLE large_lake USING iceberg AS SELECT * FROM large_heap;
+CREATE TABLE small_lake USING iceberg AS SELECT * FROM large_heap WHERE dst <= 1500;
+SET lake.bulk_rows = -1;
+ANALYZE large_heap, large_lake, small_lake;
+SELECT steps_are('WITH RECURSIVE r AS (SELECT 1 AS id UNION SELECT e.dst FROM r JOIN large_lake e ON e.src = r.id) SELECT * FROM r');
+SELECT steps_are('WITH RECURSIVE r AS (SELECT 1 AS id UNION SELECT e.dst FROM r JOIN small_lake e ON e.src = r.id) SELECT * FROM r');
+SELECT differing('WITH RECURSIVE r AS (SELECT 1 AS id UNION SELECT e.dst FROM r JOIN @large e ON e.src = r.id) SELECT * FROM r');
+SELECT differing('WITH RECURSIVE r AS (SELECT 1 AS id, 0 AS depth UNION ALL SELECT e.dst, r.depth + 1 FROM r JOIN @large e ON e.src = r.id) SELECT * FROM r');
 SELECT steps_are('WITH RECURSIVE r AS (SELECT 1 AS id UNION SELECT e.dst FROM r JOIN g_heap e ON e.src = r.id) SELECT * FROM r JOIN g_lake l ON l.dst = r.id');
 CREATE INDEX g_lake_src ON g_lake (src);
 ANALYZE g_lake;
@@ -147,5 +156,5 @@ EXPLAIN (COSTS OFF) WITH RECURSIVE r AS (SELECT dst AS id FROM g_lake WHERE src 
 RESET lake.engine;
 DROP FUNCTION differing, refused_for, steps_are;
 DROP VIEW n_lake;
-DROP TABLE of_heap, of_lake, g_heap, g_lake, n_heap;
+DROP TABLE of_heap, of_lake, g_heap, g_lake, n_heap, large_heap, large_lake, small_lake;
 RESET client_min_messages;
