@@ -7,18 +7,21 @@
 //! * [`ir`]: fragments: plan nodes; [`expr`]: expressions; [`function`]: what they call
 //! * [`settle`]: numerics whose scale execution decides; [`lists`]: arrays that are parameters
 //! * [`batch`]: columns of rows in one frame; [`columns`]: frames that are put together from others
+//! * [`lateness`]: results that the engine may find out late not to be exact, by what `bounds` says of expressions
 //! * [`layout`]: partition transforms and sort orders
 //! * [`message`]: requests, replies, errors and their frame kinds
 //! * [`rows`]: which row numbers the rows of a file have
 //! * [`store`]: object stores, and locations
 
 pub mod batch;
+mod bounds;
 pub mod columns;
 pub mod expr;
 #[cfg(test)]
 mod expr_of;
 pub mod function;
 pub mod ir;
+pub mod lateness;
 pub mod layout;
 pub mod lists;
 pub mod message;

@@ -19,15 +19,12 @@ use datafusion_physical_expr::expressions::Literal;
 use datafusion_physical_plan::ExecutionPlanProperties;
 use datafusion_physical_plan::aggregates::{AggregateExec, AggregateMode, PhysicalGroupBy};
 use pg_lake_plan::ir::{Aggregate, AggregateFunction, Expr, ExprKind};
+use pg_lake_plan::lateness::{ends_late, picks_floats};
 use pg_lake_plan::message::WireError;
-use pg_lake_plan::types::LakeType;
 use std::sync::Arc;
 
 /// With fewer groups than this, partial results are merged by one thread.
 const FEW_GROUPS: f64 = 5000.0;
-
-/// Squares of decimals with so many digits can be added up by the billion.
-const SQUARED_DIGITS_MAX: u8 = 14;
 
 /// Expressions to group by, with their names.
 type Keys = Vec<(Arc<dyn PhysicalExpr>, String)>;
@@ -179,39 +176,6 @@ pub(super) fn is_distinct(aggregate: &Aggregate) -> bool {
     aggregate.distinct && counts
 }
 
-/// Whether it may turn out only at the end that Postgres has to compute it: nothing must have come out then.
-pub(super) fn ends_late(aggregate: &Aggregate) -> bool {
-    let one_form = aggregate.function == AggregateFunction::OneForm;
-    one_form
-        || picks_floats(aggregate)
-        || may_overflow(aggregate)
-        || aggregate.function.is_of_intervals()
-}
-
-/// Whether it gives one of several floats, which may be zeros that differ in their sign.
-fn picks_floats(aggregate: &Aggregate) -> bool {
-    let picks = matches!(
-        aggregate.function,
-        AggregateFunction::Min
-            | AggregateFunction::Max
-            | AggregateFunction::PercentileDisc(_)
-            | AggregateFunction::PercentileCont(_)
-            | AggregateFunction::Mode
-    );
-    let arg = aggregate.arg.as_ref();
-    picks && arg.is_some_and(|arg| arg.ty.lake.is_float())
-}
-
-/// Whether the squares of not so many values may need more than 128 bits.
-fn may_overflow(aggregate: &Aggregate) -> bool {
-    let arg = aggregate.arg.as_ref().map(|arg| &arg.ty.lake);
-    let large = match arg {
-        Some(LakeType::Decimal { precision, .. }) => *precision > SQUARED_DIGITS_MAX,
-        arg => arg == Some(&LakeType::Int8),
-    };
-    large && aggregate.function == AggregateFunction::SumOfSquares
-}
-
 /// The argument of all functions over distinct values, if it is the same: null for rows that their filter drops. None if
 /// there is a function whose states aren't merged on two levels.
 fn distinct_argument(aggregates: &[Aggregate]) -> Option<Expr> {
@@ -305,44 +269,5 @@ impl Functions {
         let schema = self.schema.clone();
         let exec = AggregateExec::try_new(mode, group_by, functions, filters, input, schema);
         Ok(Arc::new(check(exec)?))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use pg_lake_plan::types::SqlType;
-
-    #[test]
-    fn squares_of_large_numbers_are_added_up_before_a_row_comes_out() {
-        let sql = |lake| SqlType {
-            lake,
-            oid: 0,
-            typmod: -1,
-            collation: 0,
-        };
-        let decimal = |precision| LakeType::Decimal {
-            precision,
-            scale: 0,
-        };
-        for (arg, expected) in [
-            (LakeType::Int4, false),
-            (LakeType::Int8, true),
-            (decimal(12), false),
-            (decimal(38), true),
-        ] {
-            let aggregate = Aggregate {
-                function: AggregateFunction::SumOfSquares,
-                arg: Some(Expr {
-                    ty: sql(arg),
-                    kind: ExprKind::Column(0),
-                }),
-                filter: None,
-                distinct: false,
-                ty: sql(decimal(38)),
-                order: vec![],
-            };
-            assert_eq!(ends_late(&aggregate), expected, "{:?}", aggregate.arg);
-        }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! What turns out only at the end to be Postgres' to compute must not have sent rows before. An aggregation does: groups that
 //! are complete, if its input is ordered by some of them, and groups whose states it has merged, while others that it has
-//! spilled aren't merged yet.
+//! spilled aren't merged yet. So may a whole result ([`pg_lake_plan::lateness`]).
 
 use super::join_table::own_bytes;
 use super::lower::{Operator, single};

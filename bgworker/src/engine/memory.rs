@@ -41,18 +41,17 @@ const SPILLING: [&str; 3] = [
     MERGING_PARTITIONS,
 ];
 
-/// Begins the names of a sort's own merges, of batches as well as of files: DataFusion tells them by nothing else than that
-/// a file needs several batches at once.
+/// Begins the names of a sort's own merges.
 const MERGING: &str = "ExternalSorterMerge";
+
+/// Begins the names of those whose input is files: what they take is so much for each file, before they begin.
+pub(super) const MERGING_FILES: &str = "ExternalSorterMergeFiles";
 
 /// Begins the names of merges of sorted partitions.
 const MERGING_PARTITIONS: &str = "SortPreservingMergeExec";
 
 /// Begins the names of sorts, and of their merges.
 const SORTING: &str = "ExternalSorter";
-
-/// More is asked for at once for files only, unless keys are wide.
-const KEYS_OF_A_BATCH: usize = 1 << 20;
 
 /// What all running queries share. Its limit can change while they run.
 #[derive(Debug)]
@@ -246,7 +245,7 @@ impl Share {
             return Share::Spilling;
         }
         let has_two = reservation.size() >= ASSURED_TO_MERGE.max(additional.saturating_mul(2));
-        match role == Role::Merge && additional > KEYS_OF_A_BATCH && has_two {
+        match consumer.name().starts_with(MERGING_FILES) && has_two {
             true => Share::MoreFiles,
             false => Share::All,
         }
@@ -476,12 +475,15 @@ mod tests {
         let pool: Arc<dyn MemoryPool> = Arc::new(QueryPool::new(Arc::new(Budget::new(limit)), 0));
         let others = MemoryConsumer::new("others").register(&pool);
         others.try_grow(40 << 20).expect("more than half");
-        let merge = MemoryConsumer::new("ExternalSorterMerge[0]").register(&pool);
+        let merge = MemoryConsumer::new(format!("{MERGING_FILES}[0]")).register(&pool);
         merge.try_grow(9 << 20).expect("one file");
         merge.try_grow(9 << 20).expect("another one");
         assert!(
             merge.try_grow(9 << 20).is_err(),
             "it can do without a third"
         );
+        let of_batches = MemoryConsumer::new("ExternalSorterMerge[0]").register(&pool);
+        of_batches.try_grow(12 << 20).expect("wide batches");
+        of_batches.try_grow(5 << 20).expect("all of them");
     }
 }

@@ -23,7 +23,7 @@
 //! * `dynamic`: what joins (`told`, `members`) and sorts (`topmost`) let scans below leave out; `origin`: which scans
 //! * expressions: `expr` (compiled tree), `arith`, `compare`, `cast`, `select` (AND, OR, CASE),
 //!   `inlist`, `like`, `functions`, `values` (native slices and constants), `describe` (for EXPLAIN)
-//! * aggregates: `group` and `grouping` (operators), `held` (what comes out of them at once), `aggregate` (the functions),
+//! * aggregates: `group` and `grouping` (operators), `held` (what comes out at once, of them and of whole plans), `aggregate` (the functions),
 //!   `sums`, `moments`, `extremes`, `bits`, `intervals`, `forms` and `sets` (their states), `fold` (what those have in common)
 //! * functions over ordered values: `ordered` (the plan), `copies` (rows to sort), `ordered_exec` (operator), `found`
 //!   (results), `picks` (places among ordered values), `kept` (those of one group)

@@ -7,7 +7,7 @@
 use super::aggregate::LakeAggregate;
 use super::copies::{Copies, Layout};
 use super::error::internal;
-use super::group::{ends_late, is_distinct};
+use super::group::is_distinct;
 use super::lower::{Lowering, Operator, column, single};
 use super::ordered_exec::{Call, Program, ordered_aggregate};
 use super::steps::stepping;
@@ -15,6 +15,7 @@ use crate::arrow_types::arrow_type;
 use arrow::compute::SortOptions;
 use datafusion_physical_expr::{LexOrdering, PhysicalSortExpr};
 use pg_lake_plan::ir::{Aggregate, Expr, SortKey};
+use pg_lake_plan::lateness::ends_late;
 use pg_lake_plan::message::WireError;
 use std::sync::Arc;
 

@@ -89,8 +89,6 @@ pub struct Running {
     cancel: CancellationToken,
     started: Instant,
     elapsed_us: Option<u64>,
-    /// Rows have been handed out.
-    returned: bool,
 }
 
 impl fmt::Debug for Running {
@@ -128,7 +126,6 @@ impl Running {
             cancel,
             started: Instant::now(),
             elapsed_us: None,
-            returned: false,
         }
     }
 
@@ -145,7 +142,6 @@ impl Running {
         };
         match item {
             Ok(Some(Delivery { batch, memory })) => {
-                self.returned |= batch.num_rows() > 0;
                 self.handed_out = Some(memory);
                 Ok(Some(batch))
             }
@@ -155,7 +151,7 @@ impl Running {
             }
             Err(error) => {
                 self.stop();
-                Err(self.final_error(error))
+                Err(error)
             }
         }
     }
@@ -172,19 +168,6 @@ impl Running {
 
     fn elapsed(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
-    }
-
-    /// Once rows are out, the backend can't run the plan itself any more.
-    fn final_error(&self, error: WireError) -> WireError {
-        if error.code != ErrorCode::NotExact || !self.returned {
-            return error;
-        }
-        WireError::new(
-            ErrorCode::Unsupported,
-            "the lake engine could not compute an exact result",
-        )
-        .detail(error.message)
-        .hint("Set lake.engine to off for this query.")
     }
 
     /// What has been done so far.

@@ -4,6 +4,7 @@ use super::admission::{Admission, QueueConfig, Turn, keeps_rows};
 use super::cache::Cache;
 use super::error::{from_io, wire};
 use super::fair::Cores;
+use super::held::held;
 use super::lower::Lowering;
 use super::memory::{Budget, QueryPool};
 use super::point::Heat;
@@ -19,6 +20,7 @@ use datafusion_execution::config::SessionConfig;
 use datafusion_execution::disk_manager::{DiskManager, DiskManagerBuilder, DiskManagerMode};
 use datafusion_execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion_physical_plan::ExecutionPlan;
+use pg_lake_plan::lateness::{may_end_late, rows_of_tables};
 use pg_lake_plan::message::{Execute, WireError};
 use pg_lake_plan::store::Store;
 use std::collections::HashMap;
@@ -153,6 +155,8 @@ impl Engine {
             few => self.config.clone().with_batch_size(few),
         };
         let pool = Arc::new(QueryPool::new(self.budget.clone(), request.memory_limit));
+        let rows = rows_of_tables(&request.tables, feeds.iter().map(Option::is_some));
+        let holds = may_end_late(&request.fragment.root, &rows, &request.params);
         let mut lowering = Lowering {
             tables: (request.tables.into_iter())
                 .map(|table| Some(shared(table.files)))
@@ -168,7 +172,10 @@ impl Engine {
             sought: HashMap::new(),
             work: None,
         };
-        let plan = lowering.root(&request.fragment.root)?;
+        let mut plan = lowering.root(&request.fragment.root)?;
+        if holds {
+            plan = held(plan, &cancel);
+        }
         let disk = self.disk(plan.as_ref(), request.temp_file_limit)?;
         let runtime = RuntimeEnv {
             memory_pool: pool.clone(),

@@ -10,6 +10,7 @@ use super::BATCH_ROWS;
 use super::error::raise;
 use super::join_input::compact;
 use super::lower::Operator;
+use super::memory::MERGING_FILES;
 use super::sized::sized;
 use super::unary::{self, Unary};
 use super::widths::{RowWidths, Widths, used_by_rows};
@@ -137,6 +138,8 @@ impl Unary for Sorting {
                 .with_can_spill(true)
                 .register(context.memory_pool()),
             merge_memory: MemoryConsumer::new(merge_memory).register(context.memory_pool()),
+            files_memory: MemoryConsumer::new(format!("{MERGING_FILES}[{partition}]"))
+                .register(context.memory_pool()),
             for_merge: execution.sort_spill_reservation_bytes,
             in_place: execution.sort_in_place_threshold_bytes,
             spills: SpillManager::new(
@@ -174,6 +177,7 @@ struct Sorter {
     memory: MemoryReservation,
     /// So much of it is there before there is something to merge.
     merge_memory: MemoryReservation,
+    files_memory: MemoryReservation,
     for_merge: usize,
     /// Less than that is sorted at once.
     in_place: usize,
@@ -276,7 +280,8 @@ impl Sorter {
     fn merge_files(&mut self, count: usize) -> Result<SendableRecordBatchStream> {
         self.files.sort_by_key(|file| file.max_record_batch_memory);
         let files = self.files.drain(..count).collect();
-        let memory = self.merge_memory.take();
+        self.merge_memory.free();
+        let memory = self.files_memory.new_empty();
         self.merge(memory)
             .with_sorted_spill_files(files)
             .with_spill_manager(self.spills.clone())

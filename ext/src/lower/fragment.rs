@@ -11,6 +11,7 @@ use super::statement::Statement;
 use super::sub::Sub;
 use super::tree::Builder;
 use super::{Lowered, fragment_of, refused};
+use pg_lake_plan::lateness::delays_rows;
 use pgrx::pg_sys;
 
 /// Rows of input below which a fragment costs more than it saves.
@@ -29,6 +30,8 @@ pub struct Candidate<'a> {
     pub stops_early: bool,
     /// Whether the engine goes on with a recursion, which may have no end, before its rows are wanted.
     pub reads_ahead: bool,
+    /// Whether the engine gives its first row at its end, as it may not be exact until then, though it has rows before.
+    pub delays_rows: bool,
 }
 
 /// The subtree as a fragment. `needed`: the outputs that its parent uses, if not all.
@@ -64,12 +67,14 @@ pub fn lower<'a>(
     let stops_early = builder.stops_early(top, &sub.plan);
     let reads_ahead = reads_ahead(top, &sub.plan);
     sub.establish_order(None);
+    let delays_rows = delays_rows(&sub.plan);
     Ok(Candidate {
         top,
         sub,
         builder,
         stops_early,
         reads_ahead,
+        delays_rows,
     })
 }
 

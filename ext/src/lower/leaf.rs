@@ -14,6 +14,7 @@ use super::statement::Statement;
 use super::table::{CTID, Table};
 use super::{Lowered, fragment_of};
 use pg_lake_plan::ir::{Expr, Plan};
+use pg_lake_plan::lateness::may_be_inexact;
 use pgrx::pg_sys;
 
 const TABLEOID: i16 = pg_sys::TableOidAttributeNumber as i16;
@@ -52,7 +53,8 @@ pub fn lower(
         // Of what isn't lowered nobody knows: nearly all of it could, and what is behind it would leave out no file.
         let raises = lowered.as_ref().is_ok_and(Expr::can_raise);
         match (lowered, behind) {
-            (Ok(expr), None) if !expr.can_fail() => {
+            // A leaf gives hot rows first: Postgres can't take its place.
+            (Ok(expr), None) if !expr.can_fail() && !may_be_inexact(&expr) => {
                 predicates.push(expr);
                 pushed.push(qual);
                 continue;

@@ -64,6 +64,10 @@ pub const UNKNOWN_ORDER: &str =
 /// Where Postgres may not get to a row that raises an error.
 pub const EARLY_END: &str = "a LIMIT of rows whose computation can fail is not lowered";
 
+/// Rows of a held result, of which the engine would compute all for the first ones.
+pub const LATE_ROWS: &str =
+    "a LIMIT of rows that may need more digits than the engine has is not lowered";
+
 /// Where Postgres may not come to the end of a recursion.
 pub const READ_AHEAD: &str = "what is computed from a recursion is not lowered for a cursor";
 

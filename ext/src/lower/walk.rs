@@ -3,7 +3,7 @@
 
 use super::leaf::{self, Readers};
 use super::node::{get, inputs, plan_tag, replace_plans};
-use super::ordering::{EARLY_END, READ_AHEAD};
+use super::ordering::{EARLY_END, LATE_ROWS, READ_AHEAD};
 use super::statement::Statement;
 use super::windows::ends_with_condition;
 use super::{fragment, needed, refused};
@@ -138,6 +138,9 @@ impl Walk {
         };
         if place.limited && candidate.stops_early {
             return Some(refused(EARLY_END));
+        }
+        if place.limited && candidate.delays_rows {
+            return Some(refused(LATE_ROWS));
         }
         if place.paced && candidate.reads_ahead {
             return Some(refused(READ_AHEAD));
