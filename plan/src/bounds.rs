@@ -11,7 +11,7 @@ use crate::types::{LakeType, Value};
 const FITS: f64 = 1.7e38;
 
 /// 2^127, rounded up: no number of 128 bits is larger.
-const LARGEST: f64 = 1.702e38;
+pub(crate) const LARGEST: f64 = 1.702e38;
 
 /// Results of sums and products are taken to be larger by this part, so that what rounding loses is in it.
 const ROUNDING: f64 = 1e-12;
@@ -200,7 +200,8 @@ impl Bounds<'_> {
         known.over(l.inexact || r.inexact)
     }
 
-    /// As the engine's `cast`. A date that is no timestamp is an error in Postgres, too.
+    /// As the engine's `cast`. Not every date that is a timestamp in Postgres is one of the engine's, and Postgres compares the others
+    /// with timestamps, too.
     fn cast(self, ty: &LakeType, arg: &Expr) -> Known {
         let known = self.of(arg);
         if *ty == arg.ty.lake || ty.is_integer() {
@@ -211,7 +212,8 @@ impl Bounds<'_> {
             scale: to,
         } = ty
         else {
-            return Known::exact(most_of(ty)).over(known.inexact);
+            let inexact = arg.ty.lake == LakeType::Date;
+            return Known::exact(most_of(ty)).over(known.inexact || inexact);
         };
         let had = scale(&arg.ty.lake).unwrap_or(0);
         let scaled = known.most * power(i32::from(*to) - had);
@@ -241,14 +243,14 @@ fn called(expr: &Expr, function: Function, args: &[Expr], most: &[f64]) -> Known
         Function::Abs => Known::exact(arg(0)),
         Function::Sign if ty.is_decimal() => Known::exact(1.0),
         Function::Ceil | Function::Floor if ty.is_decimal() => {
-            Known::exact(arg(0) / power(scale_of(0)) + 1.0)
+            Known::exact(cut(arg(0), scale_of(0)))
         }
         Function::Round(digits) | Function::Truncate(digits) if ty.is_decimal() => {
             // As `rescale` in `functions::numbers`.
             let digits = i32::from(digits);
             let lost = (scale_of(0) - digits).max(0);
             let added = (digits - scale_of(0)).max(-digits).max(0);
-            Known::computed((arg(0) / power(lost) + 1.0) * power(added))
+            Known::computed(cut(arg(0), lost) * power(added))
         }
         Function::Quotient => quotient(ty, (arg(0), scale_of(0)), (arg(1), scale_of(1))),
         Function::WholeQuotient => {
@@ -290,6 +292,10 @@ fn called(expr: &Expr, function: Function, args: &[Expr], most: &[f64]) -> Known
         }
         Function::Extract(_) => Known::exact(i64::MAX as f64),
         Function::JsonOrder => Known::inexact(most_of(ty)),
+        // No later than its argument.
+        Function::AddInterval(by) if by.months <= 0 && by.days <= 0 && by.microseconds <= 0 => {
+            typed
+        }
         // They are exact if they can't fail.
         Function::ShiftLeft
         | Function::ShiftRight
@@ -315,6 +321,14 @@ fn called(expr: &Expr, function: Function, args: &[Expr], most: &[f64]) -> Known
         | Function::JsonScalar
         | Function::Read => typed.over(expr.raises()),
         _ => typed,
+    }
+}
+
+/// A number that loses so many digits: the next whole one may be a power of ten.
+fn cut(most: f64, digits: i32) -> f64 {
+    match digits {
+        0 => most,
+        _ => (most / power(digits) + 1.0) * (1.0 + ROUNDING),
     }
 }
 

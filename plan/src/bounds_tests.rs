@@ -1,4 +1,5 @@
 use super::*;
+use crate::function::Interval;
 use crate::types::SqlType;
 
 fn expr(lake: LakeType, kind: ExprKind) -> Expr {
@@ -136,7 +137,9 @@ fn conversions_have_the_digits_of_their_type() {
     assert!(cast(&LakeType::Int4, decimal_type(9, 0)));
     assert!(!cast(&decimal_type(28, 0), decimal_type(38, 10)));
     assert!(cast(&decimal_type(29, 0), decimal_type(38, 10)));
-    assert!(!cast(&LakeType::Date, LakeType::Timestamp));
+    // The year 294250.
+    assert!(cast(&LakeType::Date, LakeType::Timestamp));
+    assert!(!cast(&LakeType::Float4, LakeType::Float8));
     // One more than the type has room for.
     let ty = decimal_type(37, 0);
     let more = arith(ArithmeticOp::Add, column(0, &ty), number(1, 0));
@@ -176,6 +179,42 @@ fn functions_give_no_more_digits_than_they_can() {
     };
     assert!(is_inexact(&part(Field::Epoch), &types));
     assert!(!is_inexact(&part(Field::Second), &types));
+}
+
+#[test]
+fn what_is_rounded_up_may_have_a_digit_more() {
+    let most = decimal_type(38, 2);
+    let types = [most.clone()];
+    for (function, scale, expected) in [
+        (Function::Round(0), 0, true),
+        (Function::Ceil, 0, true),
+        (Function::Round(2), 2, false),
+    ] {
+        // 10^36, of which a numeric(38,2) has no room for the two digits after the point.
+        let whole = call(function, decimal_type(38, scale), vec![column(0, &most)]);
+        assert!(!is_inexact(&whole, &types), "{function:?}");
+        let e = expr(most.clone(), ExprKind::Cast(Box::new(whole)));
+        assert_eq!(is_inexact(&e, &types), expected, "{function:?}");
+    }
+}
+
+#[test]
+fn timestamps_that_get_no_later_are_exact() {
+    let added = |months, days, microseconds| {
+        let by = Interval {
+            months,
+            days,
+            microseconds,
+        };
+        let args = vec![column(0, &LakeType::Timestamp)];
+        let e = call(Function::AddInterval(by), LakeType::Timestamp, args);
+        is_inexact(&e, &[LakeType::Timestamp])
+    };
+    assert!(!added(-1, 0, -1));
+    assert!(!added(0, 0, 0));
+    assert!(added(1, 0, 0));
+    assert!(added(-1, 40, 0));
+    assert!(added(0, 0, 1));
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! (the engine's `held`). An operator that takes all of its input before it gives a row finds out in time what is wrong with that.
 //! Aggregations that [`ends_late`] hold their groups themselves.
 
-use crate::bounds::{Bounds, Known, most_of, scale};
+use crate::bounds::{Bounds, Known, LARGEST, most_of, scale};
 use crate::ir::{
     Aggregate, AggregateFunction, Expr, FrameBound, FrameOffset, Join, JoinKind, Plan, Window,
     WindowFunction,
@@ -259,7 +259,7 @@ impl Request<'_> {
             }
             Plan::WorkTable(table) => Rows {
                 count: ROWS_MAX,
-                columns: table.output().iter().map(most_of).collect(),
+                columns: table.output().iter().map(most_of_step).collect(),
                 inexact: false,
                 late: false,
                 ordered: false,
@@ -401,6 +401,14 @@ impl Request<'_> {
             ordered: input.ordered || keeps_order,
             streams: input.ordered && input.streams && !is_one && !holds,
         }
+    }
+}
+
+/// A step adds to what the one before it has added to: sums grow beyond the digits of their type, up to 128 bits.
+fn most_of_step(ty: &LakeType) -> f64 {
+    match ty {
+        LakeType::Decimal { precision: 38, .. } => LARGEST,
+        ty => most_of(ty),
     }
 }
 

@@ -2,7 +2,7 @@ use super::*;
 use crate::function::Function;
 use crate::ir::{
     ArithmeticOp, ColumnSource, CompareOp, ExprKind, Frame, FrameExclusion, FrameUnit, JoinKey,
-    RecursiveUnion, Scan, ScanColumn, SortKey, WorkTable,
+    RecursiveUnion, Scan, ScanColumn, SortKey, WorkColumn, WorkTable,
 };
 use crate::types::SqlType;
 
@@ -278,6 +278,36 @@ fn what_may_have_no_end_is_not_held() {
     };
     assert!(!is_late(&project(recursion(), large())));
     assert!(is_late(&limit(project(recursion(), large()), 10)));
+}
+
+#[test]
+fn steps_add_to_what_steps_have_added_to() {
+    // Of one row each time.
+    let limited = |ty: LakeType| {
+        let columns = vec![WorkColumn {
+            name: "n".into(),
+            ty: sql(ty.clone()),
+        }];
+        let added = ExprKind::Arithmetic {
+            op: ArithmeticOp::Add,
+            left: Box::new(column(0, ty.clone())),
+            right: Box::new(expr(ty.clone(), ExprKind::Const(Some(Value::I128(1))))),
+        };
+        let step = Plan::Project {
+            input: Box::new(Plan::WorkTable(WorkTable { id: 1, columns })),
+            exprs: vec![expr(decimal(38, 0), added)],
+        };
+        let start = project(Plan::OneRow, expr(ty, ExprKind::Const(None)));
+        let union = Plan::RecursiveUnion(RecursiveUnion {
+            non_recursive: Box::new(start),
+            recursive: Box::new(step),
+            distinct: false,
+            id: 1,
+        });
+        is_late(&limit(union, 10))
+    };
+    assert!(limited(decimal(38, 0)));
+    assert!(!limited(decimal(37, 0)));
 }
 
 #[test]

@@ -21,7 +21,7 @@ use datafusion_physical_plan::metrics::SpillMetrics;
 use std::sync::Arc;
 
 /// What a batch takes beside its values.
-const BATCH_BYTES: usize = 1 << 10;
+pub(super) const BATCH_BYTES: usize = 1 << 10;
 
 /// Batches that are no larger together become one.
 const FEW_BYTES: usize = 1 << 20;

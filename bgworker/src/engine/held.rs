@@ -4,6 +4,8 @@
 //! are complete, if its input is ordered by some of them, and groups whose states it has merged, while others that it has
 //! spilled aren't merged yet. So may a whole result ([`pg_lake_plan::lateness`]).
 
+use super::error::raise;
+use super::join_input::compact;
 use super::join_table::own_bytes;
 use super::lower::{Operator, single};
 use super::streams::{Batches, next_rows, stream_of};
@@ -148,6 +150,8 @@ impl Held {
             None => {
                 let fits = self.memory.size().saturating_add(bytes) <= self.most;
                 if fits && self.memory.try_grow(bytes).is_ok() {
+                    // It may be a part of a row group.
+                    let batch = compact(batch).map_err(raise)?;
                     self.batches.push_back((batch, bytes));
                     return Ok(());
                 }
@@ -185,7 +189,7 @@ fn write(file: &mut Writer, rows: &RecordBatch, bytes: usize) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::error::{not_exact, raise, wire};
+    use super::super::error::{not_exact, wire};
     use super::super::handed::Handed;
     use super::*;
     use arrow::array::{AsArray, Int64Array};

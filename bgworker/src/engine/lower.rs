@@ -47,8 +47,9 @@ const TOPMOST_MAX: usize = 1 << 17;
 /// They are fewer if the query has less memory than that for each.
 const TOPMOST_BYTES: usize = 4096;
 
-/// Partitions that have less are sorted as one.
-const SHARE_OF_A_SORT: usize = 16 << 20;
+/// Partitions that have less are sorted as one: where rows have a megabyte, the merge of each needs half of it, and the
+/// merge of all of them as much again.
+const SHARE_OF_A_SORT: usize = 32 << 20;
 
 pub(super) type Operator = Arc<dyn ExecutionPlan>;
 

@@ -357,7 +357,11 @@ impl Batches for Rows {
             }
             let batch = self.steps.named(&batch)?;
             match &mut self.seen {
-                Some(seen) => seen.add(batch).await?,
+                Some(seen) => {
+                    seen.add(batch).await?;
+                    // There may be many batches without a new row.
+                    tokio::task::yield_now().await;
+                }
                 None => return self.come_out(batch).map(Some),
             }
         }

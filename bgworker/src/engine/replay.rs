@@ -39,6 +39,8 @@ struct Kept {
     memory: MemoryReservation,
     /// What comes after them.
     file: Option<RowFile>,
+    /// Rows are missing: nobody may take what is there for all.
+    failed: Option<WireError>,
 }
 
 /// What a reader goes on with.
@@ -69,6 +71,7 @@ impl Replay {
                 .with_can_spill(true)
                 .register(pool),
             file: None,
+            failed: None,
         };
         Replay {
             kept: Arc::new(Mutex::new(kept)),
@@ -109,6 +112,17 @@ impl Replay {
 impl Kept {
     /// A reader that stops here leaves all that others need to go on.
     async fn next(&mut self, at: usize, room: Option<&Room>) -> Result<Next, WireError> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        let next = self.go_on(at, room).await;
+        if let Err(error) = &next {
+            self.failed = Some(error.clone());
+        }
+        next
+    }
+
+    async fn go_on(&mut self, at: usize, room: Option<&Room>) -> Result<Next, WireError> {
         if let Some(batch) = self.batches.get(at) {
             return Ok(Next::Batch(batch.clone()));
         }
@@ -124,8 +138,8 @@ impl Kept {
             if let Some(file) = &mut self.file {
                 file.add(batch).map_err(|e| wire(&e))?;
             }
-            // Who isn't wanted any more ends here.
-            tokio::task::coop::consume_budget().await;
+            // Batches are written at once. Who isn't wanted any more ends here.
+            tokio::task::yield_now().await;
         }
         let written = match &mut self.file {
             Some(file) => file.written().map_err(|e| wire(&e))?,
@@ -251,6 +265,18 @@ mod tests {
             drop(replay);
             assert_eq!(runtime.disk_manager.used_disk_space(), 0);
             assert_eq!(runtime.memory_pool.reserved(), 0);
+        }
+    }
+
+    #[tokio::test]
+    async fn all_readers_see_that_rows_are_missing() {
+        let error = WireError::new(ErrorCode::Internal, "a test");
+        let feed = stream::iter([Ok(numbers(0)), Err(error.clone())]).boxed();
+        let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(1 << 20));
+        let replay = Replay::new(feed, &pool);
+        for _ in 0..2 {
+            let all: Result<Vec<RecordBatch>, WireError> = replay.again().try_collect().await;
+            assert_eq!(all.expect_err("no end"), error);
         }
     }
 

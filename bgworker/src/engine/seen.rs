@@ -5,14 +5,14 @@
 //! once: at the end of a step, or when no more may wait. Rows stay in their order.
 
 use super::BATCH_ROWS;
-use super::aside::{RowFile, Spills};
+use super::aside::{BATCH_BYTES, RowFile, Spills};
 use super::error::{cancelled, from_arrow, raise};
 use super::join_input::compact;
 use super::join_table::own_bytes;
 use super::streams::{evaluate, next_rows};
 use arrow::array::{ArrayRef, BooleanArray, UInt32Array};
 use arrow::compute::{filter_record_batch, take_record_batch};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use datafusion_common::Result;
 use datafusion_common::hash_utils::{RandomState, create_hashes};
@@ -34,6 +34,12 @@ const WAITING_SHARE: usize = 32;
 /// Smaller tables are kept, whatever else takes memory: files of few rows would be read for few rows.
 const LEAST_BYTES: usize = 256 << 10;
 
+/// What is looked for at once is no more: all of it is hashed before the first row comes from a file.
+const WAITING_BYTES_MAX: usize = 256 << 20;
+
+/// A table of texts is no larger: Arrow's arrays of them begin at 32-bit offsets, and DataFusion's tables panic beyond these.
+const TEXT_BYTES_MAX: usize = 1 << 30;
+
 /// Of the files only those are read whose parts have rows that wait.
 const PARTS: usize = 16;
 
@@ -54,8 +60,8 @@ pub(super) struct Seen {
     /// By hash; none while the table has all rows.
     parts: Vec<RowFile>,
     hash: RandomState,
-    /// With their bytes. All are different.
-    waiting: Vec<(RecordBatch, usize)>,
+    /// All are different.
+    waiting: Vec<Waiting>,
     waiting_bytes: usize,
     waiting_most: usize,
     /// What comes out next, with its bytes.
@@ -64,6 +70,14 @@ pub(super) struct Seen {
     rows_memory: MemoryReservation,
     /// For what is looked for in files.
     sought_memory: MemoryReservation,
+}
+
+/// Rows of a batch that may be in the files.
+struct Waiting {
+    rows: RecordBatch,
+    /// Each one's in the table.
+    numbers: Vec<usize>,
+    bytes: usize,
 }
 
 impl Seen {
@@ -82,12 +96,14 @@ impl Seen {
         Ok(Seen {
             table: Table::new(&schema)?,
             memory: memory("LakeRecursionRows"),
-            most: spills.share(TABLE_SHARE).max(LEAST_BYTES),
+            most: bytes_max(&schema).min(spills.share(TABLE_SHARE).max(LEAST_BYTES)),
             parts: vec![],
             hash: RandomState::with_seed(SEED),
             waiting: vec![],
             waiting_bytes: 0,
-            waiting_most: spills.share(WAITING_SHARE).max(LEAST_BYTES),
+            waiting_most: spills
+                .share(WAITING_SHARE)
+                .clamp(LEAST_BYTES, WAITING_BYTES_MAX),
             ready: VecDeque::new(),
             rows_memory: memory("LakeRecursionWaiting"),
             sought_memory: memory("LakeRecursionSought"),
@@ -107,16 +123,20 @@ impl Seen {
 
     pub(super) async fn add(&mut self, batch: RecordBatch) -> Result<()> {
         let keys = evaluate(&self.keys, &batch)?;
-        let batch = self.table.add(&keys, batch)?;
+        let (batch, numbers) = self.table.add(&keys, batch)?;
         if batch.num_rows() > 0 && self.parts.is_empty() {
             self.ready.push_back((batch, 0));
         } else if batch.num_rows() > 0 {
-            let batch = compact(batch).map_err(raise)?;
-            let bytes = own_bytes(&batch);
+            let rows = compact(batch).map_err(raise)?;
+            let bytes = own_bytes(&rows) + numbers.len() * size_of::<usize>() + BATCH_BYTES;
             // There are never many; without room for them the query would end.
             self.rows_memory.grow(bytes);
             self.waiting_bytes += bytes;
-            self.waiting.push((batch, bytes));
+            self.waiting.push(Waiting {
+                rows,
+                numbers,
+                bytes,
+            });
         }
         if self.is_full() {
             self.settle().await?;
@@ -135,23 +155,25 @@ impl Seen {
         if !waiting.is_empty() {
             let found = self.found(&waiting).await?;
             self.sought_memory.free();
-            self.come_out(waiting, &found)?;
+            self.come_out(waiting, &found).await?;
         }
         Ok(!self.ready.is_empty())
     }
 
     /// Which of the rows, one after the other, are in the files.
-    async fn found(&mut self, waiting: &[(RecordBatch, usize)]) -> Result<Vec<bool>> {
+    async fn found(&mut self, waiting: &[Waiting]) -> Result<Vec<bool>> {
         let mut keys = Vec::with_capacity(waiting.len());
         let mut wanted = vec![false; PARTS];
-        for (batch, _) in waiting {
-            let columns = evaluate(&self.keys, batch)?;
+        for batch in waiting {
+            let columns = evaluate(&self.keys, &batch.rows)?;
             for (wanted, rows) in wanted.iter_mut().zip(self.places(&columns)?) {
                 *wanted |= !rows.is_empty();
             }
             keys.push(columns);
+            tokio::task::yield_now().await;
         }
-        let mut sought = Sought::new(keys, &self.schema, self.waiting_most)?;
+        let mut sought = Sought::new(keys, &self.schema, self.waiting_most).await?;
+        self.sought_memory.resize(sought.size());
         for (part, wanted) in self.parts.iter_mut().zip(wanted) {
             if !wanted {
                 continue;
@@ -161,29 +183,36 @@ impl Seen {
             };
             let mut rows = written.read()?;
             while let Some(batch) = next_rows(&mut rows, &self.cancel).await? {
-                sought.find(batch.columns())?;
+                sought.find(batch.columns()).await?;
                 // It can't be less; more begins anew.
                 self.sought_memory.resize(sought.size());
-                tokio::task::coop::consume_budget().await;
+                tokio::task::yield_now().await;
             }
         }
         Ok(sought.found)
     }
 
-    fn come_out(&mut self, waiting: Vec<(RecordBatch, usize)>, found: &[bool]) -> Result<()> {
+    async fn come_out(&mut self, waiting: Vec<Waiting>, found: &[bool]) -> Result<()> {
         let mut found = found.iter();
-        for (batch, bytes) in waiting {
-            let new: BooleanArray = (found.by_ref().take(batch.num_rows()))
-                .map(|found| Some(!found))
-                .collect();
-            let batch = filter_record_batch(&batch, &new).map_err(|e| raise(from_arrow(&e)))?;
-            self.rows_memory.shrink(bytes);
-            if batch.num_rows() > 0 {
-                let batch = compact(batch).map_err(raise)?;
-                let bytes = own_bytes(&batch);
-                self.rows_memory.grow(bytes);
-                self.ready.push_back((batch, bytes));
+        for batch in waiting {
+            let mut new = Vec::with_capacity(batch.numbers.len());
+            for (number, found) in batch.numbers.into_iter().zip(found.by_ref()) {
+                if *found {
+                    self.table.is_written(number);
+                }
+                new.push(!found);
             }
+            let new = BooleanArray::from(new);
+            let rows = filter_record_batch(&batch.rows, &new);
+            let rows = rows.map_err(|e| raise(from_arrow(&e)))?;
+            self.rows_memory.shrink(batch.bytes);
+            if rows.num_rows() > 0 {
+                let rows = compact(rows).map_err(raise)?;
+                let bytes = own_bytes(&rows) + BATCH_BYTES;
+                self.rows_memory.grow(bytes);
+                self.ready.push_back((rows, bytes));
+            }
+            tokio::task::yield_now().await;
         }
         Ok(())
     }
@@ -202,7 +231,7 @@ impl Seen {
     async fn write(&mut self) -> Result<()> {
         // It is there, if only for now.
         self.memory.resize(self.table.size());
-        let rows = self.table.take(&self.schema)?;
+        let (rows, written) = self.table.take(&self.schema)?;
         self.memory.grow(own_bytes(&rows));
         if self.parts.is_empty() {
             let part = |_| RowFile::new(&self.spills, self.schema.clone());
@@ -211,7 +240,8 @@ impl Seen {
         for start in (0..rows.num_rows()).step_by(BATCH_ROWS) {
             let some = rows.slice(start, BATCH_ROWS.min(rows.num_rows() - start));
             let places = self.places(some.columns())?;
-            for (rows, part) in places.into_iter().zip(&mut self.parts) {
+            for (mut rows, part) in places.into_iter().zip(&mut self.parts) {
+                rows.retain(|row| written.get(start + *row as usize).is_none_or(|is| !*is));
                 if rows.is_empty() {
                     continue;
                 }
@@ -245,11 +275,22 @@ impl Seen {
     }
 }
 
+/// How large a table of such rows may become.
+fn bytes_max(schema: &SchemaRef) -> usize {
+    let mut fields = schema.fields().iter();
+    match fields.any(|field| matches!(field.data_type(), DataType::Utf8 | DataType::Binary)) {
+        true => TEXT_BYTES_MAX,
+        false => usize::MAX,
+    }
+}
+
 /// Different rows in memory.
 struct Table {
     rows: Box<dyn GroupValues>,
     /// The number of each row of a batch.
     numbers: Vec<usize>,
+    /// By number, which rows are in the files; those beyond the end aren't.
+    written: Vec<bool>,
 }
 
 impl Table {
@@ -257,21 +298,31 @@ impl Table {
         Ok(Table {
             rows: new_group_values(schema.clone(), &GroupOrdering::None)?,
             numbers: vec![],
+            written: vec![],
         })
     }
 
     fn size(&self) -> usize {
-        let own = self.numbers.capacity() * size_of::<usize>();
+        let own = self.numbers.capacity() * size_of::<usize>() + self.written.capacity();
         self.rows.size().saturating_add(own)
     }
 
-    /// The rows of a batch that equal no earlier one; `keys` are compared.
-    fn add(&mut self, keys: &[ArrayRef], batch: RecordBatch) -> Result<RecordBatch> {
+    fn is_written(&mut self, number: usize) {
+        if self.written.len() <= number {
+            self.written.resize(self.rows.len().max(number + 1), false);
+        }
+        if let Some(is) = self.written.get_mut(number) {
+            *is = true;
+        }
+    }
+
+    /// The rows of a batch that equal no earlier one, and their numbers; `keys` are compared.
+    fn add(&mut self, keys: &[ArrayRef], batch: RecordBatch) -> Result<(RecordBatch, Vec<usize>)> {
         let before = self.rows.len();
         self.rows.intern(keys, &mut self.numbers)?;
         let mut found = vec![false; self.rows.len().saturating_sub(before)];
         if found.len() == batch.num_rows() {
-            return Ok(batch);
+            return Ok((batch, self.numbers.clone()));
         }
         // New numbers needn't be in the order of the rows.
         let is_first = |number: &usize| {
@@ -279,17 +330,22 @@ impl Table {
             place.is_some_and(|found| !std::mem::replace(found, true))
         };
         let first: Vec<bool> = self.numbers.iter().map(is_first).collect();
-        filter_record_batch(&batch, &BooleanArray::from(first)).map_err(|e| raise(from_arrow(&e)))
+        let numbers = self.numbers.iter().zip(&first);
+        let numbers = numbers.filter_map(|(number, first)| first.then_some(*number));
+        let numbers = numbers.collect();
+        let batch = filter_record_batch(&batch, &BooleanArray::from(first));
+        Ok((batch.map_err(|e| raise(from_arrow(&e)))?, numbers))
     }
 
-    /// All rows; it has none then.
-    fn take(&mut self, schema: &SchemaRef) -> Result<RecordBatch> {
+    /// All rows by their numbers, and which of them are in the files; it has none then.
+    fn take(&mut self, schema: &SchemaRef) -> Result<(RecordBatch, Vec<bool>)> {
         let mut full = std::mem::replace(self, Table::new(schema)?);
         if full.rows.is_empty() {
-            return Ok(RecordBatch::new_empty(schema.clone()));
+            return Ok((RecordBatch::new_empty(schema.clone()), vec![]));
         }
         let columns = full.rows.emit(EmitTo::All)?;
-        RecordBatch::try_new(schema.clone(), columns).map_err(|e| raise(from_arrow(&e)))
+        let rows = RecordBatch::try_new(schema.clone(), columns);
+        Ok((rows.map_err(|e| raise(from_arrow(&e)))?, full.written))
     }
 }
 
@@ -306,7 +362,7 @@ struct Sought {
 }
 
 impl Sought {
-    fn new(keys: Vec<Vec<ArrayRef>>, schema: &SchemaRef, most: usize) -> Result<Self> {
+    async fn new(keys: Vec<Vec<ArrayRef>>, schema: &SchemaRef, most: usize) -> Result<Self> {
         let columns = keys.iter().filter_map(|keys| keys.first());
         let count = columns.map(|column| column.len()).sum();
         let mut sought = Sought {
@@ -317,13 +373,13 @@ impl Sought {
             found: vec![false; count],
             most,
         };
-        sought.begin()?;
+        sought.begin().await?;
         // The rows themselves may be as many as that.
         sought.most = most.max(sought.table.size().saturating_mul(2));
         Ok(sought)
     }
 
-    fn begin(&mut self) -> Result<()> {
+    async fn begin(&mut self) -> Result<()> {
         self.table = Table::new(&self.schema)?;
         self.rows = vec![usize::MAX; self.found.len()];
         let mut row = 0;
@@ -335,13 +391,14 @@ impl Sought {
                 }
                 row += 1;
             }
+            tokio::task::yield_now().await;
         }
         Ok(())
     }
 
-    fn find(&mut self, keys: &[ArrayRef]) -> Result<()> {
+    async fn find(&mut self, keys: &[ArrayRef]) -> Result<()> {
         if self.table.size() > self.most {
-            self.begin()?;
+            self.begin().await?;
         }
         self.table.rows.intern(keys, &mut self.table.numbers)?;
         for number in &self.table.numbers {
@@ -443,14 +500,49 @@ mod tests {
         assert!(seen.settle().await.is_err());
     }
 
-    #[test]
-    fn what_is_looked_for_is_found_also_when_the_table_begins_anew() {
+    /// Rows that come again and again are in the files once.
+    #[tokio::test]
+    async fn no_row_is_written_twice() {
+        const ROWS: i64 = 40_000;
+        let (mut seen, _runtime) = seen(1);
+        let mut out = vec![];
+        for number in 0..8 {
+            let values: Vec<i64> = (0..ROWS)
+                .map(|i| (i * 7919 + number * 3001) % ROWS)
+                .collect();
+            for some in values.chunks(3000) {
+                let some = some.iter().copied().map(Some);
+                seen.add(batch(some)).await.expect("room");
+                popped(&mut seen, &mut out);
+            }
+            seen.settle().await.expect("files");
+            popped(&mut seen, &mut out);
+        }
+        assert_eq!(out.len(), ROWS as usize);
+        let mut written = vec![];
+        for part in &mut seen.parts {
+            let Some(part) = part.written().expect("no error") else {
+                continue;
+            };
+            let mut rows = part.read().expect("a stream");
+            while let Some(rows) = next_rows(&mut rows, &seen.cancel).await.expect("rows") {
+                written.extend(rows.column(0).as_primitive::<Int64Type>().iter());
+            }
+        }
+        let count = written.len();
+        assert!(count > 0);
+        assert_eq!(written.into_iter().collect::<HashSet<_>>().len(), count);
+    }
+
+    #[tokio::test]
+    async fn what_is_looked_for_is_found_also_when_the_table_begins_anew() {
         let columns = |numbers: std::ops::Range<i64>| batch(numbers.map(Some)).columns().to_vec();
         let keys = vec![columns(0..10), columns(90_000..90_010)];
-        let mut sought = Sought::new(keys, &schema(), 1).expect("a table");
+        let mut sought = Sought::new(keys, &schema(), 1).await.expect("a table");
         for start in (0..90_005).step_by(5000) {
             let end = 90_005.min(start + 5000);
-            sought.find(&columns(start..end)).expect("rows");
+            let rows = columns(start..end);
+            sought.find(&rows).await.expect("rows");
         }
         let expected: Vec<bool> = (0..20).map(|row| row < 15).collect();
         assert_eq!(sought.found, expected);

@@ -139,7 +139,8 @@ impl Walk {
         if place.limited && candidate.stops_early {
             return Some(refused(EARLY_END));
         }
-        if place.limited && candidate.delays_rows {
+        // It costs time only.
+        if place.limited && candidate.delays_rows && !statement.force {
             return Some(refused(LATE_ROWS));
         }
         if place.paced && candidate.reads_ahead {

@@ -86,6 +86,7 @@ fn recursions(scan: &pg_sys::CustomScan, subplans: &[*mut pg_sys::Plan]) -> f64 
     let mut open: Vec<*mut pg_sys::Plan> = (nodes(scan.custom_plans).into_iter().take(1))
         .map(|plan| plan.cast())
         .collect();
+    let mut taken = vec![false; subplans.len()];
     let mut count = 0.0;
     while let Some(plan) = open.pop() {
         if plan.is_null() {
@@ -96,7 +97,12 @@ fn recursions(scan: &pg_sys::CustomScan, subplans: &[*mut pg_sys::Plan]) -> f64 
         }
         if let Some(scan) = get::<pg_sys::CteScan>(plan.cast()) {
             let number = usize::try_from(scan.ctePlanId - 1).unwrap_or(usize::MAX);
-            open.extend(subplans.get(number));
+            // Once: CTEs that read each other twice would be so many more.
+            if let (Some(plan), Some(taken)) = (subplans.get(number), taken.get_mut(number))
+                && !std::mem::replace(taken, true)
+            {
+                open.push(*plan);
+            }
         }
         open.extend(inputs(plan));
     }

@@ -495,7 +495,9 @@ fn with_little_memory(cluster: &Cluster, answers: &[Rows]) -> Result<()> {
     let engine = background::pids(cluster, "engine")?;
     let engine = engine.first().ok_or("no engine")?;
     let most = 64 * 1024 + background::BESIDE_BUDGET_KB;
-    match background::anonymous_kb(*engine)? {
+    let took = background::anonymous_kb(*engine)?;
+    say(&format!("      the engine takes {took} kB"));
+    match took {
         took if took > most => Err(format!("the engine takes {took} kB, more than {most}")),
         _ => Ok(()),
     }

@@ -94,14 +94,14 @@ ROLLBACK;
 
 -- a LIMIT that the engine doesn't know isn't waited for
 SET plan_cache_mode = force_generic_plan;
-PREPARE some(bigint) AS SELECT a.n * b.n > 0 AS p FROM late_lake a JOIN late_lake b ON b.id = a.id AND a.n * b.n > 0 LIMIT $1;
-EXPLAIN (COSTS OFF) EXECUTE some(2);
-EXECUTE some(2);
-DEALLOCATE some;
-PREPARE some(bigint) AS SELECT a.m > 0 AS p FROM late_lake a JOIN late_lake b ON b.id = a.id AND a.m * b.m > 0 LIMIT $1;
-EXPLAIN (COSTS OFF) EXECUTE some(2);
-EXECUTE some(2);
-DEALLOCATE some;
+PREPARE few_of(bigint) AS SELECT a.n * b.n > 0 AS p FROM late_lake a JOIN late_lake b ON b.id = a.id AND a.n * b.n > 0 LIMIT $1;
+EXPLAIN (COSTS OFF) EXECUTE few_of(2);
+EXECUTE few_of(2);
+DEALLOCATE few_of;
+PREPARE few_of(bigint) AS SELECT a.m > 0 AS p FROM late_lake a JOIN late_lake b ON b.id = a.id AND a.m * b.m > 0 LIMIT $1;
+EXPLAIN (COSTS OFF) EXECUTE few_of(2);
+EXECUTE few_of(2);
+DEALLOCATE few_of;
 RESET plan_cache_mode;
 
 -- what is held is in the query's memory and files
