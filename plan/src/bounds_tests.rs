@@ -1,3 +1,5 @@
+//! Bounds of numbers, as expressions of their types have them.
+
 use super::*;
 use crate::function::Interval;
 use crate::types::SqlType;

@@ -1,3 +1,5 @@
+//! Plans of which it may be found out late that they are not exact, and others.
+
 use super::*;
 use crate::function::Function;
 use crate::ir::{

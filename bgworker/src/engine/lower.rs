@@ -49,7 +49,7 @@ const TOPMOST_BYTES: usize = 4096;
 
 /// Partitions that have less are sorted as one: where rows have a megabyte, the merge of each needs half of it, and the
 /// merge of all of them as much again.
-const SHARE_OF_A_SORT: usize = 32 << 20;
+const SHARE_OF_A_SORT: usize = 64 << 20;
 
 pub(super) type Operator = Arc<dyn ExecutionPlan>;
 
@@ -279,10 +279,11 @@ impl Lowering {
             return Ok(Arc::new(merged));
         }
         let widths = Arc::<Widths>::default();
+        let are_seen = !is_sorted(&input, &ordering)?;
         let sorted = self.sort_partitions(input, &ordering, &widths)?;
         Ok(limited(match partitions {
             1 => sorted,
-            _ => merged(sorted, ordering, widths),
+            _ => merged(sorted, ordering, are_seen.then_some(widths)),
         }))
     }
 

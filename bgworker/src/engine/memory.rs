@@ -229,8 +229,8 @@ enum Share {
     Spilling,
     /// A sort leaves a quarter: its merge has the sorted batches and their keys at once, which may be as large as these.
     Sorting,
-    /// One more file of a merge that has some leaves half. Without it there is one merge more; what another sort lacks ends
-    /// the query, as does what is lacking to merge partitions.
+    /// One more file of a merge that has some leaves three quarters. Without it there is one merge more; what another sort
+    /// lacks ends the query, as does what is lacking to merge partitions.
     MoreFiles,
 }
 
@@ -256,7 +256,7 @@ impl Share {
             Share::All => limit,
             Share::Spilling => limit - limit / 8,
             Share::Sorting => limit - limit / 4,
-            Share::MoreFiles => limit / 2,
+            Share::MoreFiles => limit / 4,
         }
     }
 }

@@ -255,8 +255,9 @@ mod tests {
                 let mut reader = replay.again();
                 let _ = futures::poll!(reader.next());
             }
+            // In a file there are larger ones.
             let first = replay.again().next().await.expect("a batch");
-            assert_eq!(values(&[first.expect("rows")]), [0, 1]);
+            assert!(values(&[first.expect("rows")]).starts_with(&[0, 1]));
             for _ in 0..2 {
                 let all: Vec<RecordBatch> = replay.again().try_collect().await.expect("rows");
                 assert!(values(&all).into_iter().eq(0..20), "{limit}");

@@ -57,8 +57,12 @@ pub(super) fn sorted(input: Operator, ordering: LexOrdering, widths: Arc<Widths>
     unary::operator(input, sorting)
 }
 
-/// One partition of what [`sorted`] gives, which has added to the same widths.
-pub(super) fn merged(input: Operator, ordering: LexOrdering, widths: Arc<Widths>) -> Operator {
+/// One partition of rows that are sorted in each: of what [`sorted`] gives, which has added to these widths, or of others'.
+pub(super) fn merged(
+    input: Operator,
+    ordering: LexOrdering,
+    widths: Option<Arc<Widths>>,
+) -> Operator {
     let merging = Merging::new(&input, ordering, widths);
     unary::operator(input, merging)
 }
@@ -355,11 +359,12 @@ fn reserved_bytes(batch: &RecordBatch) -> Result<usize> {
 struct Merging {
     /// Isn't executed: it knows what is known of its rows.
     like: SortPreservingMergeExec,
-    widths: Arc<Widths>,
+    /// Of all rows, once there is one of each partition.
+    widths: Option<Arc<Widths>>,
 }
 
 impl Merging {
-    fn new(input: &Operator, ordering: LexOrdering, widths: Arc<Widths>) -> Self {
+    fn new(input: &Operator, ordering: LexOrdering, widths: Option<Arc<Widths>>) -> Self {
         let like = SortPreservingMergeExec::new(ordering, input.clone());
         Merging { like, widths }
     }
@@ -407,8 +412,17 @@ impl Unary for Merging {
                 let first = rows.next().await.transpose()?;
                 Ok::<_, DataFusionError>((first, rows))
             });
-            let firsts = try_join_all(firsts).await?.into_iter();
-            let streams = firsts.map(|(first, rows)| {
+            let firsts = try_join_all(firsts).await?;
+            let batch_rows = match widths {
+                Some(widths) => widths.batch_rows(sizes.met),
+                None => {
+                    let seen = Widths::default();
+                    let batches = firsts.iter().filter_map(|(first, _)| first.as_ref());
+                    batches.for_each(|batch| seen.add(&RowWidths::of(batch)));
+                    seen.batch_rows_of_more(sizes.met)
+                }
+            };
+            let streams = firsts.into_iter().map(|(first, rows)| {
                 let rows = stream::iter(first.map(Ok)).chain(rows);
                 let rows = RecordBatchStreamAdapter::new(of_rows.clone(), rows);
                 Box::pin(rows) as SendableRecordBatchStream
@@ -418,7 +432,7 @@ impl Unary for Merging {
                 .with_schema(of_rows.clone())
                 .with_expressions(&ordering)
                 .with_metrics(baseline)
-                .with_batch_size(widths.batch_rows(sizes.met))
+                .with_batch_size(batch_rows)
                 .with_fetch(None)
                 .with_reservation(memory)
                 .build()?;

@@ -63,7 +63,7 @@ async fn sort(
     let input = TestMemoryExec::try_new_exec(inputs, schema, None).expect("a source");
     let widths = Arc::<Widths>::default();
     let parts = sorted(input, ordering.clone(), widths.clone());
-    let plan = merged(parts.clone(), ordering, widths);
+    let plan = merged(parts.clone(), ordering, Some(widths));
     let rows = plan.execute(0, Arc::new(context)).expect("a stream");
     let batches = rows.try_collect().await.expect("sorted rows");
     assert_eq!(budget.used(), 0);

@@ -58,6 +58,15 @@ impl Widths {
         }
         BATCH_ROWS
     }
+
+    /// The same if there are more rows than were seen, as wide as the widest of these.
+    pub(super) fn batch_rows_of_more(&self, bytes: usize) -> usize {
+        let seen = |count: &AtomicUsize| count.load(Ordering::Relaxed) > 0;
+        match self.0.iter().rposition(seen) {
+            Some(class) => (bytes >> class).clamp(1, BATCH_ROWS),
+            None => BATCH_ROWS,
+        }
+    }
 }
 
 /// A row counts as wide as the widest of its class.
@@ -229,6 +238,12 @@ mod tests {
     #[test]
     fn narrow_rows_fill_batches() {
         assert_eq!(Widths::default().batch_rows(1), BATCH_ROWS);
+        assert_eq!(Widths::default().batch_rows_of_more(1), BATCH_ROWS);
+        let few = Widths::default();
+        few.add(&RowWidths::of(&batch(&[10, 90_000])));
+        assert_eq!(few.batch_rows(1 << 20), BATCH_ROWS);
+        assert_eq!(few.batch_rows_of_more(1 << 20), 8);
+        assert_eq!(few.batch_rows_of_more(1), 1);
         assert_eq!(rows_of(&[100; 50_000], 4 << 20), BATCH_ROWS);
         // One that is wide changes little.
         let mut lengths = vec![100; 50_000];
