@@ -27,6 +27,7 @@ use datafusion_execution::memory_pool::{MemoryLimit, MemoryPool};
 use datafusion_physical_expr::expressions::Column;
 use datafusion_physical_expr::{LexOrdering, PhysicalExpr, PhysicalSortExpr};
 use datafusion_physical_plan::coalesce_partitions::CoalescePartitionsExec;
+use datafusion_physical_plan::empty::EmptyExec;
 use datafusion_physical_plan::filter::FilterExec;
 use datafusion_physical_plan::limit::{GlobalLimitExec, LocalLimitExec};
 use datafusion_physical_plan::placeholder_row::PlaceholderRowExec;
@@ -100,6 +101,17 @@ impl Lowering {
                 let input = self.lower(input)?;
                 self.aggregate(input, groups, aggregates, sets, *groups_estimate)
             }
+            // Nothing is computed of it, which might fail (`ExecLimit` in nodeLimit.c).
+            Plan::Sort {
+                input,
+                fetch: Some(0),
+                ..
+            }
+            | Plan::Limit {
+                input,
+                fetch: Some(0),
+                ..
+            } => Ok(Arc::new(EmptyExec::new(self.lower(input)?.schema()))),
             Plan::Sort { input, keys, fetch } => {
                 let topmost = self.topmost(input, keys, *fetch);
                 let mut input = self.lower(input)?;

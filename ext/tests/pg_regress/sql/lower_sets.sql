@@ -109,6 +109,8 @@ SELECT prepared('int, int', 'SELECT g, o, s.id FROM generate_series($1, $2) WITH
 SELECT prepared('bigint, bigint, bigint', 'SELECT s.id, g FROM @s s JOIN generate_series($1, $2, $3) g ON s.id = g', '1, 50, 7', '50, 1, -7', '1, 2, 0', '1, NULL, 0');
 SELECT prepared('int[]', 'SELECT count(*), sum(e) FROM @s s JOIN unnest($1) e ON e = s.id WHERE s.n = ANY ($1)', '''{1,2,3,4,5,6,7,8}''');
 -- a limit, and orders
+-- nothing is computed for a LIMIT of nothing
+SELECT twins('SELECT sqrt(-id) FROM @s ORDER BY 1 LIMIT 0', true), twins('(SELECT id FROM @s EXCEPT ALL SELECT id / (n - n) FROM @s) ORDER BY 1 LIMIT 0 OFFSET 3', true);
 SELECT twins('SELECT id, unnest(a) FROM @s ORDER BY id LIMIT 25', true);
 SELECT twins('SELECT id, unnest(t) FROM @s WHERE id < 100 ORDER BY id DESC, 2', true);
 SELECT twins('SELECT count(*) FROM (SELECT generate_series(1, 1000000000000000) FROM @s LIMIT 10) x');
